@@ -1,0 +1,94 @@
+"""What one trial is: the student, its task, its tutor, and how it uses advice. Knows neither Ray nor torch."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+Algorithm = Literal["dqn", "ppo", "a2c"]
+ALGORITHMS: tuple[Algorithm, ...] = ("dqn", "ppo", "a2c")
+
+
+class AdviceConfig(BaseModel):
+    """When a student asks its tutor, and what it does with the answer. Sources: arXiv 2509.08329 unless stated."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    probability_initial: float = Field(1.0, ge=0, le=1, description="P_initial: consultation probability at step 0.")
+    probability_final: float = Field(0.1, ge=0, le=1, description="P_final: consultation probability from step θ on.")
+    theta_frac: float = Field(
+        0.5, gt=0, description="θ as a share of the trial's env steps: where P(τ) reaches P_final. Not given by the paper."
+    )
+    probability_cap: float = Field(
+        0.9,
+        gt=0,
+        le=1,
+        description="Upper bound of P(τ) while trust is earned: at 1 there is no control group to measure advice against.",
+    )
+    rule: str = Field("linear", description="Advising rule: linear, early, importance, mistake or confidence.")
+    rule_options: dict[str, Any] = Field(default_factory=dict, description="Options of the advising rule, by its own names.")
+    advice_budget: int | None = Field(None, ge=0, description="Consultations that a trial may make in all; none: unlimited.")
+    reuse: str = Field("budget", description="Reuse rule: off, budget, decay or q_change.")
+    reuse_options: dict[str, Any] = Field(
+        default_factory=dict, description="Options of the reuse rule, e.g. {budget: 3} (the paper's default)."
+    )
+    weights: Literal["behaviour", "policy"] = Field(
+        "behaviour",
+        description="behaviour: weight by ρ = min(c, π_old/μ), so that the gradient stays honest. policy: the paper's naive form.",
+    )
+    weight_cap: float = Field(1.0, gt=0, description="c in ρ = min(c, π_old/μ). Typical: 1 to 2.")
+    imitation: Literal["off", "all", "filtered"] = Field(
+        "filtered", description="Learn from consulted steps: never, all, or where the advice turned out better than expected."
+    )
+    imitation_weight: float = Field(1.0, ge=0, description="Weight of the imitation term at P = 1; annealed with P(τ).")
+    trust: Literal["fixed", "earned"] = Field(
+        "earned", description="earned: the gate follows the measured effect of advice, P(τ)·Φ(z + 1). fixed: the gate is P(τ)."
+    )
+    trust_floor: float = Field(0.05, ge=0, le=1, description="Smallest gate factor, so that a tutor is re-examined.")
+    dqn_random_share: float = Field(
+        0.5,
+        ge=0,
+        le=1,
+        description="DQN only: share of exploring steps that stay random beside the tutor. 0 is the paper's form.",
+    )
+
+
+PAPER_ADVICE = AdviceConfig(
+    weights="policy", imitation="off", trust="fixed", probability_cap=1.0, dqn_random_share=0.0, reuse_options={"budget": 3}
+)
+"""Advice as the paper uses it: naive log-probability, no imitation, fixed trust, tutor in place of random actions."""
+
+
+class StudentConfig(BaseModel):
+    """One trial: everything that its result depends on."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    algorithm: Algorithm = Field(description="Student algorithm: dqn, ppo or a2c.")
+    task: str = Field(description="Task by name (see `tutor tasks`) or as module:object.")
+    task_options: dict[str, Any] = Field(default_factory=dict, description="Keyword arguments of the task, e.g. {size: 6}.")
+    tutor: str = Field("none", description="Tutor by name (see `tutor tutors`), or none.")
+    num_env_steps: int = Field(40_000, gt=0, description="Environment steps to train for.")
+    num_envs: int = Field(8, gt=0, description="Environments stepped as one vector.")
+    seed: int = Field(0, ge=0, description="Seed of everything random in the trial.")
+    eval_interval_steps: int = Field(2_000, gt=0, description="Env steps between evaluations (greedy, tutor off).")
+    eval_episodes: int = Field(200, gt=0, description="Episodes per evaluation where no exact evaluation exists.")
+    rollout: Literal["lean", "stock"] = Field(
+        "lean", description="lean: our array rollout. stock: RLlib's own EnvRunner with the tutor as connectors."
+    )
+    hyperparameters: dict[str, Any] = Field(
+        default_factory=dict, description="Overrides of the algorithm's defaults for the task, by RLlib's own names."
+    )
+    advice: AdviceConfig = Field(default_factory=AdviceConfig, description="How advice is asked for and used.")
+
+    @model_validator(mode="after")
+    def _theta_is_positive(self) -> StudentConfig:
+        if self.theta_steps < 1:
+            raise ValueError("advice.theta_frac × num_env_steps must be at least 1 env step")
+        return self
+
+    @property
+    def theta_steps(self) -> float:
+        """θ in env steps."""
+        return self.advice.theta_frac * self.num_env_steps

@@ -1,0 +1,5 @@
+"""Hosts LLM tutors and answers requests for advice.
+
+Owns prompts, decoding, the advice store, the Serve application and the client. It knows text and action labels; it
+must not know what an environment, a student or a sweep is.
+"""

@@ -1,0 +1,84 @@
+"""What a tutor is: a small YAML file. Knows names and options; imports neither torch nor vLLM nor Ray."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, Literal
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from tutor_service.errors import UserError, unknown_name
+
+CATALOG_DIR = Path(__file__).parent / "catalog"
+
+
+class ScalingConfig(BaseModel):
+    """How many replicas of a tutor run, and what each takes."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    min_replicas: int = Field(1, ge=0, description="Replicas that always run; 0: scale to zero when idle.")
+    max_replicas: int = Field(1, ge=1, description="Replicas at full load.")
+    target_ongoing_requests: float = Field(32, gt=0, description="Prompts in flight per replica that autoscaling aims at.")
+    num_cpus: float = Field(1, ge=0, description="CPUs per replica.")
+    num_gpus: float = Field(0, ge=0, description="GPUs per replica; equals tensor_parallel_size for a sharded model.")
+    accelerator_type: str | None = Field(None, description="Ray accelerator type, e.g. A100; none: any.")
+
+
+class TutorConfig(BaseModel):
+    """One tutor. Every field that can change an answer is part of the advice store's key."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    name: str = Field(description="Short name, e.g. llama.", pattern=r"^[a-z0-9][a-z0-9._-]*$")
+    description: str = Field("", description="One line for `tutor tutors`.")
+    license: str = Field("", description="Licence of the model.")
+    backend: Literal["vllm", "openai", "reference"] = Field(
+        "vllm", description="vllm: hosted by us on Serve. openai: any OpenAI-compatible endpoint. reference: scripted, no LLM."
+    )
+    model: str = Field("", description="Model id or folder; `embedded:smollm2` is the one that ships.")
+    revision: str | None = Field(None, description="Model revision, part of the store's key.")
+    base_url: str | None = Field(None, description="OpenAI-compatible endpoint (backend openai).")
+    api_key_env: str | None = Field(None, description="Environment variable that holds the endpoint's key.")
+    chat_template: str | None = Field(None, description="Template in catalog/templates or a path, for tokenizers without one.")
+    decoding: Literal["scored", "reasoned", "text"] = Field("scored", description="How an answer is read: see decode.")
+    temperature: float = Field(1.0, gt=0, description="Shapes the distribution after renormalising; 1: the model's own.")
+    calibrate: bool = Field(False, description="Divide by the label prior that the model shows for an empty state.")
+    thinking_tokens: int = Field(512, ge=1, description="Most tokens a reasoned answer may think for.")
+    text_attempts: int = Field(3, ge=1, description="Most answers asked for under text decoding.")
+    engine: dict[str, Any] = Field(default_factory=dict, description="vLLM engine options, by vLLM's own names.")
+    scaling: ScalingConfig = Field(default_factory=ScalingConfig, description="Replicas and what each takes.")
+
+
+def catalog_names() -> list[str]:
+    """Names of the tutors that ship."""
+    return sorted(path.stem for path in CATALOG_DIR.glob("*.yaml"))
+
+
+def load_tutor(name_or_path: str) -> TutorConfig:
+    """Reads a tutor by catalog name or from a user's YAML file.
+
+    Raises:
+        UserError: No such name or file, broken YAML, or an invalid field (named, with its value).
+    """
+    path = Path(name_or_path)
+    if path.suffix not in {".yaml", ".yml"}:
+        path = CATALOG_DIR / f"{name_or_path}.yaml"
+        if not path.is_file():
+            raise unknown_name("tutor", name_or_path, catalog_names())
+    if not path.is_file():
+        raise UserError(f"tutor file '{path}' does not exist. Give a catalog name or the path of a YAML file.")
+    try:
+        fields = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except yaml.YAMLError as error:
+        raise UserError(f"tutor file '{path}' is not valid YAML: {error}") from error
+    if not isinstance(fields, dict):
+        raise UserError(f"tutor file '{path}' must hold a mapping of fields, e.g. 'name: mytutor'.")
+    try:
+        return TutorConfig(**{"name": path.stem, **fields})
+    except ValidationError as error:
+        problems = "; ".join(
+            f"{'.'.join(map(str, item['loc']))} = {item.get('input')!r}: {item['msg']}" for item in error.errors()
+        )
+        raise UserError(f"tutor file '{path}': {problems}") from error
