@@ -1,0 +1,41 @@
+# Two commands do it all: `make demo` and `make test`. Everything else is in `make help`.
+SHELL := /bin/bash
+PYTHON ?= python3
+ENGINE ?= cpu
+TUTOR ?= smollm2
+BIN := .venv/bin
+
+.DEFAULT_GOAL := help
+.PHONY: help setup demo test test-unit lint format ui clean
+
+help:  ## Show this list
+	@grep -hE '^[a-z-]+:.*?## ' $(MAKEFILE_LIST) | awk -F ':.*?## ' '{printf "  make %-10s %s\n", $$1, $$2}'
+	@echo
+	@echo "  ENGINE=gpu           vLLM's CUDA build in place of the CPU one"
+	@echo "  TUTOR=NAME|FILE      tutor of the demo, by catalog name or YAML file (default: smollm2)"
+	@echo "  PYTHON=python3.11    interpreter that the virtual environment is made from"
+
+setup:  ## Create .venv with pinned packages and prepare the embedded tutor (safe to repeat)
+	@$(PYTHON) tools/bootstrap.py --engine $(ENGINE)
+
+demo: setup  ## Run the demo sweep: a real LLM tutors DQN, PPO and A2C on Blackjack
+	@exec $(BIN)/tutor sweep demo --set 'tutors=[$(TUTOR),oracle]'
+
+test: setup  ## Run every test, the real LLM's included
+	@exec $(BIN)/python -m pytest tests
+
+test-unit: setup  ## Run the quick tier: no Ray, no LLM
+	@exec $(BIN)/python -m pytest tests/unit
+
+lint: setup  ## Check style and types
+	@$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/mypy
+
+format: setup  ## Rewrite the code in the house style
+	@$(BIN)/ruff check --fix . && $(BIN)/ruff format .
+
+ui: setup  ## Open the MLflow UI over runs/
+	@exec $(BIN)/tutor ui
+
+clean:  ## Remove what was built here (keeps runs/ and the advice that tutors gave)
+	rm -rf .venv .venv.lock .pytest_cache .mypy_cache .ruff_cache .hypothesis *.egg-info
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
