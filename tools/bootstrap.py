@@ -61,9 +61,7 @@ def index_options() -> dict[str, str]:
     if "UV_FIND_LINKS" in found:
         found["UV_FIND_LINKS"] = ",".join(found["UV_FIND_LINKS"].split())
     if "UV_INDEX" in found:
-        found["UV_INDEX_STRATEGY"] = (
-            "unsafe-best-match"  # pip's own rule: the best version over all its indexes
-        )
+        found["UV_INDEX_STRATEGY"] = "unsafe-best-match"  # pip's own rule: the best version over all its indexes
     return {name: value for name, value in found.items() if name not in os.environ}
 
 
@@ -101,10 +99,7 @@ def prepare_tutor() -> None:
 
 def create_venv() -> None:
     """Creates ``.venv`` with pip and uv, replacing one that does not run."""
-    if (
-        PYTHON.exists()
-        and subprocess.run([str(PYTHON), "-m", "uv", "--version"], capture_output=True).returncode == 0
-    ):
+    if PYTHON.exists() and subprocess.run([str(PYTHON), "-m", "uv", "--version"], capture_output=True).returncode == 0:
         return
     if VENV.exists():
         shutil.rmtree(VENV)
@@ -123,9 +118,7 @@ def install(engine: str) -> None:
         str(PYTHON), "-m", "uv", "pip", "install", "--quiet", "--python", str(PYTHON),
         "--constraints", str(CONSTRAINTS), "--editable", f"{ROOT}[{engine},convert,dev]",
     ]  # fmt: skip
-    remedy = (
-        "The lines above name the package that could not be had: check `pip config list` and the network."
-    )
+    remedy = "The lines above name the package that could not be had: check `pip config list` and the network."
     env = index_options()
     say("installing pinned packages")
     if engine == "gpu":
@@ -147,26 +140,18 @@ def install(engine: str) -> None:
 def check_machine() -> None:
     """Refuses at once on a machine where the set-up cannot succeed."""
     if sys.version_info[:2] != (3, 11):
-        raise SetupError(
-            f"Python 3.11 is needed; this is {sys.version.split()[0]}. Run `make PYTHON=python3.11 …`."
-        )
+        raise SetupError(f"Python 3.11 is needed; this is {sys.version.split()[0]}. Run `make PYTHON=python3.11 …`.")
     if not os.access(ROOT, os.W_OK):
         raise SetupError(f"the folder {ROOT} is not writable. Clone into a folder of yours.")
     free_gib = shutil.disk_usage(ROOT).free / 2**30
     if free_gib < MIN_FREE_GIB and not STAMP.exists():
-        raise SetupError(
-            f"only {free_gib:.1f} GiB free in {ROOT}; the packages take about {MIN_FREE_GIB} GiB."
-        )
+        raise SetupError(f"only {free_gib:.1f} GiB free in {ROOT}; the packages take about {MIN_FREE_GIB} GiB.")
 
 
 def main() -> int:
     """Entry point; returns the exit status."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument(
-        "--engine", choices=("cpu", "gpu"), default="cpu", help="vLLM build to install (default: cpu)"
-    )
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--engine", choices=("cpu", "gpu"), default="cpu", help="vLLM build to install (default: cpu)")
     engine = parser.parse_args().engine
     started = time.monotonic()
     try:

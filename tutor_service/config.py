@@ -20,7 +20,9 @@ class ScalingConfig(BaseModel):
 
     min_replicas: int = Field(1, ge=0, description="Replicas that always run; 0: scale to zero when idle.")
     max_replicas: int = Field(1, ge=1, description="Replicas at full load.")
-    target_ongoing_requests: float = Field(32, gt=0, description="Prompts in flight per replica that autoscaling aims at.")
+    target_ongoing_requests: float = Field(
+        32, gt=0, description="Prompts in flight per replica that autoscaling aims at."
+    )
     num_cpus: float = Field(1, ge=0, description="CPUs per replica.")
     num_gpus: float = Field(0, ge=0, description="GPUs per replica; equals tensor_parallel_size for a sharded model.")
     accelerator_type: str | None = Field(None, description="Ray accelerator type, e.g. A100; none: any.")
@@ -35,15 +37,20 @@ class TutorConfig(BaseModel):
     description: str = Field("", description="One line for `tutor tutors`.")
     license: str = Field("", description="Licence of the model.")
     backend: Literal["vllm", "openai", "reference"] = Field(
-        "vllm", description="vllm: hosted by us on Serve. openai: any OpenAI-compatible endpoint. reference: scripted, no LLM."
+        "vllm",
+        description="vllm: hosted by us on Serve. openai: any OpenAI-compatible endpoint. reference: scripted, no LLM.",
     )
     model: str = Field("", description="Model id or folder; `embedded:smollm2` is the one that ships.")
     revision: str | None = Field(None, description="Model revision, part of the store's key.")
     base_url: str | None = Field(None, description="OpenAI-compatible endpoint (backend openai).")
     api_key_env: str | None = Field(None, description="Environment variable that holds the endpoint's key.")
-    chat_template: str | None = Field(None, description="Template in catalog/templates or a path, for tokenizers without one.")
+    chat_template: str | None = Field(
+        None, description="Template in catalog/templates or a path, for tokenizers without one."
+    )
     decoding: Literal["scored", "reasoned", "text"] = Field("scored", description="How an answer is read: see decode.")
-    temperature: float = Field(1.0, gt=0, description="Shapes the distribution after renormalising; 1: the model's own.")
+    temperature: float = Field(
+        1.0, gt=0, description="Shapes the distribution after renormalising; 1: the model's own."
+    )
     calibrate: bool = Field(False, description="Divide by the label prior that the model shows for an empty state.")
     thinking_tokens: int = Field(512, ge=1, description="Most tokens a reasoned answer may think for.")
     text_attempts: int = Field(3, ge=1, description="Most answers asked for under text decoding.")
