@@ -48,3 +48,16 @@ class Advice:
     latency_ms: float
     invalid: int = 0
     tokens: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class AdviceError:
+    """Why one request of a list got no advice; the others of the list are answered.
+
+    Attributes:
+        reason: What is wrong, in words, naming the field where a field is at fault.
+        retry: Whether the same request may succeed later (overload, tutor down). False: the request is invalid.
+    """
+
+    reason: str
+    retry: bool = False
