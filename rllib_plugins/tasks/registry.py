@@ -1,0 +1,98 @@
+"""Tasks by name, or from a user's own module. Knows how tasks are found and checked, and nothing of their games."""
+
+from __future__ import annotations
+
+import importlib
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from rllib_plugins.tasks.base import Task
+from rllib_plugins.tasks.validation import validate
+from tutor_service.errors import UserError, unknown_name
+
+_BUILT_IN = {
+    "blackjack": "rllib_plugins.tasks.blackjack:BlackjackTask",
+}
+_registered: dict[str, Callable[..., Task]] = {}
+
+
+def task_names() -> list[str]:
+    """Names of the tasks that ship and of those that were registered."""
+    return sorted({*_BUILT_IN, *_registered})
+
+
+def register_task(task: Callable[..., Task], name: str | None = None) -> Callable[..., Task]:
+    """Adds a task under its name, after checking it; usable as a class decorator.
+
+    Args:
+        task: A subclass of Task, or a function that returns one.
+        name: Name to register under; by default the task's own.
+
+    Raises:
+        UserError: The task cannot be used (see ``validate``), or the name is taken by another one.
+    """
+    checked = _build(task, {}, getattr(task, "__name__", str(task)))
+    validate(checked)
+    name = name or checked.name
+    if name in _BUILT_IN or _registered.get(name, task) is not task:
+        raise UserError(f"task name '{name}' is taken. Give the task another name.")
+    _registered[name] = task
+    return task
+
+
+def load_task(name: str, **options: Any) -> Task:
+    """Makes a task.
+
+    Args:
+        name: A registered name, or ``module:object`` where the object is a Task, a subclass of it, or a function that
+            returns one. The module is looked for in the working directory too.
+        **options: Keyword arguments of the task.
+
+    Raises:
+        UserError: No such task (the nearest spelling and the list are shown), a module that cannot be imported,
+            unknown options, or a user's task that fails its checks.
+    """
+    if name in _registered:
+        return _build(_registered[name], options, name)
+    if name in _BUILT_IN:
+        return _build(_import(_BUILT_IN[name]), options, name)
+    if ":" not in name:
+        raise unknown_name("task", name, task_names())
+    task = _build(_import(name), options, name)
+    validate(task)
+    return task
+
+
+def _build(source: Any, options: dict[str, Any], name: str) -> Task:
+    if isinstance(source, Task):
+        if options:
+            raise UserError(f"task '{name}' is an object, not a class: it takes no options, got {options}.")
+        return source
+    if not callable(source):
+        raise UserError(f"task '{name}' is a {type(source).__name__}. It must be a rllib_plugins.tasks.Task.")
+    try:
+        task = source(**options)
+    except TypeError as error:
+        raise UserError(f"task '{name}' with options {options}: {error}") from error
+    if not isinstance(task, Task):
+        raise UserError(f"task '{name}' made a {type(task).__name__}. It must make a rllib_plugins.tasks.Task.")
+    return task
+
+
+def _import(path: str) -> Any:
+    module_name, _, attribute = path.partition(":")
+    here = str(Path.cwd())
+    if here not in sys.path:
+        sys.path.append(here)
+    try:
+        module = importlib.import_module(module_name)
+    except ModuleNotFoundError as error:
+        raise UserError(
+            f"task '{path}': no module '{error.name}'. Run from the folder that holds it, or install it."
+        ) from error
+    if not hasattr(module, attribute):
+        names = [key for key, value in vars(module).items() if isinstance(value, type) and issubclass(value, Task)]
+        raise unknown_name(f"task of module '{module_name}'", attribute, [key for key in names if key != "Task"])
+    return getattr(module, attribute)
