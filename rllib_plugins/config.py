@@ -6,6 +6,8 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
+from tutor_service.errors import UserError
+
 Algorithm = Literal["dqn", "ppo", "a2c"]
 ALGORITHMS: tuple[Algorithm, ...] = ("dqn", "ppo", "a2c")
 
@@ -18,7 +20,9 @@ class AdviceConfig(BaseModel):
     probability_initial: float = Field(1.0, ge=0, le=1, description="P_initial: consultation probability at step 0.")
     probability_final: float = Field(0.1, ge=0, le=1, description="P_final: consultation probability from step θ on.")
     theta_frac: float = Field(
-        0.5, gt=0, description="θ as a share of the trial's env steps: where P(τ) reaches P_final. Not given by the paper."
+        0.5,
+        gt=0,
+        description="θ as a share of the trial's env steps: where P(τ) reaches P_final. Not given by the paper.",
     )
     probability_cap: float = Field(
         0.9,
@@ -27,8 +31,12 @@ class AdviceConfig(BaseModel):
         description="Upper bound of P(τ) while trust is earned: at 1 there is no control group to measure advice against.",
     )
     rule: str = Field("linear", description="Advising rule: linear, early, importance, mistake or confidence.")
-    rule_options: dict[str, Any] = Field(default_factory=dict, description="Options of the advising rule, by its own names.")
-    advice_budget: int | None = Field(None, ge=0, description="Consultations that a trial may make in all; none: unlimited.")
+    rule_options: dict[str, Any] = Field(
+        default_factory=dict, description="Options of the advising rule, by its own names."
+    )
+    advice_budget: int | None = Field(
+        None, ge=0, description="Consultations that a trial may make in all; none: unlimited."
+    )
     reuse: str = Field("budget", description="Reuse rule: off, budget, decay or q_change.")
     reuse_options: dict[str, Any] = Field(
         default_factory=dict, description="Options of the reuse rule, e.g. {budget: 3} (the paper's default)."
@@ -39,13 +47,18 @@ class AdviceConfig(BaseModel):
     )
     weight_cap: float = Field(1.0, gt=0, description="c in ρ = min(c, π_old/μ). Typical: 1 to 2.")
     imitation: Literal["off", "all", "filtered"] = Field(
-        "filtered", description="Learn from consulted steps: never, all, or where the advice turned out better than expected."
+        "filtered",
+        description="Learn from consulted steps: never, all, or where the advice turned out better than expected.",
     )
     imitation_weight: float = Field(1.0, ge=0, description="Weight of the imitation term at P = 1; annealed with P(τ).")
     trust: Literal["fixed", "earned"] = Field(
-        "earned", description="earned: the gate follows the measured effect of advice, P(τ)·Φ(z + 1). fixed: the gate is P(τ)."
+        "earned",
+        description="earned: the gate follows the measured effect of advice, P(τ)·Φ(z + 1). fixed: the gate is P(τ).",
     )
     trust_floor: float = Field(0.05, ge=0, le=1, description="Smallest gate factor, so that a tutor is re-examined.")
+    trust_half_life: float = Field(
+        4_000, gt=0, description="Compared env steps after which evidence about the tutor counts half."
+    )
     dqn_random_share: float = Field(
         0.5,
         ge=0,
@@ -53,9 +66,28 @@ class AdviceConfig(BaseModel):
         description="DQN only: share of exploring steps that stay random beside the tutor. 0 is the paper's form.",
     )
 
+    @model_validator(mode="after")
+    def _rules_exist(self) -> AdviceConfig:
+        from rllib_plugins.advising.reuse import make_reuse
+        from rllib_plugins.advising.rules import make_rule
+
+        rule = make_rule(self.rule, self.rule_options)
+        if rule.needs_budget and self.advice_budget is None:
+            raise UserError(
+                f"advice.rule = '{self.rule}' advises until its budget is spent: "
+                "set advice.advice_budget to a number of consultations."
+            )
+        make_reuse(self.reuse, self.reuse_options)
+        return self
+
 
 PAPER_ADVICE = AdviceConfig(
-    weights="policy", imitation="off", trust="fixed", probability_cap=1.0, dqn_random_share=0.0, reuse_options={"budget": 3}
+    weights="policy",
+    imitation="off",
+    trust="fixed",
+    probability_cap=1.0,
+    dqn_random_share=0.0,
+    reuse_options={"budget": 3},
 )
 """Advice as the paper uses it: naive log-probability, no imitation, fixed trust, tutor in place of random actions."""
 
@@ -67,7 +99,9 @@ class StudentConfig(BaseModel):
 
     algorithm: Algorithm = Field(description="Student algorithm: dqn, ppo or a2c.")
     task: str = Field(description="Task by name (see `tutor tasks`) or as module:object.")
-    task_options: dict[str, Any] = Field(default_factory=dict, description="Keyword arguments of the task, e.g. {size: 6}.")
+    task_options: dict[str, Any] = Field(
+        default_factory=dict, description="Keyword arguments of the task, e.g. {size: 6}."
+    )
     tutor: str = Field("none", description="Tutor by name (see `tutor tutors`), or none.")
     num_env_steps: int = Field(40_000, gt=0, description="Environment steps to train for.")
     num_envs: int = Field(8, gt=0, description="Environments stepped as one vector.")
@@ -86,6 +120,23 @@ class StudentConfig(BaseModel):
     def _theta_is_positive(self) -> StudentConfig:
         if self.theta_steps < 1:
             raise ValueError("advice.theta_frac × num_env_steps must be at least 1 env step")
+        return self
+
+    @model_validator(mode="after")
+    def _rules_fit_the_algorithm(self) -> StudentConfig:
+        from rllib_plugins.advising.reuse import make_reuse
+
+        if self.algorithm != "dqn":
+            if make_reuse(self.advice.reuse, self.advice.reuse_options).needs_q:
+                raise UserError(
+                    f"advice.reuse = '{self.advice.reuse}' compares Q-values, which {self.algorithm} does not have: "
+                    "use it with dqn, or choose another reuse rule."
+                )
+            if self.advice.rule_options.get("measure") == "q_range":
+                raise UserError(
+                    f"advice.rule_options.measure = 'q_range' needs Q-values, which {self.algorithm} does not have: "
+                    "use entropy or margin."
+                )
         return self
 
     @property

@@ -1,0 +1,93 @@
+"""Probabilities of actions: how they are drawn, and what the behaviour policy μ gives them. Pure functions.
+
+Heads, with probability g (the gate), the tutor acts; tails, the student's own distribution π̃ does. Two estimators of
+log μ(a|s) of an executed action are right, and which one is used is decided before the coin, without the action:
+
+* mixture: μ(a) = g·π_T(a) + (1 − g)·π̃(a), where the tutor's distribution (or the stored action) is at hand anyway;
+* conditional on the coin: μ(a) = π_T(a) on heads and π̃(a) on tails, where π_T would have to be asked for.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+FloatArray = NDArray[np.float64]
+IntArray = NDArray[np.int64]
+
+PROBABILITY_FLOOR = 1e-12
+"""Least probability whose logarithm is taken: log 1e-12 = −27.6 stands for "the student would never do this"."""
+
+
+def sample(probabilities: FloatArray, uniforms: FloatArray) -> IntArray:
+    """Draws one action per row by inverting the cumulative distribution; never one of probability 0.
+
+    Args:
+        probabilities: ``(n, num_actions)``, rows need not sum to exactly 1.
+        uniforms: ``(n,)`` in [0, 1).
+
+    Returns:
+        ``(n,)`` actions.
+
+    Raises:
+        ValueError: A row is NaN or without mass.
+    """
+    cumulative = probabilities.cumsum(axis=1)
+    total = cumulative[:, -1:]
+    if not (total > 0).all():
+        raise ValueError("an action distribution is NaN or sums to 0: the student has diverged, or no action is legal")
+    return np.asarray((cumulative > uniforms[:, None] * total).argmax(axis=1))
+
+
+def log_at(probabilities: FloatArray, rows: IntArray, actions: IntArray) -> NDArray[np.float32]:
+    """log of each row's probability of its action, floored at ``PROBABILITY_FLOOR``; ``(n,)``."""
+    return np.log(np.maximum(probabilities[rows, actions], PROBABILITY_FLOOR)).astype(np.float32)
+
+
+def usable_rows(advice: FloatArray, legal: NDArray[np.bool_] | None) -> NDArray[np.bool_]:
+    """Rows that are distributions over legal actions: no NaN, nothing negative, legal mass 1 within 1e-4; ``(n,)``."""
+    mass = (advice if legal is None else np.where(legal, advice, 0.0)).sum(axis=1)
+    return (np.abs(mass - 1.0) <= 1e-4) & (advice >= 0.0).all(axis=1)
+
+
+def greedy_actions(policy: FloatArray, legal: NDArray[np.bool_] | None, q_values: FloatArray | None) -> IntArray:
+    """A value student's greedy action per row: the legal arg max of Q, or of ``policy`` where Q is not given."""
+    if q_values is None:
+        return np.asarray(policy.argmax(axis=1))
+    values = q_values if legal is None else np.where(legal, q_values, -np.inf)
+    return np.asarray(values.argmax(axis=1))
+
+
+def exploring_tails(
+    policy: FloatArray,
+    greedy: IntArray,
+    legal: NDArray[np.bool_] | None,
+    *,
+    probability: float,
+    random_share: float,
+    engaged: FloatArray,
+) -> FloatArray:
+    """A value student's own distribution beside a tutor, so that exploration is never lost.
+
+    With P the probability of exploring, s the random share and e how far the tutor is engaged (trust, 0 where the
+    rule says no), behaviour is e·[P(1 − s)·π_T + P·s·U + (1 − P)·greedy] + (1 − e)·policy, where U is uniform over
+    legal actions and ``policy`` the untutored student's ε-greedy distribution. At e = 1, s = 0 it is the paper's form,
+    where the tutor takes the place of random exploration; at e = 0 it is the untutored student.
+
+    Returns:
+        What remains when the coin (of probability g = e·P(1 − s)) shows tails, normalised, ``(n, num_actions)``.
+    """
+    rows = np.arange(len(policy))
+    tails = (1.0 - engaged)[:, None] * policy
+    random_part = (engaged * (probability * random_share))[:, None]
+    if legal is None:
+        tails += random_part / policy.shape[1]
+    else:
+        tails += np.where(legal, random_part / legal.sum(axis=1, keepdims=True), 0.0)
+    tails[rows, greedy] += engaged * (1.0 - probability)
+    mass = tails.sum(axis=1, keepdims=True)
+    empty = mass[:, 0] <= 0.0
+    if empty.any():  # g = 1: tails never shows, but has to be a distribution
+        tails[empty] = policy[empty]
+        mass = tails.sum(axis=1, keepdims=True)
+    return np.asarray(tails / mass)

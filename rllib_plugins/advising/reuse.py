@@ -1,0 +1,232 @@
+"""Reuse rules: how often an advised action serves again. Knows neither tutors nor the store of distributions.
+
+The dictionary of stored actions belongs to one trial. Each entry holds the action and one number, its *memory*, whose
+meaning is the rule's own (a budget, a probability, a Q-value).
+"""
+
+from __future__ import annotations
+
+import hashlib
+import math
+from collections.abc import Sequence
+from typing import Any, ClassVar
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import BaseModel, ConfigDict, Field
+
+from rllib_plugins.advising.registry import RuleRegistry
+
+NOTHING = -1
+"""In place of an action: nothing stored serves."""
+_RAW_KEY_BYTES = 64
+_DIGEST_BYTES = 16
+
+
+class ReuseRule(BaseModel):
+    """When a stored action serves again. Subclass it; fields are the rule's options."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    stores: ClassVar[bool] = True
+    """False: nothing is kept, every consultation draws afresh."""
+    needs_q: ClassVar[bool] = False
+    """The rule looks at Q(s, stored action), so the student must be a value student."""
+
+    def stored(self, q: float) -> float:
+        """Memory of a fresh entry; ``q`` is Q(s, a) of its action, NaN where there is none."""
+        return 0.0
+
+    def usable(self, memory: float, draw: float, q: float) -> bool:
+        """Whether the entry serves this visit, if the coin says heads. Decided before the coin.
+
+        Args:
+            memory: The entry's memory.
+            draw: A uniform number in [0, 1), the visit's own.
+            q: Q(s, a) of the stored action now, NaN where there is none.
+        """
+        return False
+
+    def reused(self, memory: float, q: float) -> float:
+        """Memory after a reuse."""
+        return memory
+
+    def exhausted(self, memory: float) -> bool:
+        """Whether an entry can never serve again, so that it can be dropped."""
+        return False
+
+
+class Off(ReuseRule):
+    """Every consultation draws afresh from the tutor's policy."""
+
+    stores: ClassVar[bool] = False
+
+
+class Budget(ReuseRule):
+    """SET_ACTION of arXiv 2509.08329 (after Zhu et al. 2020/2022): a stored action serves ``budget`` times more.
+
+    One answer so serves up to 1 + budget consultations; after that the next consultation draws afresh from π_T.
+    """
+
+    budget: int = Field(3, ge=0, description="Times that stored advice serves again; the paper's value is 3.")
+
+    def stored(self, q: float) -> float:
+        """A full budget."""
+        return float(self.budget)
+
+    def usable(self, memory: float, draw: float, q: float) -> bool:
+        """While budget is left."""
+        return memory > 0
+
+    def reused(self, memory: float, q: float) -> float:
+        """One taken off."""
+        return memory - 1
+
+    def exhausted(self, memory: float) -> bool:
+        """No budget left."""
+        return memory <= 0
+
+
+class Decay(ReuseRule):
+    """Reuse with probability ρ(s); ρ ← λρ after each reuse (Zhu et al. 2022, 10.1007/s10458-022-09595-1)."""
+
+    initial: float = Field(1.0, ge=0, le=1, description="ρ of fresh advice.")
+    decay: float = Field(0.9, ge=0, le=1, description="λ: what each reuse multiplies ρ by.")
+
+    def stored(self, q: float) -> float:
+        """The first ρ."""
+        return self.initial
+
+    def usable(self, memory: float, draw: float, q: float) -> bool:
+        """With probability ρ."""
+        return draw < memory
+
+    def reused(self, memory: float, q: float) -> float:
+        """ρ ← λρ."""
+        return self.decay * memory
+
+
+class QChange(ReuseRule):
+    """Reuse only while it raises Q(s, a) of the stored action (Q-change, Zhu et al. 2022; value students only).
+
+    The value now is compared with the value at the last use. Unchanged counts as not yet judged and serves: between
+    two visits there may have been no update.
+    """
+
+    needs_q: ClassVar[bool] = True
+
+    min_change: float = Field(0.0, description="Least Q(s, a) now − Q(s, a) at the last use, for the advice to serve.")
+
+    def stored(self, q: float) -> float:
+        """Q(s, a) when the advice was given."""
+        return q
+
+    def usable(self, memory: float, draw: float, q: float) -> bool:
+        """Where Q(s, a) has not fallen; True where there is no value to compare."""
+        return math.isnan(memory) or math.isnan(q) or q - memory >= self.min_change
+
+    def reused(self, memory: float, q: float) -> float:
+        """Q(s, a) at this use."""
+        return q
+
+
+class AdviceDictionary:
+    """The trial's stored actions, by state.
+
+    Args:
+        rule: When a stored action serves again.
+    """
+
+    def __init__(self, rule: ReuseRule):
+        self._rule = rule
+        self._entries: dict[bytes, tuple[int, float]] = {}
+
+    def __len__(self) -> int:
+        return len(self._entries)
+
+    def peek(self, key: bytes, draw: float, q_row: Sequence[float] | None) -> int:
+        """The stored action that would serve this visit, or ``NOTHING``. Changes nothing: it comes before the coin.
+
+        Args:
+            key: The state's key.
+            draw: A uniform number in [0, 1), the visit's own.
+            q_row: Q-values of the state, ``(num_actions,)``, where the rule needs them.
+        """
+        entry = self._entries.get(key)
+        if entry is None:
+            return NOTHING
+        action, memory = entry
+        return action if self._rule.usable(memory, draw, _value(q_row, action)) else NOTHING
+
+    def reuse(self, key: bytes, q_row: Sequence[float] | None) -> None:
+        """Records that the stored action served."""
+        action, memory = self._entries[key]
+        value = _value(q_row, action)
+        self._keep(key, action, self._rule.reused(memory, value))
+
+    def store(self, key: bytes, action: int, q_row: Sequence[float] | None) -> None:
+        """Keeps a freshly advised action, in place of what was stored."""
+        if self._rule.stores:
+            self._keep(key, action, self._rule.stored(_value(q_row, action)))
+
+    def _keep(self, key: bytes, action: int, memory: float) -> None:
+        if self._rule.exhausted(memory):
+            self._entries.pop(key, None)
+        else:
+            self._entries[key] = (action, memory)
+
+    def get_state(self) -> dict[str, Any]:
+        """Plain copy: keys, actions ``(num_entries,)`` and memories ``(num_entries,)``."""
+        values = self._entries.values()
+        return {
+            "keys": list(self._entries),
+            "actions": np.array([action for action, _ in values], dtype=np.int64),
+            "memories": np.array([memory for _, memory in values], dtype=np.float64),
+        }
+
+    def set_state(self, state: dict[str, Any]) -> None:
+        """Takes over a ``get_state``."""
+        pairs = zip(state["actions"].tolist(), state["memories"].tolist(), strict=True)
+        self._entries = dict(zip(state["keys"], pairs, strict=True))
+
+
+def _value(q_row: Sequence[float] | None, action: int) -> float:
+    return math.nan if q_row is None else q_row[action]
+
+
+def state_keys(observations: NDArray[np.float32]) -> list[bytes]:
+    """One key per row of ``(n, obs_dim)``: the row's bytes, or their BLAKE2b digest where they are many."""
+    data = observations.tobytes()
+    width = len(data) // max(len(observations), 1)
+    rows = [data[start : start + width] for start in range(0, len(data), width)] if width else []
+    if width <= _RAW_KEY_BYTES:
+        return rows
+    return [hashlib.blake2b(row, digest_size=_DIGEST_BYTES).digest() for row in rows]
+
+
+_REGISTRY = RuleRegistry("advice.reuse", ReuseRule)
+for _name, _class in {"off": Off, "budget": Budget, "decay": Decay, "q_change": QChange}.items():
+    _REGISTRY.register(_name, _class)
+
+
+def register_reuse(name: str, cls: type[ReuseRule]) -> type[ReuseRule]:
+    """Makes a reuse rule known by a name, so that a config can say it.
+
+    Raises:
+        ValueError: The name is taken, or ``cls`` does not extend ``ReuseRule``.
+    """
+    return _REGISTRY.register(name, cls)
+
+
+def reuse_names() -> tuple[str, ...]:
+    """Names of the registered reuse rules."""
+    return _REGISTRY.names
+
+
+def make_reuse(name: str, options: dict[str, Any]) -> ReuseRule:
+    """Builds a reuse rule from a config's name (or ``module:Class``) and options.
+
+    Raises:
+        UserError: Unknown rule or option, with the nearest spelling, or a value out of range.
+    """
+    return _REGISTRY.make(name, options)

@@ -1,0 +1,144 @@
+"""Earned trust: what a tutor's advice is measured to be worth, and how far the gate opens for it.
+
+At each step a fair draw decides who acts, so the steps are a randomised trial of advice against the student's own
+action at the same states. Owns the running estimate; knows neither tutors nor how advantages are computed.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+OPTIMISM = 1.0
+"""Added to z: a tutor that nothing is known about starts at Φ(1) = 0.84."""
+SHRINKAGE = 5.0
+"""Observations' worth by which a group's variance is drawn to that of both groups together."""
+
+
+class EarnedTrust:
+    """Effect of advice, by a decaying inverse-variance mean over updates, and trust = Φ(z + 1).
+
+    Per update: effect = mean advantage on heads − mean advantage on tails, with its squared standard error
+    v = σ²_heads/n_heads + σ²_tails/n_tails. Over updates: S₁ ← δS₁ + effect/v, S₀ ← δS₀ + 1/v; effect = S₁/S₀,
+    SE = 1/√S₀, z = effect/SE. δ = 2^(−n/half_life) for the n compared steps of the update, so that it does not matter
+    into how many updates the steps were cut.
+
+    A group's variance is shrunk towards that of all n steps: two heads that happen to agree would else claim no error at
+    all. The advantages of one rollout are not independent (their returns overlap), so the SE is an approximation.
+
+    Args:
+        half_life: Compared steps after which evidence counts half, above 0.
+        floor: Smallest gate factor in [0, 1], so that a tutor is re-examined.
+    """
+
+    def __init__(self, half_life: float, floor: float):
+        self._half_life = half_life
+        self._floor = floor
+        self._weighted = 0.0
+        self._precision = 0.0
+
+    def observe(self, advantages: ArrayLike, heads: ArrayLike, eligible: ArrayLike) -> None:
+        """Adds an update's steps.
+
+        Args:
+            advantages: Of the executed actions, not standardised; any shape. NaN and infinite ones are left out.
+            heads: Whether the tutor acted, same shape.
+            eligible: Whether the step is part of the comparison, same shape.
+        """
+        values = np.asarray(advantages, dtype=np.float64).ravel()
+        keep = np.asarray(eligible, dtype=bool).ravel() & np.isfinite(values)
+        values = values[keep]
+        tutor = np.asarray(heads, dtype=bool).ravel()[keep]
+        if not values.size:
+            return
+        decay = 0.5 ** (values.size / self._half_life)
+        self._weighted *= decay
+        self._precision *= decay
+        comparison = _compare(values[tutor], values[~tutor])
+        if comparison is not None:
+            effect, variance = comparison
+            self._weighted += effect / variance
+            self._precision += 1.0 / variance
+
+    @property
+    def effect(self) -> float:
+        """Mean advantage on heads minus tails, in units of return; NaN before there is evidence."""
+        return self._weighted / self._precision if self._precision > 0 else math.nan
+
+    @property
+    def effect_se(self) -> float:
+        """Standard error of ``effect``; NaN before there is evidence."""
+        return 1.0 / math.sqrt(self._precision) if self._precision > 0 else math.nan
+
+    @property
+    def trust(self) -> float:
+        """Φ(z + 1) in [0, 1]."""
+        z = self._weighted / math.sqrt(self._precision) if self._precision > 0 else 0.0
+        return 0.5 * math.erfc(-(z + OPTIMISM) / math.sqrt(2.0))
+
+    @property
+    def factor(self) -> float:
+        """What the gate is multiplied by: trust, at least the floor."""
+        return max(self.trust, self._floor)
+
+    def get_state(self) -> dict[str, Any]:
+        """The running sums."""
+        return {"weighted": self._weighted, "precision": self._precision}
+
+    def set_state(self, state: dict[str, Any]) -> None:
+        """Takes over a ``get_state``."""
+        self._weighted = float(state["weighted"])
+        self._precision = float(state["precision"])
+
+
+def _compare(tutor: NDArray[np.float64], student: NDArray[np.float64]) -> tuple[float, float] | None:
+    """Difference of means and its squared standard error; None where a group is empty or all values are the same."""
+    if not tutor.size or not student.size:
+        return None
+    everything = np.concatenate([tutor, student])
+    total = float(everything.var(ddof=1))
+    if total <= 1e-18 * max(1.0, float(np.abs(everything).max()) ** 2):
+        return None
+    variance = _shrunk_variance(tutor, total) / tutor.size + _shrunk_variance(student, total) / student.size
+    return float(tutor.mean() - student.mean()), variance
+
+
+def _shrunk_variance(values: NDArray[np.float64], total: float) -> float:
+    squares = float(((values - values.mean()) ** 2).sum())
+    return (squares + SHRINKAGE * total) / (values.size - 1 + SHRINKAGE)
+
+
+def value_advantages(
+    rewards: NDArray[np.float64],
+    values: NDArray[np.float64],
+    next_values: NDArray[np.float64],
+    terminated: NDArray[np.bool_],
+    ended: NDArray[np.bool_],
+    *,
+    gamma: float,
+    lambda_: float = 0.8,
+) -> NDArray[np.float64]:
+    """Advantages for a value student's comparison: A(s, a) estimated against V(s) = max_a Q(s, a).
+
+    δ = r + γ·V(s')·[not terminated] − V(s), and A = δ + γλ·A' within an episode (the recursion of GAE,
+    arXiv 1506.02438, with the greedy value as baseline). λ = 0 trusts Q fully; λ = 1 is the return minus V(s).
+
+    Args:
+        rewards: ``(T, num_envs)``, steps in order.
+        values: V(s) = max over legal Q, ``(T, num_envs)``.
+        next_values: V(s') of the true next state, ``(T, num_envs)``.
+        terminated: Whether s' is terminal, ``(T, num_envs)``.
+        ended: Whether the episode ended at this step, terminated or cut, ``(T, num_envs)``.
+        gamma: Discount in [0, 1].
+        lambda_: λ in [0, 1].
+
+    Returns:
+        ``(T, num_envs)``.
+    """
+    advantages = rewards + gamma * next_values * ~terminated - values
+    for step in range(len(advantages) - 2, -1, -1):
+        advantages[step] += gamma * lambda_ * ~ended[step] * advantages[step + 1]
+    return advantages
