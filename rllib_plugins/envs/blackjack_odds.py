@@ -63,7 +63,7 @@ def _dealer_from(total: int, usable_ace: int) -> NDArray[np.float64]:
     if total >= 17:
         outcome[total - 17 if total <= 21 else 5] = 1.0
         return outcome
-    for card, probability in enumerate(CARD_PROBABILITIES, start=1):
+    for card, probability in enumerate(CARD_PROBABILITIES.tolist(), start=1):
         outcome += probability * _dealer_from(*draw(total, usable_ace, card))
     return outcome
 
@@ -94,7 +94,7 @@ def start_probabilities() -> NDArray[np.float64]:
     for first, p_first in enumerate(CARD_PROBABILITIES, start=1):
         for second, p_second in enumerate(CARD_PROBABILITIES, start=1):
             hands[index[draw(*draw(0, 0, first), second)]] += p_first * p_second
-    return np.outer(hands, CARD_PROBABILITIES)
+    return hands[:, None] * CARD_PROBABILITIES
 
 
 @cache

@@ -51,7 +51,7 @@ class BlackjackVectorEnv(ArrayVectorEnv):
         self._total = total - 10 * spent_ace
         self._ace[spent_ace] = 0
         bust = self._total > 21
-        rewards = np.where(sticks, outcome, -1.0 * bust)
+        rewards = np.where(sticks, outcome, 0.0 - bust)
         return rewards, sticks | bust, np.zeros(self.num_envs, dtype=bool)
 
     def _observe(self) -> Any:

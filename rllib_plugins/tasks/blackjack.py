@@ -15,11 +15,11 @@ from rllib_plugins.tasks.base import Policy, Task
 from tutor_service.errors import UserError
 
 RULES = (
-    "You play Blackjack against a dealer. Cards 2 to 10 count their number, jack, queen and king count 10, an ace counts "
-    "11 as long as your total stays within 21 (a usable ace), else 1. Every card is drawn from an endless deck. You see "
-    "your total and one of the dealer's two cards. hit: you draw a card; with a total above 21 you lose at once. "
-    "stick: you stop; the dealer then draws until reaching 17 or more, and loses with a total above 21; otherwise "
-    "the higher total wins and equal totals are a draw. A win pays 1, a loss costs 1, a draw 0."
+    "You play Blackjack against a dealer. Cards 2 to 10 count their number, jack, queen and king count 10, an ace "
+    "counts 11 as long as the total stays within 21 (a usable ace), else 1. Cards come from an endless deck. "
+    "You see your total and one of the dealer's two cards. hit: you draw a card; with a total above 21 you lose at "
+    "once. stick: you stop; then the dealer draws until reaching 17 or more, and loses with a total above 21; "
+    "otherwise the higher total wins and equal totals are a draw. A win pays 1, a loss costs 1, a draw pays 0."
 )
 
 
@@ -135,8 +135,8 @@ def _checked(observation: Any) -> tuple[int, int, int]:
     total, card, ace = observation
     if not (0 <= total <= 31 and 1 <= card <= 10 and 0 <= ace <= 1):  # false for NaN too
         raise UserError(
-            f"observation {observation} of task 'blackjack' is no hand: expected a sum of 0 to 31, a dealer's card of 1 "
-            "to 10 and a usable ace of 0 or 1."
+            f"observation {observation} of task 'blackjack' is no hand: expected a sum of 0 to 31, "
+            "a dealer's card of 1 to 10 and a usable ace of 0 or 1."
         )
     return int(total), int(card), int(ace)
 

@@ -47,8 +47,8 @@ class FlatEnv(gym.Wrapper[NDArray[np.float32], int, Any, Any]):
 class FlatVectorEnv(gym.vector.VectorWrapper):
     """A vector environment with encoded observations; its first reset is seeded.
 
-    ``infos["final_obs"]``, present in steps where an episode ended, is float32 ``(num_envs, obs_dim)``: rows outside the
-    mask ``infos["_final_obs"]`` mean nothing.
+    ``infos["final_obs"]``, present in steps where an episode ended, is float32 ``(num_envs, obs_dim)``: rows outside
+    the mask ``infos["_final_obs"]`` mean nothing.
     """
 
     def __init__(
@@ -74,11 +74,11 @@ class FlatVectorEnv(gym.vector.VectorWrapper):
 
     def reset(
         self, *, seed: int | list[int] | None = None, options: dict[str, Any] | None = None
-    ) -> tuple[NDArray[np.float32], dict[str, Any]]:
+    ) -> tuple[Any, dict[str, Any]]:
         """Starts all episodes anew; without a seed the first reset takes the one of the constructor."""
         if seed is None:
             seed, self._seed = self._seed, None
-        observations, infos = self.env.reset(seed=seed, options=options)
+        observations, infos = self.env.reset(seed=seed, options=options)  # type: ignore[arg-type]
         return self._flat(observations), infos
 
     def step(self, actions: Any) -> tuple[Any, Any, Any, Any, dict[str, Any]]:

@@ -17,9 +17,10 @@ def validate(task: Task) -> None:
     """Checks a task by playing it with random legal actions, seed 0.
 
     Raises:
-        UserError: A continuous action space, labels that are missing, empty or collide, a ``describe`` that fails or
-            returns no text, a mask that is empty or has another shape, an oracle whose answer is no distribution over the
-            legal actions, or an observation that ``unflatten(encode(…))`` changes; with the observation that shows it.
+        UserError: A continuous action space, labels that are missing, empty or collide, a ``describe`` that fails
+            or returns no text, a mask that is empty or has another shape, an oracle whose answer is no distribution
+            over the legal actions, or an observation that ``unflatten(encode(…))`` changes; with the observation that
+            shows it.
     """
     _check_fields(task)
     _check_actions(task)
