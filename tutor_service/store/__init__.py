@@ -1,0 +1,12 @@
+"""The advice that a tutor has given, kept for good: a distinct state is evaluated once, ever.
+
+Owns keys, the form of a stored answer, and the database on disk. It must not know how an answer is computed, nor when
+a student may use one again: the reuse rule of the paper lives in the student.
+"""
+
+from tutor_service.store.answer import Context, StoredAdvice
+from tutor_service.store.database import StoreError
+from tutor_service.store.keys import advice_key
+from tutor_service.store.store import AdviceStore, StoreStats, StoreVerification
+
+__all__ = ["AdviceStore", "Context", "StoreError", "StoreStats", "StoreVerification", "StoredAdvice", "advice_key"]

@@ -1,0 +1,244 @@
+"""One LMDB database on disk: opened, checked, shared within a process, grown, and set aside when it is damaged.
+
+Owns everything that can go wrong with files. It knows tables of bytes, and must not know what they mean.
+
+LMDB gives what the store needs: readers that never wait, one writer at a time over all processes, and a commit that
+either happened or did not, whenever the process is killed. It must live on a local disk, not on a network share.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import threading
+from collections.abc import Callable
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TypeVar
+from weakref import WeakValueDictionary
+
+import lmdb
+from filelock import FileLock, Timeout
+
+from tutor_service.errors import UserError
+from tutor_service.store.check import find_damage
+
+logger = logging.getLogger(__name__)
+
+T = TypeVar("T")
+
+INITIAL_BYTES = 1 << 26
+"""First size of the memory map; it doubles as the database grows. Address space, not memory or disk."""
+
+_MAX_READERS = 1024
+_OPEN_TIMEOUT_S = 600.0
+_ATTEMPTS = 64
+
+
+class StoreError(UserError):
+    """The advice store cannot be read or written. The message says why, and what to do."""
+
+
+class Database:
+    """An open database. Safe to use from several threads; not to be carried into a forked child.
+
+    Use ``acquire`` rather than the constructor: LMDB allows one opening of a file per process.
+
+    Attributes:
+        folder: Where ``data.mdb`` and ``lock.mdb`` lie.
+        readonly: Whether writing is refused.
+        set_aside: Where a damaged predecessor was moved when this database was opened.
+    """
+
+    def __init__(self, folder: Path, readonly: bool, max_bytes: int | None, tables: tuple[bytes, ...]) -> None:
+        self.folder = folder
+        self.readonly = readonly
+        self.set_aside: Path | None = None
+        self.pid = os.getpid()
+        self.users = 0
+        self._max_bytes = max_bytes
+        self._names = tables
+        self._map_lock = threading.Lock()  # held to read and to change the map
+        self._write_lock = threading.Lock()  # taken before the map's lock, never after it
+        self._open_checked()
+
+    def read(self, work: Callable[[lmdb.Transaction, tuple[lmdb._Database, ...]], T]) -> T:
+        """Runs ``work(transaction, tables)`` on one consistent view.
+
+        Raises:
+            StoreError: The database cannot be read.
+        """
+        try:
+            for _ in range(_ATTEMPTS):
+                try:
+                    with self._map_lock, self._environment.begin() as transaction:
+                        return work(transaction, self._tables)
+                except lmdb.MapResizedError:
+                    with self._write_lock, self._map_lock:
+                        self._environment.set_mapsize(0)
+                except lmdb.ReadersFullError:
+                    if not self._environment.reader_check():
+                        raise
+        except lmdb.Error as error:
+            raise StoreError(f"advice store '{self.folder}' cannot be read: {error}") from error
+        raise StoreError(f"advice store '{self.folder}' grows faster than it can be read; try again.")
+
+    def write(self, work: Callable[[lmdb.Transaction, tuple[lmdb._Database, ...]], T]) -> T:
+        """Runs ``work(transaction, tables)`` and commits it whole, or not at all. May run ``work`` several times.
+
+        Raises:
+            StoreError: Read-only, disk full, or the size limit is reached. Nothing was written.
+        """
+        if self.readonly:
+            raise StoreError(f"advice store '{self.folder}' is open for reading only.")
+        with self._write_lock:
+            try:
+                for _ in range(_ATTEMPTS):
+                    try:
+                        with self._environment.begin(write=True) as transaction:
+                            return work(transaction, self._tables)
+                    except lmdb.MapFullError:
+                        self._grow()
+                    except lmdb.MapResizedError:
+                        with self._map_lock:
+                            self._environment.set_mapsize(0)
+            except lmdb.Error as error:
+                self._reopen_after_failure()
+                raise StoreError(
+                    f"advice store '{self.folder}' cannot be written: {error}. Free space on its disk, or move it "
+                    "(LLM_TUTORS_HOME). What it held before is intact."
+                ) from error
+        raise StoreError(f"advice store '{self.folder}' did not fit after growing {_ATTEMPTS} times.")
+
+    @property
+    def map_bytes(self) -> int:
+        """Size of the memory map: how large the file may become before the map grows again."""
+        return int(self._environment.info()["map_size"])
+
+    def close(self) -> None:
+        """Gives the files back."""
+        if self.pid == os.getpid():
+            with self._write_lock, self._map_lock:
+                self._environment.close()
+
+    def _grow(self) -> None:
+        with self._map_lock:
+            size = self.map_bytes
+            limit = self._max_bytes
+            if limit is not None and size >= limit:
+                raise StoreError(
+                    f"advice store '{self.folder}' is full: it reached its limit of {limit} bytes. "
+                    "Raise max_bytes, or export it and begin a new one."
+                )
+            self._environment.set_mapsize(min(2 * size, limit) if limit is not None else 2 * size)
+
+    def _reopen_after_failure(self) -> None:
+        """A commit that failed half-way may leave the environment unusable in this process; the file stays sound."""
+        with self._map_lock:
+            self._environment.close()
+            self._open()
+
+    def _open_checked(self) -> None:
+        if not self.readonly:
+            try:
+                self.folder.mkdir(parents=True, exist_ok=True)
+            except OSError as error:
+                raise StoreError(f"advice store '{self.folder}' cannot be created: {error}") from error
+        elif not (self.folder / "data.mdb").is_file():
+            raise StoreError(f"advice store '{self.folder}' does not exist.")
+        if self.readonly and not os.access(self.folder.parent, os.W_OK):
+            self._refuse_damage()
+            self._open()
+            return
+        try:
+            with FileLock(self.folder.with_name(f".{self.folder.name}.opening"), timeout=_OPEN_TIMEOUT_S):
+                self._refuse_damage()
+                self._open()
+        except Timeout:
+            raise StoreError(
+                f"advice store '{self.folder}' has been checked by another process for {_OPEN_TIMEOUT_S:.0f} s."
+            ) from None
+        except OSError as error:
+            raise StoreError(f"advice store '{self.folder}' cannot be opened: {error}") from error
+
+    def _refuse_damage(self) -> None:
+        damage = find_damage(self.folder)
+        if damage is None:
+            return
+        if self.readonly:
+            raise StoreError(
+                f"advice store '{self.folder}' is damaged ({damage}). A service that opens it sets it aside and begins "
+                "a new one."
+            )
+        self.set_aside = _set_aside(self.folder)
+        logger.error(
+            "Advice store '%s' is damaged (%s). It was set aside as '%s' and a new one begun: states are evaluated "
+            "anew. The damaged files can be deleted.",
+            self.folder,
+            damage,
+            self.set_aside,
+        )
+        self.folder.mkdir(parents=True)
+
+    def _open(self) -> None:
+        data = self.folder / "data.mdb"
+        used = data.stat().st_size if data.exists() else 0
+        size = max(INITIAL_BYTES, used)
+        if self._max_bytes is not None:
+            size = max(min(size, self._max_bytes), used, 4 * 4096)
+        try:
+            self._environment = lmdb.open(
+                str(self.folder),
+                map_size=size,
+                readonly=self.readonly,
+                lock=not self.readonly or os.access(self.folder, os.W_OK),
+                metasync=False,  # the last commit may be lost with the machine's power, never the database
+                max_readers=_MAX_READERS,
+                max_dbs=len(self._names),
+            )
+            if not self.readonly:
+                self._environment.reader_check()
+            self._tables = tuple(self._environment.open_db(name, create=not self.readonly) for name in self._names)
+        except lmdb.Error as error:
+            raise StoreError(f"advice store '{self.folder}' cannot be opened: {error}") from error
+
+
+_open_databases: WeakValueDictionary[tuple[int, Path], Database] = WeakValueDictionary()
+_registry_lock = threading.Lock()
+
+
+def acquire(folder: Path, readonly: bool, max_bytes: int | None, tables: tuple[bytes, ...]) -> Database:
+    """The process's one opening of ``folder``; pair it with ``release``.
+
+    Raises:
+        StoreError: It cannot be opened, or is open for reading only and asked for writing.
+    """
+    folder = folder.expanduser().resolve()
+    with _registry_lock:
+        database = _open_databases.get((os.getpid(), folder))
+        if database is None:
+            database = Database(folder, readonly, max_bytes, tables)
+            _open_databases[(os.getpid(), folder)] = database
+        elif database.readonly and not readonly:
+            raise StoreError(f"advice store '{folder}' is open for reading only in this process; close that first.")
+        database.users += 1
+        return database
+
+
+def release(database: Database) -> None:
+    """Gives up one use; the last one closes the files."""
+    with _registry_lock:
+        database.users -= 1
+        if database.users <= 0:
+            _open_databases.pop((database.pid, database.folder), None)
+            database.close()
+
+
+def _set_aside(folder: Path) -> Path:
+    stamp = datetime.now(UTC).strftime("%Y%m%dT%H%M%SZ")
+    for attempt in range(1000):
+        target = folder.with_name(f"{folder.name}.damaged-{stamp}{f'-{attempt}' if attempt else ''}")
+        if not target.exists():
+            folder.rename(target)
+            return target
+    raise StoreError(f"advice store '{folder}' is damaged and cannot be set aside: too many damaged ones beside it.")
