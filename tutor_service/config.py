@@ -54,6 +54,7 @@ class TutorConfig(BaseModel):
     calibrate: bool = Field(False, description="Divide by the label prior that the model shows for an empty state.")
     thinking_tokens: int = Field(512, ge=1, description="Most tokens a reasoned answer may think for.")
     text_attempts: int = Field(3, ge=1, description="Most answers asked for under text decoding.")
+    answer_tokens: int = Field(64, ge=1, description="Most tokens of one answer under text decoding.")
     engine: dict[str, Any] = Field(default_factory=dict, description="vLLM engine options, by vLLM's own names.")
     scaling: ScalingConfig = Field(default_factory=ScalingConfig, description="Replicas and what each takes.")
 

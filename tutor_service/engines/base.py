@@ -1,0 +1,84 @@
+"""The seam between the service and whatever runs a tutor's model. Imports no engine."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+from tutor_service.config import TutorConfig
+from tutor_service.prompt import Decoding, Prompt
+from tutor_service.schema import AdviceError
+
+
+@dataclass(frozen=True, slots=True)
+class Evaluation:
+    """What a model said to one prompt.
+
+    Attributes:
+        probabilities: Over the prompt's labels, before temperature and calibration; sums to 1.
+        legal_mass: Probability mass on those labels before renormalising.
+        invalid: Answers that named no legal action before this one was had.
+        tokens: Prompt and generated tokens that the model processed.
+    """
+
+    probabilities: tuple[float, ...]
+    legal_mass: float
+    invalid: int
+    tokens: int
+
+
+@dataclass(frozen=True, slots=True)
+class EngineFacts:
+    """What the gateway has to know about an engine that is ready.
+
+    Attributes:
+        identity: Everything beside the prompt that can change an answer, as text: part of the store's key.
+        decoding: How answers are read; may be simpler than configured where an endpoint gives no log-probabilities.
+        max_prompt_tokens: Longest prompt that leaves room for the answer; None: not known here.
+        tokenizer: Model id or folder to load the tokenizer from; None: the endpoint keeps it to itself.
+    """
+
+    identity: str
+    decoding: Decoding
+    max_prompt_tokens: int | None
+    tokenizer: str | None
+
+
+class Engine(Protocol):
+    """Evaluates prompts. One per replica."""
+
+    async def start(self) -> EngineFacts:
+        """Loads the model and evaluates something once, so that the first caller does not wait for it.
+
+        Raises:
+            UserError: The model cannot be had or does not fit.
+        """
+
+    async def evaluate(self, prompts: Sequence[Prompt]) -> list[Evaluation | AdviceError]:
+        """One answer per prompt, in order; all are worked on at once.
+
+        Raises:
+            Exception: The engine is gone; a later call to another replica may succeed.
+        """
+
+    async def check_health(self) -> None:
+        """Returns when the engine works.
+
+        Raises:
+            Exception: It is dead or hangs.
+        """
+
+    def shutdown(self) -> None:
+        """Ends every process of the engine."""
+
+
+def make_engine(config: TutorConfig) -> Engine:
+    """The engine of a tutor that is served."""
+    if config.backend == "openai":
+        from tutor_service.engines.openai import OpenAIEngine
+
+        return OpenAIEngine(config)
+    from tutor_service.engines.vllm import VllmEngine
+
+    return VllmEngine(config)

@@ -1,0 +1,217 @@
+"""Runs a tutor's model on vLLM inside a replica. Knows vLLM's engine; must not know Serve, the store or tasks.
+
+The engine options of a tutor's YAML go to vLLM under vLLM's own names; only what is not set there gets a default here.
+Requests with ``logprobs=k`` must never run beside those with ``logprob_token_ids``: vLLM 0.29 then mixes up answers.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import json
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from tutor_service.config import TutorConfig
+from tutor_service.decode import one_hot, parse_action, renormalise
+from tutor_service.engines import models
+from tutor_service.engines.base import EngineFacts, Evaluation
+from tutor_service.errors import UserError
+from tutor_service.prompt import BLOCK, Prompt
+from tutor_service.schema import AdviceError
+
+if TYPE_CHECKING:
+    from vllm import SamplingParams
+    from vllm.outputs import RequestOutput
+
+HANG_S = 30.0
+"""An engine that does not answer a question about itself for so long is taken for dead."""
+
+_KV_CACHE_BYTES_CPU = 512 * 2**20
+_THINK_END = "</think>"
+_SPEED_ONLY = frozenset(
+    """max_model_len max_num_seqs max_num_batched_tokens gpu_memory_utilization kv_cache_memory_bytes block_size
+    enforce_eager enable_prefix_caching tensor_parallel_size pipeline_parallel_size cpu_offload_gb load_format
+    disable_log_stats enable_log_requests download_dir max_parallel_loading_workers distributed_executor_backend""".split()
+)
+"""Engine options that change how fast an answer comes but not what it says."""
+
+
+def cpu_dtype(cpuinfo: str) -> str:
+    """The quicker of bfloat16 and float32 on this processor; bfloat16 without hardware for it is about 5× slower."""
+    flags = set(cpuinfo.split())
+    return "bfloat16" if flags & {"avx512_bf16", "amx_bf16", "bf16"} else "float32"
+
+
+def engine_options(config: TutorConfig, location: str, has_gpu: bool) -> dict[str, Any]:
+    """Options for vLLM: defaults of the device under those of the tutor's YAML."""
+    defaults: dict[str, Any] = {
+        "model": location,
+        "revision": None if models.is_local(location) else config.revision,
+        "enable_prefix_caching": True,
+        "disable_log_stats": True,
+        "use_tqdm_on_load": False,
+    }
+    if not has_gpu:
+        defaults |= {
+            "dtype": cpu_dtype(Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace")),
+            "block_size": BLOCK,  # the CPU's own default is 128, and only full blocks of a prefix are reused
+            "enforce_eager": True,  # compiling takes minutes and wins little on a CPU
+            "kv_cache_memory_bytes": _KV_CACHE_BYTES_CPU,
+            "max_num_seqs": 64,
+        }
+    return defaults | config.engine
+
+
+def identity(config: TutorConfig, location: str, dtype: str) -> str:
+    """Everything beside the prompt that can change an answer, as canonical JSON."""
+    fields: dict[str, Any] = {
+        "model": models.fingerprint(location, config.revision),
+        "dtype": dtype,
+        "engine": {name: value for name, value in config.engine.items() if name not in _SPEED_ONLY},
+        "decoding": config.decoding,
+    }
+    if config.decoding == "reasoned":
+        fields["thinking_tokens"] = config.thinking_tokens
+    if config.decoding == "text":
+        fields |= {"text_attempts": config.text_attempts, "answer_tokens": config.answer_tokens}
+    return json.dumps(fields, sort_keys=True, default=str)
+
+
+def set_environment(location: str, has_gpu: bool) -> None:
+    """Settings that vLLM reads from the environment; to be made before it is imported."""
+    os.environ.setdefault("VLLM_LOGGING_LEVEL", "ERROR")
+    os.environ["VLLM_NO_USAGE_STATS"] = "1"
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    if models.is_local(location):
+        os.environ["HF_HUB_OFFLINE"] = "1"
+    if not has_gpu:
+        os.environ.setdefault("OMP_NUM_THREADS", "1")
+        os.environ.setdefault("VLLM_CPU_OMP_THREADS_BIND", "nobind")
+
+
+class VllmEngine:
+    """See ``engines.base.Engine``."""
+
+    def __init__(self, config: TutorConfig) -> None:
+        self._config = config
+        self._engine: Any = None
+        self._numbers = itertools.count()
+
+    async def start(self) -> EngineFacts:
+        """See ``Engine``. The engine process is a child of the calling thread, which must live as long."""
+        location = models.locate(self._config)
+        has_gpu = self._config.scaling.num_gpus > 0
+        set_environment(location, has_gpu)
+        from vllm import AsyncEngineArgs, SamplingParams
+        from vllm.v1.engine.async_llm import AsyncLLM
+        from vllm.v1.executor import Executor
+
+        from tutor_service.engines.guard import guarded
+
+        options = engine_options(self._config, location, has_gpu)
+        try:
+            vllm_config = AsyncEngineArgs(**options).create_engine_config()
+            executor = guarded(Executor.get_class(vllm_config), vllm_config.parallel_config.world_size, has_gpu)
+            self._engine = AsyncLLM(vllm_config, executor, log_stats=False, log_requests=False)
+        except (TypeError, ValueError, OSError, RuntimeError) as error:
+            raise UserError(
+                f"tutor '{self._config.name}': vLLM did not start with model '{location}': {_first_line(error)}. "
+                "Check the fields model, revision and engine, and that its memory fits this machine."
+            ) from error
+        self._sampling = SamplingParams
+        self._tokenizer = self._engine.get_tokenizer()
+        model = vllm_config.model_config
+        await self._warm_up()
+        return EngineFacts(
+            identity=identity(self._config, location, str(model.dtype).removeprefix("torch.")),
+            decoding=self._config.decoding,
+            max_prompt_tokens=model.max_model_len - self._room_for_answer(),
+            tokenizer=str(options.get("tokenizer") or location),
+        )
+
+    async def evaluate(self, prompts: Sequence[Prompt]) -> list[Evaluation | AdviceError]:
+        """See ``Engine``."""
+        one = {"scored": self._scored, "reasoned": self._reasoned, "text": self._text}[self._config.decoding]
+        return list(await asyncio.gather(*(one(prompt) for prompt in prompts)))
+
+    async def check_health(self) -> None:
+        """See ``Engine``. The engine's main loop answers between two forward passes, so silence means that it hangs."""
+        await self._engine.check_health()
+        await asyncio.wait_for(self._engine.is_sleeping(), HANG_S)
+
+    def shutdown(self) -> None:
+        """See ``Engine``."""
+        if self._engine is not None:
+            self._engine.shutdown()
+            self._engine = None
+
+    async def _scored(self, prompt: Prompt) -> Evaluation | AdviceError:
+        probabilities, mass = await self._score(prompt.token_ids, prompt.label_token_ids)
+        return Evaluation(probabilities, mass, invalid=0, tokens=len(prompt.token_ids) + 1)
+
+    async def _reasoned(self, prompt: Prompt) -> Evaluation | AdviceError:
+        """Thinks, then answers by one token on the thought's cached prefix; a thought that is too long is cut off."""
+        opening = () if self._ends_with_think(prompt.token_ids) else self._encode("<think>\n")
+        asked = (*prompt.token_ids, *opening)
+        thinking = self._sampling(
+            temperature=0.6, top_p=0.95, seed=0, max_tokens=self._config.thinking_tokens, stop=[_THINK_END]
+        )  # the values that DeepSeek recommends; greedy thoughts repeat themselves. A seed keeps the answer a function
+        thought = (await self._generate(asked, thinking)).outputs[0]
+        tail = self._encode(f"{thought.text.rstrip()}\n{_THINK_END}\n\n")
+        probabilities, mass = await self._score((*asked, *tail), prompt.label_token_ids)
+        return Evaluation(probabilities, mass, invalid=0, tokens=len(asked) + len(thought.token_ids) + 1)
+
+    async def _text(self, prompt: Prompt) -> Evaluation | AdviceError:
+        """Free text in tags: first the likeliest, then, while it names no legal action, seeded samples."""
+        tokens = len(prompt.token_ids)
+        for attempt in range(self._config.text_attempts):
+            sampling = self._sampling(
+                temperature=1.0 if attempt else 0.0, seed=attempt, max_tokens=self._config.answer_tokens,
+                stop=["</action>"], include_stop_str_in_output=True,
+            )  # fmt: skip
+            answer = (await self._generate(prompt.token_ids, sampling)).outputs[0]
+            tokens += len(answer.token_ids)
+            index = parse_action(answer.text, prompt.labels)
+            if index is not None:
+                return Evaluation(one_hot(index, len(prompt.labels)), 1.0, invalid=attempt, tokens=tokens)
+        return Evaluation(one_hot(None, len(prompt.labels)), 0.0, invalid=self._config.text_attempts, tokens=tokens)
+
+    async def _score(self, token_ids: Sequence[int], labels: Sequence[int]) -> tuple[tuple[float, ...], float]:
+        ids = list(labels)
+        sampling = self._sampling(
+            temperature=0, max_tokens=1, allowed_token_ids=ids, logprob_token_ids=ids, detokenize=False
+        )
+        output = await self._generate(token_ids, sampling)
+        found: Mapping[int, Any] = output.outputs[0].logprobs[0]
+        return renormalise([found[label].logprob for label in ids])
+
+    async def _generate(self, token_ids: Sequence[int], sampling: SamplingParams) -> RequestOutput:
+        output = None
+        request = {"prompt_token_ids": list(token_ids)}
+        async for output in self._engine.generate(request, sampling, str(next(self._numbers))):
+            pass
+        assert output is not None
+        return output
+
+    async def _warm_up(self) -> None:
+        """Two prompts, the second on the first's prefix: the kernels of both paths are built before a caller waits."""
+        for last in (1, 2):
+            prompt = Prompt((*range(3, 3 + 2 * BLOCK), last), (1, 2), ("1", "2"))
+            await self._scored(prompt)
+
+    def _room_for_answer(self) -> int:
+        thought = self._config.thinking_tokens + 2 * len(self._encode(f"<think>\n{_THINK_END}\n\n"))
+        return {"scored": 1, "reasoned": 1 + thought, "text": self._config.answer_tokens}[self._config.decoding]
+
+    def _ends_with_think(self, token_ids: Sequence[int]) -> bool:
+        return bool(self._tokenizer.decode(list(token_ids[-8:])).rstrip().endswith("<think>"))
+
+    def _encode(self, text: str) -> tuple[int, ...]:
+        return tuple(self._tokenizer.encode(text, add_special_tokens=False))
+
+
+def _first_line(error: BaseException) -> str:
+    return (str(error).strip() or type(error).__name__).splitlines()[0]
