@@ -1,0 +1,47 @@
+"""The ways to reach a tutor service, behind one protocol.
+
+Owns transport and its failures. A backend makes one attempt; it must not know retries, deadlines over several
+attempts, or what was answered before: those are the client's.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Protocol
+
+from tutor_service.schema import Advice, AdviceError, AdviceRequest
+
+
+class BackendError(Exception):
+    """A whole call brought nothing.
+
+    Args:
+        reason: What went wrong, for a person.
+        retry: Whether the same call may succeed a moment later.
+    """
+
+    def __init__(self, reason: str, *, retry: bool) -> None:
+        super().__init__(reason)
+        self.reason = reason
+        self.retry = retry
+
+
+class Backend(Protocol):
+    """One way to reach one tutor. Cheap to make, to copy and to pickle: it connects at the first call."""
+
+    def advise(self, requests: Sequence[AdviceRequest], timeout_s: float) -> list[Advice | AdviceError]:
+        """Makes one attempt at all ``requests``.
+
+        Args:
+            requests: Distinct, at least one.
+            timeout_s: Seconds after which the attempt is to be given up.
+
+        Returns:
+            An answer per request, in order.
+
+        Raises:
+            BackendError: The call as a whole failed.
+        """
+
+
+__all__ = ["Backend", "BackendError"]

@@ -1,0 +1,77 @@
+"""Reaches a tutor service over HTTP, from anywhere. Owns the client's side of the wire format; knows no Ray."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import asdict
+from typing import Any
+
+import httpx
+
+from tutor_service.backends import BackendError
+from tutor_service.schema import Advice, AdviceError, AdviceRequest
+
+_RETRIED_STATUS = frozenset({408, 425, 429, 500, 502, 503, 504})
+_SHOWN_CHARS = 300
+
+
+class HttpBackend:
+    """A tutor's HTTP address. Connections are kept between calls and never travel between processes.
+
+    Args:
+        url: The tutor's base address; ``/advise`` is added.
+        token: Bearer token, where the service asks for one. It shows in no message and no ``repr``.
+    """
+
+    def __init__(self, url: str, token: str | None = None) -> None:
+        self.url = url.rstrip("/")
+        self._token = token
+        self._http: httpx.Client | None = None
+
+    def advise(self, requests: Sequence[AdviceRequest], timeout_s: float) -> list[Advice | AdviceError]:
+        """Posts the requests as one list: see ``Backend``."""
+        if self._http is None:
+            headers = {"Authorization": f"Bearer {self._token}"} if self._token else {}
+            self._http = httpx.Client(headers=headers)
+        try:
+            response = self._http.post(
+                f"{self.url}/advise", json={"requests": [asdict(request) for request in requests]}, timeout=timeout_s
+            )
+        except httpx.TimeoutException:
+            raise BackendError(f"{self.url} did not answer within {timeout_s:.1f} s", retry=True) from None
+        except (httpx.HTTPError, httpx.InvalidURL) as error:
+            raise BackendError(f"{self.url} cannot be reached: {error}", retry=True) from error
+        if response.status_code != 200:
+            raise BackendError(
+                f"{self.url} answered {response.status_code}: {response.text[:_SHOWN_CHARS]}",
+                retry=response.status_code in _RETRIED_STATUS,
+            )
+        try:
+            return [_answer(item) for item in response.json()["advice"]]
+        except (ValueError, KeyError, TypeError) as error:
+            raise BackendError(f"{self.url} answered something that is no advice: {error!r}", retry=False) from error
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "_http": None}
+
+    def __repr__(self) -> str:
+        return f"HttpBackend({self.url!r})"
+
+
+def _answer(item: dict[str, Any]) -> Advice | AdviceError:
+    """Reads one answer; unknown fields are left for newer clients."""
+    if item.get("reason") is not None:
+        return AdviceError(str(item["reason"]), retry=bool(item.get("retry", False)))
+    source = item["source"]
+    if source not in ("model", "store"):
+        raise ValueError(f"source {source!r}")
+    probabilities = tuple(math.nan if value is None else float(value) for value in item["probabilities"])
+    return Advice(
+        probabilities=probabilities,
+        legal_mass=float(item["legal_mass"]),
+        source=source,
+        latency_ms=float(item["latency_ms"]),
+        invalid=int(item.get("invalid", 0)),
+        tokens=int(item.get("tokens", 0)),
+    )

@@ -1,0 +1,301 @@
+"""What a student's process holds of a tutor: asks it once per state, and never waits longer than its deadline.
+
+Owns the process-local map, the deadline, retries and the circuit breaker. It must not know how a tutor is reached
+(``backends``), what an environment is, or what the student does with the advice.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import random
+import threading
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+from tutor_service.backends import Backend, BackendError
+from tutor_service.breaker import BreakerState, CircuitBreaker
+from tutor_service.config import TutorConfig
+from tutor_service.deadline import BoundedCalls, StillBusy
+from tutor_service.errors import UserError
+from tutor_service.schema import Advice, AdviceError, AdviceRequest
+
+logger = logging.getLogger(__name__)
+
+URL_VARIABLE = "LLM_TUTORS_URL"
+TOKEN_VARIABLE = "LLM_TUTORS_TOKEN"
+
+_Question = tuple[str, str, tuple[str, ...]]
+
+
+@dataclass(slots=True)
+class ClientStats:
+    """What a client did, in this process.
+
+    Attributes:
+        requests: Requests that it was given.
+        local_hits: Of these, answered from the process-local map.
+        missed: Of these, answered with None.
+        calls: Attempts that were made at the service.
+        failed_calls: Of these, without an answer within the deadline.
+        skipped_calls: Attempts that the open circuit spared.
+        last_error: Why the last request got nothing.
+    """
+
+    requests: int = 0
+    local_hits: int = 0
+    missed: int = 0
+    calls: int = 0
+    failed_calls: int = 0
+    skipped_calls: int = 0
+    last_error: str = ""
+
+
+class TutorClient:
+    """Asks one tutor for advice. Safe to use from several threads; pickles without its map and its connections.
+
+    An answer is kept in a map of this process for as long as the process lives, so a trial sees one and the same tutor
+    throughout. When the tutor does not answer in time, the answer is None: the student acts by itself.
+
+    Args:
+        backend: How the tutor is reached.
+        deadline_s: Most seconds that ``advise`` takes, retries and pauses included.
+        retries: Most attempts after the first one.
+        backoff_s: Mean pause before the first retry; it doubles, and is drawn from ±50 % so that many students do not
+            come back at the same moment.
+        breaker_failures: Failed attempts in a row after which the tutor is left alone.
+        breaker_open_s: Seconds that it is first left alone for; doubles with every failed probe, up to a minute.
+        capacity: Most answers in the map; the oldest goes first.
+        batch_size: Most requests in one call.
+    """
+
+    def __init__(
+        self,
+        backend: Backend,
+        *,
+        deadline_s: float = 30.0,
+        retries: int = 2,
+        backoff_s: float = 0.2,
+        breaker_failures: int = 3,
+        breaker_open_s: float = 5.0,
+        capacity: int = 1_000_000,
+        batch_size: int = 1024,
+    ) -> None:
+        if not (deadline_s > 0 and retries >= 0 and backoff_s >= 0 and capacity >= 1 and batch_size >= 1):
+            raise ValueError(
+                "a client needs deadline_s > 0, retries >= 0, backoff_s >= 0, capacity >= 1 and batch_size >= 1, got "
+                f"{deadline_s}, {retries}, {backoff_s}, {capacity}, {batch_size}"
+            )
+        self._settings: dict[str, Any] = {
+            "deadline_s": deadline_s,
+            "retries": retries,
+            "backoff_s": backoff_s,
+            "breaker_failures": breaker_failures,
+            "breaker_open_s": breaker_open_s,
+            "capacity": capacity,
+            "batch_size": batch_size,
+        }
+        self.backend = backend
+        self.deadline_s = deadline_s
+        self._retries = retries
+        self._backoff_s = backoff_s
+        self._capacity = capacity
+        self._batch_size = batch_size
+        self._breaker = CircuitBreaker(breaker_failures, breaker_open_s, max(60.0, breaker_open_s))
+        self._calls = BoundedCalls()
+        self._known: dict[_Question, Advice] = {}
+        self._lock = threading.Lock()
+        self._random = random.Random()
+        self._stats = ClientStats()
+
+    def advise(self, requests: Sequence[AdviceRequest]) -> list[Advice | None]:
+        """Advice for each request, in order; None where there is none within the deadline.
+
+        Answers from the map have source ``store`` and latency 0. Equal requests are asked once.
+        """
+        get = self._known.get
+        answers = [get((request.rules, request.state, request.actions)) for request in requests]
+        if all(answers):
+            with self._lock:
+                self._stats.requests += len(answers)
+                self._stats.local_hits += len(answers)
+            return answers
+        return self._complete(requests, answers)
+
+    @property
+    def stats(self) -> ClientStats:
+        """What this client did so far, as a copy."""
+        with self._lock:
+            return replace(self._stats)
+
+    @property
+    def breaker_state(self) -> BreakerState:
+        """Whether the tutor is being called at the moment."""
+        return self._breaker.state
+
+    def _complete(self, requests: Sequence[AdviceRequest], answers: list[Advice | None]) -> list[Advice | None]:
+        rows: dict[_Question, list[int]] = {}
+        for row, request in enumerate(requests):
+            if answers[row] is None:
+                rows.setdefault((request.rules, request.state, request.actions), []).append(row)
+        hits = len(answers) - sum(map(len, rows.values()))
+        fresh = self._ask({question: requests[where[0]] for question, where in rows.items()})
+        for question, advice in fresh.items():
+            kept = self._keep(question, advice)
+            first, *others = rows[question]
+            answers[first] = advice
+            for row in others:
+                answers[row] = kept
+        with self._lock:
+            self._stats.requests += len(answers)
+            self._stats.local_hits += hits + sum(len(rows[question]) - 1 for question in fresh)
+            self._stats.missed += answers.count(None)
+        return answers
+
+    def _ask(self, open_questions: dict[_Question, AdviceRequest]) -> dict[_Question, Advice]:
+        """Asks until all is answered, the attempts are used up or the time is."""
+        deadline = time.monotonic() + self.deadline_s
+        found: dict[_Question, Advice] = {}
+        for attempt in range(self._retries + 1):
+            if attempt and not self._pause(attempt, deadline):
+                break
+            if not self._attempt(open_questions, found, deadline) or not open_questions:
+                break
+        return found
+
+    def _attempt(
+        self, open_questions: dict[_Question, AdviceRequest], found: dict[_Question, Advice], deadline: float
+    ) -> bool:
+        """Makes one attempt at all open questions; moves what is answered. Returns whether another may help."""
+        questions = list(open_questions)
+        for start in range(0, len(questions), self._batch_size):
+            batch = questions[start : start + self._batch_size]
+            remaining_s = deadline - time.monotonic()
+            if remaining_s <= 0:
+                self._note_error(f"no answer within {self.deadline_s} s")
+                return False
+            if not self._breaker.allow():
+                with self._lock:
+                    self._stats.skipped_calls += 1
+                return False
+            try:
+                answers = self._call([open_questions[question] for question in batch], remaining_s)
+            except BackendError as error:
+                self._failed(error.reason)
+                return error.retry
+            except BaseException:
+                self._breaker.failed()
+                raise
+            refused = self._sort_out(batch, answers, open_questions, found)
+            if refused == len(batch):
+                self._failed(self._stats.last_error)
+            else:
+                self._breaker.succeeded()
+        return True
+
+    def _call(self, requests: list[AdviceRequest], timeout_s: float) -> list[Advice | AdviceError]:
+        with self._lock:
+            self._stats.calls += 1
+        try:
+            answers = self._calls.run(lambda: self.backend.advise(requests, timeout_s), timeout_s)
+        except TimeoutError:
+            raise BackendError(f"{self.backend!r} did not answer within {timeout_s:.1f} s", retry=True) from None
+        except StillBusy:
+            raise BackendError(f"earlier calls of {self.backend!r} still hang", retry=False) from None
+        if len(answers) != len(requests):
+            raise BackendError(f"{self.backend!r} gave {len(answers)} answers to {len(requests)} requests", retry=False)
+        return answers
+
+    def _sort_out(
+        self,
+        batch: list[_Question],
+        answers: list[Advice | AdviceError],
+        open_questions: dict[_Question, AdviceRequest],
+        found: dict[_Question, Advice],
+    ) -> int:
+        """Closes the questions that are settled; returns how many were refused for the moment."""
+        refused = 0
+        for question, answer in zip(batch, answers, strict=True):
+            if isinstance(answer, Advice):
+                found[question] = answer
+                del open_questions[question]
+                continue
+            self._note_error(answer.reason)
+            if answer.retry:
+                refused += 1
+            else:
+                del open_questions[question]
+        return refused
+
+    def _pause(self, attempt: int, deadline: float) -> bool:
+        """Waits before a retry; False where that would take all the time that is left."""
+        pause_s = self._backoff_s * 2 ** (attempt - 1) * self._random.uniform(0.5, 1.5)
+        if time.monotonic() + pause_s >= deadline:
+            return False
+        time.sleep(pause_s)
+        return True
+
+    def _keep(self, question: _Question, advice: Advice) -> Advice:
+        """Puts an answer into the map in the form that it is given out in from then on."""
+        kept = replace(advice, source="store", latency_ms=0.0, invalid=0, tokens=0)
+        with self._lock:
+            while len(self._known) >= self._capacity:
+                del self._known[next(iter(self._known))]
+            self._known[question] = kept
+        return kept
+
+    def _failed(self, reason: str) -> None:
+        before = self._breaker.state
+        self._breaker.failed()
+        self._note_error(reason)
+        with self._lock:
+            self._stats.failed_calls += 1
+        if before is BreakerState.CLOSED and self._breaker.state is not BreakerState.CLOSED:
+            logger.warning("The tutor is left alone for a while, students act by themselves: %s", reason)
+
+    def _note_error(self, reason: str) -> None:
+        with self._lock:
+            self._stats.last_error = reason
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {"backend": self.backend, "settings": self._settings}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        TutorClient.__init__(self, state["backend"], **state["settings"])
+
+
+def app_name(tutor_name: str) -> str:
+    """Name of the Serve application of a tutor."""
+    return f"tutor-{tutor_name}"
+
+
+def connect(
+    tutor: TutorConfig, *, deadline_s: float = 30.0, url: str | None = None, token: str | None = None
+) -> TutorClient:
+    """A client of a deployed tutor. Nothing is contacted before the first request.
+
+    Args:
+        tutor: Which tutor.
+        deadline_s: Most seconds that one list of requests takes.
+        url: Base address of a remote service, under which each tutor has its name; default: ``$LLM_TUTORS_URL``,
+            else the tutor's application on the Ray cluster that the process belongs to.
+        token: Bearer token of a remote service; default: ``$LLM_TUTORS_TOKEN``.
+
+    Raises:
+        UserError: The tutor is a scripted reference, which no service answers for, or the address is none.
+    """
+    if tutor.backend == "reference":
+        raise UserError(f"tutor '{tutor.name}' is a scripted reference: it runs in the student, not as a service.")
+    url = url or os.environ.get(URL_VARIABLE)
+    if not url:
+        from tutor_service.backends.serve_handle import ServeHandleBackend
+
+        return TutorClient(ServeHandleBackend(app_name(tutor.name)), deadline_s=deadline_s)
+    if not url.startswith(("http://", "https://")):
+        raise UserError(f"the tutor service's address '{url}' must begin with http:// or https:// ({URL_VARIABLE}).")
+    from tutor_service.backends.http import HttpBackend
+
+    token = token or os.environ.get(TOKEN_VARIABLE)
+    return TutorClient(HttpBackend(f"{url.rstrip('/')}/{tutor.name}", token), deadline_s=deadline_s)
