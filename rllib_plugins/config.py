@@ -17,50 +17,58 @@ class AdviceConfig(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    probability_initial: float = Field(1.0, ge=0, le=1, description="P_initial: consultation probability at step 0.")
-    probability_final: float = Field(0.1, ge=0, le=1, description="P_final: consultation probability from step θ on.")
+    probability_initial: float = Field(
+        default=1.0, ge=0, le=1, description="P_initial: consultation probability at step 0."
+    )
+    probability_final: float = Field(
+        default=0.1, ge=0, le=1, description="P_final: consultation probability from step θ on."
+    )
     theta_frac: float = Field(
-        0.5,
+        default=0.5,
         gt=0,
         description="θ as a share of the trial's env steps: where P(τ) reaches P_final. Not given by the paper.",
     )
     probability_cap: float = Field(
-        0.9,
+        default=0.9,
         gt=0,
         le=1,
-        description="Upper bound of P(τ) while trust is earned: at 1 there is no control group to measure advice against.",
+        description="Upper bound of P(τ) while trust is earned: at 1 nothing is left to measure advice against.",
     )
-    rule: str = Field("linear", description="Advising rule: linear, early, importance, mistake or confidence.")
+    rule: str = Field(default="linear", description="Advising rule: linear, early, importance, mistake or confidence.")
     rule_options: dict[str, Any] = Field(
         default_factory=dict, description="Options of the advising rule, by its own names."
     )
     advice_budget: int | None = Field(
-        None, ge=0, description="Consultations that a trial may make in all; none: unlimited."
+        default=None, ge=0, description="Consultations that a trial may make in all; none: unlimited."
     )
-    reuse: str = Field("budget", description="Reuse rule: off, budget, decay or q_change.")
+    reuse: str = Field(default="budget", description="Reuse rule: off, budget, decay or q_change.")
     reuse_options: dict[str, Any] = Field(
         default_factory=dict, description="Options of the reuse rule, e.g. {budget: 3} (the paper's default)."
     )
     weights: Literal["behaviour", "policy"] = Field(
-        "behaviour",
-        description="behaviour: weight by ρ = min(c, π_old/μ), so that the gradient stays honest. policy: the paper's naive form.",
+        default="behaviour",
+        description="behaviour: weight by ρ = min(c, π_old/μ), an honest gradient. policy: the paper's naive form.",
     )
-    weight_cap: float = Field(1.0, gt=0, description="c in ρ = min(c, π_old/μ). Typical: 1 to 2.")
+    weight_cap: float = Field(default=1.0, gt=0, description="c in ρ = min(c, π_old/μ). Typical: 1 to 2.")
     imitation: Literal["off", "all", "filtered"] = Field(
-        "filtered",
+        default="filtered",
         description="Learn from consulted steps: never, all, or where the advice turned out better than expected.",
     )
-    imitation_weight: float = Field(1.0, ge=0, description="Weight of the imitation term at P = 1; annealed with P(τ).")
+    imitation_weight: float = Field(
+        default=1.0, ge=0, description="Weight of the imitation term at P = 1; annealed with P(τ)."
+    )
     trust: Literal["fixed", "earned"] = Field(
-        "earned",
+        default="earned",
         description="earned: the gate follows the measured effect of advice, P(τ)·Φ(z + 1). fixed: the gate is P(τ).",
     )
-    trust_floor: float = Field(0.05, ge=0, le=1, description="Smallest gate factor, so that a tutor is re-examined.")
+    trust_floor: float = Field(
+        default=0.05, ge=0, le=1, description="Smallest gate factor, so that a tutor is re-examined."
+    )
     trust_half_life: float = Field(
-        4_000, gt=0, description="Compared env steps after which evidence about the tutor counts half."
+        default=4_000, gt=0, description="Compared env steps after which evidence about the tutor counts half."
     )
     dqn_random_share: float = Field(
-        0.5,
+        default=0.5,
         ge=0,
         le=1,
         description="DQN only: share of exploring steps that stay random beside the tutor. 0 is the paper's form.",
@@ -102,14 +110,19 @@ class StudentConfig(BaseModel):
     task_options: dict[str, Any] = Field(
         default_factory=dict, description="Keyword arguments of the task, e.g. {size: 6}."
     )
-    tutor: str = Field("none", description="Tutor by name (see `tutor tutors`), or none.")
-    num_env_steps: int = Field(40_000, gt=0, description="Environment steps to train for.")
-    num_envs: int = Field(8, gt=0, description="Environments stepped as one vector.")
-    seed: int = Field(0, ge=0, description="Seed of everything random in the trial.")
-    eval_interval_steps: int = Field(2_000, gt=0, description="Env steps between evaluations (greedy, tutor off).")
-    eval_episodes: int = Field(200, gt=0, description="Episodes per evaluation where no exact evaluation exists.")
+    tutor: str = Field(default="none", description="Tutor by name (see `tutor tutors`), or none.")
+    num_env_steps: int = Field(default=40_000, gt=0, description="Environment steps to train for.")
+    num_envs: int = Field(default=8, gt=0, description="Environments stepped as one vector.")
+    seed: int = Field(default=0, ge=0, description="Seed of everything random in the trial.")
+    eval_interval_steps: int = Field(
+        default=2_000, gt=0, description="Env steps between evaluations (greedy, tutor off)."
+    )
+    eval_episodes: int = Field(
+        default=200, gt=0, description="Episodes per evaluation where no exact evaluation exists."
+    )
     rollout: Literal["lean", "stock"] = Field(
-        "lean", description="lean: our array rollout. stock: RLlib's own EnvRunner with the tutor as connectors."
+        default="lean",
+        description="lean: our array rollout. stock: RLlib's own EnvRunner with the tutor as connectors.",
     )
     hyperparameters: dict[str, Any] = Field(
         default_factory=dict, description="Overrides of the algorithm's defaults for the task, by RLlib's own names."

@@ -23,31 +23,36 @@ def sample(probabilities: FloatArray, uniforms: FloatArray) -> IntArray:
     """Draws one action per row by inverting the cumulative distribution; never one of probability 0.
 
     Args:
-        probabilities: ``(n, num_actions)``, rows need not sum to exactly 1.
+        probabilities: ``(n, num_actions)``; rows need not sum to exactly 1. A row of NaN gives a meaningless action.
         uniforms: ``(n,)`` in [0, 1).
 
     Returns:
         ``(n,)`` actions.
-
-    Raises:
-        ValueError: A row is NaN or without mass.
     """
     cumulative = probabilities.cumsum(axis=1)
-    total = cumulative[:, -1:]
-    if not (total > 0).all():
+    return np.asarray((cumulative > uniforms[:, None] * cumulative[:, -1:]).argmax(axis=1))
+
+
+def executed_logp(probabilities: FloatArray) -> NDArray[np.float32]:
+    """log of the probabilities, ``(n,)``, by which executed actions were drawn.
+
+    Raises:
+        ValueError: One is 0 or NaN, which no drawn action can have: the distribution it was drawn from was no such.
+    """
+    if not np.minimum.reduce(probabilities, initial=1.0) > 0.0:
         raise ValueError("an action distribution is NaN or sums to 0: the student has diverged, or no action is legal")
-    return np.asarray((cumulative > uniforms[:, None] * total).argmax(axis=1))
+    return np.log(probabilities, dtype=np.float64).astype(np.float32)
 
 
-def log_at(probabilities: FloatArray, rows: IntArray, actions: IntArray) -> NDArray[np.float32]:
-    """log of each row's probability of its action, floored at ``PROBABILITY_FLOOR``; ``(n,)``."""
-    return np.log(np.maximum(probabilities[rows, actions], PROBABILITY_FLOOR)).astype(np.float32)
+def floored_logp(probabilities: FloatArray) -> NDArray[np.float32]:
+    """log of probabilities that may be 0, ``(n,)``, floored at ``PROBABILITY_FLOOR``."""
+    return np.log(np.maximum(probabilities, PROBABILITY_FLOOR)).astype(np.float32)
 
 
 def usable_rows(advice: FloatArray, legal: NDArray[np.bool_] | None) -> NDArray[np.bool_]:
     """Rows that are distributions over legal actions: no NaN, nothing negative, legal mass 1 within 1e-4; ``(n,)``."""
-    mass = (advice if legal is None else np.where(legal, advice, 0.0)).sum(axis=1)
-    return (np.abs(mass - 1.0) <= 1e-4) & (advice >= 0.0).all(axis=1)
+    mass = np.add.reduce(advice if legal is None else np.where(legal, advice, 0.0), axis=1)
+    return (np.abs(mass - 1.0) <= 1e-4) & (np.minimum.reduce(advice, axis=1) >= 0.0)
 
 
 def greedy_actions(policy: FloatArray, legal: NDArray[np.bool_] | None, q_values: FloatArray | None) -> IntArray:

@@ -8,11 +8,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rllib_plugins.advising.advisor import Advisor, Source
-from rllib_plugins.advising.behaviour import FloatArray, IntArray, sample, usable_rows
+from rllib_plugins.advising.behaviour import FloatArray, IntArray, usable_rows
+from rllib_plugins.advising.counters import AdviceCounters
 from rllib_plugins.advising.reuse import NOTHING, AdviceDictionary
-from rllib_plugins.advising.rules import AdvisingRule
 
 BoolArray = NDArray[np.bool_]
+
+MISSED, MODEL, STORE, SCRIPT = (int(source) for source in Source)  # looking up enum members costs more than counting
 
 
 @dataclass(slots=True)
@@ -22,7 +24,7 @@ class Plan:
     Attributes:
         gate: ``(n,)`` probability of heads; 0 where the advice budget ran out within the step.
         heads: ``(n,)`` the coins.
-        stored: ``(n,)`` action that reuse holds ready for the state, on heads or tails alike, else ``NOTHING``.
+        stored: ``(n,)`` action that reuse holds ready for the state, on heads and tails alike, else ``NOTHING``.
     """
 
     gate: FloatArray
@@ -55,86 +57,71 @@ def plan_step(
         remaining: Consultations left in the advice budget; None: unlimited.
     """
     heads = coins < gate
-    stored = np.full(len(gate), NOTHING)
-    if remaining is not None and heads.sum() > remaining:
-        over = heads.cumsum() - heads >= remaining
-        gate = np.where(over, 0.0, gate)
-        heads &= ~over
-    if keys is not None:
-        q_rows = [None] * len(gate) if q_values is None else q_values.tolist()
-        rows = zip(keys, (gate > 0.0).tolist(), heads.tolist(), reuse_draws.tolist(), q_rows, strict=True)
-        for row, (key, is_open, is_heads, draw, q_row) in enumerate(rows):
-            if is_open and (action := dictionary.peek(key, draw, q_row)) != NOTHING:
-                stored[row] = action
-                if is_heads:
-                    dictionary.reuse(key, q_row)
-    return Plan(gate, heads, stored)
-
-
-@dataclass(slots=True)
-class Answers:
-    """Fresh advice of one vector step; a row per asked state.
-
-    Attributes:
-        rows: ``(m,)`` rows of the vector step that were asked about.
-        probabilities: ``(m, num_actions)`` the tutor's distributions.
-        answered: ``(m,)`` whether usable advice came.
-        followed: ``(m,)`` whether the advising rule lets it be followed.
-        actions: ``(m,)`` an action drawn where followed, else ``NOTHING``.
-        from_store: Answered rows that had been evaluated before.
-        from_model: Answered rows for which the LLM was evaluated.
-        invalid: Unusable answers, the tutor's own count and distributions that were none.
-        latency_ms: Milliseconds of the call; 0 where none was needed.
-    """
-
-    rows: IntArray
-    probabilities: FloatArray
-    answered: BoolArray
-    followed: BoolArray
-    actions: IntArray
-    from_store: int
-    from_model: int
-    invalid: int
-    latency_ms: float
+    if remaining is not None and np.count_nonzero(heads) > remaining:
+        spent = heads.cumsum() - heads >= remaining
+        gate = np.where(spent, 0.0, gate)
+        heads &= ~spent
+    if keys is None:
+        return Plan(gate, heads, np.full(len(gate), NOTHING))
+    stored = [NOTHING] * len(keys)
+    is_heads, draws, is_open = heads.tolist(), reuse_draws.tolist(), gate.tolist()
+    q_rows = None if q_values is None else q_values.tolist()
+    for row, key in enumerate(keys):
+        if is_open[row]:
+            q_row = None if q_rows is None else q_rows[row]
+            action = stored[row] = dictionary.peek(key, draws[row], q_row)
+            if action != NOTHING and is_heads[row]:
+                dictionary.reuse(key, q_row)
+    return Plan(gate, heads, np.array(stored, dtype=np.int64))
 
 
 def ask(
     advisor: Advisor,
-    rule: AdvisingRule,
-    rows: IntArray,
+    needed: BoolArray,
+    at_hand: BoolArray,
+    known: FloatArray,
     observations: NDArray[np.float32],
     legal: BoolArray | None,
-    draws: FloatArray,
-) -> Answers:
-    """Asks about some rows of a vector step, in one call, and draws the advised actions.
+    counters: AdviceCounters,
+) -> tuple[FloatArray, BoolArray, float]:
+    """Gets the tutor's distribution for some rows of a vector step, in at most one call, and counts where from.
 
-    Advice that is NaN, no distribution or illegal in its state is dropped; only the second and third count as invalid.
+    Advice that is NaN, no distribution, or illegal in its state is dropped; the last two count as invalid. An advisor
+    that says where ``known`` rows come from, by an attribute ``known_source``, is asked about the others only.
 
     Args:
         advisor: The tutor.
-        rule: The advising rule.
-        rows: ``(m,)`` which rows, at least one.
+        needed: ``(n,)`` rows that need it; at least one.
+        at_hand: ``(n,)`` rows of ``known`` that are usable.
+        known: ``(n, num_actions)`` from ``advisor.known``.
         observations: ``(n, obs_dim)``.
         legal: ``(n, num_actions)`` or None.
-        draws: ``(n,)`` uniform draws.
+        counters: Where to count.
+
+    Returns:
+        Distributions ``(n, num_actions)``, meaningful only where the next says so; ``(n,)`` rows with a usable one, at
+        hand or asked; milliseconds that the call took, 0 where none was needed.
     """
-    batch = advisor.ask(observations[rows])
-    answered = usable_rows(batch.probabilities, None if legal is None else legal[rows])
-    followed = answered & rule.on_advice(batch.probabilities) if rule.reads_advice else answered
-    actions = np.full(len(rows), NOTHING)
-    if followed.all():
-        actions = sample(batch.probabilities, draws[rows])
-    elif followed.any():
-        actions[followed] = sample(batch.probabilities[followed], draws[rows[followed]])
-    dropped = ~answered & (batch.source != Source.MISSED)
-    return Answers(
-        rows=rows,
-        probabilities=batch.probabilities,
-        answered=answered,
-        followed=followed,
-        actions=actions,
-        from_store=int((answered & (batch.source == Source.STORE)).sum()),
-        from_model=int((answered & (batch.source == Source.MODEL)).sum()),
-        invalid=batch.invalid + int(dropped.sum()),
-        latency_ms=batch.latency_ms,
-    )
+    known_source = getattr(advisor, "known_source", None)
+    if known_source is None:
+        to_ask = np.flatnonzero(needed)
+    else:
+        counters.add_source(known_source, int(np.count_nonzero(needed & at_hand)))
+        to_ask = np.flatnonzero(needed & ~at_hand)
+        if not to_ask.size:
+            return known, at_hand, 0.0
+    batch = advisor.ask(observations[to_ask])
+    usable = usable_rows(batch.probabilities, None if legal is None else legal[to_ask])
+    was_at_hand = at_hand[to_ask]
+    source = np.where(was_at_hand & ~usable, STORE, batch.source)  # what is at hand cannot be missed
+    counters.invalid += batch.invalid + int(np.count_nonzero(~usable & (source != MISSED) & ~was_at_hand))
+    usable |= was_at_hand
+    counters.missed += len(usable) - int(np.count_nonzero(usable))
+    for kind in (MODEL, STORE, SCRIPT):
+        counters.add_source(kind, int(np.count_nonzero(usable & (source == kind))))
+    if was_at_hand.all():
+        return known, at_hand, batch.latency_ms
+    distributions, has_one = known.copy(), at_hand.copy()
+    distributions[to_ask[~was_at_hand]] = batch.probabilities[~was_at_hand]
+    has_one[to_ask] = usable
+    return distributions, has_one, batch.latency_ms

@@ -1,4 +1,4 @@
-"""The exploration core: who acts in each state of a vector step, and with what probability the action was to be expected.
+"""The exploration core: who acts in each state of a vector step, and how probable its action was.
 
 Pure, vectorised and seeded. It is given states, the student's action distributions and the step counter; it knows
 neither Ray, nor torch, nor how a tutor works. Evaluation never calls it.
@@ -14,16 +14,16 @@ from numpy.typing import ArrayLike, NDArray
 
 from rllib_plugins.advising.advisor import Advisor
 from rllib_plugins.advising.behaviour import (
-    PROBABILITY_FLOOR,
     FloatArray,
     IntArray,
+    executed_logp,
     exploring_tails,
+    floored_logp,
     greedy_actions,
-    log_at,
     sample,
     usable_rows,
 )
-from rllib_plugins.advising.consultation import Answers, Plan, ask, plan_step
+from rllib_plugins.advising.consultation import ask, plan_step
 from rllib_plugins.advising.counters import AdviceCounters, RecentMean
 from rllib_plugins.advising.reuse import NOTHING, AdviceDictionary, make_reuse, state_keys
 from rllib_plugins.advising.rules import make_rule
@@ -128,7 +128,7 @@ class ExplorationCore:
         self._counters = AdviceCounters()
         self._agreement = RecentMean()
         self._latency = RecentMean()
-        self._spent = 0
+        self._num_free = 0
         self._probability = 0.0
         self._blank = _Blank.of(0, num_actions)
 
@@ -209,7 +209,7 @@ class ExplorationCore:
             "counters": self._counters.get_state(),
             "agreement": self._agreement.get_state(),
             "latency": self._latency.get_state(),
-            "spent": self._spent,
+            "num_free": self._num_free,
             "probability": self._probability,
         }
 
@@ -224,13 +224,13 @@ class ExplorationCore:
         self._counters.set_state(state["counters"])
         self._agreement.set_state(state["agreement"])
         self._latency.set_state(state["latency"])
-        self._spent = state["spent"]
+        self._num_free = state["num_free"]
         self._probability = state["probability"]
 
     def _act_alone(self, policy: FloatArray, own_draws: FloatArray) -> Decision:
         rows, blank = self._row_numbers(len(policy)), self._blank
         actions = sample(policy, own_draws)
-        logp = log_at(policy, rows, actions)
+        logp = executed_logp(policy[rows, actions])
         return Decision(actions, logp, logp, blank.no, blank.no, blank.no, blank.advice)
 
     def _act_tutored(
@@ -247,54 +247,57 @@ class ExplorationCore:
         rows = self._row_numbers(len(policy))
         known = advisor.known(observations)
         self._check_actions(known.shape[1])
-        is_known = usable_rows(known, legal)
-        engaged = self._engaged(policy, legal, q_values, known, is_known)
-        tails, greedy = policy, None
-        gate = probability * engaged
+        at_hand = usable_rows(known, legal)
+        engaged = self._engaged(policy, legal, q_values, known, at_hand)
+        gate, tails, greedy = probability * engaged, policy, None
         if self._value_based:
             share = self._config.dqn_random_share
             greedy = greedy_actions(policy, legal, q_values)
             tails = exploring_tails(policy, greedy, legal, probability=probability, random_share=share, engaged=engaged)
-            gate = gate * self._tutor_share
+            gate *= self._tutor_share
         own = sample(tails, own_draws)
 
         keys = state_keys(observations) if self._reuse.stores else None
         q_needed = q_values if self._reuse.needs_q else None
         plan = plan_step(gate, draws[0], draws[1], keys, self._dictionary, q_needed, self._remaining())
+        gate, heads = plan.gate, plan.heads
         is_stored = plan.stored != NOTHING
-        advised = np.where(plan.heads, plan.stored, NOTHING)
-        fresh = np.flatnonzero(plan.heads & ~is_stored)
-        answers = ask(advisor, self._rule, fresh, observations, legal, draws[2]) if fresh.size else None
-        if answers is not None:
-            advised[fresh] = answers.actions
+        fresh = heads & ~is_stored
+        if np.count_nonzero(fresh):
+            tutor, has_advice, latency_ms = ask(advisor, fresh, at_hand, known, observations, legal, self._counters)
+            if latency_ms > 0.0:
+                self._latency.add(latency_ms, 1)
+            fresh &= self._followed(tutor, has_advice)
+            advised = np.where(fresh, sample(tutor, draws[2]), plan.stored)
             if keys is not None:
-                self._store(answers, keys, q_needed)
-        consulted = advised != NOTHING
+                for row in np.flatnonzero(fresh).tolist():
+                    self._dictionary.store(keys[row], int(advised[row]), None if q_needed is None else q_needed[row])
+        else:
+            tutor, has_advice, advised = known, at_hand, plan.stored
+        consulted = heads & (advised != NOTHING)
         actions = np.where(consulted, advised, own)
 
-        # μ: the mixture where the tutor's part was at hand before the coin was thrown, else conditional on the coin.
-        behaviour = tails[rows, actions]
-        from_tutor = np.where(is_stored, plan.stored == actions, known[rows, actions])
-        mixture = plan.gate * from_tutor + (1.0 - plan.gate) * behaviour
-        behaviour = np.where(is_stored | is_known, mixture, behaviour)
-        if answers is not None:
-            unforeseen = answers.followed & ~is_known[fresh]
-            behaviour[fresh[unforeseen]] = answers.probabilities[unforeseen, answers.actions[unforeseen]]
+        # μ: a mixture where the tutor's part was at hand before the coin was thrown, else conditional on the coin,
+        # which is the mixture at a gate of 1 on heads with advice and 0 otherwise.
+        foreseen = is_stored | at_hand
+        weight = np.where(foreseen, gate, consulted)
+        from_tutor = np.where(is_stored, plan.stored == actions, tutor[rows, actions])
+        behaviour = weight * np.where(weight > 0.0, from_tutor, 0.0) + (1.0 - weight) * tails[rows, actions]
 
-        eligible = (plan.gate > 0.0) & (plan.gate < 1.0) & (consulted | ~plan.heads)
+        eligible = (gate > 0.0) & (gate < 1.0) & (consulted | ~heads)
         if self._rule.reads_advice:
-            eligible &= is_stored | is_known
+            eligible &= foreseen
         if greedy is not None:
             eligible &= consulted | (actions == greedy)
-        self._count(plan, answers, consulted, agreed=consulted & (advised == (own if greedy is None else greedy)))
+        self._count(heads & is_stored, consulted, consulted & (actions == (own if greedy is None else greedy)))
         return Decision(
             actions=actions,
-            behaviour_logp=np.log(np.maximum(behaviour, PROBABILITY_FLOOR)).astype(np.float32),
-            policy_logp=log_at(policy, rows, actions),
-            heads=plan.heads,
+            behaviour_logp=executed_logp(behaviour),
+            policy_logp=floored_logp(policy[rows, actions]),
+            heads=heads,
             eligible=eligible,
             consulted=consulted,
-            advice=self._imitation_target(actions, consulted, answers),
+            advice=self._imitation_target(rows, actions, consulted, fresh, tutor),
         )
 
     def _engaged(
@@ -303,7 +306,7 @@ class ExplorationCore:
         legal: BoolArray | None,
         q_values: FloatArray | None,
         known: FloatArray,
-        is_known: BoolArray,
+        at_hand: BoolArray,
     ) -> FloatArray:
         """How far the tutor is engaged in each state, ``(n,)``: trust where the rule says yes, else 0."""
         engaged = np.full(len(policy), self._trust.factor if self._earned else 1.0)
@@ -311,48 +314,31 @@ class ExplorationCore:
         if worthwhile is not None:
             engaged *= worthwhile
         if self._rule.reads_advice:
-            engaged[is_known & ~self._rule.on_advice(known)] = 0.0
+            engaged[at_hand & ~self._rule.on_advice(known)] = 0.0
         return engaged
 
+    def _followed(self, tutor: FloatArray, has_advice: BoolArray) -> BoolArray:
+        return has_advice & self._rule.on_advice(tutor) if self._rule.reads_advice else has_advice
+
     def _imitation_target(
-        self, actions: IntArray, consulted: BoolArray, answers: Answers | None
+        self, rows: IntArray, actions: IntArray, consulted: BoolArray, fresh: BoolArray, tutor: FloatArray
     ) -> NDArray[np.float32]:
         target = np.zeros((len(actions), self._num_actions), dtype=np.float32)
-        rows = np.flatnonzero(consulted)
-        target[rows, actions[rows]] = 1.0
-        if answers is not None and self._config.imitation == "all":
-            target[answers.rows[answers.followed]] = answers.probabilities[answers.followed]
+        target[rows, actions] = consulted
+        if self._config.imitation == "all":
+            target[fresh] = tutor[fresh]
         return target
 
-    def _store(self, answers: Answers, keys: list[bytes], q_values: FloatArray | None) -> None:
-        for row, action in zip(answers.rows.tolist(), answers.actions.tolist(), strict=True):
-            if action != NOTHING:
-                self._dictionary.store(keys[row], action, None if q_values is None else q_values[row])
-
-    def _count(self, plan: Plan, answers: Answers | None, consulted: BoolArray, agreed: BoolArray) -> None:
-        counters = self._counters
-        num_heads, num_used, num_agreed = int(plan.heads.sum()), int(consulted.sum()), int(agreed.sum())
-        if not num_heads:
-            return
-        num_answered = num_fresh = 0
-        if answers is not None:
-            num_fresh, num_answered = len(answers.rows), int(answers.answered.sum())
-            counters.store_hits += answers.from_store
-            counters.model_evaluations += answers.from_model
-            counters.invalid += answers.invalid
-            counters.missed += num_fresh - num_answered
-            if answers.latency_ms > 0.0:
-                self._latency.add(answers.latency_ms, 1)
-        num_reused = num_heads - num_fresh
-        counters.reused += num_reused
-        counters.consultations += num_reused + num_answered
-        self._spent += num_reused + num_answered - (0 if self._rule.charges_agreement else num_agreed)
-        if num_used:
-            self._agreement.add(num_agreed, num_used)
+    def _count(self, reused: BoolArray, consulted: BoolArray, agreed: BoolArray) -> None:
+        num_consulted, num_agreed = int(np.count_nonzero(consulted)), int(np.count_nonzero(agreed))
+        self._counters.add_reused(int(np.count_nonzero(reused)))
+        if num_consulted:
+            self._agreement.add(num_agreed, num_consulted)
+        self._num_free += 0 if self._rule.charges_agreement else num_agreed
 
     def _remaining(self) -> int | None:
         budget = self._config.advice_budget
-        return None if budget is None else budget - self._spent
+        return None if budget is None else budget - (self._counters.consultations - self._num_free)
 
     def _open_probability(self, step: int) -> float:
         """P(τ), below 1 where there has to be a control group; 0 once the advice budget is spent."""

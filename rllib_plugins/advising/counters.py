@@ -6,8 +6,10 @@ import math
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from rllib_plugins.advising.advisor import Source
 from rllib_plugins.metrics import COUNTERS
 
+MODEL, STORE = int(Source.MODEL), int(Source.STORE)
 HALF_LIFE = 500.0
 """Observations after which one counts half in a recent average."""
 
@@ -31,6 +33,19 @@ class AdviceCounters:
     model_evaluations: int = 0
     missed: int = 0
     invalid: int = 0
+
+    def add_source(self, source: int, num_rows: int) -> None:
+        """Counts consultations by where their distribution came from; scripted ones count as consultations only."""
+        self.consultations += num_rows
+        if source == STORE:
+            self.store_hits += num_rows
+        elif source == MODEL:
+            self.model_evaluations += num_rows
+
+    def add_reused(self, num_rows: int) -> None:
+        """Counts consultations that the dictionary answered."""
+        self.consultations += num_rows
+        self.reused += num_rows
 
     def report(self) -> dict[str, int]:
         """The totals under their metric names."""

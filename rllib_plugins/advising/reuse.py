@@ -68,7 +68,7 @@ class Budget(ReuseRule):
     One answer so serves up to 1 + budget consultations; after that the next consultation draws afresh from π_T.
     """
 
-    budget: int = Field(3, ge=0, description="Times that stored advice serves again; the paper's value is 3.")
+    budget: int = Field(default=3, ge=0, description="Times that stored advice serves again; the paper's value is 3.")
 
     def stored(self, q: float) -> float:
         """A full budget."""
@@ -90,8 +90,8 @@ class Budget(ReuseRule):
 class Decay(ReuseRule):
     """Reuse with probability ρ(s); ρ ← λρ after each reuse (Zhu et al. 2022, 10.1007/s10458-022-09595-1)."""
 
-    initial: float = Field(1.0, ge=0, le=1, description="ρ of fresh advice.")
-    decay: float = Field(0.9, ge=0, le=1, description="λ: what each reuse multiplies ρ by.")
+    initial: float = Field(default=1.0, ge=0, le=1, description="ρ of fresh advice.")
+    decay: float = Field(default=0.9, ge=0, le=1, description="λ: what each reuse multiplies ρ by.")
 
     def stored(self, q: float) -> float:
         """The first ρ."""
@@ -115,7 +115,9 @@ class QChange(ReuseRule):
 
     needs_q: ClassVar[bool] = True
 
-    min_change: float = Field(0.0, description="Least Q(s, a) now − Q(s, a) at the last use, for the advice to serve.")
+    min_change: float = Field(
+        default=0.0, description="Least Q(s, a) now − Q(s, a) at the last use, for the advice to serve."
+    )
 
     def stored(self, q: float) -> float:
         """Q(s, a) when the advice was given."""
@@ -204,9 +206,11 @@ def state_keys(observations: NDArray[np.float32]) -> list[bytes]:
     return [hashlib.blake2b(row, digest_size=_DIGEST_BYTES).digest() for row in rows]
 
 
-_REGISTRY = RuleRegistry("advice.reuse", ReuseRule)
-for _name, _class in {"off": Off, "budget": Budget, "decay": Decay, "q_change": QChange}.items():
-    _REGISTRY.register(_name, _class)
+_REGISTRY: RuleRegistry[ReuseRule] = RuleRegistry("advice.reuse", ReuseRule)
+_REGISTRY.register("off", Off)
+_REGISTRY.register("budget", Budget)
+_REGISTRY.register("decay", Decay)
+_REGISTRY.register("q_change", QChange)
 
 
 def register_reuse(name: str, cls: type[ReuseRule]) -> type[ReuseRule]:

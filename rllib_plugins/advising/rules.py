@@ -79,9 +79,9 @@ class Importance(AdvisingRule):
     1 − (π₁ − π₂), the two largest probabilities. Both are in [0, 1], 1 where the student does not know.
     """
 
-    threshold: float = Field(0.5, ge=0, description="Least importance; Q units for q_range, else in [0, 1].")
+    threshold: float = Field(default=0.5, ge=0, description="Least importance; Q units for q_range, else in [0, 1].")
     measure: Literal["auto", "q_range", "entropy", "margin"] = Field(
-        "auto", description="auto: q_range where the student has Q-values, else margin."
+        default="auto", description="auto: q_range where the student has Q-values, else margin."
     )
 
     def on_state(
@@ -117,7 +117,7 @@ class Confidence(AdvisingRule):
 
     reads_advice: ClassVar[bool] = True
 
-    threshold: float = Field(0.5, ge=0, le=1, description="Least value of the largest tutor probability.")
+    threshold: float = Field(default=0.5, ge=0, le=1, description="Least value of the largest tutor probability.")
 
     def on_advice(self, advice: FloatArray) -> NDArray[np.bool_]:
         """Mask of rows whose largest probability reaches the threshold; False on NaN rows."""
@@ -144,15 +144,12 @@ def margin(policy: FloatArray, legal: NDArray[np.bool_] | None) -> FloatArray:
     return 1.0 - (top[:, -1] - top[:, -2])
 
 
-_REGISTRY = RuleRegistry("advice.rule", AdvisingRule)
-for _name, _class in {
-    "linear": Linear,
-    "early": Early,
-    "importance": Importance,
-    "mistake": Mistake,
-    "confidence": Confidence,
-}.items():
-    _REGISTRY.register(_name, _class)
+_REGISTRY: RuleRegistry[AdvisingRule] = RuleRegistry("advice.rule", AdvisingRule)
+_REGISTRY.register("linear", Linear)
+_REGISTRY.register("early", Early)
+_REGISTRY.register("importance", Importance)
+_REGISTRY.register("mistake", Mistake)
+_REGISTRY.register("confidence", Confidence)
 
 
 def register_rule(name: str, cls: type[AdvisingRule]) -> type[AdvisingRule]:

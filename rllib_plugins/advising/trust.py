@@ -26,8 +26,9 @@ class EarnedTrust:
     SE = 1/√S₀, z = effect/SE. δ = 2^(−n/half_life) for the n compared steps of the update, so that it does not matter
     into how many updates the steps were cut.
 
-    A group's variance is shrunk towards that of all n steps: two heads that happen to agree would else claim no error at
-    all. The advantages of one rollout are not independent (their returns overlap), so the SE is an approximation.
+    A group's variance is shrunk towards that of all n steps: two heads that happen to agree would else claim no
+    error at all. The advantages of one rollout are not independent (their returns overlap), so the SE is an
+    approximation.
 
     Args:
         half_life: Compared steps after which evidence counts half, above 0.
