@@ -13,7 +13,7 @@ from gymnasium import spaces
 from numpy.typing import NDArray
 
 from rllib_plugins.envs import blackjack_odds as odds
-from rllib_plugins.envs.vector import ArrayVectorEnv
+from rllib_plugins.envs.vector import ArrayVectorEnv, Rows
 
 
 class BlackjackVectorEnv(ArrayVectorEnv):
@@ -54,5 +54,5 @@ class BlackjackVectorEnv(ArrayVectorEnv):
         rewards = np.where(sticks, outcome, 0.0 - bust)
         return rewards, sticks | bust, np.zeros(self.num_envs, dtype=bool)
 
-    def _observe(self) -> Any:
-        return self._total.copy(), self._dealer.copy(), self._ace.copy()
+    def _observe(self, rows: Rows) -> Any:
+        return tuple(np.array(part[rows]) for part in (self._total, self._dealer, self._ace))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, TypeAlias
 
 import gymnasium as gym
 import numpy as np
@@ -11,6 +11,11 @@ from gymnasium.vector.utils import batch_space
 from numpy.typing import NDArray
 
 from tutor_service.errors import UserError
+
+Rows: TypeAlias = slice | NDArray[np.int64]
+"""Some environments of a vector, or all of them: ``EVERY``."""
+
+EVERY = slice(None)
 
 
 class ArrayVectorEnv(gym.vector.VectorEnv[Any, NDArray[np.int64], NDArray[Any]]):
@@ -47,7 +52,7 @@ class ArrayVectorEnv(gym.vector.VectorEnv[Any, NDArray[np.int64], NDArray[Any]])
         everywhere = np.arange(self.num_envs)
         self._start(everywhere)
         self._started = True
-        return self._observe(), self._info()
+        return self._observe(EVERY), self._info()
 
     def step(
         self, actions: NDArray[np.int64]
@@ -75,12 +80,14 @@ class ArrayVectorEnv(gym.vector.VectorEnv[Any, NDArray[np.int64], NDArray[Any]])
         rewards, terminated, truncated = self._advance(actions)
         ended = terminated | truncated
         infos: dict[str, Any] = {}
+        observations = self._observe(EVERY)
         if ended.any():
-            infos["final_obs"] = self._observe()
-            infos["_final_obs"] = ended
-            self._start(np.flatnonzero(ended))
+            infos["final_obs"], infos["_final_obs"] = observations, ended
+            rows = np.flatnonzero(ended)
+            self._start(rows)
+            observations = _with_rows(observations, rows, self._observe(rows))
         infos.update(self._info())
-        return self._observe(), rewards, terminated, truncated, infos
+        return observations, rewards, terminated, truncated, infos
 
     def _start(self, rows: NDArray[np.int64]) -> None:
         """Draws the starting state of the environments in ``rows``."""
@@ -90,10 +97,19 @@ class ArrayVectorEnv(gym.vector.VectorEnv[Any, NDArray[np.int64], NDArray[Any]])
         """Takes the actions; rewards, terminations and truncations, each ``(num_envs,)`` and freshly allocated."""
         raise NotImplementedError
 
-    def _observe(self) -> Any:
-        """A fresh batch of observations."""
+    def _observe(self, rows: Rows) -> Any:
+        """A fresh batch of the observations of ``rows``."""
         raise NotImplementedError
 
     def _info(self) -> dict[str, Any]:
         """Entries of ``infos`` that every step has."""
         return {}
+
+
+def _with_rows(batch: Any, rows: NDArray[np.int64], fresh: Any) -> Any:
+    """A copy of a batch (an array, or a tuple of arrays) with some rows replaced."""
+    if isinstance(batch, tuple):
+        return tuple(_with_rows(part, rows, new) for part, new in zip(batch, fresh, strict=True))
+    copy = batch.copy()
+    copy[rows] = fresh
+    return copy

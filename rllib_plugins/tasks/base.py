@@ -78,6 +78,8 @@ class Task:
 
     def unflatten(self, flat: NDArray[np.float32]) -> Any:
         """The environment's own observation from the flat one: the inverse of ``encode``."""
+        if not np.isfinite(flat).all():
+            raise UserError(f"observation {flat} of task '{self.name}' holds NaN or infinity.")
         return spaces.unflatten(self.raw_observation_space, flat)
 
     def flat_space(self) -> spaces.Box:
@@ -201,6 +203,10 @@ class Task:
     @cached_property
     def random_return(self) -> float:
         """Mean return of uniformly random play: exact where the game allows, else over 2,000 episodes, seed 0."""
+        return self.estimate_random_return()
+
+    def estimate_random_return(self) -> float:
+        """Evaluates ``uniform_policy``."""
         from rllib_plugins.evaluation import evaluate
 
         return evaluate(self, self.uniform_policy, episodes=2_000, seed=0).return_mean

@@ -14,6 +14,7 @@ from tutor_service.errors import UserError, unknown_name
 
 _BUILT_IN = {
     "blackjack": "rllib_plugins.tasks.blackjack:BlackjackTask",
+    "connect_four": "rllib_plugins.tasks.connect_four:ConnectFourTask",
 }
 _registered: dict[str, Callable[..., Task]] = {}
 
