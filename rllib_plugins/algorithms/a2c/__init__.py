@@ -1,0 +1,1 @@
+"""Advantage Actor-Critic that can be tutored. See README.md."""

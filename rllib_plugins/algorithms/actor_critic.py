@@ -1,0 +1,152 @@
+"""From rollout arrays to the tensors of an actor-critic update, advice included. Knows neither loss nor optimiser."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from rllib_plugins.config import AdviceConfig
+from rllib_plugins.rollout.arrays import RolloutArrays
+from rllib_plugins.rollout.gae import generalised_advantages
+
+
+@dataclass(slots=True)
+class UpdateBatch:
+    """Tensors of ``batch_size`` steps.
+
+    Attributes:
+        observations: ``(B, obs_dim)``.
+        actions: ``(B, 1)`` int64.
+        advantages: ``(B,)``, standardised where the config says so, times ρ where advice is weighted.
+        targets: ``(B,)`` value targets.
+        old_logp: ``(B,)`` log π_old of the executed actions: the centre of PPO's ratio.
+        old_logits: ``(B, A)`` or None: for PPO's KL term.
+        illegal: ``(B, A)`` bool or None.
+        imitation: ``(B, A)`` or None: Σ_a imitation·log π is what imitation maximises.
+    """
+
+    observations: torch.Tensor
+    actions: torch.Tensor
+    advantages: torch.Tensor
+    targets: torch.Tensor
+    old_logp: torch.Tensor
+    old_logits: torch.Tensor | None
+    illegal: torch.Tensor | None
+    imitation: torch.Tensor | None
+
+    def permuted(self, order: torch.Tensor) -> UpdateBatch:
+        """The steps in another order; one copy per epoch is cheaper than one gather per minibatch."""
+        return UpdateBatch(**{f.name: None if (t := getattr(self, f.name)) is None else t[order] for f in fields(self)})
+
+    def minibatches(self, size: int) -> list[UpdateBatch]:
+        """Consecutive parts, views; the last may be smaller."""
+        parts: dict[str, Any] = {f.name: getattr(self, f.name) for f in fields(self)}
+        split = {name: None if t is None else t.split(size) for name, t in parts.items()}
+        count = len(split["actions"])  # type: ignore[arg-type]
+        return [UpdateBatch(**{n: None if s is None else s[i] for n, s in split.items()}) for i in range(count)]
+
+    def __len__(self) -> int:
+        return len(self.actions)
+
+
+def importance_weights(
+    policy_logp: NDArray[np.float32], behaviour_logp: NDArray[np.float32], cap: float
+) -> NDArray[np.float32]:
+    """ρ = min(c, π_old/μ), the decoupled objective's weight (Hilton et al. 2021, arXiv 2110.00641).
+
+    Args:
+        policy_logp: log π_old of the executed actions.
+        behaviour_logp: log μ of the executed actions, same shape.
+        cap: c.
+    """
+    return np.minimum(np.float32(cap), np.exp(policy_logp - behaviour_logp))
+
+
+def imitation_targets(
+    mode: str, advice: NDArray[np.float32], consulted: NDArray[np.bool_], advantages: NDArray[np.float32]
+) -> NDArray[np.float32]:
+    """The distribution to imitate on each step, zeros where there is nothing to imitate.
+
+    Args:
+        mode: ``all``: every consulted step (LLM4Teach, arXiv 2311.13373). ``filtered``: those where the advised action
+            turned out better than expected, advantage > 0 (the Q-filter of Nair et al. 2018, arXiv 1709.10089).
+        advice: ``(..., A)``.
+        consulted: ``(...,)``.
+        advantages: ``(...,)``, not standardised.
+    """
+    chosen = consulted & (advantages > 0) if mode == "filtered" else consulted
+    return advice * chosen[..., None]
+
+
+def make_update_batch(
+    rollout: RolloutArrays,
+    config: Any,
+    imitation_weight: float,
+) -> tuple[UpdateBatch, NDArray[np.float32]]:
+    """Advantages, value targets, advice weights and imitation targets of a complete rollout.
+
+    Args:
+        rollout: Complete, ``next_values`` included.
+        config: PPO's or A2C's.
+        imitation_weight: λ of the imitation term at this point of training; 0 leaves the term out.
+
+    Returns:
+        The batch, and the advantages ``(num_steps, num_envs)`` as they were estimated (not standardised, not weighted).
+    """
+    advice_config: AdviceConfig = config.advice
+    estimated = generalised_advantages(
+        rollout.rewards,
+        rollout.values,
+        rollout.next_values,
+        rollout.terminated,
+        rollout.truncated,
+        gamma=config.gamma,
+        lambda_=config.lambda_,
+    )
+    advantages = estimated
+    if config.standardize_advantages:
+        advantages = (estimated - estimated.mean()) / max(1e-4, float(estimated.std()))
+    tutored = rollout.advice is not None
+    if tutored and advice_config.weights == "behaviour":
+        advantages = advantages * importance_weights(
+            rollout.policy_logp, rollout.behaviour_logp, advice_config.weight_cap
+        )
+    imitation = None
+    if rollout.advice is not None and imitation_weight > 0 and rollout.consulted.any():
+        imitation = imitation_weight * imitation_targets(
+            advice_config.imitation, rollout.advice, rollout.consulted, estimated
+        )
+
+    def tensor(array: NDArray[Any] | None) -> torch.Tensor | None:
+        return None if array is None else torch.from_numpy(np.ascontiguousarray(array)).flatten(0, 1)
+
+    def required(array: NDArray[Any]) -> torch.Tensor:
+        return torch.from_numpy(np.ascontiguousarray(array)).flatten(0, 1)
+
+    batch = UpdateBatch(
+        observations=required(rollout.observations),
+        actions=required(rollout.actions).unsqueeze(-1),
+        advantages=required(advantages),
+        targets=required(estimated + rollout.values),
+        old_logp=required(rollout.policy_logp),
+        old_logits=tensor(rollout.logits) if getattr(config, "use_kl_loss", False) else None,
+        illegal=None if rollout.legal is None else ~required(rollout.legal),
+        imitation=tensor(imitation),
+    )
+    return batch, estimated
+
+
+def log_policy(logits: torch.Tensor, illegal: torch.Tensor | None) -> torch.Tensor:
+    """log π over all actions, ``(B, A)``; illegal actions get the least finite float, so that 0·log π stays 0."""
+    if illegal is not None:
+        logits = logits.masked_fill(illegal, torch.finfo(logits.dtype).min)
+    return torch.log_softmax(logits, dim=-1)
+
+
+def imitation_loss(logp: torch.Tensor, imitation: torch.Tensor | None) -> torch.Tensor | float:
+    """Cross-entropy to the advice, −Σ_a imitation·log π, as a mean over the batch; 0 without advice."""
+    return 0.0 if imitation is None else -(imitation * logp).sum(-1).mean()

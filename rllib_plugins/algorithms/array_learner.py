@@ -1,0 +1,111 @@
+"""What the three array learners share: the optimiser step, schedules and metrics, as a mixin of RLlib's TorchLearner.
+
+Optimisers, learning-rate schedules and the module stay RLlib's own; this skips only the dictionaries, metrics and
+finiteness checks that RLlib spends on every minibatch. Must not know any loss.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from ray.rllib.core import DEFAULT_MODULE_ID
+from ray.rllib.core.learner.learner import DEFAULT_OPTIMIZER
+from ray.rllib.utils.metrics import ALL_MODULES, NUM_ENV_STEPS_TRAINED_LIFETIME
+from torch import nn
+
+from tutor_service.errors import UserError
+
+_OPTIMIZERS = ("adam", "rmsprop")
+
+
+class ArrayLearner:
+    """Mixin: put it before the RLlib learner."""
+
+    config: Any
+    metrics: Any
+    module: Any
+    _optimizer_lr_schedules: dict[Any, Any]
+
+    def build(self) -> None:
+        """Builds what RLlib builds; small networks learn fastest on one thread."""
+        super().build()  # type: ignore[misc]
+        self._optimizer: torch.optim.Optimizer = self.get_optimizer(DEFAULT_MODULE_ID)  # type: ignore[attr-defined]
+        self._statistics: dict[str, torch.Tensor | float] = {}
+        self._num_steps_trained = 0
+        if self.config.rollout == "lean":
+            torch.set_num_threads(1)
+            self.bind(self.module[DEFAULT_MODULE_ID].unwrapped())
+
+    def bind(self, module: Any) -> None:
+        """Makes the lean view on the module."""
+        raise NotImplementedError
+
+    def configure_optimizers_for_module(self, module_id: str, config: Any = None) -> None:
+        """Registers ``config.optimizer``: type ``adam`` (default) or ``rmsprop``, and options by torch's names."""
+        options = dict(config.optimizer or {})
+        kind = options.pop("type", "adam")
+        parameters = self.get_parameters(self.module[module_id])  # type: ignore[attr-defined]
+        parameters = [p for p in parameters if p.requires_grad]
+        try:
+            if kind == "adam":
+                optimizer: torch.optim.Optimizer = torch.optim.Adam(parameters, fused=True, **options)
+            elif kind == "rmsprop":
+                optimizer = torch.optim.RMSprop(parameters, foreach=True, **options)
+            else:
+                raise UserError(f"optimizer.type={kind!r}: choose one of {', '.join(_OPTIMIZERS)}")
+        except TypeError as error:
+            raise UserError(f"optimizer={config.optimizer!r}: {error}") from error
+        self.register_optimizer(  # type: ignore[attr-defined]
+            module_id=module_id,
+            optimizer_name=DEFAULT_OPTIMIZER,
+            optimizer=optimizer,
+            params=parameters,
+            lr_or_lr_schedule=config.lr,
+        )
+
+    def follow_schedules(self, num_env_steps: int) -> None:
+        """Sets the learning rate of this point of training, where it follows a schedule."""
+        for optimizer, schedule in self._optimizer_lr_schedules.items():
+            if schedule.use_schedule:
+                self._set_optimizer_lr(optimizer, schedule.update(timestep=num_env_steps))  # type: ignore[attr-defined]
+
+    def descend(self, loss: torch.Tensor) -> None:
+        """One optimiser step, gradients clipped as the config says."""
+        self._optimizer.zero_grad(set_to_none=True)
+        loss.backward()  # type: ignore[no-untyped-call]
+        clip = self.config.grad_clip
+        if clip is not None:
+            parameters = self._optimizer.param_groups[0]["params"]
+            if self.config.grad_clip_by == "global_norm":
+                nn.utils.clip_grad_norm_(parameters, clip)
+            elif self.config.grad_clip_by == "value":
+                nn.utils.clip_grad_value_(parameters, clip)
+            else:
+                for parameter in parameters:
+                    nn.utils.clip_grad_norm_([parameter], clip)
+        self._optimizer.step()
+
+    def record(self, num_steps: int, **statistics: torch.Tensor | float) -> None:
+        """Keeps the latest statistics, as tensors, until ``reduce_metrics``."""
+        self._num_steps_trained += num_steps
+        self._statistics = statistics
+
+    def reduce_metrics(self) -> Any:
+        """The metrics since the last call, in RLlib's reduced form."""
+        values = {name: float(value) for name, value in self._statistics.items()}
+        if values:
+            self.metrics.log_dict(values, key=DEFAULT_MODULE_ID, window=1)
+        if self._num_steps_trained:
+            self.metrics.log_value(
+                (ALL_MODULES, NUM_ENV_STEPS_TRAINED_LIFETIME), self._num_steps_trained, reduce="lifetime_sum"
+            )
+            self._num_steps_trained = 0
+        return self.metrics.reduce()
+
+    def get_lean_state(self) -> dict[str, Any]:
+        """What RLlib's checkpoint of a learner leaves out."""
+        return {}
+
+    def set_lean_state(self, state: dict[str, Any]) -> None:
+        """Takes a ``get_lean_state``."""

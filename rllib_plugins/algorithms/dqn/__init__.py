@@ -1,0 +1,1 @@
+"""Deep Q-Network that can be tutored. See README.md."""

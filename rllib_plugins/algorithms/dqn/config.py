@@ -1,0 +1,86 @@
+"""DQN's config: RLlib's own, with tutoring. Knows no loss."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from ray.rllib.algorithms.dqn.dqn import DQNConfig as RLlibDQNConfig
+from ray.rllib.core.rl_module.default_model_config import DefaultModelConfig
+
+from rllib_plugins.algorithms.tutoring import TutoredConfig
+from tutor_service.errors import UserError
+
+TRUST_WINDOW_STEPS = 64
+"""Vector steps over which advantages are estimated for earned trust."""
+
+
+class DQNConfig(TutoredConfig, RLlibDQNConfig):
+    """RLlib's DQN config; every field means what it means there. See README.md for the defaults that differ.
+
+    Attributes:
+        margin: Size of the large margin on advised actions, in units of Q.
+    """
+
+    value_based = True
+
+    def __init__(self, algo_class: Any = None) -> None:
+        from rllib_plugins.algorithms.dqn.algorithm import DQN
+
+        super().__init__(algo_class=algo_class or DQN)
+        self._set_tutoring_defaults()
+        self.margin = 0.8
+        self.training(
+            lr=1e-3,
+            gamma=0.99,
+            train_batch_size_per_learner=64,
+            num_steps_sampled_before_learning_starts=500,
+            target_network_update_freq=500,
+            epsilon=[(0, 1.0), (4_000, 0.05)],
+            double_q=True,
+            dueling=False,
+            grad_clip=10.0,
+            replay_buffer_config={"type": "EpisodeReplayBuffer", "capacity": 50_000},
+        )
+        self.env_runners(num_env_runners=0, num_envs_per_env_runner=8)
+        self.learners(num_learners=0)
+        self.rl_module(
+            model_config=DefaultModelConfig(fcnet_hiddens=[64, 64], fcnet_activation="relu", head_fcnet_hiddens=[])
+        )
+
+    @property
+    def rollout_steps(self) -> int:
+        """Vector steps of a rollout: whole fragments, and enough to estimate advantages over."""
+        fragment = int(self.get_rollout_fragment_length())
+        return -(-TRUST_WINDOW_STEPS // fragment) * fragment
+
+    def epsilon_at(self, num_env_steps: int) -> float:
+        """ε by RLlib's schedule: linear between points, constant outside."""
+        if isinstance(self.epsilon, (int, float)):
+            return float(self.epsilon)
+        steps, values = zip(*self.epsilon, strict=True)
+        return float(np.interp(num_env_steps, steps, values))
+
+    def validate(self) -> None:
+        """RLlib's checks and tutoring's.
+
+        Raises:
+            UserError: A variant that the lean learner does not have.
+        """
+        super().validate()
+        self._validate_tutoring()
+        if self.rollout == "lean" and not self.in_evaluation:
+            for name, value, only in (
+                ("n_step", self.n_step, 1),
+                ("num_atoms", self.num_atoms, 1),
+                ("noisy", self.noisy, False),
+                ("replay_buffer_config.type", self.replay_buffer_config.get("type"), "EpisodeReplayBuffer"),
+            ):
+                if value != only:
+                    raise UserError(f"{name}={value!r}: the lean DQN has only {only!r}; choose it, or rollout: stock")
+
+    def get_default_learner_class(self) -> Any:
+        """The learner of this package."""
+        from rllib_plugins.algorithms.dqn.learner import DQNLearner
+
+        return DQNLearner

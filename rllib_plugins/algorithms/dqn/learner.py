@@ -1,0 +1,110 @@
+"""DQN's update on arrays: (double) Q-learning with masks, and a large margin on advised actions."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from ray.rllib.algorithms.dqn.torch.dqn_torch_learner import DQNTorchLearner
+from ray.rllib.core import DEFAULT_MODULE_ID
+from ray.rllib.core.learner.utils import update_target_network
+
+from rllib_plugins.algorithms.array_learner import ArrayLearner
+from rllib_plugins.rollout.network import QView
+from rllib_plugins.rollout.replay import ReplayBatch
+
+
+class DQNLearner(ArrayLearner, DQNTorchLearner):
+    """RLlib's DQN learner with an update on ``ReplayBatch``."""
+
+    def build(self) -> None:
+        """Builds what RLlib builds, target networks included."""
+        super().build()
+        self._last_target_update = 0
+        if self.config.rollout == "lean":
+            self._view.bind_target()
+
+    def bind(self, module: Any) -> None:
+        """Makes the lean view on the module."""
+        self._view = QView(module)
+
+    def update_from_replay(
+        self,
+        batch: ReplayBatch,
+        *,
+        legal: NDArray[np.bool_] | None,
+        next_legal: NDArray[np.bool_] | None,
+        num_env_steps: int,
+        imitation_weight: float,
+    ) -> None:
+        """One gradient step on a batch of transitions.
+
+        Args:
+            batch: Transitions.
+            legal: ``(B, A)`` masks of the states, or None.
+            next_legal: ``(B, A)`` masks of the states that followed, or None.
+            num_env_steps: Env steps sampled so far: the place in the learning-rate schedule.
+            imitation_weight: λ of the margin term.
+        """
+        config: Any = self.config
+        self.follow_schedules(num_env_steps)
+        targets = torch.from_numpy(self._targets(batch, next_legal))
+        q_values = self._view.forward(torch.from_numpy(batch.observations))
+        actions = torch.from_numpy(batch.actions).unsqueeze(-1)
+        taken = q_values.gather(-1, actions).squeeze(-1)
+        loss_fn = torch.nn.functional.huber_loss if config.td_error_loss_fn == "huber" else torch.nn.functional.mse_loss
+        td_loss = loss_fn(taken, targets)
+        loss = td_loss
+        if imitation_weight > 0 and batch.consulted.any():
+            loss = loss + imitation_weight * self._margin(q_values, taken, actions, targets, batch.consulted, legal)
+        self.descend(loss)
+        self.record(len(batch.actions), qf_loss=td_loss.detach(), qf_mean=taken.detach().mean())
+
+    def refresh_target(self, num_env_steps: int) -> None:
+        """Moves the target network by τ, every ``target_network_update_freq`` env steps."""
+        if num_env_steps - self._last_target_update >= self.config.target_network_update_freq:
+            self._last_target_update = num_env_steps
+            for main, target in self.module[DEFAULT_MODULE_ID].unwrapped().get_target_network_pairs():
+                update_target_network(main_net=main, target_net=target, tau=self.config.tau)
+
+    def _targets(self, batch: ReplayBatch, next_legal: NDArray[np.bool_] | None) -> NDArray[np.float32]:
+        """r + γ·Q_target(s', a*), a* the best legal action by the online network (double) or by the target's own."""
+        config: Any = self.config
+        target_q = self._view.target(batch.next_observations)
+        chooser = self._view.scores(batch.next_observations) if config.double_q else target_q
+        if next_legal is not None:
+            chooser = np.where(next_legal, chooser, -np.inf)
+        following = target_q[np.arange(len(target_q)), chooser.argmax(axis=1)]
+        return (batch.rewards + config.gamma * np.where(batch.terminated, 0.0, following)).astype(np.float32)
+
+    def _margin(
+        self,
+        q_values: torch.Tensor,
+        taken: torch.Tensor,
+        actions: torch.Tensor,
+        targets: torch.Tensor,
+        consulted: NDArray[np.bool_],
+        legal: NDArray[np.bool_] | None,
+    ) -> torch.Tensor:
+        """Large margin on advised actions (DQfD, arXiv 1704.03732): max_a [Q(s, a) + m·1(a ≠ a_T)] − Q(s, a_T).
+
+        Filtered, it applies only where the target of the advised action exceeds the best Q of the student.
+        """
+        if legal is not None:
+            q_values = q_values.masked_fill(~torch.from_numpy(legal), -torch.inf)
+        chosen = torch.from_numpy(consulted)
+        if self.config.advice.imitation == "filtered":
+            chosen = chosen & (targets > q_values.detach().max(dim=-1).values)
+        margins = torch.full_like(q_values, self.config.margin).scatter_(-1, actions, 0.0)
+        shortfall = (q_values + margins).max(dim=-1).values - taken
+        return (shortfall * chosen).mean()
+
+    def get_lean_state(self) -> dict[str, Any]:
+        """When the target network was last refreshed."""
+        return {"last_target_update": self._last_target_update}
+
+    def set_lean_state(self, state: dict[str, Any]) -> None:
+        """Takes a ``get_lean_state``."""
+        self._last_target_update = state["last_target_update"]

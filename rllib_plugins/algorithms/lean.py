@@ -1,0 +1,151 @@
+"""The training loop over arrays that all three algorithms share, as a mixin of RLlib's ``Algorithm``.
+
+Owns when to sample and when to update, and the checkpoint of what RLlib does not know. Must not know any loss.
+"""
+
+from __future__ import annotations
+
+import math
+import shutil
+import tempfile
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from ray.rllib.core import DEFAULT_MODULE_ID
+from ray.rllib.utils.metrics import ENV_RUNNER_RESULTS, LEARNER_RESULTS, NUM_ENV_STEPS_SAMPLED_LIFETIME
+
+from rllib_plugins.rollout.env_runner import ArrayEnvRunner
+
+_LEAN = "lean"
+
+
+class LeanTraining:
+    """Mixin: put it before the RLlib algorithm, and write ``learn``."""
+
+    config: Any
+    env_runner: Any
+    learner_group: Any
+    metrics: Any
+    _own_logdir: str | None = None
+
+    def setup(self, config: Any) -> None:
+        """Builds what RLlib builds, then lets rollout and learner share one module."""
+        self._target_steps: int | None = None
+        super().setup(config)  # type: ignore[misc]
+        self.is_lean = self.config.rollout == "lean"
+        if self.is_lean:
+            self.learner = self.learner_group._learner
+            self.runner.bind(self.learner.module[DEFAULT_MODULE_ID].unwrapped())
+
+    def _setup_logdir(self) -> None:
+        """A folder of our own where Tune gives none: RLlib would leave an empty one per algorithm in ``~/ray_results``."""
+        if self._storage is not None:  # type: ignore[attr-defined]
+            super()._setup_logdir()  # type: ignore[misc]
+            return
+        self._own_logdir = tempfile.mkdtemp(prefix="llm-tutors-")
+        self._logdir = self._own_logdir
+
+    def cleanup(self) -> None:
+        """Stops what RLlib started and removes the log folder."""
+        super().cleanup()  # type: ignore[misc]
+        if self._own_logdir is not None:
+            shutil.rmtree(self._own_logdir, ignore_errors=True)
+
+    @property
+    def runner(self) -> ArrayEnvRunner:
+        """The EnvRunner in this process."""
+        return self.env_runner
+
+    @property
+    def num_env_steps(self) -> int:
+        """Env steps sampled so far."""
+        if self.is_lean:
+            return self.runner.num_env_steps_sampled_lifetime
+        return int(self.metrics.peek((ENV_RUNNER_RESULTS, NUM_ENV_STEPS_SAMPLED_LIFETIME), default=0))
+
+    def train_to(self, num_env_steps: int) -> None:
+        """Trains until so many env steps are sampled in all: exactly, up to the next full vector step, when lean.
+
+        Args:
+            num_env_steps: Env steps since the start of training.
+        """
+        while self.num_env_steps < num_env_steps:
+            self._target_steps = num_env_steps
+            try:
+                self.train()  # type: ignore[attr-defined]
+            finally:
+                self._target_steps = None
+
+    def training_step(self) -> None:
+        """RLlib's unit of training: without a target one rollout and its update, or the config's minimum of steps."""
+        if not self.is_lean:
+            super().training_step()  # type: ignore[misc]
+            return
+        runner, before = self.runner, self.num_env_steps
+        at_least = max(runner.rollout.num_steps * runner.num_envs, self.config.min_sample_timesteps_per_iteration or 0)
+        target = self._target_steps or before + at_least
+        while self.num_env_steps < target:
+            fragment = self.fragment_steps - runner.cursor % self.fragment_steps
+            start, stop = runner.sample(min(fragment, math.ceil((target - self.num_env_steps) / runner.num_envs)))
+            self.after_sampling(start, stop)
+        self._log(self.num_env_steps - before)
+
+    @property
+    def fragment_steps(self) -> int:
+        """Vector steps between updates; divides the rollout's."""
+        return self.runner.rollout.num_steps
+
+    def after_sampling(self, start: int, stop: int) -> None:
+        """Updates, if it is time to, after vector steps ``start`` to ``stop`` of the rollout were written."""
+        raise NotImplementedError
+
+    # What a trial reports
+
+    @property
+    def task(self) -> Any:
+        """The task that the student acts in."""
+        return self.runner.task
+
+    def greedy_policy(self, observations: NDArray[np.float32]) -> NDArray[np.float64]:
+        """The greedy student without tutor, as probabilities ``(n, num_actions)`` for observations ``(n, obs_dim)``."""
+        return self.runner.greedy_policy(observations)
+
+    def return_mean(self) -> float:
+        """Mean return of the training episodes that ended since the last call; NaN where none did."""
+        return self.runner.return_mean()
+
+    def advice_counters(self) -> dict[str, int]:
+        """The numbers of ``metrics.COUNTERS``."""
+        return self.runner.core.counters()
+
+    def advice_gauges(self) -> dict[str, float]:
+        """Those of ``metrics.GAUGES`` that are about advice."""
+        return self.runner.core.gauges()
+
+    def _log(self, num_new_steps: int) -> None:
+        """Once per iteration, so that the many small updates in it pay for no metrics."""
+        self.runner.metrics.log_value(NUM_ENV_STEPS_SAMPLED_LIFETIME, num_new_steps, reduce="lifetime_sum")
+        self.metrics.aggregate([self.runner.get_metrics()], key=ENV_RUNNER_RESULTS)
+        self.metrics.aggregate([self.learner.reduce_metrics()], key=LEARNER_RESULTS)
+
+    def get_state(self, *args: Any, **kwargs: Any) -> dict[str, Any]:
+        """RLlib's state, and the learner's and buffer's own."""
+        state: dict[str, Any] = super().get_state(*args, **kwargs)  # type: ignore[misc]
+        if self.is_lean:
+            state[_LEAN] = self.get_lean_state()
+        return state
+
+    def set_state(self, state: dict[str, Any]) -> None:
+        """Takes a ``get_state``."""
+        super().set_state(state)  # type: ignore[misc]
+        if _LEAN in state:
+            self.set_lean_state(state[_LEAN])
+
+    def get_lean_state(self) -> dict[str, Any]:
+        """What RLlib's own checkpoint of the learner leaves out."""
+        return {"learner": self.learner.get_lean_state()}
+
+    def set_lean_state(self, state: dict[str, Any]) -> None:
+        """Takes a ``get_lean_state``."""
+        self.learner.set_lean_state(state["learner"])

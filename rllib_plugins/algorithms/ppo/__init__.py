@@ -1,0 +1,1 @@
+"""Proximal Policy Optimization that can be tutored. See README.md."""

@@ -1,0 +1,58 @@
+"""PPO's config: RLlib's own, with tutoring. Knows no loss."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from ray.rllib.algorithms.ppo.ppo import PPOConfig as RLlibPPOConfig
+from ray.rllib.core.rl_module.default_model_config import DefaultModelConfig
+
+from rllib_plugins.algorithms.tutoring import TutoredConfig
+
+
+class PPOConfig(TutoredConfig, RLlibPPOConfig):
+    """RLlib's PPO config; every field means what it means there. See README.md for the defaults that differ.
+
+    Attributes:
+        standardize_advantages: Standardise advantages over the train batch, as RLlib always does.
+    """
+
+    def __init__(self, algo_class: Any = None) -> None:
+        from rllib_plugins.algorithms.ppo.algorithm import PPO
+
+        super().__init__(algo_class=algo_class or PPO)
+        self._set_tutoring_defaults()
+        self.standardize_advantages = True
+        self.training(
+            lr=1e-3,
+            gamma=0.99,
+            lambda_=0.95,
+            train_batch_size_per_learner=256,
+            minibatch_size=64,
+            num_epochs=10,
+            clip_param=0.2,
+            vf_clip_param=float("inf"),
+            vf_loss_coeff=0.5,
+            entropy_coeff=0.0,
+            use_kl_loss=False,
+            grad_clip=0.5,
+        )
+        self.env_runners(num_env_runners=0, num_envs_per_env_runner=8)
+        self.learners(num_learners=0)
+        self.rl_module(model_config=DefaultModelConfig(fcnet_hiddens=[64, 64], fcnet_activation="tanh"))
+
+    @property
+    def rollout_steps(self) -> int:
+        """Vector steps per update: the train batch over the environments, rounded up."""
+        return max(1, -(-int(self.total_train_batch_size) // int(self.num_envs_per_env_runner)))
+
+    def validate(self) -> None:
+        """RLlib's checks and tutoring's."""
+        super().validate()
+        self._validate_tutoring()
+
+    def get_default_learner_class(self) -> Any:
+        """The learner of this package."""
+        from rllib_plugins.algorithms.ppo.learner import PPOLearner
+
+        return PPOLearner

@@ -1,0 +1,106 @@
+"""PPO's update on arrays: clipped surrogate, weighted by ρ, and imitation of advice."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from ray.rllib.algorithms.ppo.torch.ppo_torch_learner import PPOTorchLearner
+from ray.rllib.core import DEFAULT_MODULE_ID
+
+from rllib_plugins.algorithms.actor_critic import UpdateBatch, imitation_loss, log_policy, make_update_batch
+from rllib_plugins.algorithms.array_learner import ArrayLearner
+from rllib_plugins.rollout.arrays import RolloutArrays
+from rllib_plugins.rollout.network import ActorCriticView
+
+
+class PPOLearner(ArrayLearner, PPOTorchLearner):
+    """RLlib's PPO learner with an update on ``RolloutArrays``."""
+
+    def build(self) -> None:
+        """Builds what RLlib builds."""
+        super().build()
+        self._rng = np.random.default_rng(self.config.seed)
+
+    def bind(self, module: Any) -> None:
+        """Makes the lean view on the module."""
+        self._view = ActorCriticView(module)
+
+    def update_from_rollout(
+        self, rollout: RolloutArrays, *, num_env_steps: int, imitation_weight: float
+    ) -> NDArray[np.float32]:
+        """``num_epochs`` passes over a complete rollout in shuffled minibatches.
+
+        Args:
+            rollout: Complete rollout.
+            num_env_steps: Env steps sampled so far: the place in learning-rate and entropy schedules.
+            imitation_weight: λ of the imitation term.
+
+        Returns:
+            The rollout's advantages ``(num_steps, num_envs)``, not standardised.
+        """
+        config: Any = self.config
+        self.follow_schedules(num_env_steps)
+        entropy_coeff = self._entropy_coeff(num_env_steps)
+        kl_coeff = float(self.curr_kl_coeffs_per_module[DEFAULT_MODULE_ID]) if config.use_kl_loss else 0.0
+        batch, advantages = make_update_batch(rollout, config, imitation_weight)
+        statistics: dict[str, torch.Tensor | float] = {}
+        for _ in range(config.num_epochs):
+            shuffled = batch.permuted(torch.from_numpy(self._rng.permutation(len(batch))))
+            for minibatch in shuffled.minibatches(config.minibatch_size or len(batch)):
+                loss, statistics = self._loss(minibatch, entropy_coeff, kl_coeff)
+                self.descend(loss)
+        if config.use_kl_loss:
+            self._update_module_kl_coeff(
+                module_id=DEFAULT_MODULE_ID, config=config, kl_loss=float(statistics["mean_kl_loss"])
+            )
+        self.record(len(batch) * config.num_epochs, **statistics)
+        return advantages
+
+    def _entropy_coeff(self, num_env_steps: int) -> float:
+        return float(self.entropy_coeff_schedulers_per_module[DEFAULT_MODULE_ID].update(timestep=num_env_steps))
+
+    def _loss(
+        self, batch: UpdateBatch, entropy_coeff: float, kl_coeff: float
+    ) -> tuple[torch.Tensor, dict[str, torch.Tensor | float]]:
+        """Clipped surrogate (Schulman et al. 2017, arXiv 1707.06347, eq. 7) around π_old; ρ is in the advantages."""
+        config: Any = self.config
+        logits, values = self._view.forward(batch.observations)
+        logp = log_policy(logits, batch.illegal)
+        ratio = torch.exp(logp.gather(-1, batch.actions).squeeze(-1) - batch.old_logp)
+        clipped = ratio.clamp(1.0 - config.clip_param, 1.0 + config.clip_param)
+        policy_loss = -torch.minimum(ratio * batch.advantages, clipped * batch.advantages).mean()
+        squared = (values - batch.targets).square()
+        if config.vf_clip_param != float("inf"):
+            squared = squared.clamp(max=config.vf_clip_param)
+        vf_loss = squared.mean()
+        loss = policy_loss + config.vf_loss_coeff * vf_loss
+        statistics: dict[str, torch.Tensor | float] = {"policy_loss": policy_loss.detach(), "vf_loss": vf_loss.detach()}
+        if entropy_coeff:
+            entropy = -(logp.exp() * logp).sum(-1).mean()
+            loss = loss - entropy_coeff * entropy
+            statistics["entropy"] = entropy.detach()
+        if batch.imitation is not None:
+            imitation = imitation_loss(logp, batch.imitation)
+            loss = loss + imitation
+        if batch.old_logits is not None:
+            old_logp = log_policy(batch.old_logits, batch.illegal)
+            kl = (old_logp.exp() * (old_logp - logp)).sum(-1).mean()
+            loss = loss + kl_coeff * kl
+            statistics["mean_kl_loss"] = kl.detach()
+        return loss, statistics
+
+    def get_lean_state(self) -> dict[str, Any]:
+        """The order of minibatches and the KL coefficient."""
+        state = {"rng": self._rng.bit_generator.state}
+        if self.config.use_kl_loss:
+            state["kl_coeff"] = float(self.curr_kl_coeffs_per_module[DEFAULT_MODULE_ID])
+        return state
+
+    def set_lean_state(self, state: dict[str, Any]) -> None:
+        """Takes a ``get_lean_state``."""
+        self._rng.bit_generator.state = state["rng"]
+        if "kl_coeff" in state:
+            self.curr_kl_coeffs_per_module[DEFAULT_MODULE_ID].data.fill_(state["kl_coeff"])

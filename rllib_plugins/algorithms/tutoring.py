@@ -1,0 +1,97 @@
+"""What all three algorithm configs share: task, tutor, advice and the rollout. Knows no loss."""
+
+from __future__ import annotations
+
+from typing import Any, Self
+
+from rllib_plugins.config import AdviceConfig
+from tutor_service.errors import UserError
+
+TASK_ENV = "llm-tutors-task"
+"""The name of a task's single environment in Tune's registry."""
+
+
+def _make_env(env_config: Any) -> Any:
+    from rllib_plugins.tasks import load_task
+
+    return load_task(env_config["task"], **env_config["task_options"]).make()
+
+
+class TutoredConfig:
+    """Mixin of ``AlgorithmConfig``: call ``tutoring`` before ``build_algo``.
+
+    Attributes:
+        task: Name of the task.
+        task_options: Keyword arguments of the task.
+        tutor: Name of the tutor, or none.
+        advice: How advice is asked for and used.
+        theta_steps: θ in env steps.
+        rollout: lean or stock.
+        value_based: Whether the student explores by Q-values.
+    """
+
+    value_based = False
+
+    task: str
+    task_options: dict[str, Any]
+    tutor: str
+    advice: AdviceConfig
+    theta_steps: float
+    rollout: str
+
+    def _set_tutoring_defaults(self) -> None:
+        self.task, self.task_options = "", {}
+        self.tutor, self.advice, self.theta_steps = "none", AdviceConfig(), 20_000.0
+        self.rollout = "lean"
+
+    def tutoring(
+        self,
+        *,
+        task: str,
+        task_options: dict[str, Any] | None = None,
+        tutor: str = "none",
+        advice: AdviceConfig | None = None,
+        theta_steps: float = 20_000.0,
+        rollout: str = "lean",
+    ) -> Self:
+        """Sets the task and how the student is tutored in it.
+
+        Args:
+            task: Task by name, or as ``module:object``.
+            task_options: Keyword arguments of the task.
+            tutor: Tutor by name, or ``none``.
+            advice: When to ask and how to use advice; default: ``AdviceConfig()``.
+            theta_steps: θ, the env steps over which the consultation probability falls.
+            rollout: ``lean``: arrays. ``stock``: RLlib's own EnvRunner with the tutor as connectors.
+        """
+        from ray.tune.registry import register_env
+
+        self.task, self.task_options = task, dict(task_options or {})
+        self.tutor, self.advice, self.theta_steps = tutor, advice or AdviceConfig(), float(theta_steps)
+        self.rollout = rollout
+        register_env(TASK_ENV, _make_env)
+        self.environment(TASK_ENV, env_config={"task": task, "task_options": self.task_options})  # type: ignore[attr-defined]
+        if rollout == "lean":
+            from rllib_plugins.rollout.env_runner import ArrayEnvRunner
+
+            self.env_runners(env_runner_cls=ArrayEnvRunner)  # type: ignore[attr-defined]
+        return self
+
+    def _validate_tutoring(self) -> None:
+        """Refuses what the students cannot do, before anything is built.
+
+        Raises:
+            UserError: No task, or a distributed or multi-agent lean rollout.
+        """
+        config: Any = self
+        if config.in_evaluation:
+            return
+        if not self.task:
+            raise UserError("task is not set: call tutoring(task=...) before build_algo()")
+        if config.is_multi_agent:
+            raise UserError("multi-agent configs are not supported: a tutor advises one student")
+        if self.rollout == "lean" and (config.num_env_runners or config.num_learners):
+            raise UserError(
+                f"num_env_runners={config.num_env_runners}, num_learners={config.num_learners}: the lean rollout shares "
+                "the learner's weights in one process; set both to 0, or rollout: stock"
+            )

@@ -1,0 +1,124 @@
+"""The preallocated arrays that one rollout fills. Knows nothing of how its numbers come about."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+
+@dataclass(slots=True)
+class RolloutArrays:
+    """``num_steps`` vector steps of ``num_envs`` environments; every array starts with ``(num_steps, num_envs)``.
+
+    Attributes:
+        observations: ``(T, N, obs_dim)`` float32.
+        next_observations: The same shape: what followed, before any reset. Only for replay; else None.
+        actions: ``(T, N)`` int64, executed.
+        rewards: ``(T, N)`` float32.
+        terminated: ``(T, N)`` bool.
+        truncated: ``(T, N)`` bool.
+        values: ``(T, N)`` float32: V(s_t), or max over legal actions of Q(s_t, ·).
+        next_values: ``(T, N)`` float32: V of what followed; filled when the rollout is complete.
+        policy_logp: ``(T, N)`` float32: log π_old of the executed action.
+        behaviour_logp: ``(T, N)`` float32: log μ of the executed action.
+        heads: ``(T, N)`` bool: advice was executed.
+        eligible: ``(T, N)`` bool: the coin was thrown.
+        consulted: ``(T, N)`` bool: advice was at hand.
+        logits: ``(T, N, A)`` float32: the policy's logits, or the Q-values, when it acted.
+        advice: ``(T, N, A)`` float32, the tutor's distribution; None without a tutor.
+        legal: ``(T, N, A)`` bool; None where every action is always legal.
+    """
+
+    observations: NDArray[np.float32]
+    next_observations: NDArray[np.float32] | None
+    actions: NDArray[np.int64]
+    rewards: NDArray[np.float32]
+    terminated: NDArray[np.bool_]
+    truncated: NDArray[np.bool_]
+    values: NDArray[np.float32]
+    next_values: NDArray[np.float32]
+    policy_logp: NDArray[np.float32]
+    behaviour_logp: NDArray[np.float32]
+    heads: NDArray[np.bool_]
+    eligible: NDArray[np.bool_]
+    consulted: NDArray[np.bool_]
+    logits: NDArray[np.float32]
+    advice: NDArray[np.float32] | None
+    legal: NDArray[np.bool_] | None
+
+    @classmethod
+    def allocate(
+        cls,
+        num_steps: int,
+        num_envs: int,
+        obs_dim: int,
+        num_actions: int,
+        *,
+        for_replay: bool,
+        with_advice: bool,
+        with_masks: bool,
+    ) -> RolloutArrays:
+        """Arrays of zeros.
+
+        Args:
+            num_steps: Vector steps T.
+            num_envs: Environments N.
+            obs_dim: Length of a flat observation.
+            num_actions: Actions A.
+            for_replay: Keep the following observations too.
+            with_advice: Keep the tutor's distributions.
+            with_masks: Keep the masks of legal actions.
+        """
+        shape = (num_steps, num_envs)
+
+        def zeros(dtype: Any, *last: int) -> NDArray[Any]:
+            return np.zeros((*shape, *last), dtype)
+
+        return cls(
+            observations=zeros(np.float32, obs_dim),
+            next_observations=zeros(np.float32, obs_dim) if for_replay else None,
+            actions=zeros(np.int64),
+            rewards=zeros(np.float32),
+            terminated=zeros(bool),
+            truncated=zeros(bool),
+            values=zeros(np.float32),
+            next_values=zeros(np.float32),
+            policy_logp=zeros(np.float32),
+            behaviour_logp=zeros(np.float32),
+            heads=zeros(bool),
+            eligible=zeros(bool),
+            consulted=zeros(bool),
+            logits=zeros(np.float32, num_actions),
+            advice=zeros(np.float32, num_actions) if with_advice else None,
+            legal=zeros(bool, num_actions) if with_masks else None,
+        )
+
+    @property
+    def num_steps(self) -> int:
+        """Vector steps T."""
+        return len(self.rewards)
+
+    @property
+    def num_envs(self) -> int:
+        """Environments N."""
+        return self.rewards.shape[1]
+
+    def flat(self, name: str, start: int = 0, stop: int | None = None) -> NDArray[Any] | None:
+        """Vector steps ``start`` to ``stop`` of an array as ``((stop - start)·N, ...)``, a view; None if it is not kept."""
+        array = getattr(self, name)
+        if array is None:
+            return None
+        part = array[start:stop]
+        return part.reshape(-1, *part.shape[2:])
+
+    def get_state(self) -> dict[str, NDArray[Any] | None]:
+        """Copies of all arrays."""
+        return {f.name: None if (a := getattr(self, f.name)) is None else a.copy() for f in fields(self)}
+
+    def set_state(self, state: dict[str, NDArray[Any] | None]) -> None:
+        """Takes the arrays of ``get_state``."""
+        for name, array in state.items():
+            setattr(self, name, None if array is None else array.copy())

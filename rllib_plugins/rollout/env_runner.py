@@ -1,0 +1,281 @@
+"""RLlib's EnvRunner on arrays: one vector environment, one numpy forward pass and one exploration core per vector step.
+
+Owns stepping and the random state of the environments. Must not know losses; who acts is the exploration core's business.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from typing import Any
+
+import numpy as np
+from gymnasium.spaces import Box, Discrete
+from gymnasium.vector.utils import batch_space
+from numpy.typing import NDArray
+from ray import cloudpickle
+from ray.rllib.core import COMPONENT_RL_MODULE, DEFAULT_MODULE_ID
+from ray.rllib.env import INPUT_ENV_SINGLE_SPACES, INPUT_ENV_SPACES
+from ray.rllib.env.env_runner import EnvRunner
+from ray.rllib.utils.checkpoints import Checkpointable
+from ray.rllib.utils.metrics import NUM_ENV_STEPS_SAMPLED_LIFETIME
+
+from rllib_plugins.advising.core import Decision, ExplorationCore
+from rllib_plugins.rollout.arrays import RolloutArrays
+from rllib_plugins.rollout.network import ActorCriticView, QView, best, epsilon_greedy, greedy, masked_softmax
+
+
+class ArrayEnvRunner(EnvRunner, Checkpointable):
+    """Steps ``task.make_vec`` into a ``RolloutArrays`` of ``config.rollout_steps`` vector steps.
+
+    It may stop anywhere in a rollout and go on later: evaluation points need not divide rollouts.
+
+    Args:
+        config: One of this package's algorithm configs, after ``tutoring``.
+        **kwargs: RLlib's own.
+    """
+
+    def __init__(self, *, config: Any, **kwargs: Any) -> None:
+        super().__init__(config=config, **kwargs)
+        from rllib_plugins.tasks import load_task
+
+        seed = self._seed or 0
+        self.task = load_task(self.config.task, **self.config.task_options)
+        self.num_envs = int(self.config.num_envs_per_env_runner)
+        self.env = self.task.make_vec(self.num_envs, seed)
+        self.observation_space: Box = self.task.observation_space
+        self.action_space = Discrete(self.task.num_actions)
+        self.core = make_core(self.config, self.task, seed)
+        self.module: Any = None
+        self._view: ActorCriticView | QView
+        self.make_module()
+
+        self._observations: NDArray[np.float32] = np.asarray(self.env.reset(seed=seed)[0], np.float32)
+        legal = self.task.legal_batch(self._observations)
+        self.rollout = RolloutArrays.allocate(
+            self.config.rollout_steps,
+            self.num_envs,
+            self.observation_space.shape[0],
+            self.task.num_actions,
+            for_replay=self.config.value_based,
+            with_advice=self.config.tutor != "none",
+            with_masks=legal is not None,
+        )
+        self.cursor = 0
+        self._cuts: list[tuple[int, int, NDArray[np.float32]]] = []
+        self._running_returns = np.zeros(self.num_envs)
+        self._finished_sum, self._finished_count = 0.0, 0
+
+    # RLlib's EnvRunner
+
+    def make_module(self) -> None:
+        """Builds the RLModule by its spec, until the algorithm hands over the learner's own (``bind``)."""
+        spec = self.config.get_rl_module_spec(spaces=self.get_spaces(), inference_only=False)
+        self.bind(spec.build())
+
+    def bind(self, module: Any) -> None:
+        """Acts with this module from now on: sharing the learner's, there are no weights to synchronise."""
+        self.module = module
+        self._view = QView(module) if self.config.value_based else ActorCriticView(module)
+
+    def get_spaces(self) -> dict[str, Any]:
+        """The spaces that RLlib builds modules from."""
+        single = (self.observation_space, self.action_space)
+        batched = tuple(batch_space(space, self.num_envs) for space in single)
+        return {INPUT_ENV_SPACES: batched, INPUT_ENV_SINGLE_SPACES: single, DEFAULT_MODULE_ID: single}
+
+    def assert_healthy(self) -> None:
+        """Raises AssertionError where construction was not completed."""
+        assert self.env is not None and self.module is not None
+
+    def get_metrics(self) -> dict[str, Any]:
+        """RLlib's reduced metrics: what ``log`` was given since the last call."""
+        return self.metrics.reduce()
+
+    def stop(self) -> None:
+        """Closes the environments."""
+        self.env.close()
+
+    # Sampling
+
+    @property
+    def complete(self) -> bool:
+        """Whether the rollout is full."""
+        return self.cursor == self.rollout.num_steps
+
+    def sample(self, num_vector_steps: int | None = None, **kwargs: Any) -> tuple[int, int]:
+        """Steps all environments and writes into ``rollout``.
+
+        Args:
+            num_vector_steps: At most so many; default: until the rollout is full. A full one is begun anew.
+            **kwargs: RLlib's own, not used.
+
+        Returns:
+            The vector steps of ``rollout`` that were written, as (start, stop).
+        """
+        if self.complete:
+            self.cursor = 0
+        start = self.cursor
+        stop = (
+            self.rollout.num_steps
+            if num_vector_steps is None
+            else min(start + num_vector_steps, self.rollout.num_steps)
+        )
+        step = self._value_step if self.config.value_based else self._policy_step
+        for t in range(start, stop):
+            observations = self._observations
+            legal = self.task.legal_batch(observations)
+            decision = step(t, observations, legal)
+            self._write(t, observations, legal, decision)
+            self.num_env_steps_sampled_lifetime += self.num_envs
+            self.cursor = t + 1
+        if self.complete:
+            self._bootstrap()
+        return start, stop
+
+    def greedy_policy(self, observations: NDArray[np.float32]) -> NDArray[np.float64]:
+        """The greedy student, as probabilities ``(n, num_actions)`` for observations ``(n, obs_dim)``."""
+        return greedy(self._view.scores(observations), self.task.legal_batch(observations))
+
+    def return_mean(self) -> float:
+        """Mean return of the episodes that ended since the last call; NaN where none did."""
+        mean = self._finished_sum / self._finished_count if self._finished_count else float("nan")
+        self._finished_sum, self._finished_count = 0.0, 0
+        return mean
+
+    def _policy_step(self, t: int, observations: NDArray[np.float32], legal: NDArray[np.bool_] | None) -> Decision:
+        assert isinstance(self._view, ActorCriticView)
+        logits, values = self._view.act(observations)
+        self.rollout.logits[t], self.rollout.values[t] = logits, values
+        policy = masked_softmax(logits, legal)
+        return self.core.act(observations, policy, legal=legal, step=self.num_env_steps_sampled_lifetime)
+
+    def _value_step(self, t: int, observations: NDArray[np.float32], legal: NDArray[np.bool_] | None) -> Decision:
+        q_values = self._view.scores(observations)
+        self.rollout.logits[t], self.rollout.values[t] = q_values, best(q_values, legal)
+        step = self.num_env_steps_sampled_lifetime
+        policy = epsilon_greedy(q_values, legal, self.config.epsilon_at(step))
+        masked = q_values if legal is None else np.where(legal, q_values, -np.inf)
+        return self.core.act(observations, policy, legal=legal, q_values=masked, step=step)
+
+    def _write(
+        self, t: int, observations: NDArray[np.float32], legal: NDArray[np.bool_] | None, decision: Decision
+    ) -> None:
+        rollout = self.rollout
+        following, rewards, terminated, truncated, infos = self.env.step(decision.actions)
+        rollout.observations[t] = observations
+        rollout.actions[t] = decision.actions
+        rollout.rewards[t] = rewards
+        rollout.terminated[t] = terminated
+        rollout.truncated[t] = truncated
+        rollout.policy_logp[t] = decision.policy_logp
+        rollout.behaviour_logp[t] = decision.behaviour_logp
+        rollout.heads[t] = decision.heads
+        rollout.eligible[t] = decision.eligible
+        rollout.consulted[t] = decision.consulted
+        if rollout.advice is not None:
+            rollout.advice[t] = decision.advice
+        if rollout.legal is not None:
+            rollout.legal[t] = legal
+        if rollout.next_observations is not None:
+            rollout.next_observations[t] = following
+
+        self._running_returns += rewards
+        done = terminated | truncated
+        if done.any():
+            ended = np.flatnonzero(done)
+            self._finished_sum += float(self._running_returns[ended].sum())
+            self._finished_count += len(ended)
+            self._running_returns[ended] = 0.0
+            for i in ended:
+                final = infos["final_obs"][i]
+                if rollout.next_observations is not None:
+                    rollout.next_observations[t, i] = final
+                if truncated[i] and not terminated[i]:
+                    self._cuts.append((t, int(i), np.asarray(final, np.float32)))
+        self._observations = np.asarray(following, np.float32)
+
+    def _bootstrap(self) -> None:
+        """V of what followed each step: by the observation after it, or the one that a truncated episode ended on."""
+        rollout = self.rollout
+        rollout.next_values[:-1] = rollout.values[1:]
+        rollout.next_values[-1] = self._values(self._observations)
+        if self._cuts:
+            steps, envs, finals = zip(*self._cuts, strict=True)
+            rollout.next_values[list(steps), list(envs)] = self._values(np.stack(finals))
+            self._cuts = []
+
+    def _values(self, observations: NDArray[np.float32]) -> NDArray[np.float32]:
+        return self._view.values(observations, self.task.legal_batch(observations))
+
+    # Checkpoints
+
+    def get_state(
+        self,
+        components: str | Collection[str] | None = None,
+        *,
+        not_components: str | Collection[str] | None = None,
+        **kwargs: Any,
+    ) -> dict[str, Any]:
+        """Everything that the next steps depend on, the environments included."""
+        state: dict[str, Any] = {
+            NUM_ENV_STEPS_SAMPLED_LIFETIME: self.num_env_steps_sampled_lifetime,
+            "core": self.core.get_state(),
+            "env": cloudpickle.dumps(self.env),
+            "observations": self._observations.copy(),
+            "running_returns": self._running_returns.copy(),
+            "finished": (self._finished_sum, self._finished_count),
+            "cursor": self.cursor,
+            "cuts": list(self._cuts),
+            "rollout": self.rollout.get_state(),
+        }
+        if self._check_component(COMPONENT_RL_MODULE, components, not_components):
+            state[COMPONENT_RL_MODULE] = self.module.get_state(**kwargs)
+        return state
+
+    def set_state(self, state: dict[str, Any]) -> None:
+        """Takes a ``get_state``, or a part of one."""
+        if COMPONENT_RL_MODULE in state:
+            module_state = state[COMPONENT_RL_MODULE]
+            self.module.set_state(module_state.get(DEFAULT_MODULE_ID, module_state))
+        if "env" not in state:
+            return
+        self.num_env_steps_sampled_lifetime = state[NUM_ENV_STEPS_SAMPLED_LIFETIME]
+        self.core.set_state(state["core"])
+        self.env.close()
+        self.env = cloudpickle.loads(state["env"])
+        self._observations = state["observations"].copy()
+        self._running_returns = state["running_returns"].copy()
+        self._finished_sum, self._finished_count = state["finished"]
+        self.cursor, self._cuts = state["cursor"], list(state["cuts"])
+        self.rollout.set_state(state["rollout"])
+
+    def get_ctor_args_and_kwargs(self) -> tuple[tuple[()], dict[str, Any]]:
+        """How RLlib builds this again."""
+        return (), {"config": self.config}
+
+    def get_checkpointable_components(self) -> list[tuple[str, Any]]:
+        """The module; it is the learner's own."""
+        return [(COMPONENT_RL_MODULE, self.module)]
+
+
+def make_core(config: Any, task: Any, seed: int) -> ExplorationCore:
+    """The exploration core of a trial, with its tutor.
+
+    Args:
+        config: One of this package's algorithm configs, after ``tutoring``.
+        task: The task that the tutor advises in.
+        seed: Seed of the coins and draws.
+    """
+    advisor = None
+    if config.tutor != "none":
+        from rllib_plugins.advising.advisors import make_advisor
+
+        advisor = make_advisor(config.tutor, task)
+    return ExplorationCore(
+        config.advice,
+        num_actions=task.num_actions,
+        theta_steps=config.theta_steps,
+        advisor=advisor,
+        seed=seed,
+        value_based=config.value_based,
+    )

@@ -1,0 +1,237 @@
+"""One trial: a student trained to a fixed grid of evaluation points, as a Tune trainable or in this process.
+
+Owns building the algorithm from a ``StudentConfig``, evaluation and what is reported. Must not know sweeps or MLflow.
+"""
+
+from __future__ import annotations
+
+import math
+import pickle
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from ray.tune import Trainable
+
+from rllib_plugins import metrics
+from rllib_plugins.config import StudentConfig
+from rllib_plugins.hyperparameters import default_hyperparameters
+from tutor_service.errors import UserError, unknown_name
+
+_EVALUATION_SEED = 1_000_003
+_CHECKPOINT = "trial.pkl"
+
+
+def build_algorithm(config: StudentConfig) -> Any:
+    """The RLlib algorithm of a trial; Ray must be running.
+
+    Args:
+        config: The trial.
+
+    Raises:
+        UserError: An unknown hyperparameter, task or tutor, or a value out of range.
+    """
+    return algorithm_config(config).build_algo()
+
+
+def algorithm_config(config: StudentConfig) -> Any:
+    """The RLlib config of a trial.
+
+    Args:
+        config: The trial.
+
+    Raises:
+        UserError: An unknown hyperparameter.
+    """
+    algorithm = _config_class(config.algorithm)()
+    algorithm.debugging(seed=config.seed, log_level="ERROR")
+    algorithm.env_runners(num_envs_per_env_runner=config.num_envs)
+    algorithm.tutoring(
+        task=config.task,
+        task_options=config.task_options,
+        tutor=config.tutor,
+        advice=config.advice,
+        theta_steps=config.theta_steps,
+        rollout=config.rollout,
+    )
+    apply_hyperparameters(algorithm, default_hyperparameters(config.algorithm, config.task) | config.hyperparameters)
+    return algorithm
+
+
+def apply_hyperparameters(algorithm: Any, hyperparameters: dict[str, Any]) -> None:
+    """Sets fields of an RLlib config by name.
+
+    Args:
+        algorithm: The config.
+        hyperparameters: By RLlib's names: fields of the config, and ``model_config`` as a dict of its fields.
+
+    Raises:
+        UserError: A name that the config does not have.
+    """
+    for name, value in hyperparameters.items():
+        if name == "model_config":
+            known = algorithm.model_config
+            for key in value:
+                if key not in known:
+                    raise unknown_name("hyperparameter model_config", key, known)
+            algorithm.rl_module(model_config=known | value)
+        elif name.startswith("_") or not hasattr(algorithm, name) or callable(getattr(algorithm, name)):
+            names = [n for n in vars(algorithm) if not n.startswith("_")]
+            raise unknown_name("hyperparameter", name, names)
+        elif name == "replay_buffer_config":
+            algorithm.replay_buffer_config = algorithm.replay_buffer_config | value
+        else:
+            setattr(algorithm, name, value)
+
+
+def _config_class(name: str) -> Any:
+    if name == "ppo":
+        from rllib_plugins.algorithms.ppo.config import PPOConfig
+
+        return PPOConfig
+    if name == "a2c":
+        from rllib_plugins.algorithms.a2c.config import A2CConfig
+
+        return A2CConfig
+    from rllib_plugins.algorithms.dqn.config import DQNConfig
+
+    return DQNConfig
+
+
+class StudentTrial(Trainable):
+    """A trial as Tune sees it: each ``step`` trains to the next evaluation point and evaluates; the first only evaluates.
+
+    Its config is a ``StudentConfig`` as a dict. Same config and same store: same metrics, also when it was stopped and
+    restored in between, or runs in an actor that ran another trial before.
+    """
+
+    def setup(self, config: dict[str, Any]) -> None:
+        """Builds the student.
+
+        Args:
+            config: Fields of ``StudentConfig``.
+        """
+        self.student = StudentConfig.model_validate(config)
+        self.algorithm = build_algorithm(self.student)
+        self._next_point = 0
+        self._return_mean = math.nan
+
+    def step(self) -> dict[str, Any]:
+        """Trains to the next evaluation point, evaluates the greedy student with the tutor off, and reports.
+
+        Returns:
+            The numbers of ``rllib_plugins.metrics``, and ``done``.
+        """
+        student, algorithm = self.student, self.algorithm
+        started, before = time.perf_counter(), algorithm.num_env_steps
+        algorithm.train_to(self._next_point)
+        elapsed, sampled = time.perf_counter() - started, algorithm.num_env_steps - before
+        recent = algorithm.return_mean()
+        self._return_mean = self._return_mean if math.isnan(recent) else recent
+        evaluation = self._evaluate()
+        result: dict[str, Any] = {
+            metrics.STEP_AXIS: algorithm.num_env_steps,
+            "return_mean": self._return_mean,
+            "eval/return_mean": evaluation.return_mean,
+            "eval/return_std": evaluation.return_std,
+            "env_steps_per_s": sampled / elapsed if sampled else math.nan,
+            **algorithm.advice_counters(),
+            **algorithm.advice_gauges(),
+            "done": self._next_point >= student.num_env_steps,
+        }
+        self._next_point = min(self._next_point + student.eval_interval_steps, student.num_env_steps)
+        return result
+
+    def _evaluate(self) -> Any:
+        from rllib_plugins.evaluation import evaluate
+
+        algorithm = self.algorithm
+        return evaluate(
+            algorithm.task,
+            algorithm.greedy_policy,
+            episodes=self.student.eval_episodes,
+            seed=_EVALUATION_SEED + self.student.seed,
+        )
+
+    def save_checkpoint(self, checkpoint_dir: str) -> None:
+        """Writes RLlib's checkpoint of the algorithm, and where the trial is.
+
+        Args:
+            checkpoint_dir: An existing folder.
+        """
+        self.algorithm.save_to_path(Path(checkpoint_dir).absolute() / "algorithm")
+        state = {"next_point": self._next_point, "return_mean": self._return_mean}
+        (Path(checkpoint_dir) / _CHECKPOINT).write_bytes(pickle.dumps(state))
+
+    def load_checkpoint(self, checkpoint_dir: str) -> None:  # type: ignore[override]
+        """Goes on where ``save_checkpoint`` was called.
+
+        Args:
+            checkpoint_dir: The folder that it wrote.
+
+        Raises:
+            UserError: The folder holds no checkpoint of a trial.
+        """
+        path = Path(checkpoint_dir) / _CHECKPOINT
+        if not path.exists():
+            raise UserError(f"{checkpoint_dir} holds no checkpoint of a trial: {_CHECKPOINT} is missing")
+        self.algorithm.restore_from_path(Path(checkpoint_dir).absolute() / "algorithm")
+        state = pickle.loads(path.read_bytes())
+        self._next_point, self._return_mean = state["next_point"], state["return_mean"]
+
+    def reset_config(self, new_config: dict[str, Any]) -> bool:
+        """Takes another trial into this actor: everything heavy is imported already."""
+        self.cleanup()
+        self.setup(new_config)
+        return True
+
+    def cleanup(self) -> None:
+        """Stops the algorithm and closes the environments."""
+        self.algorithm.stop()
+
+    def _setup_logdir(self) -> None:
+        if self._storage is not None:
+            super()._setup_logdir()
+
+
+def train(config: StudentConfig, on_result: Callable[[dict[str, Any]], None] | None = None) -> list[dict[str, Any]]:
+    """Runs one trial in this process.
+
+    RLlib needs a Ray instance to build an algorithm: one that is running is used, else a minimal local one is started
+    and left for the next call.
+
+    Args:
+        config: The trial.
+        on_result: Called with each result.
+
+    Returns:
+        The results, one per evaluation point.
+    """
+    ensure_ray()
+    trial = StudentTrial(config=config.model_dump())
+    results = []
+    try:
+        while not results or not results[-1]["done"]:
+            results.append(trial.step())
+            if on_result is not None:
+                on_result(results[-1])
+    finally:
+        trial.cleanup()
+    return results
+
+
+def ensure_ray() -> None:
+    """Starts a minimal local Ray instance, on the loopback interface and without dashboard, if none is running."""
+    import ray
+
+    if not ray.is_initialized():
+        ray.init(
+            address="local",
+            num_cpus=1,
+            include_dashboard=False,
+            configure_logging=True,
+            log_to_driver=False,
+            object_store_memory=80 * 1024 * 1024,
+            _node_ip_address="127.0.0.1",
+        )
