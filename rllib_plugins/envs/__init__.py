@@ -12,3 +12,8 @@ gym.register(
     entry_point="rllib_plugins.envs.connect_four:ConnectFourEnv",
     vector_entry_point="rllib_plugins.envs.connect_four_vector:ConnectFourVectorEnv",
 )
+gym.register(
+    id="LLMTutors/Snake-v0",
+    entry_point="rllib_plugins.envs.snake:SnakeEnv",
+    vector_entry_point="rllib_plugins.envs.snake_vector:SnakeVectorEnv",
+)

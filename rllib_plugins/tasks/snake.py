@@ -1,0 +1,146 @@
+"""Snake in words. Knows the environment's observations; the reference players are in ``snake_oracle``."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import gymnasium as gym
+import numpy as np
+from numpy.typing import NDArray
+
+import rllib_plugins.envs  # noqa: F401 - registers the environment
+from rllib_plugins.envs.snake_rules import FEATURE_TABLE, SnakeRules
+from rllib_plugins.envs.snake_vector import SnakeVectorEnv
+from rllib_plugins.tasks.base import Task
+from rllib_plugins.tasks.snake_oracle import FEATURE_ACTIONS, feature_action, safe_actions
+from tutor_service.errors import UserError
+
+_GAME = (
+    "You steer a snake on a board of {size} by {size} cells. Each step you choose left, straight or right, relative "
+    "to the snake's heading, and the snake moves one cell that way. Reaching the food pays {food:g} and makes the "
+    "snake one cell longer; new food then appears on a random free cell. Running into a wall or into the snake's own "
+    "body pays {death:g} and ends the game."
+)
+_FEATURES = (
+    " You are told which of the three neighbouring cells are deadly, and where the food is as seen from the snake's "
+    "head."
+)
+_GRID = (
+    " The board is shown row by row from the top: @ is the head, o the body, t the end of the tail, which moves on "
+    "with each step, * the food, a dot a free cell."
+)
+_HEADINGS = {(-1, 0): "up", (0, 1): "right", (1, 0): "down", (0, -1): "left"}
+
+
+class SnakeTask(Task):
+    """Snake with three actions relative to its heading.
+
+    Options are the environment's: ``observation`` (``features``, the default: 72 observations; or ``grid``), ``size``,
+    ``start_length``, ``starvation_limit``, ``reward_food``, ``reward_death``, ``reward_step``.
+    """
+
+    name = "snake"
+    env_id = "LLMTutors/Snake-v0"
+    actions = ("left", "straight", "right")
+    num_env_steps = 100_000
+
+    def __init__(self, **options: Any) -> None:
+        """Takes the environment's arguments.
+
+        Raises:
+            UserError: An argument is unknown or out of range.
+        """
+        super().__init__(**options)
+        try:
+            rules = self._game = SnakeRules(**self.env_kwargs)
+        except TypeError as error:
+            raise UserError(
+                f"task 'snake' with options {options}: {error}. See SnakeRules for the valid ones."
+            ) from error
+        self.rules = _GAME.format(size=rules.size, food=rules.reward_food, death=rules.reward_death)
+        if rules.reward_step:
+            self.rules += f" Every other step pays {rules.reward_step:g}."
+        self.rules += _FEATURES if self._is_features else _GRID
+        self._oracle_table = np.eye(3)[["LSR".index(letter) for letter in FEATURE_ACTIONS]]
+
+    @property
+    def _is_features(self) -> bool:
+        return self._game.observation == "features"
+
+    def describe(self, observation: Any) -> str:
+        """The neighbouring cells and the food's direction, or the board as a picture."""
+        return self._describe_features(observation) if self._is_features else self._describe_grid(observation)
+
+    def oracle(self, observation: Any) -> NDArray[np.float64]:
+        """``features``: the best function of them that was found. ``grid``: the safe path, uniform over equal steps."""
+        probabilities = np.zeros(3)
+        if self._is_features:
+            self._check_features(observation)
+            probabilities[feature_action(observation)] = 1.0
+            return probabilities
+        good = safe_actions(self._game.size, *self._body_and_food(observation)) or [0, 1, 2]
+        probabilities[good] = 1.0 / len(good)
+        return probabilities
+
+    def oracle_batch(self, observations: NDArray[np.float32]) -> NDArray[np.float64] | None:
+        """The oracle for flat observations ``(n, obs_dim)``; a table look-up for ``features``."""
+        if not self._is_features:
+            return super().oracle_batch(observations)
+        if not np.isfinite(observations).all():
+            raise UserError("observations of task 'snake' hold NaN or infinity.")
+        return self._oracle_table[np.rint(observations @ np.array([36, 18, 9, 3, 1]) + 4).astype(np.int64)]
+
+    def situation(self, observation: Any) -> str:
+        """``features``: how many neighbouring cells are deadly. ``grid``: how much of the board the snake fills."""
+        if self._is_features:
+            return f"{int(np.sum(observation[:3]))} of 3 neighbours deadly"
+        share = np.count_nonzero(observation[0]) / self._game.num_cells
+        return "fills " + ("up to a quarter" if share <= 0.25 else "up to half" if share <= 0.5 else "over half")
+
+    def make_native_vec(self, num_envs: int) -> gym.vector.VectorEnv[Any, Any, Any]:
+        """The game as array code."""
+        return SnakeVectorEnv(num_envs, **self.env_kwargs)
+
+    def encode_batch(self, observations: Any) -> NDArray[np.float32]:
+        """Features or planes as ``(n, obs_dim)``."""
+        return observations.reshape(len(observations), -1).astype(np.float32)
+
+    def _describe_features(self, features: Any) -> str:
+        self._check_features(features)
+        left, ahead, right, food_ahead, food_side = (int(value) for value in features)
+        deadly = [name for name, is_deadly in zip(self.actions, (left, ahead, right), strict=True) if is_deadly]
+        along = ("behind", "", "ahead")[food_ahead + 1]
+        across = ("to the left", "", "to the right")[food_side + 1]
+        where = " and ".join(part for part in (along, across) if part) or "nowhere"
+        return f"Deadly: {', '.join(deadly) or 'none'}. Food: {where}."
+
+    def _check_features(self, features: Any) -> None:
+        low, high = FEATURE_TABLE[0], FEATURE_TABLE[-1]
+        if len(features) != len(low) or not all(
+            a <= value <= b for a, value, b in zip(low, features, high, strict=True)
+        ):
+            raise UserError(f"observation {features} of task 'snake': expected 5 numbers from {low} to {high}.")
+
+    def _describe_grid(self, planes: Any) -> str:
+        size = self._game.size
+        body, food = self._body_and_food(planes)
+        signs = ["."] * (size * size)
+        for cell in body:
+            signs[cell] = "o"
+        signs[body[0]], signs[body[-1]] = "t", "@"
+        if food >= 0:
+            signs[food] = "*"
+        (row, column), (neck_row, neck_column) = divmod(body[-1], size), divmod(body[-2], size)
+        picture = "\n".join("".join(signs[i : i + size]) for i in range(0, size * size, size))
+        return f"Heading: {_HEADINGS[row - neck_row, column - neck_column]}.\n{picture}"
+
+    def _body_and_food(self, planes: Any) -> tuple[list[int], int]:
+        """Cells of the body from tail to head, and of the food (−1: none), out of the grid observation."""
+        flat = np.asarray(planes, dtype=np.float32).reshape(3, -1)
+        values = flat[0]
+        cells = np.flatnonzero(values)
+        body = cells[values[cells].argsort()].tolist()
+        foods = np.flatnonzero(flat[2])
+        if flat.shape[1] != self._game.num_cells or len(body) < 2 or len(foods) > 1 or not np.isfinite(flat).all():
+            raise UserError(f"observation of task 'snake' is no board of size {self._game.size}: {planes!r}.")
+        return body, int(foods[0]) if len(foods) else -1
