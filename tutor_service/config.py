@@ -23,6 +23,7 @@ class ScalingConfig(BaseModel):
     target_ongoing_requests: float = Field(
         32, gt=0, description="Prompts in flight per replica that autoscaling aims at."
     )
+    max_pending: int = Field(4096, ge=1, description="Prompts that may wait for the model; beyond, requests are refused.")
     num_cpus: float = Field(1, ge=0, description="CPUs per replica.")
     num_gpus: float = Field(0, ge=0, description="GPUs per replica; equals tensor_parallel_size for a sharded model.")
     accelerator_type: str | None = Field(None, description="Ray accelerator type, e.g. A100; none: any.")

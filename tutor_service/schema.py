@@ -38,7 +38,8 @@ class Advice:
             answer could be parsed.
         source: ``model`` where this call evaluated the LLM, ``store`` where an earlier evaluation was found.
         latency_ms: Milliseconds that the tutor service took for it.
-        invalid: Answers of the model that named no legal action before this advice was had (text decoding only).
+        invalid: Answers of the model that named no legal action before this advice was had (text decoding only); 0
+            from the store.
         tokens: Prompt and generated tokens that the model processed for it; 0 from the store.
     """
 

@@ -10,7 +10,7 @@ import asyncio
 import itertools
 import json
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -32,9 +32,11 @@ HANG_S = 30.0
 _KV_CACHE_BYTES_CPU = 512 * 2**20
 _THINK_END = "</think>"
 _SPEED_ONLY = frozenset(
-    """max_model_len max_num_seqs max_num_batched_tokens gpu_memory_utilization kv_cache_memory_bytes block_size
-    enforce_eager enable_prefix_caching tensor_parallel_size pipeline_parallel_size cpu_offload_gb load_format
-    disable_log_stats enable_log_requests download_dir max_parallel_loading_workers distributed_executor_backend""".split()
+    {
+        *("max_model_len", "max_num_seqs", "max_num_batched_tokens", "gpu_memory_utilization", "kv_cache_memory_bytes"),
+        *("block_size", "enforce_eager", "enable_prefix_caching", "tensor_parallel_size", "pipeline_parallel_size"),
+        *("cpu_offload_gb", "load_format", "disable_log_stats", "download_dir", "distributed_executor_backend"),
+    }
 )
 """Engine options that change how fast an answer comes but not what it says."""
 
@@ -83,6 +85,7 @@ def identity(config: TutorConfig, location: str, dtype: str) -> str:
 def set_environment(location: str, has_gpu: bool) -> None:
     """Settings that vLLM reads from the environment; to be made before it is imported."""
     os.environ.setdefault("VLLM_LOGGING_LEVEL", "ERROR")
+    os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")
     os.environ["VLLM_NO_USAGE_STATS"] = "1"
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     if models.is_local(location):
@@ -106,6 +109,7 @@ class VllmEngine:
         has_gpu = self._config.scaling.num_gpus > 0
         set_environment(location, has_gpu)
         from vllm import AsyncEngineArgs, SamplingParams
+        from vllm.sampling_params import RequestOutputKind
         from vllm.v1.engine.async_llm import AsyncLLM
         from vllm.v1.executor import Executor
 
@@ -122,6 +126,7 @@ class VllmEngine:
                 "Check the fields model, revision and engine, and that its memory fits this machine."
             ) from error
         self._sampling = SamplingParams
+        self._final_only = RequestOutputKind.FINAL_ONLY
         self._tokenizer = self._engine.get_tokenizer()
         model = vllm_config.model_config
         await self._warm_up()
@@ -145,7 +150,7 @@ class VllmEngine:
     def shutdown(self) -> None:
         """See ``Engine``."""
         if self._engine is not None:
-            self._engine.shutdown()
+            self._engine.shutdown(timeout=1.0)
             self._engine = None
 
     async def _scored(self, prompt: Prompt) -> Evaluation | AdviceError:
@@ -185,16 +190,13 @@ class VllmEngine:
             temperature=0, max_tokens=1, allowed_token_ids=ids, logprob_token_ids=ids, detokenize=False
         )
         output = await self._generate(token_ids, sampling)
-        found: Mapping[int, Any] = output.outputs[0].logprobs[0]
-        return renormalise([found[label].logprob for label in ids])
+        found: Any = output.outputs[0].logprobs
+        return renormalise([found[0][label].logprob for label in ids])
 
     async def _generate(self, token_ids: Sequence[int], sampling: SamplingParams) -> RequestOutput:
-        output = None
         request = {"prompt_token_ids": list(token_ids)}
-        async for output in self._engine.generate(request, sampling, str(next(self._numbers))):
-            pass
-        assert output is not None
-        return output
+        sampling.output_kind = self._final_only
+        return await anext(self._engine.generate(request, sampling, str(next(self._numbers))))
 
     async def _warm_up(self) -> None:
         """Two prompts, the second on the first's prefix: the kernels of both paths are built before a caller waits."""

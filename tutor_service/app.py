@@ -1,0 +1,356 @@
+"""Deploys tutors on a Ray cluster, shows them and takes them down. Needs Ray initialised; knows no students.
+
+Owns what must hold before a deployment is tried, and turns what can go wrong into errors with a remedy.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import os
+import socket
+import time
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from tutor_service import memory
+from tutor_service.client import app_name
+from tutor_service.config import TutorConfig
+from tutor_service.engines import models
+from tutor_service.errors import UserError
+
+PREFIX = app_name("")
+ENGINE_BYTES = 1400 * 2**20
+"""Memory of one replica on a CPU beside weights and KV cache: two processes with torch and vLLM."""
+
+_QUIET = {"log_level": "ERROR", "enable_access_log": False}
+"""Serve's own words, beside errors, are for its developers; a line per call would cost more than the call."""
+
+_POLL_S = 0.25
+_SAY_EVERY_S = 10.0
+
+
+@dataclass(frozen=True, slots=True)
+class HttpConfig:
+    """Where a service listens, and who may ask.
+
+    Attributes:
+        host: Address to listen on.
+        port: TCP port.
+        token_env: Environment variable that holds the bearer token.
+        token_file: File that holds it. At most one of the two; none: everybody who reaches the port may ask.
+        max_body_bytes: Largest request body.
+    """
+
+    host: str = "127.0.0.1"
+    port: int = 8000
+    token_env: str | None = None
+    token_file: Path | None = None
+    max_body_bytes: int = 8 * 2**20
+
+
+@dataclass(frozen=True, slots=True)
+class TutorStatus:
+    """A deployed tutor.
+
+    Attributes:
+        name: The tutor's name.
+        status: Serve's word for the application: RUNNING, DEPLOYING, UNHEALTHY, DEPLOY_FAILED or DELETING.
+        message: What Serve says about it; empty when all is well.
+        replicas: Replicas that hold the model and run.
+        advice_per_s: Advice given per second since the gateway was ready; None while it cannot be asked.
+        answered: Advice given, by source (``model``, ``store``).
+        stored: Answers in its store; None where not known.
+        store_path: Folder of the store.
+    """
+
+    name: str
+    status: str
+    message: str
+    replicas: int
+    advice_per_s: float | None
+    answered: dict[str, int]
+    stored: int | None
+    store_path: str | None
+
+
+def deploy(
+    tutors: Sequence[TutorConfig],
+    *,
+    http: HttpConfig | None = None,
+    progress: Callable[[str], None] | None = None,
+    timeout_s: float = 900.0,
+) -> list[str]:
+    """Deploys one Serve application per tutor and returns when all are ready to answer at full speed.
+
+    References run in the student and are skipped. A tutor that is deployed already is updated in place.
+
+    Args:
+        tutors: Which tutors.
+        http: Where to listen; None: no port is taken, and tutors are reached by handle only.
+        progress: Takes lines about what is going on.
+        timeout_s: Most seconds to wait until all are ready.
+
+    Returns:
+        Names of the tutors that are deployed.
+
+    Raises:
+        UserError: Ray is not initialised, a port is in use, the cluster has too few CPUs, GPUs or too little memory,
+            or a model cannot be had. What this call deployed is taken down again.
+    """
+    import ray
+    from ray import serve
+
+    from tutor_service.deployment import build
+
+    say = progress or (lambda text: None)
+    served = [tutor for tutor in tutors if tutor.backend != "reference"]
+    if not served:
+        return []
+    if not ray.is_initialized():
+        raise UserError("Ray is not initialised in this process: call ray.init() before tutors are deployed.")
+    for tutor in served:
+        _check_fields(tutor)
+    _check_cluster(served)
+    access = _access(http)
+    _start_serve(http)
+    names = [tutor.name for tutor in served]
+    say(f"deploying {', '.join(names)}")
+    try:
+        serve.run_many(
+            [
+                serve.RunTarget(
+                    target=build(tutor, access),
+                    name=app_name(tutor.name),
+                    route_prefix=f"/{tutor.name}" if http else None,
+                    logging_config=_QUIET,
+                )
+                for tutor in served
+            ],
+            wait_for_ingress_deployment_creation=False,
+            wait_for_applications_running=False,
+        )
+        _wait_until_ready(names, say, timeout_s)
+    except BaseException:
+        delete(names)
+        raise
+    return names
+
+
+def delete(names: Iterable[str]) -> None:
+    """Takes tutors down, requests in flight first; names that are not deployed are ignored."""
+    import ray
+    from ray import serve
+
+    if not ray.is_initialized():
+        return
+    present = serve.status().applications
+    for name in names:
+        if app_name(name) in present:
+            serve.delete(app_name(name))
+
+
+def status() -> list[TutorStatus]:
+    """All tutors that are deployed on this cluster, by name."""
+    import ray
+    from ray import serve
+
+    if not ray.is_initialized():
+        return []
+    applications = serve.status().applications
+    return [
+        _status_of(application.removeprefix(PREFIX), overview)
+        for application, overview in sorted(applications.items())
+        if application.startswith(PREFIX)
+    ]
+
+
+def _status_of(name: str, overview: Any) -> TutorStatus:
+    from ray import serve
+
+    replica = overview.deployments.get("TutorReplica")
+    running = sum(count for state, count in replica.replica_states.items() if state == "RUNNING") if replica else 0
+    stats = None
+    if overview.status in {"RUNNING", "UNHEALTHY"}:
+        try:
+            stats = serve.get_app_handle(app_name(name)).stats.remote().result(timeout_s=5)
+        except Exception:  # a gateway that is being replaced; its status above says so
+            stats = None
+    given = sum(stats.answered.values()) if stats else 0
+    return TutorStatus(
+        name=name,
+        status=str(overview.status.value),
+        message=overview.message,
+        replicas=running,
+        advice_per_s=given / max(stats.uptime_s, 1e-9) if stats else None,
+        answered=stats.answered if stats else {},
+        stored=stats.stored if stats else None,
+        store_path=stats.store_path if stats else None,
+    )
+
+
+def _check_fields(tutor: TutorConfig) -> None:
+    """What can be known to be wrong without the cluster."""
+    if tutor.backend == "openai":
+        if not tutor.base_url or not tutor.model:
+            raise UserError(f"tutor '{tutor.name}': backend openai needs base_url and model.")
+        if tutor.api_key_env and not os.environ.get(tutor.api_key_env):
+            raise UserError(
+                f"tutor '{tutor.name}': api_key_env = '{tutor.api_key_env}', but that environment variable is not set."
+            )
+        return
+    if tutor.scaling.max_replicas < tutor.scaling.min_replicas:
+        raise UserError(
+            f"tutor '{tutor.name}': scaling.max_replicas = {tutor.scaling.max_replicas} is below "
+            f"scaling.min_replicas = {tutor.scaling.min_replicas}."
+        )
+    models.locate(tutor)
+
+
+def _check_cluster(tutors: Sequence[TutorConfig]) -> None:
+    """Whether the cluster can ever hold the replicas that always run."""
+    import ray
+
+    total = ray.cluster_resources()
+    gpus = sum(tutor.scaling.num_gpus * max(1, tutor.scaling.min_replicas) for tutor in tutors)
+    cpus = sum(tutor.scaling.num_cpus * max(1, tutor.scaling.min_replicas) for tutor in tutors)
+    names = ", ".join(tutor.name for tutor in tutors)
+    if gpus > total.get("GPU", 0):
+        raise UserError(
+            f"{names}: {gpus:g} GPU(s) are needed, the Ray cluster has {total.get('GPU', 0):g}. Use a tutor that runs "
+            "on a CPU (smollm2), point backend 'openai' at a hosted model, or add a GPU node."
+        )
+    if cpus > total.get("CPU", 0):
+        raise UserError(
+            f"{names}: {cpus:g} CPU(s) are needed for tutors, the Ray cluster has {total.get('CPU', 0):g}. Deploy "
+            "fewer tutors, or lower scaling.num_cpus or scaling.min_replicas."
+        )
+    on_cpu = [tutor for tutor in tutors if tutor.backend == "vllm" and not tutor.scaling.num_gpus]
+    if len(ray.nodes()) == 1 and on_cpu:
+        needed = sum(_memory_bytes(tutor) * max(1, tutor.scaling.min_replicas) for tutor in on_cpu)
+        available = memory.available_bytes()
+        if needed > available:
+            raise UserError(
+                f"{names}: about {needed / 2**30:.1f} GiB of memory are needed, {available / 2**30:.1f} GiB are "
+                "available. Close something, deploy fewer replicas, or lower engine.kv_cache_memory_bytes."
+            )
+
+
+def _memory_bytes(tutor: TutorConfig) -> int:
+    """Estimate for one replica on a CPU: weights, doubled while they are loaded, KV cache and two processes."""
+    cache = int(tutor.engine.get("kv_cache_memory_bytes", 512 * 2**20))
+    return ENGINE_BYTES + 2 * models.weight_bytes(models.locate(tutor)) + cache
+
+
+def _access(http: HttpConfig | None) -> Any:
+    from tutor_service.http import AccessSettings
+
+    if http is None:
+        return None
+    if http.token_env and http.token_file:
+        raise UserError("give the bearer token by token_env or by token_file, not by both.")
+    token: str | None = None
+    if http.token_env:
+        token = os.environ.get(http.token_env, "").strip()
+        source = f"environment variable '{http.token_env}'"
+    elif http.token_file:
+        source = f"token file '{http.token_file}'"
+        try:
+            token = http.token_file.read_text(encoding="utf-8").strip()
+        except (OSError, UnicodeError) as error:
+            raise UserError(f"{source} cannot be read: {error}") from error
+    if token == "":
+        raise UserError(f"{source} holds no bearer token. Set it, or serve without a token.")
+    digest = hashlib.sha256(token.encode("utf-8", "surrogatepass")).digest() if token else None
+    return AccessSettings(token_sha256=digest, max_body_bytes=http.max_body_bytes)
+
+
+def _start_serve(http: HttpConfig | None) -> None:
+    """Starts Serve, with a proxy only where HTTP is asked for, or checks that the running one fits."""
+    from ray import serve
+    from ray.serve._private.api import _get_global_client
+    from ray.serve.config import HTTPOptions, ProxyLocation
+
+    logging.getLogger("ray.serve").setLevel(logging.WARNING)
+    running = _get_global_client(raise_if_no_controller_running=False)
+    if running is None:
+        if http is None:
+            serve.start(proxy_location=ProxyLocation.Disabled, logging_config=_QUIET)
+            return
+        _check_port(http)
+        serve.start(
+            proxy_location=ProxyLocation.HeadOnly,
+            http_options=HTTPOptions(host=http.host, port=http.port),
+            logging_config=_QUIET,
+        )
+        return
+    if http is None:
+        return
+    options = running.http_config
+    if options.host is None or options.location == ProxyLocation.Disabled:
+        raise UserError(
+            "Serve runs on this Ray cluster without HTTP already. Take its tutors down (`serve shutdown`), then serve "
+            "again."
+        )
+    if (options.host, options.port) != (http.host, http.port):
+        raise UserError(
+            f"Serve listens on {options.host}:{options.port} on this Ray cluster already; {http.host}:{http.port} was "
+            "asked for. Use that address, or shut Serve down first."
+        )
+
+
+def _check_port(http: HttpConfig) -> None:
+    """Tries the port as Serve's proxy will."""
+    family = socket.AF_INET6 if ":" in http.host else socket.AF_INET
+    with socket.socket(family, socket.SOCK_STREAM) as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((http.host, http.port))
+        except OSError as error:
+            raise UserError(
+                f"port {http.port} on {http.host} cannot be used ({error.strerror}). Choose another with --port, or "
+                "end what listens there."
+            ) from error
+
+
+def _wait_until_ready(names: Sequence[str], say: Callable[[str], None], timeout_s: float) -> None:
+    from ray import serve
+
+    started = said = time.monotonic()
+    waiting = list(names)
+    while waiting:
+        applications = serve.status().applications
+        for name in list(waiting):
+            overview = applications.get(app_name(name))
+            if overview is None:
+                raise UserError(f"tutor '{name}' was taken down while it started.")
+            if overview.status == "RUNNING":
+                waiting.remove(name)
+                say(f"tutor '{name}' is ready ({time.monotonic() - started:.0f} s)")
+            elif overview.status == "DEPLOY_FAILED":
+                raise UserError(_failure(name, overview))
+        now = time.monotonic()
+        if now - started > timeout_s:
+            raise UserError(
+                f"tutors {', '.join(waiting)} were not ready within {timeout_s:.0f} s. Is the model still being "
+                "downloaded, or are CPUs, GPUs or memory taken by something else on the cluster (`ray status`)?"
+            )
+        if waiting and now - said >= _SAY_EVERY_S:
+            said = now
+            say(f"waiting for {', '.join(waiting)} … {now - started:.0f} s")
+        time.sleep(_POLL_S)
+
+
+def _failure(name: str, overview: Any) -> str:
+    """What a failed deployment says, down to the line that a person needs."""
+    messages = [overview.message, *(deployment.message for deployment in overview.deployments.values())]
+    marker = "UserError: "
+    for message in messages:
+        for line in message.splitlines():
+            if marker in line:
+                return line.split(marker, 1)[1].strip()
+    text = next((message for message in reversed(messages) if message.strip()), "no reason given")
+    lines = [line for line in text.splitlines() if line.strip()]
+    return f"tutor '{name}' could not be deployed: " + " | ".join(lines[-3:])

@@ -1,0 +1,145 @@
+"""Asks one tutor one question and shows everything about the answer. Knows tutors and requests; prints nothing."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+from tutor_service import app
+from tutor_service.client import app_name
+from tutor_service.config import TutorConfig
+from tutor_service.errors import UserError
+from tutor_service.schema import Advice, AdviceError, AdviceRequest, AdviceSource
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """One question and its answer.
+
+    Attributes:
+        tutor: Name of the tutor.
+        prompt: What the tutor read, control tokens included.
+        actions: The legal actions, in the request's order.
+        probabilities: One per action.
+        legal_mass: Probability mass on the legal labels before renormalising.
+        source: ``model`` where it was evaluated now, ``store`` where it was known.
+        latency_ms: Milliseconds in the tutor service.
+        round_trip_ms: Milliseconds as seen from here.
+        invalid: Answers that named no legal action before this one.
+        tokens: Tokens that the model processed; 0 from the store.
+    """
+
+    tutor: str
+    prompt: str
+    actions: tuple[str, ...]
+    probabilities: tuple[float, ...]
+    legal_mass: float
+    source: AdviceSource
+    latency_ms: float
+    round_trip_ms: float
+    invalid: int
+    tokens: int
+
+
+def ask(
+    tutor: TutorConfig,
+    request: AdviceRequest,
+    *,
+    progress: Callable[[str], None] | None = None,
+    timeout_s: float = 120.0,
+) -> Asked:
+    """Asks a tutor that runs, or one that is brought up for this question and taken down again.
+
+    A tutor of a Ray that this process is connected to, or that runs on this machine (or at ``$RAY_ADDRESS``), is used
+    where it is deployed; otherwise a local Ray is started.
+
+    Args:
+        tutor: Whom to ask.
+        request: What.
+        progress: Takes lines about what is going on.
+        timeout_s: Most seconds to wait for the answer, once the tutor is up.
+
+    Raises:
+        UserError: The tutor is a reference, cannot be deployed, or the request is invalid.
+    """
+    if tutor.backend == "reference":
+        raise UserError(f"tutor '{tutor.name}' is a scripted reference: it reads no prompt. Ask a tutor with a model.")
+    with _running(tutor, progress):
+        from ray import serve
+
+        handle: Any = serve.get_app_handle(app_name(tutor.name))
+        prompt = handle.show.remote(request).result(timeout_s=timeout_s)
+        if isinstance(prompt, AdviceError):
+            raise UserError(prompt.reason)
+        started = time.perf_counter()
+        (answer,) = handle.advise.remote([request]).result(timeout_s=timeout_s)
+        round_trip_ms = (time.perf_counter() - started) * 1e3
+    if isinstance(answer, AdviceError):
+        raise UserError(answer.reason)
+    assert isinstance(answer, Advice)
+    return Asked(
+        tutor=tutor.name,
+        prompt=prompt,
+        actions=request.actions,
+        probabilities=answer.probabilities,
+        legal_mass=answer.legal_mass,
+        source=answer.source,
+        latency_ms=answer.latency_ms,
+        round_trip_ms=round_trip_ms,
+        invalid=answer.invalid,
+        tokens=answer.tokens,
+    )
+
+
+@contextmanager
+def _running(tutor: TutorConfig, progress: Callable[[str], None] | None) -> Iterator[None]:
+    """The tutor deployed on a Ray that this process is connected to."""
+    import ray
+
+    connected = ray.is_initialized()
+    found = connected or _connect()
+    deployed = found and any(item.name == tutor.name and item.status == "RUNNING" for item in app.status())
+    try:
+        if not deployed:
+            if not connected:
+                ray.shutdown()  # a cluster of somebody else's is not ours to deploy on
+                if progress:
+                    progress("no service with this tutor runs here: starting one for this question")
+                _start_local(tutor)
+            app.deploy([tutor], progress=progress)
+        yield
+    finally:
+        if connected and not deployed:
+            app.delete([tutor.name])
+        if not connected:
+            ray.shutdown()
+
+
+def _connect() -> bool:
+    """Connects to a Ray that runs already; False where there is none."""
+    import ray
+
+    try:
+        ray.init(address="auto", log_to_driver=False, logging_level="ERROR", configure_logging=True)
+    except (ConnectionError, RuntimeError, ValueError):
+        return False
+    return True
+
+
+def _start_local(tutor: TutorConfig) -> None:
+    import math
+
+    import ray
+
+    num_cpus = max(1, math.ceil(tutor.scaling.num_cpus * max(1, tutor.scaling.min_replicas)))
+    ray.init(
+        address="local",
+        include_dashboard=False,
+        num_cpus=num_cpus,
+        log_to_driver=False,
+        logging_level="ERROR",
+        _node_ip_address="127.0.0.1",
+    )

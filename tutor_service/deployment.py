@@ -1,0 +1,232 @@
+"""A tutor as a Serve application: one gateway, and replicas that hold the model. The only module with Serve classes.
+
+It binds ``gateway`` and ``engines`` to Serve and owns nothing of what they do.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from ray import serve
+from ray.serve.handle import DeploymentHandle
+
+from tutor_service import paths
+from tutor_service.config import TutorConfig
+from tutor_service.engines.base import EngineFacts, Evaluation, make_engine
+from tutor_service.gateway import Gateway, GatewaySettings
+from tutor_service.http import AccessSettings, build_app
+from tutor_service.metrics import GatewayMetrics
+from tutor_service.prompt import ChatPrompts, MessagePrompts, Prompt, PromptBuilder, read_template
+from tutor_service.schema import Advice, AdviceError, AdviceRequest
+from tutor_service.tolerant import TolerantStore
+
+BATCH = 32
+"""Most prompts in one call of a replica."""
+
+_GATEWAY_CALLS = 256
+_GATEWAY_QUEUE = 1024
+_HEALTH_PERIOD_S = 5.0
+_HEALTH_TIMEOUT_S = 60.0
+_DRAIN_S = 15.0
+
+
+@dataclass(frozen=True, slots=True)
+class GatewayStats:
+    """What a gateway did since it started.
+
+    Attributes:
+        answered: Advice given, by source.
+        failed: Requests without advice, by kind.
+        pending: Prompts that wait for the model now.
+        uptime_s: Seconds since it was ready.
+        stored: Answers in the store, of all sweeps so far; None without a store.
+        store_path: Folder of the store.
+        identity: What the store's keys hold of this tutor.
+    """
+
+    answered: dict[str, int]
+    failed: dict[str, int]
+    pending: int
+    uptime_s: float
+    stored: int | None
+    store_path: str
+    identity: str
+
+
+class TutorReplica:
+    """One copy of a tutor's model."""
+
+    async def __init__(self, config: TutorConfig) -> None:  # type: ignore[misc]  # Serve awaits it
+        self._engine = make_engine(config)
+        self._facts = await self._engine.start()
+
+    async def evaluate(self, prompts: list[Prompt]) -> list[Evaluation | AdviceError]:
+        """See ``Engine.evaluate``."""
+        return await self._engine.evaluate(prompts)
+
+    async def facts(self) -> EngineFacts:
+        """What the gateway has to know."""
+        return self._facts
+
+    async def check_health(self) -> None:
+        """Called by Serve, which replaces the replica when this raises."""
+        await self._engine.check_health()
+
+    def __del__(self) -> None:
+        engine = getattr(self, "_engine", None)
+        if engine is not None:
+            engine.shutdown()
+
+
+class TutorGateway:
+    """The ingress of a tutor, reached by handle and, where that is asked for, by HTTP."""
+
+    async def __init__(  # type: ignore[misc]  # Serve awaits it
+        self, config: TutorConfig, replica: DeploymentHandle, access: AccessSettings | None
+    ) -> None:
+        facts: EngineFacts = await replica.facts.remote()
+        self._name = config.name
+        self._access = access
+        self._started = time.monotonic()
+        self._metrics = GatewayMetrics(config.name)
+        self._store = TolerantStore(store_path(config), self._metrics.store_failed)
+        self._builder = make_builder(config, facts)
+        replicas = config.scaling.max_replicas
+        self._settings = GatewaySettings(
+            identity=facts.identity,
+            temperature=config.temperature,
+            calibrate=config.calibrate,
+            max_prompt_tokens=facts.max_prompt_tokens,
+            batch=max(1, BATCH // replicas),
+            max_pending=config.scaling.max_pending,
+        )
+
+        async def evaluate(prompts: list[Prompt]) -> list[Evaluation | AdviceError]:
+            result: list[Evaluation | AdviceError] = await replica.evaluate.remote(prompts)
+            return result
+
+        self._gateway = Gateway(self._settings, self._builder, evaluate, self._store, self._metrics)
+
+    async def advise(self, requests: list[AdviceRequest]) -> list[Advice | AdviceError]:
+        """One answer per request, in order: see ``Gateway.advise``."""
+        return await self._gateway.advise(requests)
+
+    async def show(self, request: AdviceRequest) -> str | AdviceError:
+        """The prompt of a request as text, control tokens included; or why there is none."""
+        prompt = self._gateway.prompt(request)
+        return prompt if isinstance(prompt, AdviceError) else self._builder.show(prompt)
+
+    async def stats(self) -> GatewayStats:
+        """What this gateway did since it started."""
+        store = self._store.stats()
+        return GatewayStats(
+            answered=dict(self._metrics.answered),
+            failed=dict(self._metrics.failed),
+            pending=self._gateway.num_pending,
+            uptime_s=time.monotonic() - self._started,
+            stored=store.answers if store else None,
+            store_path=str(self._store.path),
+            identity=self._settings.identity,
+        )
+
+    def __serve_build_asgi_app__(self) -> Any:
+        """The HTTP side; called by Serve once the constructor is done."""
+        return build_app(self._name, self.advise, self._metrics.exposition, self._access or AccessSettings())
+
+    def __del__(self) -> None:
+        store = getattr(self, "_store", None)
+        if store is not None:
+            store.close()
+
+
+def store_path(config: TutorConfig) -> Path:
+    """Folder of a tutor's advice store."""
+    return paths.advice_dir() / config.name
+
+
+def make_builder(config: TutorConfig, facts: EngineFacts) -> PromptBuilder:
+    """The prompt builder that fits an engine.
+
+    Raises:
+        UserError: The tokenizer cannot be had, or has no chat template.
+    """
+    if facts.tokenizer is None:
+        return MessagePrompts(facts.decoding)
+    if Path(facts.tokenizer).is_dir():
+        os.environ["HF_HUB_OFFLINE"] = "1"
+    from transformers import AutoTokenizer
+
+    options = {name: config.engine[name] for name in ("trust_remote_code",) if name in config.engine}
+    revision = config.engine.get("tokenizer_revision", config.revision)
+    tokenizer = AutoTokenizer.from_pretrained(facts.tokenizer, revision=revision, **options)
+    template = read_template(config.chat_template) if config.chat_template else None
+    return ChatPrompts(tokenizer, facts.decoding, template)
+
+
+def build(config: TutorConfig, access: AccessSettings | None = None) -> serve.Application:
+    """The Serve application of a tutor.
+
+    Args:
+        config: The tutor; not a reference.
+        access: What HTTP lets in; None: no HTTP.
+    """
+    scaling = config.scaling
+    environment = {"OMP_NUM_THREADS": str(max(1, math.floor(scaling.num_cpus)))}
+    if home := os.environ.get(paths.HOME_VARIABLE):
+        environment[paths.HOME_VARIABLE] = home
+    runtime_env = {"env_vars": environment}
+    if config.backend == "openai" and config.api_key_env and config.api_key_env in os.environ:
+        environment[config.api_key_env] = os.environ[config.api_key_env]
+    options: dict[str, Any] = {
+        "num_cpus": scaling.num_cpus,
+        "num_gpus": scaling.num_gpus,
+        "runtime_env": runtime_env,
+    }
+    if scaling.accelerator_type:
+        options["accelerator_type"] = scaling.accelerator_type
+    fixed = scaling.min_replicas == scaling.max_replicas
+    replica = serve.deployment(
+        TutorReplica,
+        name="TutorReplica",
+        ray_actor_options=options,
+        max_ongoing_requests=max(4, scaling.max_pending // BATCH),
+        max_constructor_retry_count=1,
+        health_check_period_s=_HEALTH_PERIOD_S,
+        health_check_timeout_s=_HEALTH_TIMEOUT_S,
+        graceful_shutdown_timeout_s=_DRAIN_S,
+        graceful_shutdown_wait_loop_s=0.2,
+        **({"num_replicas": scaling.max_replicas} if fixed else {"autoscaling_config": _autoscaling(config)}),
+    )
+    gateway_class: Any = TutorGateway if access is None else serve.ingress()(TutorGateway)
+    gateway: Any = serve.deployment(  # type: ignore[call-overload]  # Serve's overloads know no class with options
+        gateway_class,
+        name="TutorGateway",
+        num_replicas=1,  # what joins equal requests has to be one place
+        ray_actor_options={"num_cpus": 0, "runtime_env": runtime_env},
+        max_ongoing_requests=_GATEWAY_CALLS,
+        max_queued_requests=_GATEWAY_QUEUE,
+        max_constructor_retry_count=1,
+        health_check_period_s=_HEALTH_PERIOD_S,
+        health_check_timeout_s=_HEALTH_TIMEOUT_S,
+        graceful_shutdown_timeout_s=_DRAIN_S,
+        graceful_shutdown_wait_loop_s=0.2,
+    )
+    application: serve.Application = gateway.bind(config, replica.bind(config), access)
+    return application
+
+
+def _autoscaling(config: TutorConfig) -> dict[str, Any]:
+    """Serve counts calls, of up to ``BATCH`` prompts each; the tutor's file counts prompts."""
+    scaling = config.scaling
+    prompts_per_call = max(1, BATCH // scaling.max_replicas)
+    return {
+        "min_replicas": scaling.min_replicas,
+        "initial_replicas": max(1, scaling.min_replicas),  # the gateway asks one about itself before it is ready
+        "max_replicas": scaling.max_replicas,
+        "target_ongoing_requests": max(0.1, scaling.target_ongoing_requests / prompts_per_call),
+    }

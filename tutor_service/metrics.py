@@ -1,0 +1,86 @@
+"""The figures that a gateway shows to Prometheus. Owns their names; knows nothing of how advice is made."""
+
+from __future__ import annotations
+
+from collections import Counter as Tally
+from collections.abc import Iterable
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+
+from tutor_service.schema import Advice, AdviceError
+
+_LATENCY_S = (0.001, 0.003, 0.01, 0.03, 0.1, 0.3, 1.0, 3.0, 10.0, 30.0, 100.0)
+_MASS = (0.001, 0.01, 0.1, 0.3, 0.5, 0.7, 0.9, 0.99, 1.0)
+
+
+class GatewayMetrics:
+    """Counters and histograms of one tutor, in a registry of their own.
+
+    Args:
+        tutor: Name of the tutor, the label of every series.
+    """
+
+    def __init__(self, tutor: str) -> None:
+        self.registry = CollectorRegistry()
+        self.answered: Tally[str] = Tally()
+        self.failed: Tally[str] = Tally()
+        self._advice = Counter("tutor_advice", "Advice given, by source.", ["tutor", "source"], registry=self.registry)
+        self._errors = Counter(
+            "tutor_errors", "Requests without advice, by kind.", ["tutor", "kind"], registry=self.registry
+        )
+        self._invalid = Counter(
+            "tutor_invalid_answers", "Answers that named no legal action.", ["tutor"], registry=self.registry
+        ).labels(tutor)
+        self._tokens = Counter(
+            "tutor_tokens", "Prompt and generated tokens that the model processed.", ["tutor"], registry=self.registry
+        ).labels(tutor)
+        self._latency = Histogram(
+            "tutor_call_latency_seconds", "Time per call, of any number of requests.", ["tutor"],
+            buckets=_LATENCY_S, registry=self.registry,
+        ).labels(tutor)  # fmt: skip
+        self._mass = Histogram(
+            "tutor_legal_mass", "Probability mass on legal labels, per model evaluation.", ["tutor"],
+            buckets=_MASS, registry=self.registry,
+        ).labels(tutor)  # fmt: skip
+        self._pending = Gauge(
+            "tutor_pending_prompts", "Prompts at or on their way to replicas.", ["tutor"], registry=self.registry
+        ).labels(tutor)
+        self._store_failures = Counter(
+            "tutor_store_failures", "Calls of the advice store that failed.", ["tutor"], registry=self.registry
+        ).labels(tutor)
+        self._tutor = tutor
+
+    def called(self, answers: Iterable[Advice | AdviceError], latency_s: float) -> None:
+        """Counts one call's answers."""
+        by_source: Tally[str] = Tally()
+        by_kind: Tally[str] = Tally()
+        for answer in answers:
+            if isinstance(answer, AdviceError):
+                by_kind["unavailable" if answer.retry else "invalid_request"] += 1
+            else:
+                by_source[answer.source] += 1
+        for source, count in by_source.items():
+            self._advice.labels(self._tutor, source).inc(count)
+        for kind, count in by_kind.items():
+            self._errors.labels(self._tutor, kind).inc(count)
+        self.answered.update(by_source)
+        self.failed.update(by_kind)
+        self._latency.observe(latency_s)
+
+    def evaluated(self, legal_mass: float, invalid: int, tokens: int) -> None:
+        """Counts one evaluation of the model."""
+        self._mass.observe(legal_mass)
+        self._invalid.inc(invalid)
+        self._tokens.inc(tokens)
+
+    def pending(self, prompts: int) -> None:
+        """Shows how many prompts wait for the model."""
+        self._pending.set(prompts)
+
+    def store_failed(self) -> None:
+        """Counts one call of the store that failed."""
+        self._store_failures.inc()
+
+    def exposition(self) -> bytes:
+        """All series in Prometheus' text format."""
+        return generate_latest(self.registry)

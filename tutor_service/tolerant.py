@@ -1,0 +1,88 @@
+"""The advice store as a tutor in service sees it: when it fails, the tutor goes on without it, and says so."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from tutor_service.store import AdviceStore, StoredAdvice, StoreError, StoreStats
+
+logger = logging.getLogger("ray.serve")
+
+RETRY_S = 30.0
+"""Seconds for which a store that failed is left alone."""
+
+
+class TolerantStore:
+    """An advice store whose failures cost answers nothing but their keeping.
+
+    Args:
+        path: Folder of the store.
+        failed: Called once per failure.
+        clock: Seconds, monotonic.
+    """
+
+    def __init__(
+        self, path: Path, failed: Callable[[], None] = lambda: None, clock: Callable[[], float] = time.monotonic
+    ) -> None:
+        self.path = path
+        self._failed = failed
+        self._clock = clock
+        self._store: AdviceStore | None = None
+        self._closed_until = 0.0
+        self._writing_from = 0.0
+
+    def get_many(self, keys: Sequence[bytes]) -> list[StoredAdvice | None]:
+        """Stored answers in the keys' order; None where there is none, or no store."""
+        store = self._open() if keys else None
+        if store is None:
+            return [None] * len(keys)
+        try:
+            return store.get_many(keys)
+        except (StoreError, OSError) as error:
+            self._give_up(error)
+            return [None] * len(keys)
+
+    def put_many(self, items: Sequence[tuple[bytes, StoredAdvice]]) -> None:
+        """Keeps answers, where the store lets us. A full disk stops writing for a while, not reading."""
+        store = self._open() if items and self._clock() >= self._writing_from else None
+        if store is None:
+            return
+        try:
+            store.put_many(items)
+        except (StoreError, OSError) as error:
+            self._writing_from = self._clock() + RETRY_S
+            self._report(f"{len(items)} answers were not kept: {error}")
+
+    def stats(self) -> StoreStats | None:
+        """What the store holds; None without a store."""
+        store = self._open()
+        try:
+            return store.stats() if store else None
+        except (StoreError, OSError):
+            return None
+
+    def close(self) -> None:
+        """Gives the store's files back."""
+        if self._store is not None:
+            self._store.close()
+            self._store = None
+
+    def _open(self) -> AdviceStore | None:
+        if self._store is None and self._clock() >= self._closed_until:
+            try:
+                self._store = AdviceStore(self.path)
+            except (StoreError, OSError) as error:
+                self._give_up(error)
+        return self._store
+
+    def _give_up(self, error: Exception) -> None:
+        self.close()
+        self._closed_until = self._clock() + RETRY_S
+        self._report(f"going on without it for {RETRY_S:.0f} s: {error}")
+
+    def _report(self, text: str) -> None:
+        self._failed()
+        logger.error("Advice store '%s': %s", self.path, text)
