@@ -25,6 +25,7 @@ from rllib_plugins.advising.behaviour import (
 )
 from rllib_plugins.advising.consultation import ask, plan_step
 from rllib_plugins.advising.counters import AdviceCounters, RecentMean
+from rllib_plugins.advising.decision import Blank, BoolArray, Decision
 from rllib_plugins.advising.reuse import NOTHING, AdviceDictionary, make_reuse, state_keys
 from rllib_plugins.advising.rules import make_rule
 from rllib_plugins.advising.schedule import LinearSchedule
@@ -32,50 +33,21 @@ from rllib_plugins.advising.trust import EarnedTrust
 from rllib_plugins.config import AdviceConfig
 from tutor_service.errors import UserError
 
-BoolArray = NDArray[np.bool_]
+__all__ = ["Decision", "ExplorationCore"]
 
 
 @dataclass(slots=True)
-class Decision:
-    """One vector step. Arrays may be shared between steps: do not write into them.
+class _Situation:
+    """What a vector step finds: ``act``'s arguments, how far the tutor may act, and the step's random draws."""
 
-    Attributes:
-        actions: ``(n,)`` int64, executed.
-        behaviour_logp: ``(n,)`` float32, log μ(a|s) by the estimator that was decided before the coin.
-        policy_logp: ``(n,)`` float32, log π_old(a|s). Where the student would never take the tutor's action it is
-            log ``PROBABILITY_FLOOR`` (−27.6), so that ρ = π_old/μ is practically 0 and nothing becomes infinite.
-        heads: ``(n,)`` bool, the gate's coin; True also where advice was then missed.
-        eligible: ``(n,)`` bool, part of the randomised comparison: the coin was fair (gate strictly between 0 and 1),
-            advice was not missed, and on tails a value student took its greedy action.
-        consulted: ``(n,)`` bool, the tutor's advice was used: heads, and advice was at hand.
-        advice: ``(n, num_actions)`` float32, imitation target; zeros where not consulted. The advised action one-hot,
-            whose mean over draws is π_T; π_T itself where ``imitation`` is ``all`` and the advice was drawn afresh.
-            (Filtering by the advantage of the executed action says something about that action only.)
-    """
-
-    actions: IntArray
-    behaviour_logp: NDArray[np.float32]
-    policy_logp: NDArray[np.float32]
-    heads: BoolArray
-    eligible: BoolArray
-    consulted: BoolArray
-    advice: NDArray[np.float32]
-
-
-@dataclass(slots=True)
-class _Blank:
-    """Read-only arrays of a vector step without advice, kept because they are the same at every step."""
-
-    rows: IntArray
-    no: BoolArray
-    advice: NDArray[np.float32]
-
-    @classmethod
-    def of(cls, n: int, num_actions: int) -> _Blank:
-        blank = cls(np.arange(n), np.zeros(n, dtype=bool), np.zeros((n, num_actions), dtype=np.float32))
-        for array in (blank.rows, blank.no, blank.advice):
-            array.setflags(write=False)
-        return blank
+    observations: NDArray[np.float32]
+    policy: FloatArray
+    legal: BoolArray | None
+    q_values: FloatArray | None
+    probability: float
+    engagement: float
+    own_draws: FloatArray
+    draws: FloatArray
 
 
 class ExplorationCore:
@@ -130,7 +102,7 @@ class ExplorationCore:
         self._latency = RecentMean()
         self._num_free = 0
         self._probability = 0.0
-        self._blank = _Blank.of(0, num_actions)
+        self._blank = Blank.of(0, num_actions)
 
     def act(
         self,
@@ -160,10 +132,14 @@ class ExplorationCore:
             return self._act_alone(policy, own_draws)
         draws = self._tutor_rng.random((3, len(policy)))
         probability = self._open_probability(step)
-        self._probability = probability * self._tutor_share * (self._trust.factor if self._earned else 1.0)
-        if self._probability <= 0.0:
+        engagement = self._trust.factor if self._earned else 1.0
+        self._probability = probability * engagement * self._tutor_share
+        if probability * engagement <= 0.0:
             return self._act_alone(policy, own_draws)
-        return self._act_tutored(self._advisor, observations, policy, legal, q_values, probability, own_draws, draws)
+        return self._act_tutored(
+            self._advisor,
+            _Situation(observations, policy, legal, q_values, probability, engagement, own_draws, draws),
+        )
 
     def observe(self, advantages: ArrayLike, heads: ArrayLike, eligible: ArrayLike) -> None:
         """Feeds earned trust with the steps of a learner update; arrays of one shape.
@@ -200,7 +176,11 @@ class ExplorationCore:
         }
 
     def get_state(self) -> dict[str, Any]:
-        """Everything that the next steps depend on: plain numbers, bytes and arrays."""
+        """Everything that the next steps depend on: plain numbers, bytes and arrays.
+
+        That includes what the advisor has at hand, where it can tell (``get_state``): which estimator of μ is used
+        depends on it.
+        """
         return {
             "student_rng": self._student_rng.bit_generator.state,
             "tutor_rng": self._tutor_rng.bit_generator.state,
@@ -211,6 +191,7 @@ class ExplorationCore:
             "latency": self._latency.get_state(),
             "num_free": self._num_free,
             "probability": self._probability,
+            "advisor": self._advisor.get_state() if hasattr(self._advisor, "get_state") else None,
         }
 
     def set_state(self, state: dict[str, Any]) -> None:
@@ -226,6 +207,8 @@ class ExplorationCore:
         self._latency.set_state(state["latency"])
         self._num_free = state["num_free"]
         self._probability = state["probability"]
+        if state["advisor"] is not None and hasattr(self._advisor, "set_state"):
+            self._advisor.set_state(state["advisor"])
 
     def _act_alone(self, policy: FloatArray, own_draws: FloatArray) -> Decision:
         rows, blank = self._row_numbers(len(policy)), self._blank
@@ -233,48 +216,44 @@ class ExplorationCore:
         logp = executed_logp(policy[rows, actions])
         return Decision(actions, logp, logp, blank.no, blank.no, blank.no, blank.advice)
 
-    def _act_tutored(
-        self,
-        advisor: Advisor,
-        observations: NDArray[np.float32],
-        policy: FloatArray,
-        legal: BoolArray | None,
-        q_values: FloatArray | None,
-        probability: float,
-        own_draws: FloatArray,
-        draws: FloatArray,
-    ) -> Decision:
-        rows = self._row_numbers(len(policy))
-        known = advisor.known(observations)
+    def _act_tutored(self, advisor: Advisor, at: _Situation) -> Decision:
+        policy, legal, rows = at.policy, at.legal, self._row_numbers(len(at.policy))
+        known = advisor.known(at.observations)
         self._check_actions(known.shape[1])
         at_hand = usable_rows(known, legal)
-        engaged = self._engaged(policy, legal, q_values, known, at_hand)
-        gate, tails, greedy = probability * engaged, policy, None
+        engaged = self._engaged(at, known, at_hand)
+        gate, tails, greedy = at.probability * engaged, policy, None
         if self._value_based:
+            greedy = greedy_actions(policy, legal, at.q_values)
             share = self._config.dqn_random_share
-            greedy = greedy_actions(policy, legal, q_values)
-            tails = exploring_tails(policy, greedy, legal, probability=probability, random_share=share, engaged=engaged)
+            tails = exploring_tails(
+                policy, greedy, legal, probability=at.probability, random_share=share, engaged=engaged
+            )
             gate *= self._tutor_share
-        own = sample(tails, own_draws)
+        own = sample(tails, at.own_draws)
 
-        keys = state_keys(observations) if self._reuse.stores else None
-        q_needed = q_values if self._reuse.needs_q else None
-        plan = plan_step(gate, draws[0], draws[1], keys, self._dictionary, q_needed, self._remaining())
+        coins, reuse_draws, advice_draws = at.draws
+        keys = state_keys(at.observations) if self._reuse.stores else None
+        q_values = at.q_values if self._reuse.needs_q else None
+        plan = plan_step(gate, coins, reuse_draws, keys, self._dictionary, q_values, self._remaining())
         gate, heads = plan.gate, plan.heads
         is_stored = plan.stored != NOTHING
         fresh = heads & ~is_stored
+        tutor, advised = known, plan.stored
         if np.count_nonzero(fresh):
-            tutor, has_advice, latency_ms = ask(advisor, fresh, at_hand, known, observations, legal, self._counters)
+            tutor, has_advice, latency_ms = ask(advisor, fresh, at_hand, known, at.observations, legal, self._counters)
             if latency_ms > 0.0:
                 self._latency.add(latency_ms, 1)
             fresh &= self._followed(tutor, has_advice)
-            advised = np.where(fresh, sample(tutor, draws[2]), plan.stored)
+            advised = np.where(fresh, sample(tutor, advice_draws), advised)
             if keys is not None:
                 for row in np.flatnonzero(fresh).tolist():
-                    self._dictionary.store(keys[row], int(advised[row]), None if q_needed is None else q_needed[row])
-        else:
-            tutor, has_advice, advised = known, at_hand, plan.stored
+                    self._dictionary.store(keys[row], int(advised[row]), None if q_values is None else q_values[row])
         consulted = heads & (advised != NOTHING)
+        if greedy is not None and np.count_nonzero(alone := heads & ~consulted):
+            # Tails leaves out the share of exploring that the tutor would have done: alone, the student does it all.
+            tails = np.where(alone[:, None], policy, tails)
+            own = sample(tails, at.own_draws)
         actions = np.where(consulted, advised, own)
 
         # μ: a mixture where the tutor's part was at hand before the coin was thrown, else conditional on the coin,
@@ -300,17 +279,10 @@ class ExplorationCore:
             advice=self._imitation_target(rows, actions, consulted, fresh, tutor),
         )
 
-    def _engaged(
-        self,
-        policy: FloatArray,
-        legal: BoolArray | None,
-        q_values: FloatArray | None,
-        known: FloatArray,
-        at_hand: BoolArray,
-    ) -> FloatArray:
+    def _engaged(self, at: _Situation, known: FloatArray, at_hand: BoolArray) -> FloatArray:
         """How far the tutor is engaged in each state, ``(n,)``: trust where the rule says yes, else 0."""
-        engaged = np.full(len(policy), self._trust.factor if self._earned else 1.0)
-        worthwhile = self._rule.on_state(policy, legal, q_values)
+        engaged = np.full(len(at.policy), at.engagement)
+        worthwhile = self._rule.on_state(at.policy, at.legal, at.q_values)
         if worthwhile is not None:
             engaged *= worthwhile
         if self._rule.reads_advice:
@@ -350,7 +322,7 @@ class ExplorationCore:
 
     def _row_numbers(self, n: int) -> IntArray:
         if n != len(self._blank.rows):
-            self._blank = _Blank.of(n, self._num_actions)
+            self._blank = Blank.of(n, self._num_actions)
         return self._blank.rows
 
     def _check_actions(self, num_advised: int) -> None:

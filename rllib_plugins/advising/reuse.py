@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field
 
 from rllib_plugins.advising.registry import RuleRegistry
+from rllib_plugins.advising.table import keys_of
 
 NOTHING = -1
 """In place of an action: nothing stored serves."""
@@ -198,10 +199,8 @@ def _value(q_row: Sequence[float] | None, action: int) -> float:
 
 def state_keys(observations: NDArray[np.float32]) -> list[bytes]:
     """One key per row of ``(n, obs_dim)``: the row's bytes, or their BLAKE2b digest where they are many."""
-    data = observations.tobytes()
-    width = len(data) // max(len(observations), 1)
-    rows = [data[start : start + width] for start in range(0, len(data), width)] if width else []
-    if width <= _RAW_KEY_BYTES:
+    rows = keys_of(observations)
+    if observations.shape[1] * observations.itemsize <= _RAW_KEY_BYTES:
         return rows
     return [hashlib.blake2b(row, digest_size=_DIGEST_BYTES).digest() for row in rows]
 

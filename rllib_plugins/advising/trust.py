@@ -16,6 +16,8 @@ OPTIMISM = 1.0
 """Added to z: a tutor that nothing is known about starts at Φ(1) = 0.84."""
 SHRINKAGE = 5.0
 """Observations' worth by which a group's variance is drawn to that of both groups together."""
+LARGEST = 1e100
+"""Advantages from here on, infinity among them, are no evidence."""
 
 
 class EarnedTrust:
@@ -45,12 +47,12 @@ class EarnedTrust:
         """Adds an update's steps.
 
         Args:
-            advantages: Of the executed actions, not standardised; any shape. NaN and infinite ones are left out.
+            advantages: Of the executed actions, not standardised; any shape. NaN and absurd ones are left out.
             heads: Whether the tutor acted, same shape.
             eligible: Whether the step is part of the comparison, same shape.
         """
         values = np.asarray(advantages, dtype=np.float64).ravel()
-        keep = np.asarray(eligible, dtype=bool).ravel() & np.isfinite(values)
+        keep = np.asarray(eligible, dtype=bool).ravel() & (np.abs(values) < LARGEST)
         values = values[keep]
         tutor = np.asarray(heads, dtype=bool).ravel()[keep]
         if not values.size:
@@ -101,7 +103,7 @@ def _compare(tutor: NDArray[np.float64], student: NDArray[np.float64]) -> tuple[
         return None
     everything = np.concatenate([tutor, student])
     total = float(everything.var(ddof=1))
-    if total <= 1e-18 * max(1.0, float(np.abs(everything).max()) ** 2):
+    if total <= max(1e-18 * float(np.abs(everything).max()) ** 2, 1e-100):
         return None
     variance = _shrunk_variance(tutor, total) / tutor.size + _shrunk_variance(student, total) / student.size
     return float(tutor.mean() - student.mean()), variance

@@ -1,0 +1,62 @@
+"""What the exploration core hands back for a vector step. Knows nothing of how it was decided."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from rllib_plugins.advising.behaviour import IntArray
+
+BoolArray = NDArray[np.bool_]
+
+
+@dataclass(slots=True)
+class Decision:
+    """One vector step. Arrays may be shared between steps: do not write into them.
+
+    Attributes:
+        actions: ``(n,)`` int64, executed.
+        behaviour_logp: ``(n,)`` float32, log μ(a|s) by the estimator that was decided before the coin.
+        policy_logp: ``(n,)`` float32, log π_old(a|s). Where the student would never take the tutor's action it is
+            log ``PROBABILITY_FLOOR`` (−27.6), so that ρ = π_old/μ is practically 0 and nothing becomes infinite.
+        heads: ``(n,)`` bool, the gate's coin; True also where advice was then missed.
+        eligible: ``(n,)`` bool, part of the randomised comparison: the coin was fair (gate strictly between 0 and 1),
+            advice was not missed, and on tails a value student took its greedy action.
+        consulted: ``(n,)`` bool, the tutor's advice was used: heads, and advice was at hand.
+        advice: ``(n, num_actions)`` float32, imitation target; zeros where not consulted. The advised action one-hot,
+            whose mean over draws is π_T; π_T itself where ``imitation`` is ``all`` and the advice was drawn afresh.
+            (Filtering by the advantage of the executed action says something about that action only.)
+    """
+
+    actions: IntArray
+    behaviour_logp: NDArray[np.float32]
+    policy_logp: NDArray[np.float32]
+    heads: BoolArray
+    eligible: BoolArray
+    consulted: BoolArray
+    advice: NDArray[np.float32]
+
+
+@dataclass(slots=True)
+class Blank:
+    """Read-only arrays of a vector step without advice, kept because they are the same at every step.
+
+    Attributes:
+        rows: ``(n,)`` 0 … n − 1.
+        no: ``(n,)`` False.
+        advice: ``(n, num_actions)`` zeros.
+    """
+
+    rows: IntArray
+    no: BoolArray
+    advice: NDArray[np.float32]
+
+    @classmethod
+    def of(cls, n: int, num_actions: int) -> Blank:
+        """Those of ``n`` environments."""
+        blank = cls(np.arange(n), np.zeros(n, dtype=bool), np.zeros((n, num_actions), dtype=np.float32))
+        for array in (blank.rows, blank.no, blank.advice):
+            array.setflags(write=False)
+        return blank

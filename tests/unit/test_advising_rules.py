@@ -1,0 +1,218 @@
+"""Advising and reuse rules by name, by formula, and refused when wrong."""
+
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+from pydantic import Field, ValidationError
+
+from rllib_plugins.advising.reuse import (
+    NOTHING,
+    AdviceDictionary,
+    ReuseRule,
+    make_reuse,
+    register_reuse,
+    reuse_names,
+    state_keys,
+)
+from rllib_plugins.advising.rules import AdvisingRule, make_rule, margin, q_range, register_rule, rule_names
+from rllib_plugins.advising.rules import entropy as normalised_entropy
+from rllib_plugins.advising.schedule import LinearSchedule
+from rllib_plugins.config import PAPER_ADVICE, AdviceConfig, StudentConfig
+from tutor_service.errors import UserError
+
+
+class EverySecond(AdvisingRule):
+    """A rule of a user's own."""
+
+    width: float = Field(default=1.0, gt=0)
+
+    def on_state(self, policy, legal, q_values):
+        return np.arange(len(policy)) % 2 == 0
+
+
+class Forever(ReuseRule):
+    def usable(self, memory, draw, q):
+        return True
+
+
+# Formulas
+
+
+def test_importance_measures():
+    policy = np.array([[0.5, 0.5, 0.0], [1.0, 0.0, 0.0], [0.6, 0.3, 0.1]])
+    legal = np.array([[True, True, False], [True, False, False], [True, True, True]])
+    assert margin(policy, legal).tolist() == pytest.approx([1.0, 0.0, 0.7])
+    nats = -(0.6 * np.log(0.6) + 0.3 * np.log(0.3) + 0.1 * np.log(0.1))
+    assert normalised_entropy(policy, legal).tolist() == pytest.approx([1.0, 0.0, nats / np.log(3)])
+    q_values = np.array([[1.0, 3.0, -np.inf], [2.0, -np.inf, -np.inf], [0.0, -1.0, 4.0]])
+    assert q_range(q_values, legal).tolist() == [2.0, 0.0, 5.0]
+    assert q_range(np.array([[1.0, 3.0]]), None).tolist() == [2.0]
+
+
+def test_importance_takes_the_measure_that_the_student_has():
+    rule = make_rule("importance", {"threshold": 0.9})
+    policy = np.array([[0.5, 0.5]])
+    assert rule.on_state(policy, None, None).tolist() == [True]
+    assert rule.on_state(policy, None, np.array([[1.0, 1.5]])).tolist() == [False]
+    with pytest.raises(ValueError, match="q_range"):
+        make_rule("importance", {"measure": "q_range"}).on_state(policy, None, None)
+
+
+def test_early_holds_its_probability():
+    schedule = LinearSchedule(0.8, 0.1, 100)
+    assert make_rule("early", {}).probability(schedule, 10**6) == 0.8
+    assert make_rule("linear", {}).probability(schedule, 10**6) == 0.1
+
+
+def test_confidence():
+    rule = make_rule("confidence", {"threshold": 0.6})
+    assert rule.on_advice(np.array([[0.6, 0.4], [0.5, 0.5], [np.nan, np.nan]])).tolist() == [True, False, False]
+
+
+# The dictionary of stored actions
+
+
+def served(rule, *, draws, q_rows=None):
+    """Which of a row of visits to one state reuse serves; a miss is stored afresh."""
+    dictionary = AdviceDictionary(rule)
+    out = []
+    for visit, draw in enumerate(draws):
+        q_row = None if q_rows is None else q_rows[visit]
+        found = dictionary.peek(b"s", draw, q_row) != NOTHING
+        out.append(found)
+        if found:
+            dictionary.reuse(b"s", q_row)
+        else:
+            dictionary.store(b"s", 1, q_row)
+    return out
+
+
+@pytest.mark.parametrize("budget", [0, 1, 3, 7])
+def test_budget_serves_so_many_times_then_asks(budget):
+    visits = served(make_reuse("budget", {"budget": budget}), draws=np.zeros(3 * (budget + 1)))
+    assert visits == ([False] + [True] * budget) * 3
+
+
+def test_exhausted_entries_are_dropped():
+    dictionary = AdviceDictionary(make_reuse("budget", {"budget": 1}))
+    dictionary.store(b"s", 1, None)
+    assert len(dictionary) == 1
+    dictionary.reuse(b"s", None)
+    assert len(dictionary) == 0
+
+
+def test_decay_probability_falls_by_lambda():
+    rule = make_reuse("decay", {"initial": 0.8, "decay": 0.5})
+    assert served(rule, draws=[0.0, 0.79, 0.39, 0.21, 0.0]) == [False, True, True, False, True]
+
+
+def test_q_change_serves_while_the_value_does_not_fall():
+    rule = make_reuse("q_change", {})
+    q_rows = [[9.0, q] for q in (1.0, 1.0, 1.5, 1.4, 1.4)]
+    assert served(rule, draws=np.zeros(5), q_rows=q_rows) == [False, True, True, False, True]
+
+
+def test_off_stores_nothing():
+    assert served(make_reuse("off", {}), draws=np.zeros(5)) == [False] * 5
+
+
+def test_state_keys_tell_states_apart():
+    for width in (1, 16, 17, 300):
+        rows = np.random.default_rng(0).integers(0, 2, (50, width)).astype(np.float32)
+        keys = state_keys(rows)
+        distinct = {row.tobytes() for row in rows}
+        assert len(set(keys)) == len(distinct)
+        assert state_keys(rows) == keys and state_keys(rows[7:8])[0] == keys[7]
+        assert max(map(len, keys)) <= 64
+
+
+# Names and options
+
+
+def test_names():
+    assert rule_names() == ("confidence", "early", "importance", "linear", "mistake")
+    assert reuse_names() == ("budget", "decay", "off", "q_change")
+
+
+def test_a_users_own_rule_by_import_path_and_by_registration(monkeypatch):
+    path = f"{__name__}:EverySecond"
+    assert make_rule(path, {"width": 2}).width == 2
+    assert AdviceConfig(rule=path, reuse=f"{__name__}:Forever").rule == path
+    from rllib_plugins.advising import reuse, rules
+
+    monkeypatch.setattr(rules._REGISTRY, "_classes", dict(rules._REGISTRY._classes))
+    monkeypatch.setattr(reuse._REGISTRY, "_classes", dict(reuse._REGISTRY._classes))
+    register_rule("every_second", EverySecond)
+    register_rule("every_second", EverySecond)  # registering again what is registered is no mistake
+    register_reuse("forever", Forever)
+    assert isinstance(make_rule("every_second", {}), EverySecond)
+    assert AdviceConfig(reuse="forever").reuse == "forever"
+    with pytest.raises(ValueError, match="registered already"):
+        register_rule("linear", EverySecond)
+    with pytest.raises(ValueError, match="must extend"):
+        register_rule("other", Forever)
+
+
+@pytest.mark.parametrize(
+    "fields, words",
+    [
+        ({"rule": "importence"}, ["advice.rule", "importence", "'importance'"]),
+        ({"reuse": "buget"}, ["advice.reuse", "'budget'"]),
+        ({"rule_options": {"threshold": 0.5}}, ["advice.rule_options.threshold", "no options"]),
+        ({"rule": "importance", "rule_options": {"treshold": 0.5}}, ["treshold", "'threshold'"]),
+        ({"rule": "confidence", "rule_options": {"threshold": 1.5}}, ["advice.rule_options.threshold", "1.5"]),
+        ({"reuse_options": {"budget": -1}}, ["advice.reuse_options.budget", "-1"]),
+        ({"reuse_options": {"buget": 1}}, ["buget", "'budget'"]),
+        ({"reuse": "decay", "reuse_options": {"decay": 1.1}}, ["advice.reuse_options.decay", "1.1"]),
+        ({"rule": "early"}, ["early", "advice_budget"]),
+        ({"rule": "no_such_module:Rule"}, ["no_such_module"]),
+        ({"rule": "math:pi"}, ["AdvisingRule"]),
+        ({"reuse": f"{__name__}:EverySecond"}, ["ReuseRule"]),
+        ({"rule": ":"}, ["':'"]),
+    ],
+)
+def test_bad_rules_are_refused_by_the_config(fields, words):
+    with pytest.raises(UserError) as caught:
+        AdviceConfig(**fields)
+    for word in words:
+        assert word in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"probability_initial": 1.1},
+        {"probability_final": -0.1},
+        {"theta_frac": 0},
+        {"advice_budget": -1},
+        {"weight_cap": 0},
+        {"trust_half_life": 0},
+        {"dqn_random_share": 2},
+        {"probability_initial": float("nan")},
+    ],
+)
+def test_bad_numbers_are_refused_by_the_config(fields):
+    with pytest.raises(ValidationError, match=next(iter(fields))):
+        AdviceConfig(**fields)
+
+
+@pytest.mark.parametrize("advice", [{"reuse": "q_change"}, {"rule": "mistake", "rule_options": {"measure": "q_range"}}])
+def test_rules_that_need_q_values_are_refused_for_sampling_students(advice):
+    StudentConfig(algorithm="dqn", task="blackjack", advice=AdviceConfig(**advice))
+    with pytest.raises(UserError, match="ppo"):
+        StudentConfig(algorithm="ppo", task="blackjack", advice=AdviceConfig(**advice))
+
+
+def test_the_papers_advice_is_valid():
+    assert PAPER_ADVICE.reuse == "budget" and PAPER_ADVICE.trust == "fixed"
+
+
+def test_validating_a_config_imports_nothing_heavy():
+    code = (
+        "import sys; from rllib_plugins.config import AdviceConfig; AdviceConfig(rule='mistake');"
+        "print(sorted({'torch', 'ray', 'gymnasium', 'scipy'} & set(sys.modules)))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"

@@ -1,0 +1,120 @@
+"""Earned trust: closes on bad advice, keeps good, re-opens, and survives odd samples."""
+
+import math
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.extra.numpy import arrays
+
+from rllib_plugins.advising.trust import EarnedTrust, value_advantages
+
+
+def feed(trust, effect, num_updates, *, gate=0.5, size=512, seed=0, deviation=1.0):
+    """Updates in which heads are worth ``effect`` more than tails; returns the trust after each."""
+    rng = np.random.default_rng(seed)
+    out = []
+    for _ in range(num_updates):
+        heads = rng.random(size) < gate
+        trust.observe(rng.normal(0, deviation, size) + effect * heads, heads, np.ones(size, bool))
+        out.append(trust.trust)
+    return out
+
+
+def test_starts_optimistic():
+    trust = EarnedTrust(4000, 0.05)
+    assert trust.trust == pytest.approx(0.8413, abs=1e-4)
+    assert math.isnan(trust.effect) and math.isnan(trust.effect_se)
+
+
+def test_closes_on_bad_advice_keeps_good_and_reopens():
+    trust = EarnedTrust(4000, 0.05)
+    assert feed(trust, -0.4, 6)[-1] < 0.01  # 3k steps
+    assert trust.factor == 0.05
+    assert min(feed(EarnedTrust(4000, 0.05), 0.3, 20)[2:]) > 0.9
+    assert feed(trust, 0.5, 60, gate=0.05)[-1] > 0.9
+
+
+def test_effect_is_unbiased_and_its_error_honest():
+    effects, errors = [], []
+    for seed in range(200):
+        trust = EarnedTrust(1e12, 0.05)
+        feed(trust, 0.2, 4, seed=seed, gate=0.3, size=200)
+        effects.append(trust.effect)
+        errors.append(trust.effect_se)
+    assert np.mean(effects) == pytest.approx(0.2, abs=4 * np.std(effects) / math.sqrt(200))
+    assert np.mean(errors) == pytest.approx(np.std(effects), rel=0.2)
+
+
+def test_first_update_is_the_difference_of_means():
+    advantages = np.array([3.0, 1.0, 0.0, 2.0, 1.0, 100.0])
+    heads = np.array([True, True, False, False, False, True])
+    trust = EarnedTrust(4000, 0.05)
+    trust.observe(advantages, heads, np.array([True] * 5 + [False]))
+    assert trust.effect == pytest.approx(2.0 - 1.0)
+    total = np.var([3.0, 1.0, 0.0, 2.0, 1.0], ddof=1)
+    tutor, student = (2.0 + 5 * total) / (1 + 5), (2.0 + 5 * total) / (2 + 5)
+    assert trust.effect_se == pytest.approx(math.sqrt(tutor / 2 + student / 3))
+
+
+def test_forgets_by_steps_not_by_updates():
+    rng = np.random.default_rng(0)
+    advantages, heads = rng.normal(size=8192), rng.random(8192) < 0.5
+    coarse, fine = EarnedTrust(1000, 0.05), EarnedTrust(1000, 0.05)
+    for trust, size in ((coarse, 1024), (fine, 128)):
+        for start in range(0, 8192, size):
+            part = slice(start, start + size)
+            trust.observe(advantages[part], heads[part], np.ones(size, bool))
+    assert coarse.effect_se == pytest.approx(fine.effect_se, rel=0.35)
+    feed(coarse, -1.0, 4)
+    feed(coarse, 0.0, 200, gate=0.0, size=512)  # closed: no heads, so the evidence fades
+    assert coarse.trust == pytest.approx(0.8413, abs=0.01)
+
+
+@pytest.mark.parametrize(
+    "advantages, heads",
+    [
+        ([], []),
+        ([1.0], [True]),
+        ([1.0, 1.0], [True, False]),
+        ([1.0, 2.0], [True, True]),
+        ([0.0] * 50, [True, False] * 25),
+        ([1e300, 1e300, 1e300], [True, False, True]),
+        ([math.nan, math.inf, -math.inf], [True, False, True]),
+    ],
+)
+def test_nothing_to_learn_changes_nothing(advantages, heads):
+    trust = EarnedTrust(4000, 0.05)
+    trust.observe(np.array(advantages), np.array(heads, bool), np.ones(len(heads), bool))
+    assert trust.trust == pytest.approx(0.8413, abs=1e-4)
+    assert math.isnan(trust.effect)
+
+
+def test_groups_without_spread_are_no_certainty():
+    trust = EarnedTrust(4000, 0.05)
+    trust.observe(np.array([1.0, 1.0, 0.0, 0.0]), np.array([True, True, False, False]), np.ones(4, bool))
+    assert 0.1 < trust.effect_se < 2.0
+
+
+@given(
+    advantages=arrays(np.float64, 40, elements=st.floats(allow_nan=True, allow_infinity=True)),
+    heads=arrays(bool, 40),
+    eligible=arrays(bool, 40),
+)
+def test_trust_stays_a_probability(advantages, heads, eligible):
+    trust = EarnedTrust(100, 0.05)
+    for _ in range(3):
+        with np.errstate(over="ignore"):
+            trust.observe(advantages, heads, eligible)
+    assert 0.0 <= trust.trust <= 1.0
+    assert 0.05 <= trust.factor <= 1.0
+
+
+def test_value_advantages_by_hand():
+    rewards = np.array([[0.0], [1.0], [2.0]])
+    values, next_values = np.array([[0.5], [0.25], [1.0]]), np.array([[0.25], [9.0], [3.0]])
+    terminated, ended = np.array([[False], [True], [False]]), np.array([[False], [True], [False]])
+    advantages = value_advantages(rewards, values, next_values, terminated, ended, gamma=0.9, lambda_=0.5)
+    second = 1.0 - 0.25
+    np.testing.assert_allclose(advantages[:, 0], [0.9 * 0.25 - 0.5 + 0.45 * second, second, 2 + 2.7 - 1.0])
