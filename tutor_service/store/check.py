@@ -2,7 +2,8 @@
 
 LMDB maps its file into memory and follows page numbers unchecked: reading a truncated or damaged file can end the
 process by a signal. So a file is walked once in a child process before any process that matters maps it. Run as
-``python -m tutor_service.store.check FOLDER``: exit status 0 for a sound file, 3 and a reason for a damaged one.
+``python -m tutor_service.store.check FOLDER read|write``: exit status 0 for a sound file, 3 and a reason for a
+damaged one.
 """
 
 from __future__ import annotations
@@ -18,10 +19,16 @@ import lmdb
 _DAMAGED_STATUS = 3
 _FATAL_SIGNALS = frozenset({signal.SIGSEGV, signal.SIGBUS, signal.SIGABRT, signal.SIGILL, signal.SIGFPE})
 _SECONDS_PER_GIB = 120.0
+_LEAST_MAP = 1 << 20
+_TRIAL = b"trial"
 
 
-def find_damage(folder: Path) -> str | None:
+def find_damage(folder: Path, writable: bool) -> str | None:
     """Why the database in ``folder`` cannot be trusted, or None if every page of it can be read.
+
+    Args:
+        folder: Where ``data.mdb`` lies.
+        writable: Whether to try a write too (which is then taken back): some damage shows only there.
 
     Raises:
         OSError: The check itself could not be made.
@@ -30,7 +37,7 @@ def find_damage(folder: Path) -> str | None:
     if not data.exists() or not data.stat().st_size:
         return None
     limit_s = 60 + _SECONDS_PER_GIB * data.stat().st_size / 2**30
-    command = [sys.executable, "-m", "tutor_service.store.check", str(folder)]
+    command = [sys.executable, "-m", "tutor_service.store.check", str(folder), "write" if writable else "read"]
     try:
         done = subprocess.run(command, capture_output=True, text=True, timeout=limit_s, check=False)
     except subprocess.TimeoutExpired:
@@ -44,19 +51,27 @@ def find_damage(folder: Path) -> str | None:
     raise OSError(f"the check of '{data}' ended with status {done.returncode}: {done.stderr.strip()[-500:]}")
 
 
-def walk(folder: Path) -> str | None:
-    """Reads every page of every table; returns what is wrong, or None."""
+def walk(folder: Path, writable: bool) -> str | None:
+    """Reads every page of every table and, if asked to, tries a write; returns what is wrong, or None."""
+    locked = os.access(folder, os.W_OK)  # without a place in the lock table a writer may reuse what is being read
+    size = max(_LEAST_MAP, 2 * (folder / "data.mdb").stat().st_size)
     try:
-        locked = os.access(folder, os.W_OK)  # without a place in the lock table a writer may reuse what is being read
-        with lmdb.open(str(folder), readonly=True, lock=locked, max_dbs=8, map_size=_map_size(folder)) as environment:
+        with lmdb.open(
+            str(folder), readonly=not writable, lock=locked, max_dbs=8, map_size=size, create=False
+        ) as environment:
             with environment.begin() as transaction:
-                tables = [bytes(name) for name in transaction.cursor().iternext(keys=True, values=False)]
-            for name in tables:
-                table = environment.open_db(name, create=False)
+                names = [bytes(name) for name in transaction.cursor().iternext(keys=True, values=False)]
+            tables = {name: environment.open_db(name, create=False) for name in names}
+            for name, table in tables.items():
                 with environment.begin(db=table, buffers=True) as transaction:
                     problem = _walk_table(transaction, name.decode("ascii", "replace"))
                 if problem:
                     return problem
+            if writable:
+                with environment.begin(write=True) as transaction:
+                    for table in tables.values():
+                        transaction.put(_TRIAL, _TRIAL, db=table)
+                    transaction.abort()
     except lmdb.Error as error:
         return str(error)
     return None
@@ -64,23 +79,22 @@ def walk(folder: Path) -> str | None:
 
 def _walk_table(transaction: lmdb.Transaction, name: str) -> str | None:
     last, count = b"", 0
-    for key, value in transaction.cursor():
+    for key in transaction.cursor().iternext(keys=True, values=False):
         current = bytes(key)
         if current <= last:
             return f"table '{name}' is out of order at entry {count}"
-        bytes(value)
+        value = transaction.get(current)  # a search from the root checks the kind of every page, a cursor does not
+        if value is None:
+            return f"table '{name}' does not find its entry {count}"
+        bytes(value)  # touches every page of it
         last, count = current, count + 1
     expected = transaction.stat()["entries"]
     return None if count == expected else f"table '{name}' says {expected} entries and holds {count}"
 
 
-def _map_size(folder: Path) -> int:
-    return max(1 << 20, (folder / "data.mdb").stat().st_size)
-
-
 def main() -> int:
     """The child process: prints the damage and exits with a status that tells."""
-    damage = walk(Path(sys.argv[1]))
+    damage = walk(Path(sys.argv[1]), writable=sys.argv[2] == "write")
     if damage:
         print(damage)
     return _DAMAGED_STATUS if damage else 0

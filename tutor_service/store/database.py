@@ -14,7 +14,7 @@ import threading
 from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TypeVar
+from typing import TypeAlias, TypeVar
 from weakref import WeakValueDictionary
 
 import lmdb
@@ -26,6 +26,7 @@ from tutor_service.store.check import find_damage
 logger = logging.getLogger(__name__)
 
 T = TypeVar("T")
+Tables: TypeAlias = "tuple[lmdb._Database, ...]"
 
 INITIAL_BYTES = 1 << 26
 """First size of the memory map; it doubles as the database grows. Address space, not memory or disk."""
@@ -33,6 +34,14 @@ INITIAL_BYTES = 1 << 26
 _MAX_READERS = 1024
 _OPEN_TIMEOUT_S = 600.0
 _ATTEMPTS = 64
+_DAMAGE = (
+    lmdb.CorruptedError,
+    lmdb.PageNotFoundError,
+    lmdb.InvalidError,
+    lmdb.VersionMismatchError,
+    lmdb.IncompatibleError,
+    lmdb.CursorFullError,
+)
 
 
 class StoreError(UserError):
@@ -57,33 +66,37 @@ class Database:
         self.pid = os.getpid()
         self.users = 0
         self._max_bytes = max_bytes
+        self._inode: int | None = None
         self._names = tables
         self._map_lock = threading.Lock()  # held to read and to change the map
-        self._write_lock = threading.Lock()  # taken before the map's lock, never after it
+        self._write_lock = threading.RLock()  # taken before the map's lock, never after it
         self._open_checked()
 
-    def read(self, work: Callable[[lmdb.Transaction, tuple[lmdb._Database, ...]], T]) -> T:
+    def read(self, work: Callable[[lmdb.Transaction, Tables], T]) -> T:
         """Runs ``work(transaction, tables)`` on one consistent view.
 
         Raises:
             StoreError: The database cannot be read.
         """
-        try:
-            for _ in range(_ATTEMPTS):
-                try:
-                    with self._map_lock, self._environment.begin() as transaction:
-                        return work(transaction, self._tables)
-                except lmdb.MapResizedError:
-                    with self._write_lock, self._map_lock:
-                        self._environment.set_mapsize(0)
-                except lmdb.ReadersFullError:
-                    if not self._environment.reader_check():
-                        raise
-        except lmdb.Error as error:
-            raise StoreError(f"advice store '{self.folder}' cannot be read: {error}") from error
+        for _ in range(_ATTEMPTS):
+            opened = self._environment
+            try:
+                with self._map_lock, self._environment.begin() as transaction:
+                    return work(transaction, self._tables)
+            except lmdb.MapResizedError:
+                self._follow_growth()
+            except lmdb.ReadersFullError as error:
+                if not self._environment.reader_check():
+                    raise self._unreadable(error) from error
+            except _DAMAGE as error:
+                if self.readonly:
+                    raise self._unreadable(error) from error
+                self._recover(opened, error)
+            except lmdb.Error as error:
+                raise self._unreadable(error) from error
         raise StoreError(f"advice store '{self.folder}' grows faster than it can be read; try again.")
 
-    def write(self, work: Callable[[lmdb.Transaction, tuple[lmdb._Database, ...]], T]) -> T:
+    def write(self, work: Callable[[lmdb.Transaction, Tables], T]) -> T:
         """Runs ``work(transaction, tables)`` and commits it whole, or not at all. May run ``work`` several times.
 
         Raises:
@@ -92,23 +105,24 @@ class Database:
         if self.readonly:
             raise StoreError(f"advice store '{self.folder}' is open for reading only.")
         with self._write_lock:
-            try:
-                for _ in range(_ATTEMPTS):
-                    try:
-                        with self._environment.begin(write=True) as transaction:
-                            return work(transaction, self._tables)
-                    except lmdb.MapFullError:
-                        self._grow()
-                    except lmdb.MapResizedError:
-                        with self._map_lock:
-                            self._environment.set_mapsize(0)
-            except lmdb.Error as error:
-                self._reopen_after_failure()
-                raise StoreError(
-                    f"advice store '{self.folder}' cannot be written: {error}. Free space on its disk, or move it "
-                    "(LLM_TUTORS_HOME). What it held before is intact."
-                ) from error
-        raise StoreError(f"advice store '{self.folder}' did not fit after growing {_ATTEMPTS} times.")
+            for _ in range(_ATTEMPTS):
+                opened = self._environment
+                try:
+                    with self._environment.begin(write=True) as transaction:
+                        return work(transaction, self._tables)
+                except lmdb.MapFullError:
+                    self._grow()
+                except lmdb.MapResizedError:
+                    self._follow_growth()
+                except _DAMAGE as error:
+                    self._recover(opened, error)
+                except lmdb.Error as error:
+                    self._recover(opened, None)
+                    raise StoreError(
+                        f"advice store '{self.folder}' could not be written: {error}. Free space on its disk, or move "
+                        "it (LLM_TUTORS_HOME). What it held before is intact."
+                    ) from error
+        raise StoreError(f"advice store '{self.folder}' could not be written in {_ATTEMPTS} attempts.")
 
     @property
     def map_bytes(self) -> int:
@@ -121,6 +135,9 @@ class Database:
             with self._write_lock, self._map_lock:
                 self._environment.close()
 
+    def _unreadable(self, error: lmdb.Error) -> StoreError:
+        return StoreError(f"advice store '{self.folder}' cannot be read: {error}")
+
     def _grow(self) -> None:
         with self._map_lock:
             size = self.map_bytes
@@ -132,13 +149,23 @@ class Database:
                 )
             self._environment.set_mapsize(min(2 * size, limit) if limit is not None else 2 * size)
 
-    def _reopen_after_failure(self) -> None:
-        """A commit that failed half-way may leave the environment unusable in this process; the file stays sound."""
-        with self._map_lock:
-            self._environment.close()
-            self._open()
+    def _follow_growth(self) -> None:
+        """Another process made the map larger."""
+        with self._write_lock, self._map_lock:
+            self._environment.set_mapsize(0)
 
-    def _open_checked(self) -> None:
+    def _recover(self, opened: lmdb.Environment, damage: lmdb.Error | None) -> None:
+        """Opens anew, unless another thread did.
+
+        A commit that failed half-way can leave the opening unusable, with the file sound. Some damage, in the list of
+        free pages, shows itself to writers only: no walk finds it, so ``damage`` that was met is believed.
+        """
+        with self._write_lock, self._map_lock:
+            if self._environment is opened:
+                self._environment.close()
+                self._open_checked(str(damage) if damage else None)
+
+    def _open_checked(self, seen_damage: str | None = None) -> None:
         if not self.readonly:
             try:
                 self.folder.mkdir(parents=True, exist_ok=True)
@@ -147,12 +174,12 @@ class Database:
         elif not (self.folder / "data.mdb").is_file():
             raise StoreError(f"advice store '{self.folder}' does not exist.")
         if self.readonly and not os.access(self.folder.parent, os.W_OK):
-            self._refuse_damage()
+            self._refuse_damage(None)
             self._open()
             return
         try:
             with FileLock(self.folder.with_name(f".{self.folder.name}.opening"), timeout=_OPEN_TIMEOUT_S):
-                self._refuse_damage()
+                self._refuse_damage(seen_damage)
                 self._open()
         except Timeout:
             raise StoreError(
@@ -161,8 +188,9 @@ class Database:
         except OSError as error:
             raise StoreError(f"advice store '{self.folder}' cannot be opened: {error}") from error
 
-    def _refuse_damage(self) -> None:
-        damage = find_damage(self.folder)
+    def _refuse_damage(self, seen_damage: str | None) -> None:
+        moved_already = self._inode not in (None, _inode(self.folder))  # by another process that met the damage too
+        damage = seen_damage if seen_damage and not moved_already else find_damage(self.folder, not self.readonly)
         if damage is None:
             return
         if self.readonly:
@@ -198,7 +226,10 @@ class Database:
             )
             if not self.readonly:
                 self._environment.reader_check()
-            self._tables = tuple(self._environment.open_db(name, create=not self.readonly) for name in self._names)
+            self._inode = _inode(self.folder)
+            self._tables: Tables = tuple(
+                self._environment.open_db(name, create=not self.readonly) for name in self._names
+            )
         except lmdb.Error as error:
             raise StoreError(f"advice store '{self.folder}' cannot be opened: {error}") from error
 
@@ -232,6 +263,11 @@ def release(database: Database) -> None:
         if database.users <= 0:
             _open_databases.pop((database.pid, database.folder), None)
             database.close()
+
+
+def _inode(folder: Path) -> int | None:
+    data = folder / "data.mdb"
+    return data.stat().st_ino if data.exists() else None
 
 
 def _set_aside(folder: Path) -> Path:

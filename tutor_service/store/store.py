@@ -110,22 +110,26 @@ class AdviceStore:
     def put_many(self, items: Mapping[bytes, StoredAdvice] | Iterable[tuple[bytes, StoredAdvice]]) -> int:
         """Keeps answers, all in one commit. An answer that is there already stays: the first one wins.
 
+        An answer that is no distribution (NaN, a sum other than 1) is reported and not kept; the others are.
+
         Returns:
-            How many of them were new.
+            How many were new.
 
         Raises:
-            StoreError: An answer is no distribution, the disk is full, or the store is read-only. Nothing was written.
+            StoreError: The disk is full, the store is read-only, or a key has no right length. Nothing was written.
         """
         pairs = list(items.items() if isinstance(items, Mapping) else items)
         if not pairs:
             return 0
+        if any(not 0 < len(key) <= _MAX_KEY_BYTES for key, _ in pairs):
+            raise StoreError(f"a key of advice has 1 to {_MAX_KEY_BYTES} bytes.")
+        rows = []
         for key, advice in pairs:
             problem = answer.flaw(advice)
             if problem:
-                raise StoreError(f"advice under key {key.hex()} is not stored: {problem}.")
-            if not 0 < len(key) <= _MAX_KEY_BYTES:
-                raise StoreError(f"key {key!r} has {len(key)} bytes; a key has 1 to {_MAX_KEY_BYTES}.")
-        rows = [(key, answer.encode(key, advice)) for key, advice in pairs]
+                logger.error("Advice store '%s': the answer under %s is not kept: %s.", self.path, key.hex(), problem)
+            else:
+                rows.append((key, answer.encode(key, advice)))
         texts = {
             answer.text_digest(text): text
             for _, advice in pairs
