@@ -191,7 +191,7 @@ class ExplorationCore:
             "latency": self._latency.get_state(),
             "num_free": self._num_free,
             "probability": self._probability,
-            "advisor": self._advisor.get_state() if hasattr(self._advisor, "get_state") else None,
+            "advisor": getattr(self._advisor, "get_state", lambda: None)(),
         }
 
     def set_state(self, state: dict[str, Any]) -> None:
@@ -207,8 +207,8 @@ class ExplorationCore:
         self._latency.set_state(state["latency"])
         self._num_free = state["num_free"]
         self._probability = state["probability"]
-        if state["advisor"] is not None and hasattr(self._advisor, "set_state"):
-            self._advisor.set_state(state["advisor"])
+        if state["advisor"] is not None:
+            getattr(self._advisor, "set_state", lambda _: None)(state["advisor"])
 
     def _act_alone(self, policy: FloatArray, own_draws: FloatArray) -> Decision:
         rows, blank = self._row_numbers(len(policy)), self._blank

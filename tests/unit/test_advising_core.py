@@ -79,12 +79,11 @@ def test_untutored_is_on_policy():
         assert not (decision.heads | decision.eligible | decision.consulted).any() and not decision.advice.any()
 
 
-@pytest.mark.parametrize("value_based", [False, True])
-@pytest.mark.parametrize("reuse", ["off", "budget", "decay", "q_change"])
+@pytest.mark.parametrize(
+    "reuse, value_based",
+    [*((reuse, student) for reuse in ("off", "budget", "decay") for student in (False, True)), ("q_change", True)],
+)
 def test_same_seed_same_decisions_and_restore(reuse, value_based):
-    if reuse == "q_change" and not value_based:
-        pytest.skip("needs Q-values")
-
     def fresh(advisor):
         return make_core(advisor, reuse=reuse, value_based=value_based, theta_steps=400, advice_budget=150)
 

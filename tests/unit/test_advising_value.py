@@ -20,7 +20,7 @@ class NeverAtHand(MixtureAdvisor):
 
 def student(observations):
     """Hits on low totals, more often so against a strong dealer's card; ``(n, 2)`` for stick, hit."""
-    hit = 1.0 / (1.0 + np.exp(2.0 * observations[:, 0] - 0.7 * observations[:, 1] + 0.4))
+    hit = 1.0 / (1.0 + np.exp(observations[:, 0] - 0.3 * observations[:, 1]))
     return np.stack([1.0 - hit, hit], axis=1)
 
 
@@ -70,7 +70,7 @@ def test_value_from_tutored_play_is_the_exact_value(rule, advisor_class, reuse):
     weights, returns = weighted_returns(core, task)
     estimate = weights * returns
     error = estimate.std() / np.sqrt(len(estimate))
-    assert error < 0.02
+    assert error < 0.03
     assert abs(estimate.mean() - exact) < 4 * error
     assert abs(weights.mean() - 1.0) < 4 * weights.std() / np.sqrt(len(weights))
     if rule == "linear":  # unweighted, the tutor's value shows: the test can tell the difference
