@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import textwrap
 from pathlib import Path
 
 import numpy as np
@@ -103,8 +104,8 @@ def write_figure(card: ReportCard, path: Path) -> Path:
     for axes in (left, right):
         axes.spines[["top", "right"]].set_visible(False)
         if axes.patches:
-            axes.legend(loc="lower right", frameon=False, fontsize="small")
-    figure.suptitle(card.verdict, fontsize="medium", wrap=True)
+            axes.legend(loc="upper left", bbox_to_anchor=(0, -0.1), ncols=2, frameon=False, fontsize="small")
+    figure.suptitle(textwrap.fill(card.verdict, 120), fontsize="medium")
     path.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(path, dpi=140)
     return path

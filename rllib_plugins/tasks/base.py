@@ -125,8 +125,9 @@ class Task:
         Raises:
             UserError: Gymnasium refuses the id or the arguments.
         """
+        arguments = self.env_kwargs if render_mode is None else {**self.env_kwargs, "render_mode": render_mode}
         try:
-            return gym.make(self.env_id, render_mode=render_mode, disable_env_checker=True, **self.env_kwargs)
+            return gym.make(self.env_id, disable_env_checker=True, **arguments)
         except (gym.error.Error, TypeError) as error:
             raise UserError(
                 f"task '{self.name}': environment '{self.env_id}' with {self.env_kwargs}: {error}"
