@@ -12,16 +12,15 @@ import logging
 import os
 import threading
 from collections.abc import Callable
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import TypeAlias, TypeVar
 from weakref import WeakValueDictionary
 
 import lmdb
-from filelock import FileLock, Timeout
+from filelock import Timeout
 
 from tutor_service.errors import UserError
-from tutor_service.store.check import find_damage
+from tutor_service.store.guard import UserCount, find_damage, inode, set_aside
 
 logger = logging.getLogger(__name__)
 
@@ -32,7 +31,6 @@ INITIAL_BYTES = 1 << 26
 """First size of the memory map; it doubles as the database grows. Address space, not memory or disk."""
 
 _MAX_READERS = 1024
-_OPEN_TIMEOUT_S = 600.0
 _ATTEMPTS = 64
 _DAMAGE = (
     lmdb.CorruptedError,
@@ -67,6 +65,7 @@ class Database:
         self.users = 0
         self._max_bytes = max_bytes
         self._inode: int | None = None
+        self._users = UserCount(folder)
         self._names = tables
         self._map_lock = threading.Lock()  # held to read and to change the map
         self._write_lock = threading.RLock()  # taken before the map's lock, never after it
@@ -130,10 +129,14 @@ class Database:
         return int(self._environment.info()["map_size"])
 
     def close(self) -> None:
-        """Gives the files back."""
+        """Gives the files back. In a forked child, the child's copies of them: LMDB must not be carried over a fork."""
         if self.pid == os.getpid():
             with self._write_lock, self._map_lock:
                 self._environment.close()
+                self._users.leave()
+        else:
+            self._environment.close()
+            self._users.leave()
 
     def _unreadable(self, error: lmdb.Error) -> StoreError:
         return StoreError(f"advice store '{self.folder}' cannot be read: {error}")
@@ -155,10 +158,9 @@ class Database:
             self._environment.set_mapsize(0)
 
     def _recover(self, opened: lmdb.Environment, damage: lmdb.Error | None) -> None:
-        """Opens anew, unless another thread did.
+        """Opens anew, unless another thread did. Without ``damage`` the file is sound.
 
-        A commit that failed half-way can leave the opening unusable, with the file sound. Some damage, in the list of
-        free pages, shows itself to writers only: no walk finds it, so ``damage`` that was met is believed.
+        A commit that failed half-way, on a full disk, can leave the opening unusable.
         """
         with self._write_lock, self._map_lock:
             if self._environment is opened:
@@ -166,31 +168,28 @@ class Database:
                 self._open_checked(str(damage) if damage else None)
 
     def _open_checked(self, seen_damage: str | None = None) -> None:
-        if not self.readonly:
-            try:
-                self.folder.mkdir(parents=True, exist_ok=True)
-            except OSError as error:
-                raise StoreError(f"advice store '{self.folder}' cannot be created: {error}") from error
-        elif not (self.folder / "data.mdb").is_file():
-            raise StoreError(f"advice store '{self.folder}' does not exist.")
-        if self.readonly and not os.access(self.folder.parent, os.W_OK):
-            self._refuse_damage(None)
-            self._open()
-            return
         try:
-            with FileLock(self.folder.with_name(f".{self.folder.name}.opening"), timeout=_OPEN_TIMEOUT_S):
-                self._refuse_damage(seen_damage)
+            if not self.readonly:
+                self.folder.mkdir(parents=True, exist_ok=True)
+            elif not (self.folder / "data.mdb").is_file():
+                raise StoreError(f"advice store '{self.folder}' does not exist.")
+            if not os.access(self.folder.parent, os.W_OK):  # nobody else can be writing it either
+                self._refuse_damage(find_damage(self.folder))
                 self._open()
-        except Timeout:
+                return
+            with self._users.opening() as alone:
+                moved_already = self._inode not in (None, inode(self.folder))  # by another process that met it too
+                damage = None if moved_already else seen_damage
+                self._refuse_damage(damage or (find_damage(self.folder) if alone else None))
+                self._open()
+        except Timeout as error:
             raise StoreError(
-                f"advice store '{self.folder}' has been checked by another process for {_OPEN_TIMEOUT_S:.0f} s."
-            ) from None
+                f"advice store '{self.folder}' has been checked by another process for minutes."
+            ) from error
         except OSError as error:
             raise StoreError(f"advice store '{self.folder}' cannot be opened: {error}") from error
 
-    def _refuse_damage(self, seen_damage: str | None) -> None:
-        moved_already = self._inode not in (None, _inode(self.folder))  # by another process that met the damage too
-        damage = seen_damage if seen_damage and not moved_already else find_damage(self.folder, not self.readonly)
+    def _refuse_damage(self, damage: str | None) -> None:
         if damage is None:
             return
         if self.readonly:
@@ -198,7 +197,7 @@ class Database:
                 f"advice store '{self.folder}' is damaged ({damage}). A service that opens it sets it aside and begins "
                 "a new one."
             )
-        self.set_aside = _set_aside(self.folder)
+        self.set_aside = set_aside(self.folder)
         logger.error(
             "Advice store '%s' is damaged (%s). It was set aside as '%s' and a new one begun: states are evaluated "
             "anew. The damaged files can be deleted.",
@@ -226,7 +225,7 @@ class Database:
             )
             if not self.readonly:
                 self._environment.reader_check()
-            self._inode = _inode(self.folder)
+            self._inode = inode(self.folder)
             self._tables: Tables = tuple(
                 self._environment.open_db(name, create=not self.readonly) for name in self._names
             )
@@ -263,18 +262,3 @@ def release(database: Database) -> None:
         if database.users <= 0:
             _open_databases.pop((database.pid, database.folder), None)
             database.close()
-
-
-def _inode(folder: Path) -> int | None:
-    data = folder / "data.mdb"
-    return data.stat().st_ino if data.exists() else None
-
-
-def _set_aside(folder: Path) -> Path:
-    stamp = datetime.now(UTC).strftime("%Y%m%dT%H%M%SZ")
-    for attempt in range(1000):
-        target = folder.with_name(f"{folder.name}.damaged-{stamp}{f'-{attempt}' if attempt else ''}")
-        if not target.exists():
-            folder.rename(target)
-            return target
-    raise StoreError(f"advice store '{folder}' is damaged and cannot be set aside: too many damaged ones beside it.")

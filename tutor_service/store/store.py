@@ -211,7 +211,8 @@ class AdviceStore:
     def _db(self) -> Database:
         if self._database is None:
             raise StoreError(f"advice store '{self.path}' is closed.")
-        if self._database.pid != os.getpid():  # LMDB must not be carried over a fork
+        if self._database.pid != os.getpid():
+            self._database.close()
             self._database = acquire(self.path, self.readonly, self._max_bytes, _TABLES)
         return self._database
 

@@ -1,0 +1,254 @@
+"""The advice store within one process: exact, first answer wins, nothing damaged is believed."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import pickle
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import lmdb
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from tutor_service.errors import UserError
+from tutor_service.store import AdviceStore, Context, StoredAdvice, StoreError, advice_key
+from tutor_service.store.answer import DamagedAnswer, decode, encode
+
+CONTEXT = Context("model@1", "Rules of a game.", "You hold 12.", ("stick", "hit"))
+
+
+def key_of(number: int) -> bytes:
+    return advice_key("model@1", [number], [1, 2])
+
+
+def advice(first: float = 0.25, context: Context | None = CONTEXT) -> StoredAdvice:
+    return StoredAdvice((first, 1 - first), 0.5, 1, 40, context)
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Iterator[AdviceStore]:
+    with AdviceStore(tmp_path / "advice" / "tutor") as opened:
+        yield opened
+
+
+weights = st.lists(st.floats(1e-6, 1.0), min_size=1, max_size=4)
+texts = st.text("aé\ud800\n\0", max_size=5)
+contexts = st.none() | st.builds(Context, texts, texts, texts, st.lists(texts, max_size=3).map(tuple))
+answers = st.builds(
+    lambda w, mass, invalid, tokens, context: StoredAdvice(
+        tuple(x / math.fsum(w) for x in w), mass, invalid, tokens, context
+    ),
+    weights,
+    st.floats(0, 1),
+    st.integers(0, 2**32 - 1),
+    st.integers(0, 2**32 - 1),
+    contexts,
+)
+
+
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=60)
+@given(st.dictionaries(st.binary(min_size=1, max_size=64), answers, max_size=5))
+def test_what_is_put_first_is_what_is_got_ever_after(store: AdviceStore, items: dict[bytes, StoredAdvice]) -> None:
+    before = dict(zip(items, store.get_many(list(items)), strict=True))
+    store.put_many(items)
+    got = dict(zip(items, store.get_many(list(items)), strict=True))
+    assert got == {key: items[key] if before[key] is None else before[key] for key in items}
+
+
+@given(st.binary(min_size=1, max_size=64), answers, st.data())
+def test_no_changed_byte_is_believed(key: bytes, item: StoredAdvice, data: st.DataObject) -> None:
+    value = encode(key, item)
+    place = data.draw(st.integers(0, len(value) - 1))
+    changed = bytes([*value[:place], value[place] ^ data.draw(st.integers(1, 255)), *value[place + 1 :]])
+    with pytest.raises(DamagedAnswer):
+        decode(key, changed)
+    with pytest.raises(DamagedAnswer):
+        decode(key + b"x", value)
+    with pytest.raises(DamagedAnswer):
+        decode(key, value[:place])
+
+
+def test_the_first_answer_wins(store: AdviceStore) -> None:
+    assert store.put_many([(key_of(1), advice(0.25))]) == 1
+    assert store.put_many([(key_of(1), advice(0.75)), (key_of(2), advice(0.5))]) == 1
+    assert store.get_many([key_of(2), key_of(1), key_of(3)]) == [advice(0.5), advice(0.25), None]
+
+
+@pytest.mark.parametrize(
+    "bad",
+    [
+        StoredAdvice((math.nan, 1.0), 1.0, 0, 0),
+        StoredAdvice((0.5, 0.4), 1.0, 0, 0),
+        StoredAdvice((1.5, -0.5), 1.0, 0, 0),
+        StoredAdvice((), 1.0, 0, 0),
+        StoredAdvice((1.0,), math.nan, 0, 0),
+        StoredAdvice((1.0,), 1.0, -1, 0),
+    ],
+)
+def test_what_is_no_distribution_is_not_kept_but_its_neighbours_are(store: AdviceStore, bad: StoredAdvice) -> None:
+    assert store.put_many([(key_of(1), bad), (key_of(2), advice())]) == 1
+    assert store.get_many([key_of(1), key_of(2)]) == [None, advice()]
+
+
+def test_a_damaged_answer_is_missing_reported_and_replaced(
+    store: AdviceStore, caplog: pytest.LogCaptureFixture
+) -> None:
+    store.put_many([(key_of(number), advice()) for number in range(3)])
+    path = store.path
+    store.close()
+    with lmdb.open(str(path), max_dbs=2) as raw, raw.begin(write=True, db=raw.open_db(b"answers")) as transaction:
+        value = bytearray(transaction.get(key_of(1)))
+        value[20] ^= 1
+        transaction.put(key_of(1), bytes(value))
+    with AdviceStore(path) as again:
+        assert again.stats().set_aside is None
+        assert [key for key, _ in again.verify().damaged] == [key_of(1)]
+        assert again.get_many([key_of(0), key_of(1)]) == [advice(), None]
+        assert again.stats().damaged_seen == 1 and key_of(1).hex() in caplog.text
+        assert again.put_many([(key_of(1), advice(0.125))]) == 1
+        assert again.get_many([key_of(1)]) == [advice(0.125)]
+        assert again.verify().ok and again.verify().answers == 3
+
+
+def cut_short(data: Path) -> None:
+    os.truncate(data, data.stat().st_size // 2)
+
+
+def overwrite(data: Path) -> None:
+    data.write_bytes(b"not a database" * 5000)
+
+
+def zero_the_middle(data: Path) -> None:
+    with data.open("r+b") as file:
+        file.seek(8192)
+        file.write(bytes(data.stat().st_size - 8192))
+
+
+@pytest.mark.parametrize("damage", [cut_short, overwrite, zero_the_middle])
+def test_a_damaged_store_is_set_aside_and_a_new_one_begun(store: AdviceStore, damage, caplog) -> None:
+    store.put_many([(key_of(number), advice()) for number in range(300)])
+    store.close()
+    damage(store.path / "data.mdb")
+    with pytest.raises(StoreError, match="damaged"):
+        AdviceStore(store.path, readonly=True)
+    with AdviceStore(store.path) as again:
+        aside = again.stats().set_aside
+        assert aside is not None and aside.is_dir() and str(aside) in caplog.text
+        assert again.get_many([key_of(1)]) == [None]
+        assert again.put_many([(key_of(1), advice())]) == 1
+    with AdviceStore(store.path) as later:
+        assert later.stats().set_aside is None and later.get_many([key_of(1)]) == [advice()]
+
+
+def test_it_grows_and_stops_at_its_limit(tmp_path: Path) -> None:
+    rows = [(key_of(number), advice()) for number in range(3000)]
+    with AdviceStore(tmp_path / "small", max_bytes=1 << 18) as small:
+        assert small.put_many(rows[:100]) == 100
+        with pytest.raises(StoreError, match=r"full.*262144 bytes"):
+            small.put_many(rows)
+        assert small.stats().answers == 100 and small.get_many([rows[99][0]]) == [advice()]
+    with AdviceStore(tmp_path / "small", max_bytes=1 << 24) as larger:
+        assert larger.put_many(rows) == 2900
+
+
+def test_the_map_doubles_until_the_answers_fit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("tutor_service.store.database.INITIAL_BYTES", 1 << 16)
+    with AdviceStore(tmp_path / "store") as store:
+        assert store.put_many([(key_of(number), advice()) for number in range(2000)]) == 2000
+        assert store.stats().map_bytes > 1 << 16 and store.verify().ok
+
+
+def test_threads_share_one_opening(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("tutor_service.store.database.INITIAL_BYTES", 1 << 16)
+    first, second = AdviceStore(tmp_path / "store"), AdviceStore(tmp_path / "store")
+
+    def work(number: int) -> int:
+        target = first if number % 2 else second
+        new = target.put_many([(key_of(k), advice()) for k in range(number * 20, number * 20 + 40)])
+        assert target.get_many([key_of(number * 20)]) == [advice()]
+        return new
+
+    with ThreadPoolExecutor(4) as pool:
+        new = sum(pool.map(work, range(40)))
+    first.close()
+    assert second.stats().answers == new == 820
+    second.close()
+    with pytest.raises(StoreError, match="closed"):
+        second.get_many([key_of(0)])
+    second.close()
+
+
+def test_read_only_never_makes_nor_writes(store: AdviceStore) -> None:
+    with pytest.raises(StoreError, match="does not exist"):
+        AdviceStore(store.path.with_name("absent"), readonly=True)
+    assert not store.path.with_name("absent").exists()
+    store.put_many([(key_of(1), advice())])
+    store.close()
+    with AdviceStore(store.path, readonly=True) as reader:
+        assert reader.get_many([key_of(1)]) == [advice()]
+        with pytest.raises(StoreError, match="reading only"):
+            reader.put_many([(key_of(2), advice())])
+        with pytest.raises(StoreError, match="reading only"):
+            AdviceStore(store.path)
+
+
+def test_a_pickled_store_opens_the_same_files(store: AdviceStore) -> None:
+    store.put_many([(key_of(1), advice())])
+    copy = pickle.loads(pickle.dumps(store))
+    assert copy.get_many([key_of(1)]) == [advice()]
+    copy.close()
+    assert store.get_many([key_of(1)]) == [advice()]
+
+
+def test_a_forked_child_opens_anew(store: AdviceStore) -> None:
+    store.put_many([(key_of(1), advice())])
+    child = os.fork()
+    if child == 0:
+        ok = store.get_many([key_of(1)]) == [advice()] and store.put_many([(key_of(2), advice())]) == 1
+        os._exit(0 if ok else 1)
+    assert os.waitpid(child, 0)[1] == 0
+    assert store.get_many([key_of(2)]) == [advice()]
+
+
+def test_paths_that_cannot_hold_a_store_are_refused(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(StoreError, match="Not a directory"):
+        AdviceStore(tmp_path / "file" / "store")
+
+
+@pytest.mark.parametrize("suffix", [".jsonl", ".parquet"])
+def test_an_export_says_what_was_asked_and_answered(store: AdviceStore, tmp_path: Path, suffix: str) -> None:
+    odd = Context("model@1", "Rules of a game.", "lone \ud800 surrogate\nline", ("a", "b"))
+    store.put_many([(key_of(1), advice()), (key_of(2), advice(0.5, None)), (key_of(3), advice(0.1, odd))])
+    path = tmp_path / "out" / f"advice{suffix}"
+    assert store.export(path) == 3
+    if suffix == ".jsonl":
+        rows = [json.loads(line) for line in path.read_text().splitlines()]
+    else:
+        import pyarrow.parquet as pq
+
+        rows = pq.read_table(path).to_pylist()
+    by_key = {row["key"]: row for row in rows}
+    assert by_key[key_of(1).hex()] == {
+        "key": key_of(1).hex(),
+        "identity": "model@1",
+        "rules": "Rules of a game.",
+        "state": "You hold 12.",
+        "actions": ["stick", "hit"],
+        "probabilities": [0.25, 0.75],
+        "legal_mass": 0.5,
+        "invalid": 1,
+        "tokens": 40,
+    }
+    assert by_key[key_of(2).hex()]["state"] is None
+    assert list(path.parent.iterdir()) == [path]
+
+
+def test_an_export_of_unknown_form_is_refused(store: AdviceStore, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"\.jsonl, \.parquet"):
+        store.export(tmp_path / "advice.csv")
