@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import logging
+import math
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -123,15 +125,13 @@ def _connect() -> bool:
     import ray
 
     try:
-        ray.init(address="auto", log_to_driver=False, logging_level="ERROR", configure_logging=True)
+        ray.init(address="auto", log_to_driver=False, logging_level=logging.ERROR)
     except (ConnectionError, RuntimeError, ValueError):
         return False
     return True
 
 
 def _start_local(tutor: TutorConfig) -> None:
-    import math
-
     import ray
 
     num_cpus = max(1, math.ceil(tutor.scaling.num_cpus * max(1, tutor.scaling.min_replicas)))
@@ -140,6 +140,6 @@ def _start_local(tutor: TutorConfig) -> None:
         include_dashboard=False,
         num_cpus=num_cpus,
         log_to_driver=False,
-        logging_level="ERROR",
+        logging_level=logging.ERROR,
         _node_ip_address="127.0.0.1",
     )

@@ -5,7 +5,7 @@ It binds ``gateway`` and ``engines`` to Serve and owns nothing of what they do.
 
 from __future__ import annotations
 
-import math
+import asyncio
 import os
 import time
 from dataclasses import dataclass
@@ -17,11 +17,12 @@ from ray.serve.handle import DeploymentHandle
 
 from tutor_service import paths
 from tutor_service.config import TutorConfig
+from tutor_service.engines import models
 from tutor_service.engines.base import EngineFacts, Evaluation, make_engine
 from tutor_service.gateway import Gateway, GatewaySettings
 from tutor_service.http import AccessSettings, build_app
 from tutor_service.metrics import GatewayMetrics
-from tutor_service.prompt import ChatPrompts, MessagePrompts, Prompt, PromptBuilder, read_template
+from tutor_service.prompt import ChatPrompts, Decoding, MessagePrompts, Prompt, PromptBuilder, read_template
 from tutor_service.schema import Advice, AdviceError, AdviceRequest
 from tutor_service.tolerant import TolerantStore
 
@@ -61,7 +62,10 @@ class GatewayStats:
 class TutorReplica:
     """One copy of a tutor's model."""
 
-    async def __init__(self, config: TutorConfig) -> None:  # type: ignore[misc]  # Serve awaits it
+    async def __init__(  # type: ignore[misc]  # Serve awaits it
+        self, config: TutorConfig, environment: dict[str, str]
+    ) -> None:
+        os.environ.update(environment)
         self._engine = make_engine(config)
         self._facts = await self._engine.start()
 
@@ -87,15 +91,21 @@ class TutorGateway:
     """The ingress of a tutor, reached by handle and, where that is asked for, by HTTP."""
 
     async def __init__(  # type: ignore[misc]  # Serve awaits it
-        self, config: TutorConfig, replica: DeploymentHandle, access: AccessSettings | None
+        self,
+        config: TutorConfig,
+        replica: DeploymentHandle,
+        access: AccessSettings | None,
+        environment: dict[str, str],
     ) -> None:
+        os.environ.update(environment)
+        loading = asyncio.create_task(asyncio.to_thread(load_tokenizer, config))  # seconds; the replica takes longer
         facts: EngineFacts = await replica.facts.remote()
         self._name = config.name
         self._access = access
         self._started = time.monotonic()
         self._metrics = GatewayMetrics(config.name)
         self._store = TolerantStore(store_path(config), self._metrics.store_failed)
-        self._builder = make_builder(config, facts)
+        self._builder = make_builder(config, facts.decoding, await loading)
         replicas = config.scaling.max_replicas
         self._settings = GatewaySettings(
             identity=facts.identity,
@@ -149,23 +159,30 @@ def store_path(config: TutorConfig) -> Path:
     return paths.advice_dir() / config.name
 
 
-def make_builder(config: TutorConfig, facts: EngineFacts) -> PromptBuilder:
-    """The prompt builder that fits an engine.
-
-    Raises:
-        UserError: The tokenizer cannot be had, or has no chat template.
-    """
-    if facts.tokenizer is None:
-        return MessagePrompts(facts.decoding)
-    if Path(facts.tokenizer).is_dir():
+def load_tokenizer(config: TutorConfig) -> Any:
+    """The tokenizer of a tutor that we host; None for an endpoint, which keeps it to itself."""
+    if config.backend == "openai":
+        return None
+    location = str(config.engine.get("tokenizer") or models.locate(config))
+    if models.is_local(location):
         os.environ["HF_HUB_OFFLINE"] = "1"
     from transformers import AutoTokenizer
 
     options = {name: config.engine[name] for name in ("trust_remote_code",) if name in config.engine}
     revision = config.engine.get("tokenizer_revision", config.revision)
-    tokenizer = AutoTokenizer.from_pretrained(facts.tokenizer, revision=revision, **options)
+    return AutoTokenizer.from_pretrained(location, revision=revision, **options)
+
+
+def make_builder(config: TutorConfig, decoding: Decoding, tokenizer: Any) -> PromptBuilder:
+    """The prompt builder that fits an engine.
+
+    Raises:
+        UserError: The tokenizer has no chat template, or the tutor's does not fit.
+    """
+    if tokenizer is None:
+        return MessagePrompts(decoding)
     template = read_template(config.chat_template) if config.chat_template else None
-    return ChatPrompts(tokenizer, facts.decoding, template)
+    return ChatPrompts(tokenizer, decoding, template)
 
 
 def build(config: TutorConfig, access: AccessSettings | None = None) -> serve.Application:
@@ -176,21 +193,13 @@ def build(config: TutorConfig, access: AccessSettings | None = None) -> serve.Ap
         access: What HTTP lets in; None: no HTTP.
     """
     scaling = config.scaling
-    environment = {"OMP_NUM_THREADS": str(max(1, math.floor(scaling.num_cpus)))}
-    if home := os.environ.get(paths.HOME_VARIABLE):
-        environment[paths.HOME_VARIABLE] = home
-    runtime_env = {"env_vars": environment}
-    if config.backend == "openai" and config.api_key_env and config.api_key_env in os.environ:
-        environment[config.api_key_env] = os.environ[config.api_key_env]
-    options: dict[str, Any] = {
-        "num_cpus": scaling.num_cpus,
-        "num_gpus": scaling.num_gpus,
-        "runtime_env": runtime_env,
-    }
+    names = (paths.HOME_VARIABLE, config.api_key_env or "")
+    environment = {name: os.environ[name] for name in names if name in os.environ}
+    options: dict[str, Any] = {"num_cpus": scaling.num_cpus, "num_gpus": scaling.num_gpus}
     if scaling.accelerator_type:
         options["accelerator_type"] = scaling.accelerator_type
     fixed = scaling.min_replicas == scaling.max_replicas
-    replica = serve.deployment(
+    replica: Any = serve.deployment(
         TutorReplica,
         name="TutorReplica",
         ray_actor_options=options,
@@ -203,11 +212,11 @@ def build(config: TutorConfig, access: AccessSettings | None = None) -> serve.Ap
         **({"num_replicas": scaling.max_replicas} if fixed else {"autoscaling_config": _autoscaling(config)}),
     )
     gateway_class: Any = TutorGateway if access is None else serve.ingress()(TutorGateway)
-    gateway: Any = serve.deployment(  # type: ignore[call-overload]  # Serve's overloads know no class with options
+    gateway: Any = serve.deployment(
         gateway_class,
         name="TutorGateway",
         num_replicas=1,  # what joins equal requests has to be one place
-        ray_actor_options={"num_cpus": 0, "runtime_env": runtime_env},
+        ray_actor_options={"num_cpus": 0},
         max_ongoing_requests=_GATEWAY_CALLS,
         max_queued_requests=_GATEWAY_QUEUE,
         max_constructor_retry_count=1,
@@ -216,7 +225,7 @@ def build(config: TutorConfig, access: AccessSettings | None = None) -> serve.Ap
         graceful_shutdown_timeout_s=_DRAIN_S,
         graceful_shutdown_wait_loop_s=0.2,
     )
-    application: serve.Application = gateway.bind(config, replica.bind(config), access)
+    application: serve.Application = gateway.bind(config, replica.bind(config, environment), access, environment)
     return application
 
 

@@ -36,13 +36,11 @@ class EngineFacts:
         identity: Everything beside the prompt that can change an answer, as text: part of the store's key.
         decoding: How answers are read; may be simpler than configured where an endpoint gives no log-probabilities.
         max_prompt_tokens: Longest prompt that leaves room for the answer; None: not known here.
-        tokenizer: Model id or folder to load the tokenizer from; None: the endpoint keeps it to itself.
     """
 
     identity: str
     decoding: Decoding
     max_prompt_tokens: int | None
-    tokenizer: str | None
 
 
 class Engine(Protocol):

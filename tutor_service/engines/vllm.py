@@ -15,9 +15,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tutor_service.config import TutorConfig
-from tutor_service.decode import one_hot, parse_action, renormalise
+from tutor_service.decode import renormalise
 from tutor_service.engines import models
 from tutor_service.engines.base import EngineFacts, Evaluation
+from tutor_service.engines.text import answer_in_text
 from tutor_service.errors import UserError
 from tutor_service.prompt import BLOCK, Prompt
 from tutor_service.schema import AdviceError
@@ -134,7 +135,6 @@ class VllmEngine:
             identity=identity(self._config, location, str(model.dtype).removeprefix("torch.")),
             decoding=self._config.decoding,
             max_prompt_tokens=model.max_model_len - self._room_for_answer(),
-            tokenizer=str(options.get("tokenizer") or location),
         )
 
     async def evaluate(self, prompts: Sequence[Prompt]) -> list[Evaluation | AdviceError]:
@@ -170,19 +170,18 @@ class VllmEngine:
         return Evaluation(probabilities, mass, invalid=0, tokens=len(asked) + len(thought.token_ids) + 1)
 
     async def _text(self, prompt: Prompt) -> Evaluation | AdviceError:
-        """Free text in tags: first the likeliest, then, while it names no legal action, seeded samples."""
-        tokens = len(prompt.token_ids)
-        for attempt in range(self._config.text_attempts):
+        async def generate(attempt: int) -> tuple[str, int]:
             sampling = self._sampling(
-                temperature=1.0 if attempt else 0.0, seed=attempt, max_tokens=self._config.answer_tokens,
-                stop=["</action>"], include_stop_str_in_output=True,
-            )  # fmt: skip
+                temperature=1.0 if attempt else 0.0,
+                seed=attempt,
+                max_tokens=self._config.answer_tokens,
+                stop=["</action>"],
+                include_stop_str_in_output=True,
+            )
             answer = (await self._generate(prompt.token_ids, sampling)).outputs[0]
-            tokens += len(answer.token_ids)
-            index = parse_action(answer.text, prompt.labels)
-            if index is not None:
-                return Evaluation(one_hot(index, len(prompt.labels)), 1.0, invalid=attempt, tokens=tokens)
-        return Evaluation(one_hot(None, len(prompt.labels)), 0.0, invalid=self._config.text_attempts, tokens=tokens)
+            return answer.text, len(answer.token_ids)
+
+        return await answer_in_text(generate, prompt.labels, self._config.text_attempts, len(prompt.token_ids))
 
     async def _score(self, token_ids: Sequence[int], labels: Sequence[int]) -> tuple[tuple[float, ...], float]:
         ids = list(labels)
