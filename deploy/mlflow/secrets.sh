@@ -1,0 +1,14 @@
+#!/usr/bin/env bash
+# Makes the secrets of the MLflow server, once: random, one file each, readable by their owner alone.
+#
+#   deploy/mlflow/secrets.sh DIR
+set -euo pipefail
+umask 077
+dir=${1:?usage: secrets.sh DIR}
+mkdir -p "$dir"
+for name in postgres_password admin_password flask_secret; do
+    if [[ ! -s $dir/$name ]]; then
+        od -An -N24 -tx1 /dev/urandom | tr -d ' \n' >"$dir/$name.new"
+        mv "$dir/$name.new" "$dir/$name"
+    fi
+done
