@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -49,6 +51,16 @@ class DistributionTable:
         self._rows[slot] = distribution
         self._slots[key] = slot
         self._keys[slot] = key
+
+    def get_state(self) -> dict[str, Any]:
+        """The known observations' bytes, oldest slot first, with their distributions ``(num_known, num_actions)``."""
+        slots = [slot for slot, key in enumerate(self._keys) if key is not None]
+        return {"keys": [self._keys[slot] for slot in slots], "rows": self._rows[slots]}
+
+    def set_state(self, state: dict[str, Any]) -> None:
+        """Adds the entries of a ``get_state``."""
+        for key, row in zip(state["keys"], state["rows"], strict=True):
+            self.put(key, row)
 
     def _free_slot(self) -> int:
         if len(self._keys) <= self._capacity:

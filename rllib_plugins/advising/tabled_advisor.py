@@ -5,6 +5,8 @@ Owns the accounting of sources. It must not know where answers come from.
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -52,6 +54,14 @@ class TabledAdvisor:
                 source[rows] = self._kept_source
                 source[rows[0]] = fresh.source[index]
         return AdviceBatch(probabilities, source, fresh.invalid, fresh.latency_ms)
+
+    def get_state(self) -> dict[str, Any]:
+        """What is known: which estimator of μ a step uses depends on it, so a restored trial has to know it again."""
+        return self._table.get_state()
+
+    def set_state(self, state: dict[str, Any]) -> None:
+        """Takes over a ``get_state``."""
+        self._table.set_state(state)
 
     def evaluate(self, observations: NDArray[np.float32]) -> AdviceBatch:
         """Advice for distinct observations that are not kept yet."""

@@ -84,7 +84,7 @@ class LeanTraining:
             return
         runner, before = self.runner, self.num_env_steps
         at_least = max(runner.rollout.num_steps * runner.num_envs, self.config.min_sample_timesteps_per_iteration or 0)
-        target = self._target_steps or before + at_least
+        target = self._target_steps if (self._target_steps or 0) > before else before + at_least
         while self.num_env_steps < target:
             fragment = self.fragment_steps - runner.cursor % self.fragment_steps
             start, stop = runner.sample(min(fragment, math.ceil((target - self.num_env_steps) / runner.num_envs)))

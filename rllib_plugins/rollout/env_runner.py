@@ -6,7 +6,7 @@ Owns stepping and the random state of the environments. Must not know losses; wh
 from __future__ import annotations
 
 from collections.abc import Collection
-from typing import Any
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 from gymnasium.spaces import Box, Discrete
@@ -19,9 +19,22 @@ from ray.rllib.env.env_runner import EnvRunner
 from ray.rllib.utils.checkpoints import Checkpointable
 from ray.rllib.utils.metrics import NUM_ENV_STEPS_SAMPLED_LIFETIME
 
+from rllib_plugins.advising.advisor import Advisor
+from rllib_plugins.advising.advisors import make_advisor
 from rllib_plugins.advising.core import Decision, ExplorationCore
 from rllib_plugins.rollout.arrays import RolloutArrays
 from rllib_plugins.rollout.network import ActorCriticView, QView, best, epsilon_greedy, greedy, masked_softmax
+
+
+@runtime_checkable
+class Checkpointed(Protocol):
+    """An advisor that remembers: what it knows belongs to the trial's state."""
+
+    def get_state(self) -> dict[str, Any]:
+        """What it knows."""
+
+    def set_state(self, state: dict[str, Any]) -> None:
+        """Takes a ``get_state``."""
 
 
 class ArrayEnvRunner(EnvRunner, Checkpointable):
@@ -44,7 +57,8 @@ class ArrayEnvRunner(EnvRunner, Checkpointable):
         self.env = self.task.make_vec(self.num_envs, seed)
         self.observation_space: Box = self.task.observation_space
         self.action_space = Discrete(self.task.num_actions)
-        self.core = make_core(self.config, self.task, seed)
+        self.advisor = make_advisor(self.config.tutor, self.task)
+        self.core = make_core(self.config, self.task, self.advisor, seed)
         self.module: Any = None
         self._view: ActorCriticView | QView
         self.make_module()
@@ -220,6 +234,7 @@ class ArrayEnvRunner(EnvRunner, Checkpointable):
         state: dict[str, Any] = {
             NUM_ENV_STEPS_SAMPLED_LIFETIME: self.num_env_steps_sampled_lifetime,
             "core": self.core.get_state(),
+            "advisor": self.advisor.get_state() if isinstance(self.advisor, Checkpointed) else {},
             "env": cloudpickle.dumps(self.env),
             "observations": self._observations.copy(),
             "running_returns": self._running_returns.copy(),
@@ -241,6 +256,8 @@ class ArrayEnvRunner(EnvRunner, Checkpointable):
             return
         self.num_env_steps_sampled_lifetime = state[NUM_ENV_STEPS_SAMPLED_LIFETIME]
         self.core.set_state(state["core"])
+        if isinstance(self.advisor, Checkpointed) and state["advisor"]:
+            self.advisor.set_state(state["advisor"])
         self.env.close()
         self.env = cloudpickle.loads(state["env"])
         self._observations = state["observations"].copy()
@@ -258,19 +275,15 @@ class ArrayEnvRunner(EnvRunner, Checkpointable):
         return [(COMPONENT_RL_MODULE, self.module)]
 
 
-def make_core(config: Any, task: Any, seed: int) -> ExplorationCore:
-    """The exploration core of a trial, with its tutor.
+def make_core(config: Any, task: Any, advisor: Advisor | None, seed: int) -> ExplorationCore:
+    """The exploration core of a trial.
 
     Args:
         config: One of this package's algorithm configs, after ``tutoring``.
-        task: The task that the tutor advises in.
+        task: The task.
+        advisor: The tutor, or None.
         seed: Seed of the coins and draws.
     """
-    advisor = None
-    if config.tutor != "none":
-        from rllib_plugins.advising.advisors import make_advisor
-
-        advisor = make_advisor(config.tutor, task)
     return ExplorationCore(
         config.advice,
         num_actions=task.num_actions,

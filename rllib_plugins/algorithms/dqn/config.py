@@ -43,6 +43,7 @@ class DQNConfig(TutoredConfig, RLlibDQNConfig):
             replay_buffer_config={"type": "EpisodeReplayBuffer", "capacity": 50_000},
         )
         self.env_runners(num_env_runners=0, num_envs_per_env_runner=8)
+        self.reporting(min_sample_timesteps_per_iteration=0)
         self.learners(num_learners=0)
         self.rl_module(
             model_config=DefaultModelConfig(fcnet_hiddens=[64, 64], fcnet_activation="relu", head_fcnet_hiddens=[])
