@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+import time
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict
 from typing import Any
 
@@ -12,7 +13,9 @@ import httpx
 from tutor_service.backends import BackendError
 from tutor_service.schema import Advice, AdviceError, AdviceRequest
 
+_FAULTY_REQUESTS_STATUS = frozenset({400, 413, 422})
 _RETRIED_STATUS = frozenset({408, 425, 429, 500, 502, 503, 504})
+_BODY_CHARS = 2**20
 _SHOWN_CHARS = 300
 
 
@@ -30,26 +33,32 @@ class HttpBackend:
         self._http: httpx.Client | None = None
 
     def advise(self, requests: Sequence[AdviceRequest], timeout_s: float) -> list[Advice | AdviceError]:
-        """Posts the requests as one list: see ``Backend``."""
+        """Posts the requests, long texts in several bodies: see ``Backend``."""
+        deadline = time.monotonic() + timeout_s
+        answers: list[Advice | AdviceError] = []
+        for part in _bodies(requests):
+            answers.extend(self._post(part, max(1e-3, deadline - time.monotonic())))
+        return answers
+
+    def _post(self, requests: Sequence[AdviceRequest], timeout_s: float) -> list[Advice | AdviceError]:
         if self._http is None:
             headers = {"Authorization": f"Bearer {self._token}"} if self._token else {}
             self._http = httpx.Client(headers=headers)
+        body = {"requests": [asdict(request) for request in requests]}
         try:
-            response = self._http.post(
-                f"{self.url}/advise", json={"requests": [asdict(request) for request in requests]}, timeout=timeout_s
-            )
+            response = self._http.post(f"{self.url}/advise", json=body, timeout=timeout_s)
         except httpx.TimeoutException:
             raise BackendError(f"{self.url} did not answer within {timeout_s:.1f} s", retry=True) from None
         except (httpx.HTTPError, httpx.InvalidURL) as error:
             raise BackendError(f"{self.url} cannot be reached: {error}", retry=True) from error
         if response.status_code != 200:
-            raise BackendError(
-                f"{self.url} answered {response.status_code}: {response.text[:_SHOWN_CHARS]}",
-                retry=response.status_code in _RETRIED_STATUS,
-            )
+            reason = f"{self.url} answered {response.status_code}: {response.text[:_SHOWN_CHARS]}"
+            if response.status_code in _FAULTY_REQUESTS_STATUS:
+                return [AdviceError(reason) for _ in requests]
+            raise BackendError(reason, retry=response.status_code in _RETRIED_STATUS)
         try:
             return [_answer(item) for item in response.json()["advice"]]
-        except (ValueError, KeyError, TypeError) as error:
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
             raise BackendError(f"{self.url} answered something that is no advice: {error!r}", retry=False) from error
 
     def __getstate__(self) -> dict[str, Any]:
@@ -57,6 +66,18 @@ class HttpBackend:
 
     def __repr__(self) -> str:
         return f"HttpBackend({self.url!r})"
+
+
+def _bodies(requests: Sequence[AdviceRequest]) -> Iterator[Sequence[AdviceRequest]]:
+    """Cuts a list so that each part stays well below the size that a service accepts."""
+    start, chars = 0, 0
+    for index, request in enumerate(requests):
+        size = len(request.rules) + len(request.state)
+        if index > start and chars + size > _BODY_CHARS:
+            yield requests[start:index]
+            start, chars = index, 0
+        chars += size
+    yield requests[start:]
 
 
 def _answer(item: dict[str, Any]) -> Advice | AdviceError:

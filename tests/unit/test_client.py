@@ -1,0 +1,267 @@
+"""The client: one question per state, never longer than the deadline, None when there is no advice."""
+
+from __future__ import annotations
+
+import pickle
+import threading
+import time
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+
+from tutor_service.backends import BackendError
+from tutor_service.backends.serve_handle import ServeHandleBackend
+from tutor_service.breaker import BreakerState
+from tutor_service.client import TutorClient, connect
+from tutor_service.config import TutorConfig
+from tutor_service.errors import UserError
+from tutor_service.schema import Advice, AdviceError, AdviceRequest
+
+Answer = Advice | AdviceError
+
+
+def ask(*states: object) -> list[AdviceRequest]:
+    return [AdviceRequest("Rules.", f"State {state}.", ("a", "b")) for state in states]
+
+
+def advice(first: float = 0.25) -> Advice:
+    return Advice((first, 1 - first), 0.9, "model", 12.0, invalid=1, tokens=30)
+
+
+class Scripted:
+    """A backend that plays a list of behaviours, the last one for ever, and notes what it was asked."""
+
+    def __init__(self, *plays: Callable[[Sequence[AdviceRequest]], list[Answer]]) -> None:
+        self.plays = list(plays) or [lambda requests: [advice() for _ in requests]]
+        self.seen: list[list[AdviceRequest]] = []
+        self.timeouts: list[float] = []
+
+    def advise(self, requests: Sequence[AdviceRequest], timeout_s: float) -> list[Answer]:
+        self.seen.append(list(requests))
+        self.timeouts.append(timeout_s)
+        return self.plays.pop(0)(requests) if len(self.plays) > 1 else self.plays[0](requests)
+
+
+def answering(requests: Sequence[AdviceRequest]) -> list[Answer]:
+    return [advice() for _ in requests]
+
+
+def away(requests: Sequence[AdviceRequest]) -> list[Answer]:
+    raise BackendError("away", retry=True)
+
+
+def forbidden(requests: Sequence[AdviceRequest]) -> list[Answer]:
+    raise BackendError("401", retry=False)
+
+
+def client_of(backend: Scripted, **settings) -> TutorClient:
+    return TutorClient(backend, **{"deadline_s": 5.0, "backoff_s": 0.001, **settings})
+
+
+def test_each_state_is_asked_once_and_comes_from_the_map_ever_after() -> None:
+    backend = Scripted()
+    client = client_of(backend)
+    first = client.advise(ask(1, 2, 1))
+    assert first[0] == first[1] == advice()
+    assert first[2] == Advice((0.25, 0.75), 0.9, "store", 0.0)
+    assert [request.state for request in backend.seen[0]] == ["State 1.", "State 2."]
+    again = client.advise(ask(2, 3))
+    assert [item.source for item in again if item] == ["store", "model"]
+    assert [request.state for request in backend.seen[1]] == ["State 3."]
+    assert client.advise(ask(3, 2, 1)) == [Advice((0.25, 0.75), 0.9, "store", 0.0)] * 3
+    assert len(backend.seen) == 2
+    stats = client.stats
+    assert (stats.requests, stats.local_hits, stats.missed, stats.calls) == (8, 5, 0, 2)
+    assert client.advise([]) == []
+
+
+def test_rules_state_and_actions_all_make_the_question() -> None:
+    backend = Scripted()
+    client = client_of(backend)
+    base = AdviceRequest("Rules.", "State.", ("a", "b"))
+    others = [
+        AdviceRequest("Other.", "State.", ("a", "b")),
+        AdviceRequest("Rules.", "Other.", ("a", "b")),
+        AdviceRequest("Rules.", "State.", ("b", "a")),
+    ]
+    client.advise([base])
+    client.advise([base, *others])
+    assert backend.seen[1] == others
+
+
+def test_a_failed_call_is_made_again() -> None:
+    backend = Scripted(away, away, answering)
+    assert client_of(backend).advise(ask(1)) == [advice()]
+    assert len(backend.seen) == 3
+
+
+def test_retries_are_bounded_and_a_miss_is_not_kept() -> None:
+    backend = Scripted(away, away, away, answering)
+    client = client_of(backend, breaker_failures=10)
+    assert client.advise(ask(1)) == [None]
+    assert len(backend.seen) == 3 and client.stats.missed == 1 and client.stats.last_error == "away"
+    assert client.advise(ask(1)) == [advice()]
+
+
+def test_what_cannot_be_mended_is_not_asked_again() -> None:
+    backend = Scripted(forbidden)
+    assert client_of(backend).advise(ask(1)) == [None]
+    assert len(backend.seen) == 1
+
+
+def test_only_what_was_refused_for_the_moment_is_asked_again() -> None:
+    backend = Scripted(
+        lambda _: [advice(), AdviceError("state: is empty"), AdviceError("overloaded", retry=True)], answering
+    )
+    assert client_of(backend).advise(ask(1, 2, 3)) == [advice(), None, advice()]
+    assert [request.state for request in backend.seen[1]] == ["State 3."]
+
+
+def test_the_deadline_holds_whatever_the_backend_does() -> None:
+    released = threading.Event()
+
+    def hang(requests: Sequence[AdviceRequest]) -> list[Answer]:
+        released.wait(60)
+        return answering(requests)
+
+    client = client_of(Scripted(hang), deadline_s=0.1, retries=5)
+    started = time.monotonic()
+    assert client.advise(ask(1)) == [None]
+    assert time.monotonic() - started < 30, "it waited for the call that hangs"
+    released.set()
+
+
+class FakeTime:
+    """A clock that only sleeping moves."""
+
+    def __init__(self) -> None:
+        self.now = 100.0
+
+    def monotonic(self) -> float:
+        return self.now
+
+    def sleep(self, seconds: float) -> None:
+        self.now += seconds
+
+
+def test_attempts_and_pauses_share_one_deadline(monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = FakeTime()
+    monkeypatch.setattr("tutor_service.client.time", clock)
+
+    def slow(requests: Sequence[AdviceRequest]) -> list[Answer]:
+        clock.sleep(3.0)
+        raise BackendError("slow", retry=True)
+
+    backend = Scripted(slow)
+    client = client_of(backend, deadline_s=9.3, retries=100, backoff_s=0.1, breaker_failures=1000)
+    assert client.advise(ask(1)) == [None]
+    assert len(backend.seen) == 3, "no pause that would outlast the deadline"
+    assert backend.timeouts[0] == pytest.approx(9.3)
+    assert backend.timeouts[1] == pytest.approx(9.3 - 3 - 0.1, abs=0.051), "a pause of 0.1 s, ±50 %"
+    assert backend.timeouts[2] == pytest.approx(backend.timeouts[1] - 3 - 0.2, abs=0.101), "twice as long"
+
+
+def test_calls_that_hang_are_bounded_in_number() -> None:
+    released = threading.Event()
+
+    def hang(requests: Sequence[AdviceRequest]) -> list[Answer]:
+        released.wait(30)
+        return answering(requests)
+
+    backend = Scripted(hang)
+    client = client_of(backend, deadline_s=0.02, retries=0, breaker_failures=1000)
+    assert [client.advise(ask(state)) for state in range(12)] == [[None]] * 12
+    assert len(backend.seen) == 8 and "hang" in client.stats.last_error
+    released.set()
+
+
+def test_a_tutor_that_is_down_is_left_alone_and_then_probed() -> None:
+    backend = Scripted(away)
+    client = client_of(backend, retries=0, breaker_failures=2, breaker_open_s=0.1)
+    for state in range(10):
+        assert client.advise(ask(state)) == [None]
+    assert len(backend.seen) == 2 and client.breaker_state is BreakerState.OPEN and client.stats.skipped_calls == 8
+    backend.plays = [answering]
+    time.sleep(0.11)
+    assert client.advise(ask(1)) == [advice()]
+    assert client.breaker_state is BreakerState.CLOSED
+
+
+def test_an_open_circuit_still_answers_from_the_map() -> None:
+    backend = Scripted(answering, away)
+    client = client_of(backend, retries=0, breaker_failures=1)
+    client.advise(ask(1))
+    client.advise(ask(2))
+    assert client.breaker_state is BreakerState.OPEN
+    kept, missing = client.advise(ask(1, 2))
+    assert kept is not None and kept.source == "store" and missing is None
+
+
+def test_an_overloaded_tutor_opens_the_circuit_an_invalid_request_does_not() -> None:
+    overloaded = client_of(Scripted(lambda r: [AdviceError("full", retry=True) for _ in r]), breaker_failures=2)
+    overloaded.advise(ask(1))
+    assert overloaded.breaker_state is BreakerState.OPEN
+    invalid = client_of(Scripted(lambda r: [AdviceError("state: is empty") for _ in r]), breaker_failures=1)
+    invalid.advise(ask(1))
+    assert invalid.breaker_state is BreakerState.CLOSED
+
+
+def test_answers_that_do_not_match_the_questions_are_dropped() -> None:
+    client = client_of(Scripted(lambda _: [advice()]), retries=0)
+    assert client.advise(ask(1, 2)) == [None, None]
+    assert "1 answers to 2 requests" in client.stats.last_error
+
+
+def test_long_lists_travel_in_batches_and_keep_what_came_before_a_failure() -> None:
+    backend = Scripted(answering, answering, forbidden)
+    answers = client_of(backend, batch_size=4).advise(ask(*range(10)))
+    assert [len(batch) for batch in backend.seen] == [4, 4, 2]
+    assert [item is not None for item in answers] == [True] * 8 + [False] * 2
+
+
+def test_the_map_is_bounded_and_drops_the_oldest() -> None:
+    backend = Scripted()
+    client = client_of(backend, capacity=2)
+    client.advise(ask(1, 2, 3))
+    client.advise(ask(2, 3))
+    assert len(backend.seen) == 1
+    client.advise(ask(1))
+    assert len(backend.seen) == 2
+
+
+def test_threads_may_share_a_client() -> None:
+    client = client_of(Scripted())
+    with ThreadPoolExecutor(4) as pool:
+        answers = list(pool.map(lambda start: client.advise(ask(*range(start % 7, start % 7 + 9))), range(60)))
+    assert all(item is not None and item.probabilities == (0.25, 0.75) for row in answers for item in row)
+    assert client.stats.requests == 540
+
+
+def test_a_pickled_client_keeps_its_settings_and_nothing_else() -> None:
+    client = TutorClient(ServeHandleBackend("tutor-x"), deadline_s=3.5, retries=0)
+    client.backend._handle = lambda: None  # a handle that cannot be pickled
+    copy = pickle.loads(pickle.dumps(client))
+    assert copy.deadline_s == 3.5 and copy.backend.app_name == "tutor-x" and copy.stats.requests == 0
+    assert copy.backend._handle is None
+
+
+@pytest.mark.parametrize("settings", [{"deadline_s": 0}, {"retries": -1}, {"capacity": 0}, {"batch_size": 0}])
+def test_impossible_settings_are_refused(settings: dict) -> None:
+    with pytest.raises(ValueError, match="client"):
+        TutorClient(Scripted(), **settings)
+
+
+def test_connect_reaches_the_cluster_or_the_url(monkeypatch: pytest.MonkeyPatch) -> None:
+    tutor = TutorConfig(name="llama")
+    monkeypatch.delenv("LLM_TUTORS_URL", raising=False)
+    assert connect(tutor).backend.app_name == "tutor-llama"
+    monkeypatch.setenv("LLM_TUTORS_URL", "http://host:1/")
+    monkeypatch.setenv("LLM_TUTORS_TOKEN", "secret")
+    client = connect(tutor, deadline_s=2.0)
+    assert client.backend.url == "http://host:1/llama" and client.deadline_s == 2.0
+    assert "secret" not in repr(client.backend)
+    with pytest.raises(UserError, match="http"):
+        connect(tutor, url="host:1")
+    with pytest.raises(UserError, match="reference"):
+        connect(TutorConfig(name="oracle", backend="reference"))
