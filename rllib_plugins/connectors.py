@@ -1,0 +1,337 @@
+"""The tutor in RLlib's own EnvRunner: two connector pieces around the exploration core.
+
+Owns the passage from RLlib's batches to the core and back into episodes; decides nothing itself. Exploring only: where
+``explore`` is False the pieces do nothing, and a tutor is contacted at the first exploring step at the earliest.
+RLlib throws the step away in which it resets an environment: there nobody is asked.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from typing import Any, cast
+
+import numpy as np
+from numpy.typing import NDArray
+from ray.rllib.algorithms.algorithm_config import AlgorithmConfig
+from ray.rllib.algorithms.dqn.default_dqn_rl_module import QF_PREDS
+from ray.rllib.algorithms.dqn.dqn import DQNConfig
+from ray.rllib.connectors.connector_v2 import ConnectorV2
+from ray.rllib.core.columns import Columns
+
+from rllib_plugins import columns
+from rllib_plugins.advising.advisor import Advisor
+from rllib_plugins.advising.core import ExplorationCore
+from rllib_plugins.advising.decision import Decision
+from rllib_plugins.advising.returns import ReturnComparison
+from rllib_plugins.config import AdviceConfig
+from rllib_plugins.tasks import Task, load_task
+from tutor_service.errors import UserError
+
+SEEN = "llm_tutors_seen"
+"""Key in RLlib's ``shared_data`` of what the first piece saw."""
+
+
+@dataclass(slots=True)
+class Seen:
+    """What the environments show, before any other connector touches it.
+
+    Attributes:
+        observations: ``(n, obs_dim)`` float32, the task's flat observations.
+        rewards: ``(n,)`` of the step just made; NaN where an episode just began.
+        ended: ``(n,)`` whether the episode is over: the observation is its last.
+        episodes: ``n`` episode ids.
+    """
+
+    observations: NDArray[np.float32]
+    rewards: NDArray[np.float64]
+    ended: NDArray[np.bool_]
+    episodes: list[str]
+
+
+class WatchEnvironments(ConnectorV2):
+    """First env-to-module piece: keeps raw observations and rewards for ``ConsultTutor``."""
+
+    def __call__(  # noqa: D102
+        self, *, batch: dict[str, Any], episodes: list[Any], shared_data: dict[str, Any] | None = None, **kwargs: Any
+    ) -> dict[str, Any]:
+        if shared_data is not None:
+            shared_data[SEEN] = Seen(
+                observations=np.stack([episode.get_observations(-1) for episode in episodes]).astype(np.float32),
+                rewards=np.array([episode.get_rewards(-1) if len(episode) else np.nan for episode in episodes]),
+                ended=np.array([episode.is_done for episode in episodes]),
+                episodes=[episode.id_ for episode in episodes],
+            )
+        return batch
+
+
+class ConsultTutor(ConnectorV2):
+    """Module-to-env piece: replaces the actions by the core's and adds the columns of ``rllib_plugins.columns``.
+
+    ``Columns.ACTION_LOGP`` becomes log π_old of the executed action, the centre of PPO's ratio. Earned trust is fed by
+    the returns that followed heads and tails, as values are not known here.
+
+    Args:
+        input_observation_space: RLlib's.
+        input_action_space: RLlib's.
+        task: Name of the task.
+        task_options: Its keyword arguments.
+        make_advisor: From the task to its advisor; called at the first exploring step.
+        advice: When to ask and what to do with advice.
+        theta_steps: θ in env steps.
+        seed: Seed of the core.
+        gamma: Discount of the returns that trust is earned by.
+        value_based: The student is DQN.
+    """
+
+    def __init__(
+        self,
+        input_observation_space: Any = None,
+        input_action_space: Any = None,
+        *,
+        task: str,
+        task_options: dict[str, Any],
+        make_advisor: Callable[[Task], Advisor | None],
+        advice: AdviceConfig,
+        theta_steps: float,
+        seed: int,
+        gamma: float,
+        value_based: bool,
+    ):
+        super().__init__(input_observation_space, input_action_space)
+        self._task = load_task(task, **task_options)
+        self._make_advisor = make_advisor
+        self._theta_steps, self._seed = theta_steps, seed
+        self._advice = advice
+        self._value_based = value_based
+        self._core: ExplorationCore | None = None
+        self._comparison = ReturnComparison(gamma)
+        self._num_env_steps = 0
+
+    @property
+    def core(self) -> ExplorationCore:
+        """The trial's exploration core, built when it is first needed."""
+        if self._core is None:
+            advisor = self._make_advisor(self._task)
+            self._core = ExplorationCore(
+                self._advice,
+                num_actions=self._task.num_actions,
+                theta_steps=self._theta_steps,
+                advisor=advisor,
+                seed=self._seed,
+                value_based=self._value_based,
+            )
+        return self._core
+
+    def __call__(  # noqa: D102
+        self,
+        *,
+        rl_module: Any,
+        batch: dict[str, Any],
+        episodes: list[Any],
+        explore: bool | None = None,
+        shared_data: dict[str, Any] | None = None,
+        metrics: Any = None,
+        **kwargs: Any,
+    ) -> dict[str, Any]:
+        if not explore or shared_data is None:
+            batch.pop(QF_PREDS, None)
+            return batch
+        seen: Seen = shared_data[SEEN]
+        self._comparison.add_rewards(seen.episodes, seen.rewards, seen.ended)
+        if (evidence := self._comparison.take()) is not None:
+            self.core.observe(*evidence)
+        acting = np.array([episode.is_reset for episode in episodes])
+        decision = self._decide(rl_module, batch, seen, acting)
+        if decision is None:
+            self._write(batch, acting, _nobody(int(acting.sum()), self._task.num_actions), None)
+            return batch
+        self._num_env_steps += int(acting.sum())
+        rows = np.flatnonzero(acting).tolist()
+        self._comparison.add_decisions(
+            [seen.episodes[row] for row in rows], decision.heads & decision.consulted, decision.eligible
+        )
+        self._write(batch, acting, decision, self._legal(seen.observations))
+        self._log(metrics)
+        return batch
+
+    def _legal(self, observations: NDArray[np.float32]) -> NDArray[np.bool_] | None:
+        return self._task.legal_batch(observations)
+
+    def _decide(self, rl_module: Any, batch: dict[str, Any], seen: Seen, acting: NDArray[np.bool_]) -> Decision | None:
+        q_values = None
+        if self._value_based:
+            q_values = _rows(batch.pop(QF_PREDS)).astype(np.float64)[acting]
+        if not acting.any():
+            return None
+        observations = seen.observations[acting]
+        legal = self._legal(observations)
+        if q_values is None:
+            policy = _softmax(_rows(batch[Columns.ACTION_DIST_INPUTS]).astype(np.float64)[acting], legal)
+        else:
+            policy = _epsilon_greedy(q_values, legal, float(rl_module.epsilon_schedule.get_current_value()))
+        return self.core.act(observations, policy, legal=legal, q_values=q_values, step=self._num_env_steps)
+
+    def _write(
+        self,
+        batch: dict[str, Any],
+        acting: NDArray[np.bool_],
+        decision: Decision,
+        legal: NDArray[np.bool_] | None,
+    ) -> None:
+        """Columns in RLlib's form: a list of one item under each episode's key. Idle rows get zeros."""
+        keys = list(batch[Columns.ACTIONS])
+        values: dict[str, NDArray[Any]] = {
+            Columns.ACTIONS: decision.actions,
+            columns.POLICY_LOGP: decision.policy_logp,
+            columns.BEHAVIOUR_LOGP: decision.behaviour_logp,
+            columns.HEADS: decision.heads & decision.consulted,
+            columns.ELIGIBLE: decision.eligible,
+            columns.CONSULTED: decision.consulted,
+            columns.ADVICE: decision.advice,
+        }
+        if Columns.ACTION_LOGP in batch:
+            values[Columns.ACTION_LOGP] = decision.policy_logp
+        for column, acted in values.items():
+            array = np.zeros((len(keys), *acted.shape[1:]), dtype=acted.dtype)
+            array[acting] = acted
+            batch[column] = {key: [array[row]] for row, key in enumerate(keys)}
+        if legal is not None:
+            batch[columns.LEGAL] = {key: [legal[row]] for row, key in enumerate(keys)}
+
+    def _log(self, metrics: Any) -> None:
+        if metrics is None:
+            return
+        for name, total in self.core.counters().items():
+            metrics.log_value(tuple(name.split("/")), total, reduce="max")
+        for name, value in self.core.gauges().items():
+            if not np.isnan(value):
+                metrics.log_value(tuple(name.split("/")), value, reduce="mean", window=1)
+
+    def get_state(self, components: Any = None, *, not_components: Any = None, **kwargs: Any) -> dict[str, Any]:
+        """The step counter, the core, and the returns not yet compared; empty before the first exploring step."""
+        if self._core is None:
+            return {}
+        return {
+            "num_env_steps": self._num_env_steps,
+            "core": self._core.get_state(),
+            "comparison": self._comparison.get_state(),
+        }
+
+    def set_state(self, state: dict[str, Any]) -> None:
+        """Takes over a ``get_state``; an empty one changes nothing."""
+        if not state:
+            return
+        self._num_env_steps = state["num_env_steps"]
+        self.core.set_state(state["core"])
+        self._comparison.set_state(state["comparison"])
+
+    def merge_states(self, states: list[dict[str, Any]]) -> dict[str, Any]:
+        """The state that has seen most steps; there is one EnvRunner, so at most one is not empty."""
+        return max(states, key=lambda state: state.get("num_env_steps", -1), default={})
+
+
+def add_tutor(
+    config: AlgorithmConfig,
+    *,
+    task: str,
+    task_options: dict[str, Any] | None = None,
+    tutor: str,
+    advice: AdviceConfig | None = None,
+    theta_steps: float,
+    make_advisor: Callable[[Task], Advisor | None] | None = None,
+) -> AlgorithmConfig:
+    """Puts a tutor into a stock RLlib config (PPO, A2C or DQN on the new API stack); ``none`` changes nothing.
+
+    Args:
+        config: The environment must show the task's flat observations (``Task.make``).
+        task: Task by name, or as ``module:object``.
+        task_options: Its keyword arguments.
+        tutor: Tutor by name, or ``none``.
+        advice: When to ask and what to do with advice; default: ``AdviceConfig()``.
+        theta_steps: θ in env steps.
+        make_advisor: In place of ``tutor``: from the task to its advisor; must be picklable.
+
+    Returns:
+        ``config``, changed.
+
+    Raises:
+        UserError: Several EnvRunners or agents, or a config that has connectors or a DQN module of its own.
+    """
+    if tutor == "none" and make_advisor is None:
+        return config
+    if config.is_multi_agent:
+        raise UserError("multi-agent configs are not supported: a tutor advises one student")
+    if config.num_env_runners:
+        raise UserError(
+            f"num_env_runners={config.num_env_runners}: a trial's advice budget, stored advice and earned trust belong "
+            "to one EnvRunner; set num_env_runners=0 and raise num_envs_per_env_runner"
+        )
+    if config._env_to_module_connector is not None or config._module_to_env_connector is not None:
+        raise UserError("the config has connectors of its own: append theirs to env_pieces and tutor_pieces by hand")
+    value_based = isinstance(config, DQNConfig)
+    if value_based:
+        from rllib_plugins.q_values_module import show_q_values
+
+        show_q_values(config)
+    config.env_runners(
+        env_to_module_connector=env_pieces,
+        module_to_env_connector=partial(
+            tutor_pieces,
+            task=task,
+            task_options=dict(task_options or {}),
+            make_advisor=make_advisor or partial(_advisor_by_name, tutor),
+            advice=advice or AdviceConfig(),
+            theta_steps=theta_steps,
+            seed=config.seed or 0,
+            gamma=config.gamma,
+            value_based=value_based,
+        ),
+    )
+    config.evaluation(evaluation_config={**(config.evaluation_config or {}), "explore": False})
+    return config
+
+
+def env_pieces(env: Any = None, spaces: Any = None, device: Any = None) -> list[ConnectorV2]:
+    """What belongs in front of every other env-to-module connector."""
+    return [WatchEnvironments()]
+
+
+def tutor_pieces(env: Any = None, spaces: Any = None, **options: Any) -> list[ConnectorV2]:
+    """What belongs behind every other module-to-env connector; ``options`` are those of ``ConsultTutor``."""
+    return [ConsultTutor(**options)]
+
+
+def _advisor_by_name(tutor: str, task: Task) -> Advisor | None:
+    from rllib_plugins.advising.advisors import make_advisor
+
+    return make_advisor(tutor, task)
+
+
+def _rows(column: dict[Any, list[Any]]) -> NDArray[Any]:
+    """A column in RLlib's form as an array ``(n, ...)``."""
+    return np.stack([item for items in column.values() for item in items])
+
+
+def _softmax(logits: NDArray[np.float64], legal: NDArray[np.bool_] | None) -> NDArray[np.float64]:
+    if legal is not None:
+        logits = np.where(legal, logits, -np.inf)
+    weights = np.exp(logits - logits.max(axis=1, keepdims=True))
+    return cast(NDArray[np.float64], weights / weights.sum(axis=1, keepdims=True))
+
+
+def _epsilon_greedy(
+    q_values: NDArray[np.float64], legal: NDArray[np.bool_] | None, epsilon: float
+) -> NDArray[np.float64]:
+    allowed = np.ones(q_values.shape, dtype=bool) if legal is None else legal
+    policy = epsilon * allowed / allowed.sum(axis=1, keepdims=True)
+    policy[np.arange(len(policy)), np.where(allowed, q_values, -np.inf).argmax(axis=1)] += 1.0 - epsilon
+    return cast(NDArray[np.float64], policy)
+
+
+def _nobody(num_rows: int, num_actions: int) -> Decision:
+    empty = np.zeros(num_rows, dtype=bool)
+    logp = np.zeros(num_rows, dtype=np.float32)
+    advice = np.zeros((num_rows, num_actions), dtype=np.float32)
+    return Decision(np.zeros(num_rows, dtype=np.int64), logp, logp, empty, empty, empty, advice)

@@ -1,0 +1,182 @@
+"""The tutor in RLlib's own EnvRunner, on RLlib's own PPO and DQN."""
+
+import numpy as np
+import pytest
+
+ray = pytest.importorskip("ray")
+
+from ray.rllib.algorithms.dqn.dqn import DQNConfig  # noqa: E402
+from ray.rllib.algorithms.ppo.ppo import PPOConfig  # noqa: E402
+from ray.tune.registry import register_env  # noqa: E402
+
+from rllib_plugins import columns  # noqa: E402
+from rllib_plugins.advising.scripted_advisors import OracleAdvisor, WorstAdvisor  # noqa: E402
+from rllib_plugins.config import AdviceConfig  # noqa: E402
+from rllib_plugins.connectors import ConsultTutor, add_tutor  # noqa: E402
+from rllib_plugins.tasks import load_task  # noqa: E402
+from tutor_service.errors import UserError  # noqa: E402
+
+ENV = "connector-test-blackjack"
+FIXED = AdviceConfig(probability_initial=0.6, probability_final=0.6, trust="fixed", reuse="off")
+
+
+class CountingOracle(OracleAdvisor):
+    """Counts the rows that it is asked about."""
+
+    num_rows = 0
+
+    def ask(self, observations):
+        type(self).num_rows += len(observations)
+        return super().ask(observations)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def local_ray():
+    ray.init(address="local", include_dashboard=False, num_cpus=2, _node_ip_address="127.0.0.1")
+    register_env(ENV, lambda _: load_task("blackjack").make())
+    yield
+    ray.shutdown()
+
+
+def ppo_config(**training):
+    config = PPOConfig().environment(ENV).env_runners(num_env_runners=0, num_envs_per_env_runner=4)
+    config.training(train_batch_size_per_learner=128, minibatch_size=64, num_epochs=2, **training)
+    return config.debugging(seed=3)
+
+
+def dqn_config():
+    config = DQNConfig().environment(ENV).env_runners(num_env_runners=0, num_envs_per_env_runner=4)
+    config.training(
+        train_batch_size_per_learner=16,
+        num_steps_sampled_before_learning_starts=50,
+        replay_buffer_config={"type": "EpisodeReplayBuffer", "capacity": 2_000},
+        epsilon=[(0, 0.3), (1_000, 0.3)],
+    )
+    return config.reporting(min_sample_timesteps_per_iteration=100).debugging(seed=3)
+
+
+def tutored(config, advice=FIXED, make_advisor=CountingOracle):
+    return add_tutor(
+        config, task="blackjack", tutor="oracle", advice=advice, theta_steps=10_000, make_advisor=make_advisor
+    )
+
+
+@pytest.fixture
+def build():
+    built = []
+
+    def _build(config):
+        algo = config.build_algo()
+        built.append(algo)
+        return algo
+
+    yield _build
+    for algo in built:
+        algo.stop()
+
+
+def consultant(algo) -> ConsultTutor:
+    (piece,) = [c for c in algo.env_runner._module_to_env.connectors if isinstance(c, ConsultTutor)]
+    return piece
+
+
+def column(episodes, name):
+    return np.concatenate([np.asarray(e.get_extra_model_outputs(name)) for e in episodes if len(e)])
+
+
+@pytest.mark.parametrize("make_config", [ppo_config, dqn_config])
+def test_what_is_in_the_episodes_is_what_was_done(build, make_config):
+    algo = build(tutored(make_config()))
+    CountingOracle.num_rows = 0
+    episodes = [e for e in algo.env_runner.sample(num_timesteps=800, explore=True) if len(e)]
+    task = load_task("blackjack")
+    observations = np.concatenate([e.get_observations(slice(0, len(e))) for e in episodes]).astype(np.float32)
+    actions = np.concatenate([e.get_actions() for e in episodes])
+    oracle = task.oracle_batch(observations)
+    consulted = column(episodes, columns.CONSULTED)
+    assert (oracle[consulted, actions[consulted]] > 0).all()
+    share = 0.6 if make_config is ppo_config else 0.3  # half of DQN's exploring stays random
+    assert consulted.mean() == pytest.approx(share, abs=0.07)
+    np.testing.assert_array_equal(column(episodes, columns.ADVICE).argmax(axis=1)[consulted], actions[consulted])
+    np.testing.assert_array_equal(column(episodes, columns.HEADS), consulted)
+    assert (column(episodes, columns.ELIGIBLE) >= consulted).all()
+    ratio = np.exp(column(episodes, columns.POLICY_LOGP) - column(episodes, columns.BEHAVIOUR_LOGP))
+    assert ratio.mean() == pytest.approx(1.0, abs=0.15)  # Σ μ·π/μ
+    # Nobody is asked in the steps that RLlib throws away.
+    counters = consultant(algo).core.counters()
+    assert counters["advice/consultations"] == CountingOracle.num_rows
+    assert 0 <= counters["advice/consultations"] - consulted.sum() <= 4  # a running episode may have no full step yet
+
+
+def test_ppo_is_centred_on_the_students_policy(build):
+    algo = build(tutored(ppo_config()))
+    episodes = [e for e in algo.env_runner.sample(num_timesteps=300, explore=True) if len(e)]
+    logits = column(episodes, "action_dist_inputs").astype(np.float64)
+    logp = logits - np.log(np.exp(logits).sum(axis=1, keepdims=True))
+    actions = np.concatenate([e.get_actions() for e in episodes])
+    expected = logp[np.arange(len(actions)), actions]
+    np.testing.assert_allclose(column(episodes, "action_logp"), expected, atol=1e-5)
+    np.testing.assert_allclose(column(episodes, columns.POLICY_LOGP), expected, atol=1e-5)
+
+
+@pytest.mark.parametrize("make_config", [ppo_config, dqn_config])
+def test_evaluation_never_asks(build, make_config):
+    algo = build(tutored(make_config()))
+    CountingOracle.num_rows = 0
+    episodes = algo.env_runner.sample(num_timesteps=100, explore=False)
+    assert CountingOracle.num_rows == 0
+    assert columns.CONSULTED not in episodes[0].extra_model_outputs
+    assert consultant(algo).get_state() == {}
+    assert algo.config.evaluation_config["explore"] is False
+
+
+@pytest.mark.parametrize("make_config", [ppo_config, dqn_config])
+def test_trains_reports_and_restores(build, make_config, tmp_path):
+    advice = AdviceConfig(reuse_options={"budget": 2})
+    algo = build(tutored(make_config(), advice=advice))
+    for _ in range(3):
+        result = algo.train()
+    reported = result["env_runners"]["advice"]
+    counters = consultant(algo).core.counters()
+    assert reported["consultations"] == counters["advice/consultations"] > 0
+    assert reported["reused"] == counters["advice/reused"] > 0
+    assert 0 < reported["probability"] <= 0.9
+
+    algo.save_to_path(str(tmp_path / "checkpoint"))
+    other = build(tutored(make_config(), advice=advice))
+    other.restore_from_path(str(tmp_path / "checkpoint"))
+    before, after = consultant(algo).get_state(), consultant(other).get_state()
+    assert after["num_env_steps"] == before["num_env_steps"] > 0
+    np.testing.assert_equal(after["core"], before["core"])
+    np.testing.assert_equal(after["comparison"], before["comparison"])
+    other.train()
+    assert consultant(other).core.counters()["advice/consultations"] > counters["advice/consultations"]
+
+
+def test_trust_is_earned_by_returns(build):
+    advice = AdviceConfig(probability_final=1.0, imitation="off")
+    algo = build(tutored(ppo_config(), advice=advice, make_advisor=WorstAdvisor))
+    algo.env_runner.sample(num_timesteps=1_500, explore=True)
+    gauges = consultant(algo).core.gauges()
+    assert gauges["advice/trust"] < 0.2 and gauges["advice/effect"] < 0
+
+
+def test_without_a_tutor_nothing_changes(build):
+    plain, untutored = ppo_config(), ppo_config()
+    add_tutor(untutored, task="blackjack", tutor="none", theta_steps=100)
+    assert untutored.to_dict() == ppo_config().to_dict()
+    results = [build(config).train() for config in (plain, untutored)]
+    losses = [r["learners"]["default_policy"]["total_loss"] for r in results]
+    returns = [r["env_runners"]["episode_return_mean"] for r in results]
+    assert losses[0] == losses[1] and returns[0] == returns[1]
+
+
+def test_what_cannot_be_is_refused():
+    with pytest.raises(UserError, match="num_env_runners"):
+        tutored(ppo_config().env_runners(num_env_runners=2))
+    with pytest.raises(UserError, match="multi-agent"):
+        tutored(ppo_config().multi_agent(policies={"a"}, policy_mapping_fn=lambda *_: "a"))
+    with pytest.raises(UserError, match="connectors of its own"):
+        tutored(ppo_config().env_runners(env_to_module_connector=lambda *_: []))
+    with pytest.raises(UserError, match="rl_module_spec"):
+        tutored(tutored(dqn_config()).env_runners(env_to_module_connector=None, module_to_env_connector=None))
