@@ -100,7 +100,7 @@ def _config_class(name: str) -> Any:
 
 
 class StudentTrial(Trainable):
-    """A trial as Tune sees it: each ``step`` trains to the next evaluation point and evaluates; the first only evaluates.
+    """A trial as Tune sees it: each ``step`` trains to the next evaluation point and evaluates; the first only that.
 
     Its config is a ``StudentConfig`` as a dict. Same config and same store: same metrics, also when it was stopped and
     restored in between, or runs in an actor that ran another trial before.
@@ -210,7 +210,7 @@ def train(config: StudentConfig, on_result: Callable[[dict[str, Any]], None] | N
     """
     ensure_ray()
     trial = StudentTrial(config=config.model_dump())
-    results = []
+    results: list[dict[str, Any]] = []
     try:
         while not results or not results[-1]["done"]:
             results.append(trial.step())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, fields
 from typing import Any
 
@@ -40,14 +41,16 @@ class UpdateBatch:
 
     def permuted(self, order: torch.Tensor) -> UpdateBatch:
         """The steps in another order; one copy per epoch is cheaper than one gather per minibatch."""
-        return UpdateBatch(**{f.name: None if (t := getattr(self, f.name)) is None else t[order] for f in fields(self)})
+        return self._map(lambda part: part[order])
 
     def minibatches(self, size: int) -> list[UpdateBatch]:
         """Consecutive parts, views; the last may be smaller."""
+        return [self._map(lambda part, i=i: part[i : i + size]) for i in range(0, len(self), size)]
+
+    def _map(self, function: Callable[[torch.Tensor], torch.Tensor]) -> UpdateBatch:
         parts: dict[str, Any] = {f.name: getattr(self, f.name) for f in fields(self)}
-        split = {name: None if t is None else t.split(size) for name, t in parts.items()}
-        count = len(split["actions"])  # type: ignore[arg-type]
-        return [UpdateBatch(**{n: None if s is None else s[i] for n, s in split.items()}) for i in range(count)]
+        mapped: dict[str, Any] = {name: None if part is None else function(part) for name, part in parts.items()}
+        return UpdateBatch(**mapped)
 
     def __len__(self) -> int:
         return len(self.actions)

@@ -27,6 +27,7 @@ class LeanTraining:
     env_runner: Any
     learner_group: Any
     metrics: Any
+    _logdir: Any
     _own_logdir: str | None = None
 
     def setup(self, config: Any) -> None:
@@ -39,7 +40,7 @@ class LeanTraining:
             self.runner.bind(self.learner.module[DEFAULT_MODULE_ID].unwrapped())
 
     def _setup_logdir(self) -> None:
-        """A folder of our own where Tune gives none: RLlib would leave an empty one per algorithm in ``~/ray_results``."""
+        """A folder of our own where Tune gives none: RLlib leaves an empty one per algorithm in ``~/ray_results``."""
         if self._storage is not None:  # type: ignore[attr-defined]
             super()._setup_logdir()  # type: ignore[misc]
             return
@@ -84,7 +85,9 @@ class LeanTraining:
             return
         runner, before = self.runner, self.num_env_steps
         at_least = max(runner.rollout.num_steps * runner.num_envs, self.config.min_sample_timesteps_per_iteration or 0)
-        target = self._target_steps if (self._target_steps or 0) > before else before + at_least
+        target = self._target_steps or 0
+        if target <= before:
+            target = before + at_least
         while self.num_env_steps < target:
             fragment = self.fragment_steps - runner.cursor % self.fragment_steps
             start, stop = runner.sample(min(fragment, math.ceil((target - self.num_env_steps) / runner.num_envs)))

@@ -92,6 +92,6 @@ class TutoredConfig:
             raise UserError("multi-agent configs are not supported: a tutor advises one student")
         if self.rollout == "lean" and (config.num_env_runners or config.num_learners):
             raise UserError(
-                f"num_env_runners={config.num_env_runners}, num_learners={config.num_learners}: the lean rollout shares "
-                "the learner's weights in one process; set both to 0, or rollout: stock"
+                f"num_env_runners={config.num_env_runners}, num_learners={config.num_learners}: the lean rollout "
+                "shares the learner's weights in one process; set both to 0, or rollout: stock"
             )

@@ -107,7 +107,7 @@ class RolloutArrays:
         return self.rewards.shape[1]
 
     def flat(self, name: str, start: int = 0, stop: int | None = None) -> NDArray[Any] | None:
-        """Vector steps ``start`` to ``stop`` of an array as ``((stop - start)·N, ...)``, a view; None if it is not kept."""
+        """Vector steps ``start`` to ``stop`` of an array as ``((stop - start)·N, ...)``, a view; None if not kept."""
         array = getattr(self, name)
         if array is None:
             return None

@@ -1,6 +1,7 @@
 """RLlib's EnvRunner on arrays: one vector environment, one numpy forward pass and one exploration core per vector step.
 
-Owns stepping and the random state of the environments. Must not know losses; who acts is the exploration core's business.
+Owns stepping and the random state of the environments. Must not know losses; who acts is the exploration core's
+business.
 """
 
 from __future__ import annotations
@@ -47,6 +48,9 @@ class ArrayEnvRunner(EnvRunner, Checkpointable):
         **kwargs: RLlib's own.
     """
 
+    config: Any
+    env: Any
+
     def __init__(self, *, config: Any, **kwargs: Any) -> None:
         super().__init__(config=config, **kwargs)
         from rllib_plugins.tasks import load_task
@@ -56,7 +60,7 @@ class ArrayEnvRunner(EnvRunner, Checkpointable):
         self.num_envs = int(self.config.num_envs_per_env_runner)
         self.env = self.task.make_vec(self.num_envs, seed)
         self.observation_space: Box = self.task.observation_space
-        self.action_space = Discrete(self.task.num_actions)
+        self.action_space: Discrete[Any] = Discrete(self.task.num_actions)
         self.advisor = make_advisor(self.config.tutor, self.task)
         self.core = make_core(self.config, self.task, self.advisor, seed)
         self.module: Any = None
@@ -169,7 +173,7 @@ class ArrayEnvRunner(EnvRunner, Checkpointable):
         step = self.num_env_steps_sampled_lifetime
         policy = epsilon_greedy(q_values, legal, self.config.epsilon_at(step))
         masked = q_values if legal is None else np.where(legal, q_values, -np.inf)
-        return self.core.act(observations, policy, legal=legal, q_values=masked, step=step)
+        return self.core.act(observations, policy, legal=legal, q_values=masked.astype(np.float64), step=step)
 
     def _write(
         self, t: int, observations: NDArray[np.float32], legal: NDArray[np.bool_] | None, decision: Decision

@@ -34,7 +34,7 @@ def generalised_advantages(
     Returns:
         Advantages ``(num_steps, num_envs)``, float32; the value targets are advantages + values.
     """
-    deltas = rewards + gamma * np.where(terminated, np.float32(0), next_values) - values
+    deltas = (rewards + gamma * np.where(terminated, 0, next_values) - values).astype(np.float32)
     decay = (gamma * lambda_ * ~(terminated | truncated)).astype(np.float32)
     advantages = np.empty_like(deltas)
     running = np.zeros_like(deltas[0])

@@ -2,8 +2,8 @@
 
 Owns no parameters. Acting runs in numpy on the memory of the module's tensors (a batch of 8 through an MLP of 64 × 64
 costs a fraction of what torch's dispatch costs), learning runs in torch through the module's own layers, so equal seeds
-give the initial weights of stock RLlib, and whatever optimiser, checkpoint or ``set_state`` does to the module is seen here.
-Must not know losses.
+give the initial weights of stock RLlib, and whatever optimiser, checkpoint or ``set_state`` does to the module is seen
+here. Must not know losses.
 """
 
 from __future__ import annotations

@@ -33,7 +33,9 @@ class A2CConfig(PPOConfig):
             grad_clip=0.5,
             optimizer={"type": "rmsprop", "alpha": 0.99, "eps": 1e-5},
         )
-        self.rl_module(model_config=DefaultModelConfig(fcnet_hiddens=[64, 64], fcnet_activation="tanh", vf_share_layers=False))
+        self.rl_module(
+            model_config=DefaultModelConfig(fcnet_hiddens=[64, 64], fcnet_activation="tanh", vf_share_layers=False)
+        )
 
     def get_default_learner_class(self) -> Any:
         """The learner of this package."""

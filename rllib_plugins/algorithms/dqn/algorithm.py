@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
+
 from ray.rllib.algorithms.dqn.dqn import DQN as RLlibDQN
 from ray.rllib.algorithms.dqn.dqn import calculate_rr_weights
 
@@ -60,7 +62,7 @@ class DQN(LeanTraining, RLlibDQN):
 
     def _update(self, step: int) -> None:
         imitation_weight = self.runner.core.imitation_weight(step)
-        for _ in range(self._updates_per_fragment):
+        for _ in range(int(self._updates_per_fragment)):
             batch = self.replay.sample(self.config.total_train_batch_size)
             self.learner.update_from_replay(
                 batch,
@@ -77,9 +79,9 @@ class DQN(LeanTraining, RLlibDQN):
             return
         rollout = self.runner.rollout
         advantages = value_advantages(
-            rollout.rewards,
-            rollout.values,
-            rollout.next_values,
+            rollout.rewards.astype(np.float64),
+            rollout.values.astype(np.float64),
+            rollout.next_values.astype(np.float64),
             rollout.terminated,
             rollout.terminated | rollout.truncated,
             gamma=self.config.gamma,

@@ -39,7 +39,7 @@ class DQNConfig(TutoredConfig, RLlibDQNConfig):
             epsilon=[(0, 1.0), (4_000, 0.05)],
             double_q=True,
             dueling=False,
-            grad_clip=10.0,
+            grad_clip=10,
             replay_buffer_config={"type": "EpisodeReplayBuffer", "capacity": 50_000},
         )
         self.env_runners(num_env_runners=0, num_envs_per_env_runner=8)

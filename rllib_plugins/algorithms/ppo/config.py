@@ -39,7 +39,9 @@ class PPOConfig(TutoredConfig, RLlibPPOConfig):
         )
         self.env_runners(num_env_runners=0, num_envs_per_env_runner=8)
         self.learners(num_learners=0)
-        self.rl_module(model_config=DefaultModelConfig(fcnet_hiddens=[64, 64], fcnet_activation="tanh", vf_share_layers=False))
+        self.rl_module(
+            model_config=DefaultModelConfig(fcnet_hiddens=[64, 64], fcnet_activation="tanh", vf_share_layers=False)
+        )
 
     @property
     def rollout_steps(self) -> int:

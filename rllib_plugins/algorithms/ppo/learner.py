@@ -94,7 +94,7 @@ class PPOLearner(ArrayLearner, PPOTorchLearner):
 
     def get_lean_state(self) -> dict[str, Any]:
         """The order of minibatches and the KL coefficient."""
-        state = {"rng": self._rng.bit_generator.state}
+        state: dict[str, Any] = {"rng": self._rng.bit_generator.state}
         if self.config.use_kl_loss:
             state["kl_coeff"] = float(self.curr_kl_coeffs_per_module[DEFAULT_MODULE_ID])
         return state
@@ -103,4 +103,5 @@ class PPOLearner(ArrayLearner, PPOTorchLearner):
         """Takes a ``get_lean_state``."""
         self._rng.bit_generator.state = state["rng"]
         if "kl_coeff" in state:
-            self.curr_kl_coeffs_per_module[DEFAULT_MODULE_ID].data.fill_(state["kl_coeff"])
+            coefficient: Any = self.curr_kl_coeffs_per_module[DEFAULT_MODULE_ID]
+            coefficient.data.fill_(state["kl_coeff"])
