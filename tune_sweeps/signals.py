@@ -1,0 +1,42 @@
+"""Turns the signals that end a program into one orderly interrupt. Knows nothing of sweeps."""
+
+from __future__ import annotations
+
+import os
+import signal
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+EXIT_INTERRUPTED = 130
+_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+_ENOUGH = 3
+
+
+@contextmanager
+def interruptible() -> Iterator[None]:
+    """Raises KeyboardInterrupt once, at the first Ctrl-C, SIGTERM or SIGHUP; a third one ends the process at once.
+
+    The second is ignored, so that an impatient user does not cut short what cleans up. Does nothing outside of the
+    main thread, where signals cannot be handled.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    count = 0
+
+    def handle(number: int, frame: Any) -> None:
+        nonlocal count
+        count += 1
+        if count == 1:
+            raise KeyboardInterrupt
+        if count >= _ENOUGH:
+            os._exit(EXIT_INTERRUPTED)
+
+    before = {number: signal.signal(number, handle) for number in _SIGNALS}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)

@@ -1,0 +1,59 @@
+"""Keeps the terminal for our own words: everything that libraries print goes to a file. Knows no sweep."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TextIO
+
+from rich.console import Console
+
+STYLE_ERROR = "bold red"
+
+
+@contextmanager
+def quiet(log: Path) -> Iterator[Console]:
+    """Sends standard output and error of this process and its children to a file, below Python.
+
+    Args:
+        log: The file; it is appended to.
+
+    Yields:
+        A console on what was standard output before: the one way to reach the user meanwhile.
+    """
+    sys.stdout.flush()
+    sys.stderr.flush()
+    kept_out, kept_err = os.dup(1), os.dup(2)
+    is_terminal = os.isatty(kept_out)
+    target = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
+    os.dup2(target, 1)
+    os.dup2(target, 2)
+    os.close(target)
+    screen: TextIO = os.fdopen(os.dup(kept_out), "w", buffering=1, encoding="utf-8", errors="replace")
+    try:
+        yield make_console(screen, is_terminal)
+    finally:
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os.dup2(kept_out, 1)
+        os.dup2(kept_err, 2)
+        os.close(kept_out)
+        os.close(kept_err)
+        screen.close()
+
+
+def make_console(file: TextIO | None = None, is_terminal: bool | None = None) -> Console:
+    """A console that writes plain, unwrapped lines where nobody watches."""
+    live = sys.stdout.isatty() if is_terminal is None else is_terminal
+    return Console(file=file, force_terminal=live, width=None if live else 160, highlight=False, soft_wrap=not live)
+
+
+def duration(seconds: float) -> str:
+    """``75`` → ``1:15``; ``4000`` → ``1:06:40``."""
+    whole = max(0, round(seconds))
+    hours, rest = divmod(whole, 3600)
+    minutes, left = divmod(rest, 60)
+    return f"{hours}:{minutes:02d}:{left:02d}" if hours else f"{minutes}:{left:02d}"
