@@ -1,0 +1,91 @@
+"""Stand-ins for the service's heavy parts: a tokenizer without transformers, a model without vLLM, a store in memory."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Sequence
+
+from tutor_service.engines.base import Evaluation
+from tutor_service.gateway import Gateway, GatewaySettings
+from tutor_service.metrics import GatewayMetrics
+from tutor_service.prompt import ChatPrompts, Prompt
+from tutor_service.schema import AdviceError, AdviceRequest
+from tutor_service.store import StoredAdvice
+
+SPECIALS = {"<s>": 1, "<end>": 2, "<user>": 3, "<tutor>": 4}
+WORDS = {"hit": 10, "stick": 11}
+
+
+class FakeTokenizer:
+    """One token per character, but for a few words and control tokens."""
+
+    chat_template: str | None = "fake"
+
+    def __init__(self, template: Callable[[str], str] | None = None) -> None:
+        self.template = template or (lambda content: f"<s><user>{content}<end><tutor>")
+        self.rendered_with: dict[str, object] = {}
+
+    def encode(self, text: str, add_special_tokens: bool = True, split_special_tokens: bool = False) -> list[int]:
+        assert not add_special_tokens
+        known = dict(WORDS) if split_special_tokens else {**WORDS, **SPECIALS}
+        ids: list[int] = []
+        while text:
+            match = next((token for token in known if text.startswith(token)), None)
+            ids.append(known[match] if match else 100 + ord(text[0]))
+            text = text[len(match) if match else 1 :]
+        return ids
+
+    def decode(self, ids: Sequence[int], skip_special_tokens: bool = False) -> str:
+        names = {number: token for token, number in {**WORDS, **SPECIALS}.items()}
+        return "".join(names[number] if number in names else chr(number - 100) for number in ids)
+
+    def apply_chat_template(self, messages: list[dict[str, str]], **options: object) -> str:
+        self.rendered_with = options
+        return self.template(messages[0]["content"])
+
+
+class FakeModel:
+    """Counts what it evaluates; answers when it is let."""
+
+    def __init__(self, probabilities: Callable[[Prompt], tuple[float, ...]] | None = None) -> None:
+        self.evaluated: list[Prompt] = []
+        self.batches: list[int] = []
+        self.open = asyncio.Event()
+        self.open.set()
+        self.failing: Exception | None = None
+        self._probabilities = probabilities or (lambda prompt: (0.75, 0.25, *(0.0 for _ in prompt.labels[2:])))
+
+    async def __call__(self, prompts: list[Prompt]) -> list[Evaluation | AdviceError]:
+        self.batches.append(len(prompts))
+        await self.open.wait()
+        if self.failing:
+            raise self.failing
+        self.evaluated.extend(prompts)
+        return [Evaluation(self._probabilities(prompt), 0.5, 0, len(prompt.token_ids)) for prompt in prompts]
+
+
+class FakeStore:
+    """A store in a dictionary."""
+
+    def __init__(self) -> None:
+        self.kept: dict[bytes, StoredAdvice] = {}
+
+    def get_many(self, keys: Sequence[bytes]) -> list[StoredAdvice | None]:
+        return [self.kept.get(key) for key in keys]
+
+    def put_many(self, items: Sequence[tuple[bytes, StoredAdvice]]) -> None:
+        self.kept.update(items)
+
+
+def make_gateway(model: FakeModel, store: FakeStore | None = None, **settings: object) -> Gateway:
+    """A gateway over fakes."""
+    builder = ChatPrompts(FakeTokenizer(), "scored")
+    options = GatewaySettings(**{"identity": "fake", **settings})  # type: ignore[arg-type]
+    return Gateway(options, builder, model, store or FakeStore(), GatewayMetrics("fake"))
+
+
+def request(
+    state: object = "sum 12", actions: tuple[str, ...] = ("stick", "hit"), rules: str = "Play."
+) -> AdviceRequest:
+    """A valid request."""
+    return AdviceRequest(rules, str(state), actions)

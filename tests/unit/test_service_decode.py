@@ -1,0 +1,86 @@
+import math
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tutor_service.decode import one_hot, parse_action, renormalise, shape
+
+LOGPROBS = st.lists(st.floats(-60, 0) | st.just(-math.inf), min_size=2, max_size=10)
+WEIGHTS = st.lists(st.floats(0.001, 1), min_size=2, max_size=6)
+
+
+@given(LOGPROBS)
+def test_renormalised_sums_to_one_and_keeps_ratios(logprobs):
+    probabilities, mass = renormalise(logprobs)
+    assert math.isclose(math.fsum(probabilities), 1)
+    assert 0 <= mass <= 1
+    expected = math.fsum(math.exp(value) for value in logprobs)
+    if expected > 0:
+        assert math.isclose(mass, min(1, expected), rel_tol=1e-9)
+        for value, probability in zip(logprobs, probabilities, strict=True):
+            assert math.isclose(probability, math.exp(value) / expected, rel_tol=1e-9, abs_tol=1e-300)
+
+
+def test_nothing_on_any_label_is_uniform_with_no_mass():
+    assert renormalise([-math.inf, -math.inf]) == ((0.5, 0.5), 0.0)
+    assert renormalise([math.nan, math.log(0.5)]) == ((0.0, 1.0), 0.5)
+
+
+def test_tiny_masses_do_not_underflow():
+    probabilities, mass = renormalise([-800.0, -801.0])
+    assert probabilities[0] == pytest.approx(1 / (1 + math.exp(-1)))
+    assert mass == 0.0
+
+
+@given(WEIGHTS, st.floats(0.1, 10))
+def test_temperature_is_a_power(weights, temperature):
+    total = math.fsum(weights)
+    probabilities = [weight / total for weight in weights]
+    shaped = shape(probabilities, temperature)
+    powered = [value ** (1 / temperature) for value in probabilities]
+    for value, expected in zip(shaped, powered, strict=True):
+        assert math.isclose(value, expected / math.fsum(powered), rel_tol=1e-6)
+
+
+def test_temperature_one_changes_no_bit():
+    assert shape((0.1, 0.9)) == (0.1, 0.9)
+
+
+def test_calibration_divides_by_the_prior():
+    assert shape((0.8, 0.2), prior=(0.8, 0.2)) == pytest.approx((0.5, 0.5))
+    assert shape((0.5, 0.5), prior=(0.8, 0.2)) == pytest.approx((0.2, 0.8))
+
+
+def test_one_hot():
+    assert one_hot(1, 3) == (0, 1, 0)
+    assert one_hot(None, 4) == (0.25,) * 4
+
+
+@pytest.mark.parametrize(
+    ("answer", "index"),
+    [
+        ("<action>hit</action>", 1),
+        ("I think <ACTION> Hit. </ACTION>", 1),
+        ("<action>stick", 0),
+        ("Format: <action>your choice</action>. So: <action>hit</action>", 1),
+        ('<action>"hit"</action>', 1),
+        ("hit", None),
+        ("<action>fold</action>", None),
+        ("<action></action>", None),
+        ("", None),
+    ],
+)
+def test_actions_are_read_from_tags(answer, index):
+    assert parse_action(answer, ("stick", "hit")) == index
+
+
+def test_case_is_not_forgiven_where_it_tells_labels_apart():
+    assert parse_action("<action>a</action>", ("A", "a")) == 1
+    assert parse_action("<action>Up</action>", ("UP", "up")) is None
+
+
+@given(st.text(), st.lists(st.text(min_size=1, max_size=5), min_size=2, max_size=5, unique=True))
+def test_any_text_is_a_label_or_nothing(answer, labels):
+    index = parse_action(f"<action>{answer}</action>", labels)
+    assert index is None or 0 <= index < len(labels)

@@ -1,0 +1,154 @@
+import asyncio
+import random
+
+import pytest
+
+from tests.unit.service_fakes import FakeModel, FakeStore, make_gateway, request
+from tutor_service.gateway import MAX_LIST
+from tutor_service.schema import Advice, AdviceError, AdviceRequest
+from tutor_service.store import StoredAdvice
+
+
+def sources(answers):
+    return [answer.source if isinstance(answer, Advice) else "error" for answer in answers]
+
+
+async def test_a_state_is_evaluated_once_however_often_it_is_asked():
+    model, store = FakeModel(), FakeStore()
+    gateway = make_gateway(model, store)
+    first = await gateway.advise([request(1), request(2), request(1)])
+    assert sources(first) == ["model", "model", "store"]
+    assert sources(await gateway.advise([request(2), request(1)])) == ["store", "store"]
+    assert sources(await make_gateway(model, store).advise([request(1)])) == ["store"]
+    assert len(model.evaluated) == 2
+    assert first[0].probabilities == (0.75, 0.25) and first[0].legal_mass == 0.5
+    assert first[0].tokens > 0 and first[2].tokens == 0
+
+
+async def test_eight_callers_with_overlapping_sets_evaluate_each_state_once():
+    model = FakeModel()
+    model.open.clear()
+    gateway = make_gateway(model, batch=7)
+    draw = random.Random(0)
+    lists = [[request(draw.randrange(200)) for _ in range(100)] for _ in range(8)]
+    calls = [asyncio.create_task(gateway.advise(items)) for items in lists]
+    await asyncio.sleep(0.01)
+    model.open.set()
+    answers = await asyncio.gather(*calls)
+    distinct = {item for items in lists for item in items}
+    assert len(model.evaluated) == len({prompt.token_ids for prompt in model.evaluated}) == len(distinct)
+    assert sum(sources(items).count("model") for items in answers) == len(distinct)
+    assert max(model.batches) <= 7
+    assert gateway.num_pending == 0
+
+
+async def test_a_bad_request_does_not_harm_its_list():
+    model = FakeModel()
+    gateway = make_gateway(model, max_prompt_tokens=200)
+    bad = [
+        AdviceRequest("r", "", ("a", "b")),
+        AdviceRequest("r", "s", ["a", "b"]),  # type: ignore[arg-type]
+        None,
+        AdviceRequest("r", "s" * 300, ("a", "b")),
+        AdviceRequest("r", "\udfff", ("a", "b")),
+    ]
+    answers = await gateway.advise([request(1), *bad, request(2)])
+    assert sources(answers) == ["model", *["error"] * len(bad), "model"]
+    assert not any(answer.retry for answer in answers[1:-1])
+    assert "tokens in the prompt" in answers[4].reason
+    assert len(model.evaluated) == 2
+
+
+async def test_what_a_caller_gave_up_on_is_finished_and_kept():
+    model, store = FakeModel(), FakeStore()
+    model.open.clear()
+    gateway = make_gateway(model, store)
+    impatient = asyncio.create_task(gateway.advise([request(1)]))
+    patient = asyncio.create_task(gateway.advise([request(1)]))
+    await asyncio.sleep(0.01)
+    impatient.cancel()
+    await asyncio.sleep(0.01)
+    model.open.set()
+    assert sources(await patient) == ["store"]
+    assert len(store.kept) == len(model.evaluated) == 1
+
+
+async def test_beyond_its_bound_requests_are_refused_for_the_moment():
+    model = FakeModel()
+    model.open.clear()
+    gateway = make_gateway(model, max_pending=10)
+    flood = asyncio.create_task(gateway.advise([request(n) for n in range(25)]))
+    await asyncio.sleep(0.01)
+    assert gateway.num_pending == 10
+    refused = await gateway.advise([request("new")])
+    assert refused[0].retry and "overloaded" in refused[0].reason
+    model.open.set()
+    answers = await flood
+    assert sources(answers).count("model") == 10
+    assert all(answer.retry for answer in answers if isinstance(answer, AdviceError))
+    assert sources(await gateway.advise([request(24)])) == ["model"]
+
+
+async def test_a_model_that_fails_says_so_and_is_asked_again():
+    model, store = FakeModel(), FakeStore()
+    model.failing = ConnectionError("replica died")
+    gateway = make_gateway(model, store)
+    (answer,) = await gateway.advise([request(1)])
+    assert isinstance(answer, AdviceError) and answer.retry
+    assert not store.kept and gateway.num_pending == 0
+    model.failing = None
+    assert sources(await gateway.advise([request(1)])) == ["model"]
+
+
+async def test_answers_that_do_not_match_the_prompts_are_not_believed():
+    model = FakeModel()
+
+    async def short(prompts):
+        return (await FakeModel.__call__(model, prompts))[:-1]
+
+    gateway = make_gateway(short)  # type: ignore[arg-type]
+    assert sources(await gateway.advise([request(1), request(2)])) == ["error", "error"]
+
+
+async def test_identity_separates_what_is_stored():
+    model, store = FakeModel(), FakeStore()
+    for identity in ("revision 1", "revision 2"):
+        assert sources(await make_gateway(model, store, identity=identity).advise([request(1)])) == ["model"]
+    assert len(store.kept) == 2
+
+
+async def test_temperature_is_applied_to_what_is_stored():
+    model, store = FakeModel(), FakeStore()
+    await make_gateway(model, store).advise([request(1)])
+    (answer,) = await make_gateway(model, store, temperature=0.5).advise([request(1)])
+    assert answer.source == "store"
+    assert answer.probabilities == pytest.approx((0.9, 0.1))
+    assert [kept.probabilities for kept in store.kept.values()] == [(0.75, 0.25)]
+
+
+async def test_calibration_asks_once_for_an_empty_state():
+    model = FakeModel()
+    gateway = make_gateway(model, calibrate=True)
+    answers = await gateway.advise([request(1), request(2)])
+    assert len(model.evaluated) == 3
+    assert [answer.probabilities for answer in answers] == [pytest.approx((0.5, 0.5))] * 2
+    await gateway.advise([request(3)])
+    assert len(model.evaluated) == 4
+
+
+async def test_a_stored_answer_of_another_shape_is_not_used():
+    model, store = FakeModel(), FakeStore()
+    await make_gateway(model, store).advise([request(1)])
+    (key,) = store.kept
+    store.kept[key] = StoredAdvice((1.0,), 1.0, 0, 1)
+    (answer,) = await make_gateway(model, store).advise([request(1)])
+    assert answer.source == "model" and len(answer.probabilities) == 2
+
+
+async def test_an_endless_list_is_refused_whole():
+    answers = await make_gateway(FakeModel()).advise([request(1)] * (MAX_LIST + 1))
+    assert len(answers) == MAX_LIST + 1 and isinstance(answers[0], AdviceError)
+
+
+async def test_nothing_asked_nothing_answered():
+    assert await make_gateway(FakeModel()).advise([]) == []
