@@ -23,8 +23,8 @@ class QValuesModule(DefaultDQNTorchRLModule):
         self._shown = outs[QF_PREDS]
         return outs
 
-    def _forward_exploration(self, batch: dict[str, Any], **kwargs: Any) -> dict[str, Any]:
-        outs: dict[str, Any] = super()._forward_exploration(batch, **kwargs)
+    def _forward_exploration(self, batch: dict[str, Any], t: int) -> dict[str, Any]:  # type: ignore[override]
+        outs: dict[str, Any] = super()._forward_exploration(batch, t)
         outs[QF_PREDS], self._shown = self._shown, None
         return outs
 
