@@ -54,10 +54,11 @@ class ReturnComparison:
         return returns - returns.mean(), heads > 0.5, eligible > 0.5
 
     def _close(self, steps: list[list[float]]) -> None:
-        following = 0.0
+        following, closed = 0.0, []
         for heads, eligible, reward in reversed(steps):
             following = reward + self._gamma * following
-            self._finished.append((following, heads, eligible))
+            closed.append((following, heads, eligible))
+        self._finished.extend(reversed(closed))
 
     def get_state(self) -> dict[str, Any]:
         """Finished steps; running episodes do not outlive the EnvRunner."""
