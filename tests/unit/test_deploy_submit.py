@@ -1,0 +1,317 @@
+"""What `tutor submit` finds wrong before a job exists, and what travels with a job."""
+
+from __future__ import annotations
+
+import json
+import socket
+import threading
+import time
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any, ClassVar
+
+import pytest
+import yaml
+
+from tune_sweeps.loading import load_sweep
+from tune_sweeps.remote.address import dashboard_url, find_token, keeps_secrets
+from tune_sweeps.remote.bundle import entrypoint, runtime_env, submission_id, write_bundle
+from tune_sweeps.remote.dashboard import ClusterFacts, read_facts
+from tune_sweeps.remote.entry import NodeReport, check_reports, unwritable
+from tune_sweeps.remote.requirements import check_tutors, check_versions
+from tutor_service.config import TutorConfig
+from tutor_service.errors import UserError
+
+TOKEN = "the-right-token"
+
+
+class TestAddress:
+    @pytest.mark.parametrize(
+        ("typed", "url"),
+        [
+            ("127.0.0.1", "http://127.0.0.1:8265"),
+            ("head.example.com:9000", "http://head.example.com:9000"),
+            ("http://head:8265/", "http://head:8265"),
+            ("https://ray.example.com", "https://ray.example.com"),
+            ("https://ray.example.com/team/", "https://ray.example.com/team"),
+            ("http://[::1]:8265", "http://[::1]:8265"),
+        ],
+    )
+    def test_takes_what_people_type(self, typed: str, url: str) -> None:
+        assert dashboard_url(typed) == url
+
+    @pytest.mark.parametrize(
+        "typed", ["", "ray://head:10001", "ftp://head", "http://", "http://head:99999", "http://head:8265/?a=b"]
+    )
+    def test_refuses_other_addresses_and_says_which_is_wanted(self, typed: str) -> None:
+        with pytest.raises(UserError, match="8265"):
+            dashboard_url(typed)
+
+    def test_refuses_a_password_in_the_address_without_repeating_it(self) -> None:
+        with pytest.raises(UserError) as error:
+            dashboard_url("http://me:hunter2@head:8265")
+        assert "RAY_AUTH_TOKEN" in str(error.value) and "hunter2" not in str(error.value)
+
+    @pytest.mark.parametrize(
+        ("url", "kept"),
+        [
+            ("https://ray.example.com", True),
+            ("http://127.0.0.1:8265", True),
+            ("http://[::1]:8265", True),
+            ("http://localhost:8265", True),
+            ("http://10.0.0.3:8265", False),
+            ("http://head:8265", False),
+        ],
+    )
+    def test_knows_where_a_token_can_be_read_on_the_way(self, url: str, kept: bool) -> None:
+        assert keeps_secrets(url) is kept
+
+
+class TestToken:
+    def test_is_looked_for_in_rays_order(self, tmp_path: Path) -> None:
+        (tmp_path / ".ray").mkdir()
+        (tmp_path / ".ray" / "auth_token").write_text("from-home\n")
+        (tmp_path / "named").write_text("from-path\n")
+        path = {"RAY_AUTH_TOKEN_PATH": str(tmp_path / "named")}
+        assert find_token({}, tmp_path) == "from-home"
+        assert find_token(path, tmp_path) == "from-path"
+        assert find_token({**path, "RAY_AUTH_TOKEN": "from-environment"}, tmp_path) == "from-environment"
+
+    def test_is_none_where_there_is_none(self, tmp_path: Path) -> None:
+        assert find_token({}, tmp_path) is None
+
+    def test_a_named_file_that_is_missing_or_empty_is_an_error(self, tmp_path: Path) -> None:
+        with pytest.raises(UserError, match="cannot be read"):
+            find_token({"RAY_AUTH_TOKEN_PATH": str(tmp_path / "missing")}, tmp_path)
+        (tmp_path / "empty").touch()
+        with pytest.raises(UserError, match="is empty"):
+            find_token({"RAY_AUTH_TOKEN_PATH": str(tmp_path / "empty")}, tmp_path)
+
+
+class FakeDashboard(BaseHTTPRequestHandler):
+    """Answers as Ray's dashboard does, with the token asked for."""
+
+    answers: ClassVar[dict[str, Any]] = {
+        "/api/version": {"version": "4", "ray_version": "2.60.0"},
+        "/api/v0/cluster_metadata": {"result": True, "data": {"rayVersion": "2.60.0", "pythonVersion": "3.11.7"}},
+        "/api/v0/nodes": {
+            "data": {
+                "result": {
+                    "result": [
+                        {"state": "ALIVE", "resources_total": {"CPU": 4.0, "advice_store": 1.0}},
+                        {"state": "ALIVE", "resources_total": {"GPU": 2.0, "accelerator_type:A100": 1.0}},
+                        {"state": "DEAD", "resources_total": {"GPU": 8.0}},
+                    ]
+                }
+            }
+        },
+        "/api/serve/applications/": {
+            "applications": {"tutor-llama": {"status": "RUNNING"}, "tutor-vicuna": {"status": "DEPLOYING"}}
+        },
+    }
+
+    def do_GET(self) -> None:
+        given = self.headers.get("Authorization")
+        path = self.path.split("?")[0]
+        status = 401 if given is None else 403 if given != f"Bearer {TOKEN}" else 200 if path in self.answers else 404
+        body = json.dumps(self.answers.get(path, "refused") if status == 200 else "refused").encode()
+        self.send_response(status)
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+
+    def log_message(self, *_: Any) -> None:
+        pass
+
+
+@pytest.fixture(scope="module")
+def dashboard() -> Iterator[str]:
+    server = ThreadingHTTPServer(("127.0.0.1", 0), FakeDashboard)
+    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02})
+    thread.start()
+    yield f"http://127.0.0.1:{server.server_port}"
+    server.shutdown()
+    server.server_close()
+    thread.join()
+
+
+class TestDashboard:
+    def test_reads_versions_live_nodes_and_running_applications(self, dashboard: str) -> None:
+        facts = read_facts(dashboard, TOKEN)
+        assert (facts.ray_version, facts.python_version) == ("2.60.0", "3.11.7")
+        assert (facts.total("CPU"), facts.total("GPU"), facts.largest("GPU")) == (4, 2, 2)
+        assert facts.applications == {"tutor-llama"}
+
+    def test_a_wrong_token_is_named_as_such_and_not_repeated(self, dashboard: str) -> None:
+        with pytest.raises(UserError, match="refuses the token") as error:
+            read_facts(dashboard, "the-wrong-token")
+        assert "the-wrong-token" not in str(error.value)
+
+    def test_no_token_says_where_to_put_one(self, dashboard: str) -> None:
+        with pytest.raises(UserError, match=r"asks for a token.*RAY_AUTH_TOKEN"):
+            read_facts(dashboard, None)
+
+    def test_nobody_there_is_said_at_once(self) -> None:
+        with socket.socket() as unused:
+            unused.bind(("127.0.0.1", 0))
+            with pytest.raises(UserError, match="cannot be reached"):
+                read_facts(f"http://127.0.0.1:{unused.getsockname()[1]}", TOKEN)
+
+    def test_silence_is_given_up_on(self) -> None:
+        with socket.socket() as silent:
+            silent.bind(("127.0.0.1", 0))
+            silent.listen()
+            started = time.monotonic()
+            with pytest.raises(UserError, match="does not answer"):
+                read_facts(f"http://127.0.0.1:{silent.getsockname()[1]}", TOKEN, timeout_s=0.2)
+            assert time.monotonic() - started < 5
+
+    def test_something_else_there_is_no_dashboard(self, dashboard: str) -> None:
+        with pytest.raises(UserError, match="no Ray dashboard"):
+            read_facts(f"{dashboard}/elsewhere", TOKEN)
+
+
+def facts(*nodes: dict[str, float], applications: tuple[str, ...] = ()) -> ClusterFacts:
+    return ClusterFacts("2.60.0", "3.11.7", nodes, frozenset(applications))
+
+
+def tutor(name: str = "llama", **scaling: Any) -> TutorConfig:
+    return TutorConfig.model_validate(
+        {"name": name, "model": "m", "scaling": {"num_gpus": 1, "num_cpus": 0, **scaling}}
+    )
+
+
+class TestRequirements:
+    def test_versions_that_match_pass_whatever_the_patch(self) -> None:
+        check_versions(facts(), "2.60.0", "3.11.11")
+
+    @pytest.mark.parametrize(("ray", "python", "word"), [("2.59.0", "3.11.7", "Ray"), ("2.60.0", "3.10.7", "Python")])
+    def test_versions_that_differ_are_both_named(self, ray: str, python: str, word: str) -> None:
+        with pytest.raises(UserError, match=f"runs {word} .*, this machine ") as error:
+            check_versions(facts(), ray, python)
+        assert (ray if word == "Ray" else python) in str(error.value)
+
+    def test_a_gpu_tutor_without_gpus_says_how_many_are_missing(self) -> None:
+        with pytest.raises(UserError, match=r"'llama' needs 1 GPU\(s\) on one node.*has 0"):
+            check_tutors(facts({"CPU": 8}), [tutor()], nodes_on_demand=False)
+
+    def test_gpus_on_many_nodes_do_not_make_a_large_node(self) -> None:
+        nodes = ({"GPU": 1.0}, {"GPU": 1.0})
+        with pytest.raises(UserError, match=r"needs 2 GPU\(s\) on one node"):
+            check_tutors(facts(*nodes), [tutor(num_gpus=2)], nodes_on_demand=False)
+
+    def test_tutors_are_counted_together(self) -> None:
+        wanted = [tutor("llama"), tutor("vicuna"), tutor("deepseek", min_replicas=2, max_replicas=2)]
+        with pytest.raises(UserError, match=r"need 4 GPU\(s\) together; the cluster has 3"):
+            check_tutors(facts({"GPU": 3}), wanted, nodes_on_demand=False)
+        check_tutors(facts({"GPU": 4}), wanted, nodes_on_demand=False)
+
+    def test_the_kind_of_gpu_counts(self) -> None:
+        nodes = {"GPU": 1.0, "accelerator_type:T4": 1.0}
+        with pytest.raises(UserError, match="of type A100; the cluster has T4"):
+            check_tutors(facts(nodes), [tutor(accelerator_type="A100")], nodes_on_demand=False)
+        check_tutors(facts(nodes), [tutor(accelerator_type="T4")], nodes_on_demand=False)
+
+    def test_what_runs_already_or_comes_on_demand_or_needs_no_service_passes(self) -> None:
+        check_tutors(facts({"CPU": 8}, applications=("tutor-llama",)), [tutor()], nodes_on_demand=False)
+        check_tutors(facts({"CPU": 8}), [tutor()], nodes_on_demand=True)
+        check_tutors(facts({"CPU": 8}), [TutorConfig(name="oracle", backend="reference")], nodes_on_demand=False)
+
+
+class TestBundle:
+    def test_holds_the_resolved_sweep_and_its_tutor_files(self, tmp_path: Path) -> None:
+        mine = tmp_path / "here" / "mine.yaml"
+        mine.parent.mkdir()
+        mine.write_text("model: some/model\n")
+        bundle = tmp_path / "bundle"
+        bundle.mkdir()
+        config = load_sweep("demo", [f"tutors=[oracle, {mine}]", "seeds=3", "name=mine"])
+        write_bundle(bundle, config)
+        sent = load_sweep(str(bundle / "sweep.yaml"))
+        assert sent.tutors == ["oracle", "mine.yaml"] and sent.seeds == [0, 1, 2] and sent.name == "mine"
+        assert yaml.safe_load((bundle / "mine.yaml").read_text()) == {"model": "some/model"}
+
+    def test_a_missing_tutor_file_is_named(self, tmp_path: Path) -> None:
+        with pytest.raises(UserError, match=r"nowhere\.yaml.*cannot be read"):
+            write_bundle(tmp_path, load_sweep("demo", ["tutors=[nowhere.yaml]"]))
+
+    def test_no_secret_of_this_process_travels(self, tmp_path: Path) -> None:
+        environ = {
+            "RAY_AUTH_TOKEN": "a",
+            "LLM_TUTORS_TOKEN": "b",
+            "MLFLOW_TRACKING_PASSWORD": "c",
+            "HF_TOKEN": "d",
+            "MLFLOW_TRACKING_URI": "http://mlflow:5000",
+        }
+        assert runtime_env(tmp_path, None, environ, None)["env_vars"] == {"MLFLOW_TRACKING_URI": "http://mlflow:5000"}
+
+    def test_an_address_with_a_password_is_refused(self, tmp_path: Path) -> None:
+        with pytest.raises(UserError, match="MLFLOW_TRACKING_URI holds a user name or password") as error:
+            runtime_env(tmp_path, None, {}, "http://me:hunter2@mlflow:5000")
+        assert "hunter2" not in str(error.value)
+
+    def test_code_travels_only_when_asked_for_and_from_a_checkout(self, tmp_path: Path) -> None:
+        assert "py_modules" not in runtime_env(tmp_path, None, {}, None)
+        root = Path(__file__).parents[2]
+        modules = runtime_env(tmp_path, root, {}, None)["py_modules"]
+        assert modules == [str(root / name) for name in ("tutor_service", "rllib_plugins", "tune_sweeps")]
+        with pytest.raises(UserError, match="no checkout"):
+            runtime_env(tmp_path, tmp_path, {}, None)
+
+    def test_job_ids_lead_back_to_the_sweep_and_never_repeat(self) -> None:
+        assert submission_id("mine", []) == "sweep-mine"
+        assert submission_id("mine", ["sweep-mine", "sweep-mine.2", "sweep-minerva"]) == "sweep-mine.3"
+
+    def test_the_command_survives_a_shell(self) -> None:
+        import shlex
+
+        words = shlex.split(entrypoint("mine", "/shared/my runs; rm -rf /"))
+        assert words[-6:] == ["sweep", "sweep.yaml", "--name", "mine", "--results", "/shared/my runs; rm -rf /"]
+
+
+class TestNodes:
+    head = NodeReport("head", "3.11.7", "0.1.0", True, "")
+
+    def check(self, **changes: Any) -> None:
+        from dataclasses import replace
+
+        check_reports([self.head, replace(self.head, host="worker", **changes)], self.head, "/shared/runs")
+
+    def test_fit_nodes_pass(self) -> None:
+        self.check(python="3.11.9")
+
+    def test_each_unfitness_names_the_node_and_the_remedy(self) -> None:
+        with pytest.raises(UserError, match=r"cannot be written on node 'worker' \(Read-only file system\).*--results"):
+            self.check(problem="Read-only file system")
+        with pytest.raises(UserError, match=r"on node 'worker' is another one than the head's.*--results"):
+            self.check(sees_marker=False)
+        with pytest.raises(UserError, match=r"on node 'worker' llm-tutors is 0\.0\.9, on the head 0\.1\.0"):
+            self.check(project="0.0.9")
+        with pytest.raises(UserError, match="not installed"):
+            self.check(project="")
+
+    def test_a_folder_is_made_and_tried_and_left_empty(self, tmp_path: Path) -> None:
+        assert unwritable(str(tmp_path / "new" / "runs")) == ""
+        assert list((tmp_path / "new" / "runs").iterdir()) == []
+        (tmp_path / "file").touch()
+        assert unwritable(str(tmp_path / "file")) != ""
+
+
+@pytest.mark.parametrize("arguments", [["submit", "--help"], ["jobs", "--help"]])
+def test_the_commands_are_registered(arguments: list[str]) -> None:
+    from typer.testing import CliRunner
+
+    from tune_sweeps.cli import app
+
+    assert CliRunner().invoke(app, arguments).exit_code == 0
+
+
+def test_every_preset_can_be_sent(tmp_path: Path) -> None:
+    from tune_sweeps.loading import preset_names
+
+    for preset in preset_names():
+        folder = tmp_path / preset
+        folder.mkdir()
+        write_bundle(folder, load_sweep(preset))
+        assert load_sweep(str(folder / "sweep.yaml")) == load_sweep(preset)

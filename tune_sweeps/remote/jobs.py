@@ -1,0 +1,178 @@
+"""Jobs of a cluster by Ray's Job SDK: submit, follow, stop. The only module here that imports Ray's client."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+from tutor_service.errors import UserError
+
+SWEEP_KEY = "llm_tutors.sweep"
+_OVERRIDES = ("RAY_API_SERVER_ADDRESS", "RAY_ADDRESS")
+_RECONNECTS = 10
+_PAUSE_S = 1.0
+
+
+@dataclass(frozen=True, slots=True)
+class JobInfo:
+    """A job of a sweep.
+
+    Attributes:
+        id: Ray's submission id.
+        sweep: The sweep's name.
+        status: PENDING, RUNNING, SUCCEEDED, STOPPED or FAILED.
+        message: What Ray says about it.
+        start_ms: Milliseconds since the epoch when it was started.
+    """
+
+    id: str
+    sweep: str
+    status: str
+    message: str
+    start_ms: int
+
+    @property
+    def ended(self) -> bool:
+        """Whether it will not run on."""
+        return self.status in {"SUCCEEDED", "STOPPED", "FAILED"}
+
+
+class Jobs:
+    """The sweeps' jobs of one cluster.
+
+    Args:
+        url: The dashboard's base address.
+        token: Ray's token, if any.
+    """
+
+    def __init__(self, url: str, token: str | None) -> None:
+        with _without(_OVERRIDES):  # either of them would replace the address
+            from ray.job_submission import JobSubmissionClient
+
+            headers = {"Authorization": f"Bearer {token}"} if token else None
+            try:
+                self._client = JobSubmissionClient(url, headers=headers)
+            except (ConnectionError, RuntimeError) as error:
+                raise UserError(f"the cluster at {url} takes no jobs: {error}") from error
+
+    def list(self) -> list[JobInfo]:
+        """Jobs of sweeps, oldest first."""
+        found = [
+            JobInfo(
+                id=details.submission_id,
+                sweep=(details.metadata or {})[SWEEP_KEY],
+                status=str(details.status.value),
+                message=details.message or "",
+                start_ms=details.start_time or 0,
+            )
+            for details in self._client.list_jobs()
+            if details.submission_id and SWEEP_KEY in (details.metadata or {})
+        ]
+        return sorted(found, key=lambda job: job.start_ms)
+
+    def of(self, sweep: str) -> JobInfo:
+        """The latest job of a sweep.
+
+        Raises:
+            UserError: There is none.
+        """
+        jobs = self.list()
+        mine = [job for job in jobs if job.sweep == sweep]
+        if not mine:
+            names = ", ".join(sorted({job.sweep for job in jobs})) or "none"
+            raise UserError(f"no job of a sweep '{sweep}' on this cluster. Sweeps that have one: {names}.")
+        return mine[-1]
+
+    def submit(self, job_id: str, sweep: str, entrypoint: str, runtime_env: dict[str, object], num_cpus: float) -> None:
+        """Starts a job.
+
+        Raises:
+            UserError: The cluster refuses it.
+        """
+        try:
+            self._client.submit_job(
+                entrypoint=entrypoint,
+                submission_id=job_id,
+                runtime_env=runtime_env,
+                metadata={SWEEP_KEY: sweep},
+                entrypoint_num_cpus=num_cpus,
+            )
+        except (RuntimeError, ValueError, OSError) as error:
+            raise UserError(f"the cluster refuses the job: {str(error).splitlines()[0]}") from error
+
+    def status(self, job_id: str) -> JobInfo:
+        """How a job is.
+
+        Raises:
+            UserError: It is gone.
+        """
+        for job in self.list():
+            if job.id == job_id:
+                return job
+        raise UserError(f"the job '{job_id}' is not on this cluster any more; it was restarted or deleted.")
+
+    def follow(self, job_id: str, write: Callable[[str], None], until: Callable[[str], bool] | None = None) -> bool:
+        """Writes what a job prints, to its end, across lost connections; nothing is written twice.
+
+        Args:
+            job_id: Which job.
+            write: Takes pieces of text.
+            until: Ends early once this holds for all text so far.
+
+        Returns:
+            Whether ``until`` held.
+
+        Raises:
+            UserError: The connection was lost again and again.
+        """
+        return asyncio.run(self._follow(job_id, write, until))
+
+    def stop(self, job_id: str) -> bool:
+        """Ends a job: SIGTERM first. Returns False where it had ended already."""
+        return bool(self._client.stop_job(job_id))
+
+    async def _follow(self, job_id: str, write: Callable[[str], None], until: Callable[[str], bool] | None) -> bool:
+        text = ""
+        lost = 0
+        while True:
+            seen = 0  # a new connection tells everything again
+            try:
+                async for piece in self._client.tail_job_logs(job_id):
+                    fresh = piece[max(0, len(text) - seen) :]
+                    seen += len(piece)
+                    if not fresh:
+                        continue
+                    text += fresh
+                    lost = 0
+                    write(fresh)
+                    if until is not None and until(text):
+                        return True
+            except Exception as error:  # aiohttp's many kinds, and the client's RuntimeError
+                lost += 1
+                if lost > _RECONNECTS:
+                    raise UserError(
+                        f"the connection to job '{job_id}' was lost ({error}); the job may run on. Follow it again "
+                        "later."
+                    ) from error
+            if self._ended(job_id):
+                return False
+            await asyncio.sleep(_PAUSE_S)
+
+    def _ended(self, job_id: str) -> bool:
+        try:
+            return self.status(job_id).ended
+        except (OSError, RuntimeError):
+            return False
+
+
+@contextmanager
+def _without(names: tuple[str, ...]) -> Iterator[None]:
+    kept: dict[str, Any] = {name: os.environ.pop(name) for name in names if name in os.environ}
+    try:
+        yield
+    finally:
+        os.environ.update(kept)
