@@ -34,14 +34,18 @@ class AdviceConfig(BaseModel):
         le=1,
         description="Upper bound of P(τ) while trust is earned: at 1 nothing is left to measure advice against.",
     )
-    rule: str = Field(default="linear", description="Advising rule: linear, early, importance, mistake or confidence.")
+    rule: str = Field(
+        default="linear", description="Advising rule: linear, early, importance, mistake, confidence, or module:Class."
+    )
     rule_options: dict[str, Any] = Field(
         default_factory=dict, description="Options of the advising rule, by its own names."
     )
     advice_budget: int | None = Field(
         default=None, ge=0, description="Consultations that a trial may make in all; none: unlimited."
     )
-    reuse: str = Field(default="budget", description="Reuse rule: off, budget, decay or q_change.")
+    reuse: str = Field(
+        default="budget", description="Reuse rule: off, budget, decay, q_change (dqn only), or module:Class."
+    )
     reuse_options: dict[str, Any] = Field(
         default_factory=dict, description="Options of the reuse rule, e.g. {budget: 3} (the paper's default)."
     )

@@ -152,7 +152,7 @@ def test_budget_is_kept_by_environments_that_share_a_state():
     assert core.counters()["advice/reused"] == 3
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=25, deadline=None)
 @given(
     budget=st.integers(0, 60),
     reuse=st.sampled_from(["off", "budget", "decay"]),
@@ -210,6 +210,24 @@ def test_missed_advice_leaves_the_action_to_the_student(value_based):
         np.testing.assert_array_equal(a.actions, b.actions)  # for DQN its own ε-greedy: exploration is not lost
         np.testing.assert_array_equal(a.behaviour_logp, b.behaviour_logp)
     assert core.counters() == {**dict.fromkeys(COUNTERS, 0), "advice/missed": 120}
+
+
+@pytest.mark.parametrize("value_based", [False, True])
+def test_missed_heads_are_no_part_of_the_comparison_and_explore_as_untutored(value_based):
+    table = np.full((10, 4), np.nan)
+    core = make_core(
+        TableAdvisor(table, at_hand=False),
+        value_based=value_based,
+        dqn_random_share=0.0,
+        probability_initial=0.6,
+        probability_final=0.6,
+        trust="fixed",
+    )
+    for a, b in zip(run(make_core(None), 40), run(core, 40), strict=True):
+        assert not (b.eligible & b.heads).any()
+        np.testing.assert_array_equal(a.actions[b.heads], b.actions[b.heads])
+        np.testing.assert_array_equal(a.behaviour_logp[b.heads], b.behaviour_logp[b.heads])
+    assert core.counters()["advice/missed"] > 100
 
 
 @pytest.mark.parametrize(

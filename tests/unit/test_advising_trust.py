@@ -4,7 +4,7 @@ import math
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
@@ -97,6 +97,7 @@ def test_groups_without_spread_are_no_certainty():
     assert 0.1 < trust.effect_se < 2.0
 
 
+@settings(max_examples=30, deadline=None)
 @given(
     advantages=arrays(np.float64, 40, elements=st.floats(allow_nan=True, allow_infinity=True)),
     heads=arrays(bool, 40),
