@@ -67,6 +67,40 @@ class TestServeFiles:
             assert application["name"] == app_name(tutor)
             assert application["route_prefix"] == f"/{tutor}"
 
+    def test_builds_the_application_that_it_describes(self, path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        """Calls the builder as Serve does, and finds every deployment that the file changes; nothing is started."""
+        import importlib
+
+        monkeypatch.setenv("LLM_TUTORS_TOKEN", "a-token")
+        for application in load(path)["applications"]:
+            module, _, function = application["import_path"].partition(":")
+            built = getattr(importlib.import_module(module), function)(application["args"])
+            gateway = built._bound_deployment
+            replica = gateway.init_args[1]._bound_deployment
+            assert {item["name"] for item in application["deployments"]} <= {gateway.name, replica.name}
+            assert gateway.init_args[2].token_sha256 is not None
+            scaling = application["args"]["scaling"]
+            assert replica.ray_actor_options["num_gpus"] == scaling.get("num_gpus", 0)
+            assert replica.ray_actor_options["num_cpus"] == scaling["num_cpus"]
+            if scaling["min_replicas"] < scaling["max_replicas"]:
+                limits = replica._deployment_config.autoscaling_config
+                assert (limits.min_replicas, limits.max_replicas) == (scaling["min_replicas"], scaling["max_replicas"])
+
+
+def test_the_builder_refuses_what_it_does_not_know(monkeypatch: pytest.MonkeyPatch) -> None:
+    from tutor_service.errors import UserError
+    from tutor_service.serve_config import build, resolve
+
+    with pytest.raises(UserError, match=r"unknown tutor 'lama'.*Did you mean 'llama'"):
+        resolve({"tutor": "lama"})
+    with pytest.raises(UserError, match="replicas = 2"):
+        resolve({"tutor": "llama", "replicas": 2})
+    with pytest.raises(UserError, match=r"scaling\.max_replica = 2"):
+        resolve({"tutor": "llama", "scaling": {"max_replica": 2}})
+    monkeypatch.delenv("LLM_TUTORS_TOKEN", raising=False)
+    with pytest.raises(UserError, match="'LLM_TUTORS_TOKEN' holds no bearer token"):
+        build({"tutor": "llama", "token_env": "LLM_TUTORS_TOKEN"})
+
 
 def test_the_papers_file_holds_exactly_the_single_files_applications() -> None:
     single = [load(DEPLOY / "serve" / f"{name}.yaml")["applications"][0] for name in ("llama", "vicuna", "deepseek")]
