@@ -47,7 +47,8 @@ def algorithm_config(config: StudentConfig) -> Any:
     algorithm = _config_class(config.algorithm)()
     algorithm.debugging(seed=config.seed, log_level="ERROR")
     algorithm.env_runners(num_envs_per_env_runner=config.num_envs)
-    algorithm.tutoring(
+    apply_hyperparameters(algorithm, default_hyperparameters(config.algorithm, config.task) | config.hyperparameters)
+    return algorithm.tutoring(
         task=config.task,
         task_options=config.task_options,
         tutor=config.tutor,
@@ -55,8 +56,6 @@ def algorithm_config(config: StudentConfig) -> Any:
         theta_steps=config.theta_steps,
         rollout=config.rollout,
     )
-    apply_hyperparameters(algorithm, default_hyperparameters(config.algorithm, config.task) | config.hyperparameters)
-    return algorithm
 
 
 def apply_hyperparameters(algorithm: Any, hyperparameters: dict[str, Any]) -> None:

@@ -4,12 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, fields
+from functools import partial
 from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from ray.rllib.core.columns import Columns
+from ray.rllib.evaluation.postprocessing import Postprocessing
 
+from rllib_plugins import columns
 from rllib_plugins.config import AdviceConfig
 from rllib_plugins.rollout.arrays import RolloutArrays
 from rllib_plugins.rollout.gae import generalised_advantages
@@ -45,7 +49,7 @@ class UpdateBatch:
 
     def minibatches(self, size: int) -> list[UpdateBatch]:
         """Consecutive parts, views; the last may be smaller."""
-        return [self._map(lambda part, i=i: part[i : i + size]) for i in range(0, len(self), size)]
+        return [self._map(partial(_part, start=i, stop=i + size)) for i in range(0, len(self), size)]
 
     def _map(self, function: Callable[[torch.Tensor], torch.Tensor]) -> UpdateBatch:
         parts: dict[str, Any] = {f.name: getattr(self, f.name) for f in fields(self)}
@@ -54,6 +58,10 @@ class UpdateBatch:
 
     def __len__(self) -> int:
         return len(self.actions)
+
+
+def _part(tensor: torch.Tensor, start: int, stop: int) -> torch.Tensor:
+    return tensor[start:stop]
 
 
 def importance_weights(
@@ -141,6 +149,51 @@ def make_update_batch(
         imitation=tensor(imitation),
     )
     return batch, estimated
+
+
+def update_batch_from_columns(
+    batch: dict[str, Any], config: Any, values: torch.Tensor, imitation_weight: float
+) -> tuple[UpdateBatch, torch.Tensor | slice]:
+    """The same from a batch in RLlib's form.
+
+    RLlib hands over standardised advantages only. What the filter of imitation needs, and a student that does not
+    standardise learns from, is target − V(s) by the present critic: the same number in the first pass over a batch.
+
+    Args:
+        batch: Columns of RLlib and, if tutored, of ``rllib_plugins.columns``.
+        config: PPO's or A2C's.
+        values: ``(n,)`` values of the present critic, without gradients.
+        imitation_weight: λ of the imitation term; 0 leaves it out.
+
+    Returns:
+        The batch, and which of the ``n`` rows belong to it (RLlib adds a masked step per episode).
+    """
+    advice_config: AdviceConfig = config.advice
+    chosen: torch.Tensor | slice = batch.get(Columns.LOSS_MASK, slice(None))
+    targets = batch[Postprocessing.VALUE_TARGETS][chosen]
+    estimated = targets - values[chosen]
+    advantages = batch[Postprocessing.ADVANTAGES][chosen] if config.standardize_advantages else estimated
+    imitation = None
+    old_logp = batch[Columns.ACTION_LOGP][chosen]
+    if columns.BEHAVIOUR_LOGP in batch:
+        behaviour_logp = batch[columns.BEHAVIOUR_LOGP][chosen]
+        if advice_config.weights == "behaviour":
+            advantages = advantages * torch.exp(old_logp - behaviour_logp).clamp(max=advice_config.weight_cap)
+        if imitation_weight > 0:
+            imitated = batch[columns.CONSULTED][chosen].bool()
+            if advice_config.imitation == "filtered":
+                imitated = imitated & (estimated > 0)
+            imitation = imitation_weight * batch[columns.ADVICE][chosen] * imitated.unsqueeze(-1)
+    return UpdateBatch(
+        observations=batch[Columns.OBS][chosen],
+        actions=batch[Columns.ACTIONS][chosen].long().reshape(-1, 1),
+        advantages=advantages,
+        targets=targets,
+        old_logp=old_logp,
+        old_logits=batch[Columns.ACTION_DIST_INPUTS][chosen] if config.use_kl_loss else None,
+        illegal=~batch[columns.LEGAL][chosen].bool() if columns.LEGAL in batch else None,
+        imitation=imitation,
+    ), chosen
 
 
 def log_policy(logits: torch.Tensor, illegal: torch.Tensor | None) -> torch.Tensor:

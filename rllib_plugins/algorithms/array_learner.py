@@ -11,9 +11,12 @@ from typing import Any
 import torch
 from ray.rllib.core import DEFAULT_MODULE_ID
 from ray.rllib.core.learner.learner import DEFAULT_OPTIMIZER
-from ray.rllib.utils.metrics import ALL_MODULES, NUM_ENV_STEPS_TRAINED_LIFETIME
+from ray.rllib.utils.metrics import ALL_MODULES, NUM_ENV_STEPS_SAMPLED_LIFETIME, NUM_ENV_STEPS_TRAINED_LIFETIME
 from torch import nn
 
+from rllib_plugins.advising.rules import make_rule
+from rllib_plugins.advising.schedule import LinearSchedule
+from rllib_plugins.config import AdviceConfig
 from tutor_service.errors import UserError
 
 _OPTIMIZERS = ("adam", "rmsprop")
@@ -25,6 +28,7 @@ class ArrayLearner:
     config: Any
     metrics: Any
     module: Any
+    imitation_weight = 0.0
     _optimizer_lr_schedules: dict[Any, Any]
 
     def build(self) -> None:
@@ -69,6 +73,17 @@ class ArrayLearner:
         for optimizer, schedule in self._optimizer_lr_schedules.items():
             if schedule.use_schedule:
                 self._set_optimizer_lr(optimizer, schedule.update(timestep=num_env_steps))  # type: ignore[attr-defined]
+
+    def before_gradient_based_update(self, *, timesteps: dict[str, Any]) -> None:
+        """RLlib's path: looks up the weight of imitation at this point of training."""
+        super().before_gradient_based_update(timesteps=timesteps)  # type: ignore[misc]
+        advice: AdviceConfig = self.config.advice
+        self.imitation_weight = 0.0
+        if self.config.tutor != "none" and advice.imitation != "off":
+            schedule = LinearSchedule(advice.probability_initial, advice.probability_final, self.config.theta_steps)
+            step = timesteps.get(NUM_ENV_STEPS_SAMPLED_LIFETIME, 0)
+            rule = make_rule(advice.rule, advice.rule_options)
+            self.imitation_weight = advice.imitation_weight * rule.probability(schedule, step)
 
     def descend(self, loss: torch.Tensor) -> None:
         """One optimiser step, gradients clipped as the config says."""

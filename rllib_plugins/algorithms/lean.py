@@ -13,9 +13,17 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 from ray.rllib.core import DEFAULT_MODULE_ID
-from ray.rllib.utils.metrics import ENV_RUNNER_RESULTS, LEARNER_RESULTS, NUM_ENV_STEPS_SAMPLED_LIFETIME
+from ray.rllib.utils.metrics import (
+    ENV_RUNNER_RESULTS,
+    EPISODE_RETURN_MEAN,
+    LEARNER_RESULTS,
+    NUM_ENV_STEPS_SAMPLED_LIFETIME,
+)
 
+from rllib_plugins.advising.core import ExplorationCore
 from rllib_plugins.rollout.env_runner import ArrayEnvRunner
+from rllib_plugins.rollout.network import ActorCriticView, QView, greedy
+from rllib_plugins.tasks import Task, load_task
 
 _LEAN = "lean"
 
@@ -27,6 +35,7 @@ class LeanTraining:
     env_runner: Any
     learner_group: Any
     metrics: Any
+    task: Task
     _logdir: Any
     _own_logdir: str | None = None
 
@@ -35,9 +44,14 @@ class LeanTraining:
         self._target_steps: int | None = None
         super().setup(config)  # type: ignore[misc]
         self.is_lean = self.config.rollout == "lean"
+        self.learner = self.learner_group._learner
+        module = self.learner.module[DEFAULT_MODULE_ID].unwrapped()
         if self.is_lean:
-            self.learner = self.learner_group._learner
-            self.runner.bind(self.learner.module[DEFAULT_MODULE_ID].unwrapped())
+            self.runner.bind(module)
+            self.task = self.runner.task
+        else:
+            self.task = load_task(self.config.task, **self.config.task_options)
+        self._view = QView(module) if self.config.value_based else ActorCriticView(module)
 
     def _setup_logdir(self) -> None:
         """A folder of our own where Tune gives none: RLlib leaves an empty one per algorithm in ``~/ray_results``."""
@@ -105,26 +119,40 @@ class LeanTraining:
 
     # What a trial reports
 
-    @property
-    def task(self) -> Any:
-        """The task that the student acts in."""
-        return self.runner.task
-
     def greedy_policy(self, observations: NDArray[np.float32]) -> NDArray[np.float64]:
         """The greedy student without tutor, as probabilities ``(n, num_actions)`` for observations ``(n, obs_dim)``."""
-        return self.runner.greedy_policy(observations)
+        return greedy(self._view.scores(observations), self.task.legal_batch(observations))
 
     def return_mean(self) -> float:
         """Mean return of the training episodes that ended since the last call; NaN where none did."""
-        return self.runner.return_mean()
+        if self.is_lean:
+            return self.runner.return_mean()
+        return float(self.metrics.peek((ENV_RUNNER_RESULTS, EPISODE_RETURN_MEAN), default=math.nan))
 
     def advice_counters(self) -> dict[str, int]:
         """The numbers of ``metrics.COUNTERS``."""
-        return self.runner.core.counters()
+        return self._core().counters()
 
     def advice_gauges(self) -> dict[str, float]:
         """Those of ``metrics.GAUGES`` that are about advice."""
-        return self.runner.core.gauges()
+        return self._core().gauges()
+
+    def _core(self) -> ExplorationCore:
+        if self.is_lean:
+            return self.runner.core
+        from rllib_plugins.connectors import ConsultTutor
+
+        for piece in self.env_runner._module_to_env.connectors:
+            if isinstance(piece, ConsultTutor):
+                return piece.core
+        return ExplorationCore(
+            self.config.advice,
+            num_actions=self.task.num_actions,
+            theta_steps=self.config.theta_steps,
+            advisor=None,
+            seed=0,
+            value_based=self.config.value_based,
+        )
 
     def _log(self, num_new_steps: int) -> None:
         """Once per iteration, so that the many small updates in it pay for no metrics."""

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any, Self
 
+import numpy as np
+
 from rllib_plugins.config import AdviceConfig
 from tutor_service.errors import UserError
 
@@ -17,8 +19,12 @@ def _make_env(env_config: Any) -> Any:
     return load_task(env_config["task"], **env_config["task_options"]).make()
 
 
+def _no_advisor(task: Any) -> None:
+    return None
+
+
 class TutoredConfig:
-    """Mixin of ``AlgorithmConfig``: call ``tutoring`` before ``build_algo``.
+    """Mixin of ``AlgorithmConfig``: call ``tutoring`` last, before ``build_algo`` (it reads seed, γ and environments).
 
     Attributes:
         task: Name of the task.
@@ -75,7 +81,27 @@ class TutoredConfig:
             from rllib_plugins.rollout.env_runner import ArrayEnvRunner
 
             self.env_runners(env_runner_cls=ArrayEnvRunner)  # type: ignore[attr-defined]
+        else:
+            self._use_connectors()
         return self
+
+    def _use_connectors(self) -> None:
+        """The tutor in RLlib's own EnvRunner; untutored, the pieces only keep a task's illegal actions out."""
+        from rllib_plugins.connectors import add_tutor
+        from rllib_plugins.tasks import load_task
+
+        config: Any = self
+        task = load_task(self.task, **self.task_options)
+        has_masks = task.legal_batch(np.zeros((1, *task.observation_space.shape), np.float32)) is not None
+        add_tutor(
+            config,
+            task=self.task,
+            task_options=self.task_options,
+            tutor=self.tutor,
+            advice=self.advice,
+            theta_steps=self.theta_steps,
+            make_advisor=_no_advisor if has_masks and self.tutor == "none" else None,
+        )
 
     def _validate_tutoring(self) -> None:
         """Refuses what the students cannot do, before anything is built.

@@ -24,7 +24,7 @@ from rllib_plugins.advising.advisor import Advisor
 from rllib_plugins.advising.advisors import make_advisor
 from rllib_plugins.advising.core import Decision, ExplorationCore
 from rllib_plugins.rollout.arrays import RolloutArrays
-from rllib_plugins.rollout.network import ActorCriticView, QView, best, epsilon_greedy, greedy, masked_softmax
+from rllib_plugins.rollout.network import ActorCriticView, QView, best, epsilon_greedy, masked_softmax
 
 
 @runtime_checkable
@@ -149,10 +149,6 @@ class ArrayEnvRunner(EnvRunner, Checkpointable):
         if self.complete:
             self._bootstrap()
         return start, stop
-
-    def greedy_policy(self, observations: NDArray[np.float32]) -> NDArray[np.float64]:
-        """The greedy student, as probabilities ``(n, num_actions)`` for observations ``(n, obs_dim)``."""
-        return greedy(self._view.scores(observations), self.task.legal_batch(observations))
 
     def return_mean(self) -> float:
         """Mean return of the episodes that ended since the last call; NaN where none did."""

@@ -22,17 +22,28 @@ class A2CLearner(PPOLearner):
         """One gradient step on a complete rollout; arguments and result as PPO's."""
         self.follow_schedules(num_env_steps)
         batch, advantages = make_update_batch(rollout, self.config, imitation_weight)
-        loss, statistics = self._loss(batch, self._entropy_coeff(num_env_steps), 0.0)
+        logits, values = self._view.forward(batch.observations)
+        loss, statistics = self.loss(logits, values, batch, self._entropy_coeff(num_env_steps), 0.0)
         self.descend(loss)
         self.record(len(batch), **statistics)
         return advantages
 
-    def _loss(
-        self, batch: UpdateBatch, entropy_coeff: float, kl_coeff: float
+    def compute_loss_for_module(
+        self, *, module_id: str, config: Any, batch: dict[str, Any], fwd_out: dict[str, Any]
+    ) -> torch.Tensor:
+        """RLlib's path, for its own EnvRunner; tutored or not, the loss is A2C's."""
+        return self.loss_on_columns(module_id, batch, fwd_out)
+
+    def loss(
+        self,
+        logits: torch.Tensor,
+        values: torch.Tensor,
+        batch: UpdateBatch,
+        entropy_coeff: float,
+        kl_coeff: float,
     ) -> tuple[torch.Tensor, dict[str, torch.Tensor | float]]:
-        """−ρ·A·log π + c_v·(V − target)² − c_e·H + imitation."""
+        """−ρ·A·log π + c_v·(V − target)² − c_e·H + imitation; arguments and result as PPO's."""
         config: Any = self.config
-        logits, values = self._view.forward(batch.observations)
         logp = log_policy(logits, batch.illegal)
         policy_loss = -(batch.advantages * logp.gather(-1, batch.actions).squeeze(-1)).mean()
         vf_loss = (values - batch.targets).square().mean()

@@ -7,13 +7,17 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from ray.rllib.algorithms.dqn.dqn_learner import QF_NEXT_PREDS, QF_PREDS, QF_TARGET_NEXT_PREDS
 from ray.rllib.algorithms.dqn.torch.dqn_torch_learner import DQNTorchLearner
 from ray.rllib.core import DEFAULT_MODULE_ID
+from ray.rllib.core.columns import Columns
 from ray.rllib.core.learner.utils import update_target_network
 
+from rllib_plugins import columns
 from rllib_plugins.algorithms.array_learner import ArrayLearner
 from rllib_plugins.rollout.network import QView
 from rllib_plugins.rollout.replay import ReplayBatch
+from rllib_plugins.tasks import load_task
 
 
 class DQNLearner(ArrayLearner, DQNTorchLearner):
@@ -23,6 +27,7 @@ class DQNLearner(ArrayLearner, DQNTorchLearner):
         """Builds what RLlib builds, target networks included."""
         super().build()
         self._last_target_update = 0
+        self._task = load_task(self.config.task, **self.config.task_options)
         if self.config.rollout == "lean":
             self._view.bind_target()
 
@@ -61,6 +66,34 @@ class DQNLearner(ArrayLearner, DQNTorchLearner):
             loss = loss + imitation_weight * self._margin(q_values, taken, actions, targets, batch.consulted, legal)
         self.descend(loss)
         self.record(len(batch.actions), qf_loss=td_loss.detach(), qf_mean=taken.detach().mean())
+
+    def compute_loss_for_module(
+        self, *, module_id: str, config: Any, batch: dict[str, Any], fwd_out: dict[str, Any]
+    ) -> torch.Tensor:
+        """RLlib's path, for its own EnvRunner: its own loss, with masks in the target and the margin on advice."""
+        next_legal = self._task.legal_batch(batch[Columns.NEXT_OBS].numpy())
+        if next_legal is not None:
+            illegal = ~torch.from_numpy(next_legal)
+            for name in (QF_NEXT_PREDS, QF_TARGET_NEXT_PREDS):
+                if name in fwd_out:
+                    fwd_out[name] = fwd_out[name].masked_fill(illegal, -torch.inf)
+        loss = super().compute_loss_for_module(module_id=module_id, config=config, batch=batch, fwd_out=fwd_out)
+        if self.imitation_weight > 0 and columns.CONSULTED in batch:
+            q_values = fwd_out[QF_PREDS]
+            actions = batch[Columns.ACTIONS].long().unsqueeze(-1)
+            following = fwd_out[QF_TARGET_NEXT_PREDS].detach()
+            chooser = fwd_out[QF_NEXT_PREDS].detach() if self.config.double_q else following
+            best = following.gather(-1, chooser.argmax(dim=-1, keepdim=True)).squeeze(-1).nan_to_num(neginf=0.0)
+            discount = self.config.gamma ** batch["n_step"] * (1.0 - batch[Columns.TERMINATEDS].float())
+            loss = loss + self.imitation_weight * self._margin(
+                q_values,
+                q_values.gather(-1, actions).squeeze(-1),
+                actions,
+                batch[Columns.REWARDS] + discount * best,
+                batch[columns.CONSULTED].bool().numpy(),
+                batch[columns.LEGAL].bool().numpy() if columns.LEGAL in batch else None,
+            )
+        return loss
 
     def refresh_target(self, num_env_steps: int) -> None:
         """Moves the target network by τ, every ``target_network_update_freq`` env steps."""

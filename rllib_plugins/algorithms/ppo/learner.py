@@ -9,8 +9,16 @@ import torch
 from numpy.typing import NDArray
 from ray.rllib.algorithms.ppo.torch.ppo_torch_learner import PPOTorchLearner
 from ray.rllib.core import DEFAULT_MODULE_ID
+from ray.rllib.core.columns import Columns
 
-from rllib_plugins.algorithms.actor_critic import UpdateBatch, imitation_loss, log_policy, make_update_batch
+from rllib_plugins import columns
+from rllib_plugins.algorithms.actor_critic import (
+    UpdateBatch,
+    imitation_loss,
+    log_policy,
+    make_update_batch,
+    update_batch_from_columns,
+)
 from rllib_plugins.algorithms.array_learner import ArrayLearner
 from rllib_plugins.rollout.arrays import RolloutArrays
 from rllib_plugins.rollout.network import ActorCriticView
@@ -50,7 +58,8 @@ class PPOLearner(ArrayLearner, PPOTorchLearner):
         for _ in range(config.num_epochs):
             shuffled = batch.permuted(torch.from_numpy(self._rng.permutation(len(batch))))
             for minibatch in shuffled.minibatches(config.minibatch_size or len(batch)):
-                loss, statistics = self._loss(minibatch, entropy_coeff, kl_coeff)
+                logits, values = self._view.forward(minibatch.observations)
+                loss, statistics = self.loss(logits, values, minibatch, entropy_coeff, kl_coeff)
                 self.descend(loss)
         if config.use_kl_loss:
             self._update_module_kl_coeff(
@@ -62,12 +71,43 @@ class PPOLearner(ArrayLearner, PPOTorchLearner):
     def _entropy_coeff(self, num_env_steps: int) -> float:
         return float(self.entropy_coeff_schedulers_per_module[DEFAULT_MODULE_ID].update(timestep=num_env_steps))
 
-    def _loss(
-        self, batch: UpdateBatch, entropy_coeff: float, kl_coeff: float
-    ) -> tuple[torch.Tensor, dict[str, torch.Tensor | float]]:
-        """Clipped surrogate (Schulman et al. 2017, arXiv 1707.06347, eq. 7) around π_old; ρ is in the advantages."""
+    def compute_loss_for_module(
+        self, *, module_id: str, config: Any, batch: dict[str, Any], fwd_out: dict[str, Any]
+    ) -> torch.Tensor:
+        """RLlib's path, for its own EnvRunner: its own loss where nobody was tutored, else this one on its columns."""
+        if columns.BEHAVIOUR_LOGP not in batch:
+            return super().compute_loss_for_module(module_id=module_id, config=config, batch=batch, fwd_out=fwd_out)
+        return self.loss_on_columns(module_id, batch, fwd_out)
+
+    def loss_on_columns(self, module_id: str, batch: dict[str, Any], fwd_out: dict[str, Any]) -> torch.Tensor:
+        """``loss`` of a batch and forward pass in RLlib's form."""
         config: Any = self.config
-        logits, values = self._view.forward(batch.observations)
+        values = self.module[module_id].unwrapped().compute_values(batch, embeddings=fwd_out.get(Columns.EMBEDDINGS))
+        entropy_coeff = self.entropy_coeff_schedulers_per_module[module_id].get_current_value()
+        kl_coeff = self.curr_kl_coeffs_per_module[module_id] if config.use_kl_loss else 0.0
+        update, chosen = update_batch_from_columns(batch, config, values.detach(), self.imitation_weight)
+        loss, statistics = self.loss(
+            fwd_out[Columns.ACTION_DIST_INPUTS][chosen], values[chosen], update, float(entropy_coeff), float(kl_coeff)
+        )
+        self.metrics.log_dict(statistics, key=module_id, window=1)
+        return loss
+
+    def loss(
+        self, logits: torch.Tensor, values: torch.Tensor, batch: UpdateBatch, entropy_coeff: float, kl_coeff: float
+    ) -> tuple[torch.Tensor, dict[str, torch.Tensor | float]]:
+        """Clipped surrogate (Schulman et al. 2017, arXiv 1707.06347, eq. 7) around π_old; ρ is in the advantages.
+
+        Args:
+            logits: ``(B, A)``.
+            values: ``(B,)``.
+            batch: The steps.
+            entropy_coeff: Weight of the entropy bonus.
+            kl_coeff: Weight of KL(π_old ‖ π), where the batch has ``old_logits``.
+
+        Returns:
+            The loss, and what is worth logging.
+        """
+        config: Any = self.config
         logp = log_policy(logits, batch.illegal)
         ratio = torch.exp(logp.gather(-1, batch.actions).squeeze(-1) - batch.old_logp)
         clipped = ratio.clamp(1.0 - config.clip_param, 1.0 + config.clip_param)

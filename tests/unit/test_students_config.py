@@ -1,0 +1,78 @@
+"""Mistakes in a student's configuration are named before anything is trained."""
+
+from __future__ import annotations
+
+import pytest
+
+from rllib_plugins.algorithms.a2c.config import A2CConfig
+from rllib_plugins.algorithms.dqn.config import DQNConfig
+from rllib_plugins.algorithms.ppo.config import PPOConfig
+from rllib_plugins.config import ALGORITHMS, StudentConfig
+from rllib_plugins.hyperparameters import default_hyperparameters
+from rllib_plugins.trial import algorithm_config, apply_hyperparameters
+from tutor_service.errors import UserError
+
+
+@pytest.mark.parametrize("algorithm", ALGORITHMS)
+@pytest.mark.parametrize("task", ["blackjack", "snake", "connect_four", "somewhere:Else"])
+def test_default_hyperparameters_are_fields_of_the_config(algorithm, task: str):
+    config = {"dqn": DQNConfig, "ppo": PPOConfig, "a2c": A2CConfig}[algorithm]()
+    apply_hyperparameters(config, default_hyperparameters(algorithm, task))
+
+
+def test_an_unknown_hyperparameter_is_named_with_its_neighbour():
+    with pytest.raises(UserError, match=r"gama.*'gamma'"):
+        apply_hyperparameters(PPOConfig(), {"gama": 0.9})
+    with pytest.raises(UserError, match=r"fcnet_hidden.*'fcnet_hiddens'"):
+        apply_hyperparameters(PPOConfig(), {"model_config": {"fcnet_hidden": [8]}})
+
+
+def test_hyperparameters_arrive():
+    student = StudentConfig(
+        algorithm="dqn",
+        task="blackjack",
+        num_envs=4,
+        seed=7,
+        hyperparameters={"lr": 0.5, "model_config": {"fcnet_hiddens": [8]}, "replay_buffer_config": {"capacity": 9}},
+    )
+    config = algorithm_config(student)
+    assert (config.lr, config.num_envs_per_env_runner, config.seed) == (0.5, 4, 7)
+    assert config.model_config["fcnet_hiddens"] == [8]
+    assert config.replay_buffer_config["capacity"] == 9
+    assert config.replay_buffer_config["type"] == "EpisodeReplayBuffer"
+
+
+@pytest.mark.parametrize(("field", "value"), [("n_step", 3), ("num_atoms", 51), ("noisy", True)])
+def test_what_the_lean_dqn_does_not_have_is_refused(field: str, value: object):
+    config = DQNConfig().tutoring(task="blackjack")
+    setattr(config, field, value)
+    if field == "n_step":
+        config.rollout_fragment_length = 4
+    with pytest.raises(UserError, match=field):
+        config.validate()
+
+
+def test_distributed_and_multi_agent_are_refused_with_the_reason():
+    with pytest.raises(UserError, match="num_env_runners=2"):
+        PPOConfig().env_runners(num_env_runners=2).tutoring(task="blackjack").validate()
+    with pytest.raises(UserError, match="multi-agent"):
+        PPOConfig().tutoring(task="blackjack").multi_agent(policies={"a", "b"}, policy_mapping_fn=str).validate()
+    with pytest.raises(UserError, match="tutoring"):
+        PPOConfig().environment("CartPole-v1").validate()
+
+
+def test_a_rollout_holds_the_train_batch_rounded_up():
+    config = PPOConfig().training(train_batch_size_per_learner=100, minibatch_size=50)
+    assert config.env_runners(num_envs_per_env_runner=8).rollout_steps == 13
+    assert config.env_runners(num_envs_per_env_runner=128).rollout_steps == 1
+
+
+def test_a_dqn_rollout_holds_whole_fragments():
+    config = DQNConfig().env_runners(rollout_fragment_length=5)
+    assert config.rollout_steps == 65
+
+
+def test_epsilon_follows_its_schedule():
+    config = DQNConfig().training(epsilon=[(0, 1.0), (100, 0.2)])
+    assert [config.epsilon_at(step) for step in (0, 50, 100, 1000)] == pytest.approx([1.0, 0.6, 0.2, 0.2])
+    assert DQNConfig().training(epsilon=0.3).epsilon_at(5) == 0.3

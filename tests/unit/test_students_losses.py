@@ -1,0 +1,224 @@
+"""What the students learn from: losses and advice weights against numbers worked out by hand."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import torch
+
+from rllib_plugins.algorithms.a2c.learner import A2CLearner
+from rllib_plugins.algorithms.actor_critic import (
+    UpdateBatch,
+    imitation_targets,
+    importance_weights,
+    make_update_batch,
+)
+from rllib_plugins.algorithms.dqn.learner import DQNLearner
+from rllib_plugins.algorithms.ppo.learner import PPOLearner
+from rllib_plugins.config import AdviceConfig
+from rllib_plugins.rollout.arrays import RolloutArrays
+from rllib_plugins.rollout.replay import ReplayBatch
+
+
+def learner(cls, **config):
+    """A learner without RLlib's machinery: the losses need its config only."""
+    made = object.__new__(cls)
+    defaults = {"clip_param": 0.2, "vf_clip_param": float("inf"), "vf_loss_coeff": 0.5, "gamma": 0.9, "margin": 0.8}
+    made.config = SimpleNamespace(**(defaults | {"advice": AdviceConfig(), "double_q": True} | config))
+    return made
+
+
+def one_step(*, advantage: float = 1.0, old: float = 0.5, action: int = 0, **fields) -> UpdateBatch:
+    return UpdateBatch(
+        **(
+            {
+                "observations": torch.zeros(1, 1),
+                "actions": torch.tensor([[action]]),
+                "advantages": torch.tensor([advantage]),
+                "targets": torch.tensor([2.0]),
+                "old_logp": torch.tensor([old]).log(),
+                "old_logits": None,
+                "illegal": None,
+                "imitation": None,
+            }
+            | fields
+        )
+    )
+
+
+def gradients(made, logits: list[float], value: float, batch: UpdateBatch, entropy: float = 0.0, kl: float = 0.0):
+    z, v = torch.tensor([logits], requires_grad=True), torch.tensor([value], requires_grad=True)
+    loss, _ = made.loss(z, v, batch, entropy, kl)
+    loss.backward()
+    return loss.item(), z.grad[0].tolist(), v.grad[0].item()
+
+
+def test_ppo_gradient_is_the_hand_computed_one():
+    """At logits (0, 0): π = ½, ratio = ½ / 0.45, inside the clip; ∂ratio/∂z = ratio·(1 − π, −π)."""
+    _, logit_gradient, value_gradient = gradients(
+        learner(PPOLearner), [0.0, 0.0], 1.0, one_step(advantage=3.0, old=0.45)
+    )
+    ratio = 0.5 / 0.45
+    assert logit_gradient == pytest.approx([-3.0 * ratio * 0.5, 3.0 * ratio * 0.5], rel=1e-5)
+    assert value_gradient == pytest.approx(0.5 * 2 * (1.0 - 2.0))
+
+
+@pytest.mark.parametrize(
+    ("advantage", "old", "moves"), [(1.0, 0.25, False), (-1.0, 0.25, True), (-1.0, 0.9, False), (1.0, 0.9, True)]
+)
+def test_ppo_stops_at_the_clip_only_on_the_side_of_the_gain(advantage: float, old: float, moves: bool):
+    _, logit_gradient, _ = gradients(learner(PPOLearner), [0.0, 0.0], 2.0, one_step(advantage=advantage, old=old))
+    assert any(logit_gradient) is moves
+
+
+def test_ppo_clips_the_squared_value_error_by_rllibs_rule():
+    _, _, clipped = gradients(learner(PPOLearner, vf_clip_param=0.5), [0.0, 0.0], 1.0, one_step())
+    assert clipped == 0.0
+
+
+def test_ppo_kl_term_pulls_back_to_the_old_policy():
+    batch = one_step(advantage=0.0, old_logits=torch.tensor([[1.0, 0.0]]))
+    loss, logit_gradient, _ = gradients(learner(PPOLearner, vf_loss_coeff=0.0), [0.0, 0.0], 2.0, batch, kl=2.0)
+    p = np.exp([1.0, 0.0]) / np.exp([1.0, 0.0]).sum()
+    assert loss == pytest.approx(2.0 * float((p * np.log(p / 0.5)).sum()), rel=1e-5)
+    assert logit_gradient == pytest.approx((2.0 * (0.5 - p)).tolist(), rel=1e-5)
+
+
+def test_a2c_gradient_is_the_policy_gradient():
+    _, logit_gradient, value_gradient = gradients(learner(A2CLearner), [np.log(3.0), 0.0], 1.0, one_step(advantage=2.0))
+    assert logit_gradient == pytest.approx([-2.0 * 0.25, 2.0 * 0.25], rel=1e-5)
+    assert value_gradient == pytest.approx(-1.0)
+
+
+@pytest.mark.parametrize("cls", [PPOLearner, A2CLearner])
+def test_imitation_pulls_towards_the_advice(cls):
+    """Cross-entropy: ∂/∂z = weight·(π − advice)."""
+    batch = one_step(advantage=0.0, imitation=torch.tensor([[0.0, 0.7]]))
+    _, logit_gradient, _ = gradients(learner(cls), [0.0, 0.0], 2.0, batch)
+    assert logit_gradient == pytest.approx([0.35, -0.35], rel=1e-5)
+
+
+@pytest.mark.parametrize("cls", [PPOLearner, A2CLearner])
+def test_illegal_actions_have_no_part_in_loss_or_gradient(cls):
+    batch = one_step(illegal=torch.tensor([[False, False, True]]), imitation=torch.tensor([[1.0, 0.0, 0.0]]))
+    loss, logit_gradient, _ = gradients(learner(cls), [0.0, 0.0, 50.0], 2.0, batch, entropy=0.1)
+    without = gradients(learner(cls), [0.0, 0.0], 2.0, one_step(imitation=torch.tensor([[1.0, 0.0]])), entropy=0.1)
+    assert loss == pytest.approx(without[0], rel=1e-5)
+    assert logit_gradient == pytest.approx([*without[1], 0.0], rel=1e-5)
+
+
+def test_importance_weights_are_capped_ratios():
+    weights = importance_weights(
+        np.log([0.5, 0.1, 0.8]).astype(np.float32), np.log([0.25, 0.9, 0.8]).astype(np.float32), 1.5
+    )
+    np.testing.assert_allclose(weights, [1.5, 1 / 9, 1.0], rtol=1e-5)
+
+
+def test_imitation_is_filtered_by_the_advantage():
+    advice = np.tile(np.array([0.0, 1.0], np.float32), (4, 1))
+    consulted, advantages = np.array([True, True, False, True]), np.array([1.0, -1.0, 1.0, 0.0], np.float32)
+    assert imitation_targets("filtered", advice, consulted, advantages)[:, 1].tolist() == [1, 0, 0, 0]
+    assert imitation_targets("all", advice, consulted, advantages)[:, 1].tolist() == [1, 1, 0, 1]
+
+
+def tutored_rollout() -> RolloutArrays:
+    arrays = RolloutArrays.allocate(2, 2, 1, 2, for_replay=False, with_advice=True, with_masks=False)
+    arrays.rewards[:] = [[1.0, -1.0], [2.0, 0.5]]
+    arrays.terminated[:] = True
+    arrays.policy_logp[:] = np.log(0.2)
+    arrays.behaviour_logp[:] = [[np.log(0.4), np.log(0.2)], [np.log(0.2), np.log(0.2)]]
+    arrays.consulted[0] = True
+    assert arrays.advice is not None
+    arrays.advice[0, :, 1] = 1.0
+    return arrays
+
+
+def test_the_update_batch_weighs_and_filters_advice():
+    config = SimpleNamespace(
+        gamma=1.0, lambda_=1.0, standardize_advantages=False, use_kl_loss=False, advice=AdviceConfig()
+    )
+    batch, advantages = make_update_batch(tutored_rollout(), config, imitation_weight=0.5)
+    assert advantages.ravel().tolist() == [1.0, -1.0, 2.0, 0.5]
+    assert batch.advantages.tolist() == pytest.approx([0.5, -1.0, 2.0, 0.5])
+    assert batch.imitation is not None
+    assert batch.imitation[:, 1].tolist() == [0.5, 0.0, 0.0, 0.0]
+    assert batch.targets.tolist() == [1.0, -1.0, 2.0, 0.5]
+
+
+def test_the_papers_form_neither_weighs_nor_imitates():
+    advice = AdviceConfig(weights="policy", imitation="off")
+    config = SimpleNamespace(gamma=1.0, lambda_=1.0, standardize_advantages=True, use_kl_loss=False, advice=advice)
+    batch, advantages = make_update_batch(tutored_rollout(), config, imitation_weight=0.0)
+    assert batch.imitation is None
+    expected = (advantages - advantages.mean()) / advantages.std()
+    np.testing.assert_allclose(batch.advantages.numpy(), expected.ravel(), rtol=1e-5)
+
+
+def test_minibatches_cover_each_step_once():
+    steps = torch.arange(10)
+    batch = UpdateBatch(
+        steps[:, None].float(), steps[:, None], steps.float(), steps.float(), steps.float(), None, None, None
+    )
+    parts = batch.permuted(torch.randperm(10)).minibatches(4)
+    assert [len(part) for part in parts] == [4, 4, 2]
+    assert sorted(torch.cat([part.actions[:, 0] for part in parts]).tolist()) == list(range(10))
+    assert all(torch.equal(part.actions[:, 0].float(), part.advantages) for part in parts)
+
+
+class FixedView:
+    """Q-values by table: online (1, 3, 2), target (10, 20, 30) for every state."""
+
+    def scores(self, observations: np.ndarray) -> np.ndarray:
+        return np.tile(np.array([1.0, 3.0, 2.0], np.float32), (len(observations), 1))
+
+    def target(self, observations: np.ndarray) -> np.ndarray:
+        return np.tile(np.array([10.0, 20.0, 30.0], np.float32), (len(observations), 1))
+
+
+@pytest.mark.parametrize(
+    ("double_q", "legal", "following"),
+    [(True, None, 20.0), (False, None, 30.0), (True, [True, False, True], 30.0), (False, [True, True, False], 20.0)],
+)
+def test_the_q_target_chooses_among_legal_actions(double_q: bool, legal: list[bool] | None, following: float):
+    made = learner(DQNLearner, double_q=double_q)
+    made._view = FixedView()
+    zeros = np.zeros((2, 1), np.float32)
+    batch = ReplayBatch(
+        zeros,
+        zeros,
+        np.zeros(2, np.int64),
+        np.ones(2, np.float32),
+        np.array([False, True]),
+        np.zeros(2, bool),
+        np.arange(2),
+    )
+    mask = None if legal is None else np.array([legal, legal])
+    assert made._targets(batch, mask).tolist() == pytest.approx([1.0 + 0.9 * following, 1.0])
+
+
+def margin_of(q_values: list[float], target: float, *, imitation: str = "filtered", legal: list[bool] | None = None):
+    q = torch.tensor([q_values], requires_grad=True)
+    actions = torch.tensor([[0]])
+    made = learner(DQNLearner, advice=AdviceConfig(imitation=imitation))
+    mask = None if legal is None else np.array([legal])
+    loss = made._margin(q, q.gather(-1, actions).squeeze(-1), actions, torch.tensor([target]), np.array([True]), mask)
+    loss.backward()
+    return loss.item(), q.grad[0].tolist()
+
+
+def test_the_margin_lifts_the_advised_action_above_the_others():
+    assert margin_of([1.0, 1.5, 0.0], target=2.0) == (pytest.approx(1.3), [-1.0, 1.0, 0.0])
+    assert margin_of([3.0, 1.5, 0.0], target=4.0)[0] == 0.0
+
+
+def test_the_margin_is_filtered_by_the_target():
+    assert margin_of([1.0, 1.5, 0.0], target=1.4)[0] == 0.0
+    assert margin_of([1.0, 1.5, 0.0], target=1.4, imitation="all")[0] == pytest.approx(1.3)
+
+
+def test_the_margin_ignores_illegal_actions():
+    loss, gradient = margin_of([1.0, 1.5, 9.0], target=2.0, legal=[True, True, False])
+    assert loss == pytest.approx(1.3)
+    assert gradient == [-1.0, 1.0, 0.0]

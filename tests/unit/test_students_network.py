@@ -1,0 +1,120 @@
+"""The lean views compute what RLlib's modules compute, on the modules' own memory."""
+
+from __future__ import annotations
+
+import gymnasium as gym
+import numpy as np
+import pytest
+import torch
+from ray.rllib.algorithms.dqn.torch.default_dqn_torch_rl_module import DefaultDQNTorchRLModule
+from ray.rllib.algorithms.ppo.torch.default_ppo_torch_rl_module import DefaultPPOTorchRLModule
+from ray.rllib.core.rl_module.default_model_config import DefaultModelConfig
+from ray.rllib.core.rl_module.rl_module import RLModuleSpec
+
+from rllib_plugins.rollout.network import (
+    ActorCriticView,
+    QView,
+    best,
+    epsilon_greedy,
+    greedy,
+    masked_softmax,
+)
+from tutor_service.errors import UserError
+
+OBSERVATIONS = np.random.default_rng(0).normal(size=(7, 3)).astype(np.float32)
+LEGAL = np.array([[True, False, True, True], [False, True, False, False]])
+SCORES = np.array([[1.0, 9.0, 3.0, 2.0], [5.0, 1.0, 5.0, 5.0]], np.float32)
+
+
+def build(module_class, extra=None, **model):
+    config = DefaultModelConfig(fcnet_hiddens=[16, 8], **model)
+    return RLModuleSpec(
+        module_class=module_class,
+        observation_space=gym.spaces.Box(-1, 1, (3,), np.float32),
+        action_space=gym.spaces.Discrete(4),
+        model_config=vars(config) | (extra or {}),
+    ).build()
+
+
+@pytest.mark.parametrize("shared", [False, True])
+@pytest.mark.parametrize("activation", ["tanh", "relu"])
+def test_actor_critic_agrees_with_the_module(shared: bool, activation: str):
+    module = build(DefaultPPOTorchRLModule, vf_share_layers=shared, fcnet_activation=activation)
+    view = ActorCriticView(module)
+    batch = {"obs": torch.from_numpy(OBSERVATIONS)}
+    with torch.no_grad():
+        logits = module.forward_train(batch)["action_dist_inputs"]
+        values = module.compute_values(batch)
+        ours, our_values = view.forward(batch["obs"])
+    torch.testing.assert_close(ours, logits)
+    torch.testing.assert_close(our_values, values)
+    acted, acted_values = view.act(OBSERVATIONS)
+    np.testing.assert_allclose(acted, logits.numpy(), rtol=1e-5, atol=1e-6)
+    np.testing.assert_allclose(acted_values, values.numpy(), rtol=1e-5, atol=1e-6)
+    np.testing.assert_array_equal(view.scores(OBSERVATIONS), acted)
+
+
+@pytest.mark.parametrize("dueling", [False, True])
+def test_q_view_agrees_with_the_module_and_its_target(dueling: bool):
+    extra = {"dueling": dueling, "double_q": True, "num_atoms": 1, "epsilon": 0.1, "std_init": 0.5}
+    module = build(DefaultDQNTorchRLModule, extra, fcnet_activation="relu")
+    module.make_target_networks()
+    view = QView(module)
+    view.bind_target()
+    batch = {"obs": torch.from_numpy(OBSERVATIONS)}
+    with torch.no_grad():
+        module.af.net.mlp[-1].weight.mul_(3.0)  # so that target and online differ
+        online, target = module.compute_q_values(batch)["qf_preds"], module.forward_target(batch)["qf_preds"]
+        ours = view.forward(batch["obs"])
+    assert not torch.allclose(online, target)
+    torch.testing.assert_close(ours, online)
+    np.testing.assert_allclose(view.scores(OBSERVATIONS), online.numpy(), rtol=1e-5, atol=1e-6)
+    np.testing.assert_allclose(view.target(OBSERVATIONS), target.numpy(), rtol=1e-5, atol=1e-6)
+
+
+def test_what_the_optimiser_does_is_seen_when_acting():
+    module = build(DefaultPPOTorchRLModule, vf_share_layers=False)
+    view = ActorCriticView(module)
+    before, _ = view.act(OBSERVATIONS)
+    optimizer = torch.optim.Adam(module.parameters(), lr=0.1, fused=True)
+    logits, values = view.forward(torch.from_numpy(OBSERVATIONS))
+    (logits.square().mean() + values.square().mean()).backward()
+    optimizer.step()
+    stepped, _ = view.act(OBSERVATIONS)
+    assert np.abs(stepped - before).max() > 1e-3
+    module.set_state({name: np.zeros(tuple(p.shape), np.float32) for name, p in module.state_dict().items()})
+    assert not view.act(OBSERVATIONS)[0].any()
+
+
+def test_acting_leaves_the_observations_alone():
+    view = ActorCriticView(build(DefaultPPOTorchRLModule, vf_share_layers=False, fcnet_activation="relu"))
+    given = OBSERVATIONS.copy()
+    view.act(given)
+    np.testing.assert_array_equal(given, OBSERVATIONS)
+
+
+def test_other_networks_are_refused_with_the_way_out():
+    with pytest.raises(UserError, match="rollout: stock"):
+        ActorCriticView(build(DefaultPPOTorchRLModule, vf_share_layers=False, fcnet_activation="silu"))
+
+
+def test_illegal_actions_get_nothing():
+    policy = masked_softmax(SCORES, LEGAL)
+    assert not policy[~LEGAL].any()
+    np.testing.assert_allclose(policy.sum(axis=1), 1.0)
+    weights = np.exp([1.0, 3.0, 2.0])
+    np.testing.assert_allclose(policy[0][LEGAL[0]], weights / weights.sum())
+    assert greedy(SCORES, LEGAL).argmax(axis=1).tolist() == [2, 1]
+    assert greedy(SCORES, None).argmax(axis=1).tolist() == [1, 0]
+    assert best(SCORES, LEGAL).tolist() == [3.0, 1.0]
+    explored = epsilon_greedy(SCORES, LEGAL, 0.3)
+    np.testing.assert_allclose(explored, [[0.1, 0.0, 0.8, 0.1], [0.0, 1.0, 0.0, 0.0]])
+
+
+def test_a_finished_game_has_a_value_all_the_same():
+    assert np.isfinite(best(SCORES, np.zeros_like(LEGAL))).all()
+
+
+def test_very_large_logits_stay_probabilities():
+    policy = masked_softmax(np.array([[1e30, -1e30]], np.float32), None)
+    assert policy.tolist() == [[1.0, 0.0]]
