@@ -29,6 +29,9 @@ from tutor_service.tolerant import TolerantStore
 BATCH = 32
 """Most prompts in one call of a replica."""
 
+IN_FLIGHT = 4
+"""Prompts at the replicas, in multiples of what autoscaling aims at: keeps them busy, and is seen as load."""
+
 _GATEWAY_CALLS = 256
 _GATEWAY_QUEUE = 1024
 _HEALTH_PERIOD_S = 5.0
@@ -113,6 +116,7 @@ class TutorGateway:
             calibrate=config.calibrate,
             max_prompt_tokens=facts.max_prompt_tokens,
             batch=max(1, BATCH // replicas),
+            max_in_flight=max(1, round(IN_FLIGHT * config.scaling.target_ongoing_requests * replicas)),
             max_pending=config.scaling.max_pending,
         )
 
@@ -203,7 +207,7 @@ def build(config: TutorConfig, access: AccessSettings | None = None) -> serve.Ap
         TutorReplica,
         name="TutorReplica",
         ray_actor_options=options,
-        max_ongoing_requests=max(4, scaling.max_pending // BATCH),
+        max_ongoing_requests=1024,  # the gateway bounds what it sends
         max_constructor_retry_count=1,
         health_check_period_s=_HEALTH_PERIOD_S,
         health_check_timeout_s=_HEALTH_TIMEOUT_S,

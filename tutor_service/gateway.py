@@ -7,28 +7,23 @@ and knows neither Serve nor vLLM.
 from __future__ import annotations
 
 import asyncio
-import logging
 import time
 from collections import OrderedDict
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
 from tutor_service import decode
 from tutor_service.engines.base import Evaluation
 from tutor_service.errors import UserError
+from tutor_service.joining import Evaluate, JoiningQueue, Ticket
 from tutor_service.metrics import GatewayMetrics
 from tutor_service.prompt import EMPTY_STATE, Prompt, PromptBuilder
 from tutor_service.schema import Advice, AdviceError, AdviceRequest, AdviceSource
 from tutor_service.store import Context, StoredAdvice, advice_key
 from tutor_service.validate import MAX_LIST, problem
 
-logger = logging.getLogger("ray.serve")
-
-Evaluate = Callable[[list[Prompt]], Awaitable[Sequence[Evaluation | AdviceError]]]
-
 MEMORY_ENTRIES = 200_000
-EVALUATION_TIMEOUT_S = 600.0
 _SLICE = 256
 """Cold requests looked up between two turns of the event loop."""
 
@@ -51,6 +46,7 @@ class GatewaySettings:
         calibrate: Divide by the distribution for an empty state; likewise.
         max_prompt_tokens: Longest prompt that leaves room for the answer; None: no limit known.
         batch: Most prompts per call of a replica.
+        max_in_flight: Most prompts at the replicas at a time.
         max_pending: Most prompts that wait for the model; what comes beyond is turned away.
     """
 
@@ -59,6 +55,7 @@ class GatewaySettings:
     calibrate: bool = False
     max_prompt_tokens: int | None = None
     batch: int = 32
+    max_in_flight: int = 128
     max_pending: int = 4096
 
 
@@ -99,22 +96,26 @@ class Gateway:
     ) -> None:
         self._settings = settings
         self._builder = builder
-        self._evaluate = evaluate
         self._store = store
         self._metrics = metrics
         self._memory: OrderedDict[AdviceRequest, _Kept] = OrderedDict()
-        self._pending: dict[bytes, asyncio.Future[Evaluation | AdviceError]] = {}
-        self._tasks: set[asyncio.Task[None]] = set()
+        self._queue = JoiningQueue(
+            evaluate,
+            self._keep,
+            batch=settings.batch,
+            max_in_flight=settings.max_in_flight,
+            max_pending=settings.max_pending,
+        )
 
     @property
     def num_pending(self) -> int:
         """Prompts that wait for the model."""
-        return len(self._pending)
+        return len(self._queue)
 
     async def advise(self, requests: Sequence[AdviceRequest]) -> list[Advice | AdviceError]:
         """One answer per request, in order. A request that cannot be answered does not harm the others.
 
-        The evaluations that it starts are finished and stored even when the caller gives up.
+        What is at the model when the caller gives up is finished and stored; what still queues for it only is dropped.
         """
         started = time.perf_counter()
         if len(requests) > MAX_LIST:
@@ -202,14 +203,17 @@ class Gateway:
     async def _raw(self, requests: Sequence[AdviceRequest]) -> list[_Raw | AdviceError]:
         """Answers from the store, from what is under way, or from the model; ``requests`` are distinct."""
         found: list[_Raw | AdviceError | None] = [None] * len(requests)
-        waiting: list[tuple[int, asyncio.Future[Evaluation | AdviceError], bool]] = []
-        for start in range(0, len(requests), _SLICE):
-            self._look_up(requests[start : start + _SLICE], start, found, waiting)
-            await asyncio.sleep(0)
-        if waiting:
-            await asyncio.wait({future for _, future, _ in waiting})  # unlike await, leaves them be when cancelled
-        for index, future, fresh in waiting:
-            result = future.result()
+        waiting: list[tuple[int, Ticket, bool]] = []
+        try:
+            for start in range(0, len(requests), _SLICE):
+                self._look_up(requests[start : start + _SLICE], start, found, waiting)
+                await asyncio.sleep(0)
+            if waiting:
+                await asyncio.wait({ticket.result for _, ticket, _ in waiting})  # unlike await, never cancels them
+        finally:
+            self._queue.leave(ticket for _, ticket, _ in waiting)
+        for index, ticket, fresh in waiting:
+            result = ticket.result.result()
             found[index] = result if isinstance(result, AdviceError) else _Raw(result, fresh)
         return [item for item in found if item is not None]
 
@@ -218,9 +222,9 @@ class Gateway:
         requests: Sequence[AdviceRequest],
         offset: int,
         found: list[_Raw | AdviceError | None],
-        waiting: list[tuple[int, asyncio.Future[Evaluation | AdviceError], bool]],
+        waiting: list[tuple[int, Ticket, bool]],
     ) -> None:
-        """Does not yield to the event loop, so that between the look into the store and into ``_pending`` none ends."""
+        """Does not yield to the event loop: no evaluation may end between the look into the store and the joining."""
         asked: list[tuple[int, bytes, Prompt]] = []
         for index, request in enumerate(requests):
             prompt = self.prompt(request)
@@ -230,59 +234,27 @@ class Gateway:
                 key = advice_key(self._settings.identity, prompt.token_ids, prompt.label_token_ids)
                 asked.append((index, key, prompt))
         stored = self._store.get_many([key for _, key, _ in asked])
-        new: list[tuple[bytes, Prompt, AdviceRequest]] = []
         for (index, key, prompt), kept in zip(asked, stored, strict=True):
             if kept is not None and len(kept.probabilities) == len(requests[index].actions):
                 evaluation = Evaluation(kept.probabilities, kept.legal_mass, kept.invalid, kept.tokens)
                 found[offset + index] = _Raw(evaluation, fresh=False)
-            elif (future := self._pending.get(key)) is not None:
-                waiting.append((offset + index, future, False))
-            elif len(self._pending) >= self._settings.max_pending:
-                found[offset + index] = AdviceError("tutor: overloaded, too many states wait for the model", retry=True)
+            elif (joined := self._queue.join(key, prompt, requests[index])) is not None:
+                waiting.append((offset + index, *joined))
             else:
-                future = self._pending[key] = asyncio.get_running_loop().create_future()
-                waiting.append((offset + index, future, True))
-                new.append((key, prompt, requests[index]))
-        for start in range(0, len(new), self._settings.batch):
-            task = asyncio.create_task(self._evaluate_batch(new[start : start + self._settings.batch]))
-            self._tasks.add(task)
-            task.add_done_callback(self._tasks.discard)
-        self._metrics.pending(len(self._pending))
+                found[offset + index] = AdviceError("tutor: overloaded, too many states wait for the model", retry=True)
+        self._queue.pump()
+        self._metrics.pending(len(self._queue))
 
-    async def _evaluate_batch(self, batch: list[tuple[bytes, Prompt, AdviceRequest]]) -> None:
-        """Asks the model, keeps what it says, and then lets everyone know who waits for it."""
-        results: Sequence[Evaluation | AdviceError] = [AdviceError("tutor: stopping", retry=True)] * len(batch)
-        try:
-            results = await self._ask([prompt for _, prompt, _ in batch])
-            keep = [
-                (key, StoredAdvice(r.probabilities, r.legal_mass, r.invalid, r.tokens, self._context(request)))
-                for (key, _, request), r in zip(batch, results, strict=True)
-                if isinstance(r, Evaluation)
-            ]
-            for _, kept in keep:
-                self._metrics.evaluated(kept.legal_mass, kept.invalid, kept.tokens)
-            await asyncio.to_thread(self._store.put_many, keep)
-        finally:
-            for (key, _, _), result in zip(batch, results, strict=True):
-                future = self._pending.pop(key)
-                if not future.done():
-                    future.set_result(result)
-            self._metrics.pending(len(self._pending))
-
-    async def _ask(self, prompts: list[Prompt]) -> Sequence[Evaluation | AdviceError]:
-        """The model's answers; errors with ``retry`` in place of an exception."""
-        try:
-            results = await asyncio.wait_for(self._evaluate(prompts), EVALUATION_TIMEOUT_S)
-            if len(results) != len(prompts):
-                raise RuntimeError(f"{len(results)} answers to {len(prompts)} prompts")
-            return results
-        except Exception as error:
-            reason = (str(error).strip() or type(error).__name__).splitlines()[-1][:300]
-            logger.warning("The tutor's replica failed on %d prompts: %s", len(prompts), reason)
-            return [AdviceError(f"tutor: its replica failed ({type(error).__name__})", retry=True)] * len(prompts)
-
-    def _context(self, request: AdviceRequest) -> Context:
-        return Context(self._settings.identity, request.rules, request.state, request.actions)
+    async def _keep(self, evaluated: list[tuple[Ticket, Evaluation]]) -> None:
+        """Stores what the model said, on a thread: a commit waits for the disk."""
+        rows = []
+        for ticket, item in evaluated:
+            self._metrics.evaluated(item.legal_mass, item.invalid, item.tokens)
+            asked = ticket.request
+            context = Context(self._settings.identity, asked.rules, asked.state, asked.actions)
+            kept = StoredAdvice(item.probabilities, item.legal_mass, item.invalid, item.tokens, context)
+            rows.append((ticket.key, kept))
+        await asyncio.to_thread(self._store.put_many, rows)
 
 
 def _prior_of(request: AdviceRequest) -> AdviceRequest:

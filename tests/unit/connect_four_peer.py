@@ -20,11 +20,12 @@ class Peer:
 
         self._board_class = BoardCore
         self._env = raw_env()
-        self.num_moves = 0
+        self.num_games = 0
 
     def start(self, planes: np.ndarray) -> None:
         """A new game; ``planes`` are empty or hold the opponent's first stone."""
         self._env.reset()
+        self.num_games += 1
         self._solver = self._board_class()
         self._shown = np.zeros_like(planes)
         self._over = False
@@ -65,7 +66,6 @@ class Peer:
         agent = self._env.agent_selection
         self._env.step(column)
         assert self._solver.play(column)
-        self.num_moves += 1
         self._over = self._env.terminations[agent]
         won = bool(self._env.rewards[agent])
         assert won == self._solver.hasWin()

@@ -1,4 +1,4 @@
-"""Stand-ins for the service's heavy parts: a tokenizer without transformers, a model without vLLM, a store in memory."""
+"""Stand-ins for the service's heavy parts: tokenizer, model and store."""
 
 from __future__ import annotations
 

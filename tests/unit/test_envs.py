@@ -133,6 +133,15 @@ def test_vector_steps_that_make_no_sense_are_refused(env_id: str) -> None:
         envs.step(np.array([0.0, 1.0, 2.0]))
 
 
+def test_draws_are_not_those_of_a_generator_with_the_same_seed() -> None:
+    envs = BlackjackVectorEnv(1_000)
+    envs.reset(seed=7)
+    assert not np.array_equal(envs.rng.random(50), np.random.default_rng(7).random(50))
+    first, _, _ = envs.reset(seed=7)[0]
+    cards = np.minimum(np.random.default_rng(7).integers(1, 14, size=(3, 1_000)), 10)
+    assert abs(np.corrcoef(first, cards[0] + cards[1])[0, 1]) < 0.2
+
+
 def test_a_vector_without_environments_is_refused() -> None:
     with pytest.raises(UserError, match="num_envs = 0"):
         BlackjackVectorEnv(0)

@@ -73,6 +73,23 @@ async def test_what_a_caller_gave_up_on_is_finished_and_kept():
     assert len(store.kept) == len(model.evaluated) == 1
 
 
+async def test_what_nobody_waits_for_any_more_is_dropped_from_the_queue():
+    model, store = FakeModel(), FakeStore()
+    model.open.clear()
+    gateway = make_gateway(model, store, batch=4, max_in_flight=8, max_pending=100)
+    flood = asyncio.create_task(gateway.advise([request(n) for n in range(100)]))
+    await asyncio.sleep(0.01)
+    assert gateway.num_pending == 100 and sum(model.batches) == 8
+    flood.cancel()
+    await asyncio.sleep(0.01)
+    late = asyncio.create_task(gateway.advise([request(99), request("late")]))
+    await asyncio.sleep(0.01)
+    model.open.set()
+    assert sources(await late) == ["model", "model"]
+    assert len(model.evaluated) == len(store.kept) == 10
+    assert gateway.num_pending == 0
+
+
 async def test_beyond_its_bound_requests_are_refused_for_the_moment():
     model = FakeModel()
     model.open.clear()

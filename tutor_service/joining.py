@@ -1,0 +1,160 @@
+"""Evaluates a prompt once for all who wait for it, in bounded numbers. Knows the model as a function, and no Serve.
+
+Prompts queue in the gateway and not at the replicas, so that what nobody waits for any more is dropped instead of
+evaluated: after an overload the next caller waits for what is under way, not for the whole flood.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections import deque
+from collections.abc import Awaitable, Callable, Iterable, Sequence
+from dataclasses import dataclass, field
+
+from tutor_service.engines.base import Evaluation
+from tutor_service.prompt import Prompt
+from tutor_service.schema import AdviceError, AdviceRequest
+
+logger = logging.getLogger("ray.serve")
+
+Evaluate = Callable[[list[Prompt]], Awaitable[Sequence[Evaluation | AdviceError]]]
+
+EVALUATION_TIMEOUT_S = 600.0
+"""A call of a replica that takes longer is given up; health checks notice a replica that hangs long before."""
+
+_ABANDONED = AdviceError("tutor: nobody waited any more", retry=True)
+
+
+@dataclass(slots=True, eq=False)
+class Ticket:
+    """One prompt that is queued or under way.
+
+    Attributes:
+        key: What makes it the same question.
+        prompt: What the model is asked.
+        request: The same in the first caller's words.
+        waiters: Callers that have joined and not left.
+        result: Its evaluation, or why there is none; never an exception.
+    """
+
+    key: bytes
+    prompt: Prompt
+    request: AdviceRequest
+    waiters: int
+    result: asyncio.Future[Evaluation | AdviceError] = field(
+        default_factory=lambda: asyncio.get_running_loop().create_future()
+    )
+
+
+class JoiningQueue:
+    """All prompts of one tutor that have no answer yet; runs on one event loop.
+
+    Args:
+        evaluate: The model: prompts to evaluations, in order; raises when it cannot be reached.
+        keep: Called with what was evaluated before anyone learns of it; must not raise.
+        batch: Most prompts per call of the model.
+        max_in_flight: Most prompts at the model at a time.
+        max_pending: Most prompts queued or in flight.
+    """
+
+    def __init__(
+        self,
+        evaluate: Evaluate,
+        keep: Callable[[list[tuple[Ticket, Evaluation]]], Awaitable[None]],
+        *,
+        batch: int,
+        max_in_flight: int,
+        max_pending: int,
+    ) -> None:
+        self._evaluate = evaluate
+        self._keep = keep
+        self._batch = batch
+        self._max_in_flight = max_in_flight
+        self._max_pending = max_pending
+        self._tickets: dict[bytes, Ticket] = {}
+        self._queue: deque[Ticket] = deque()
+        self._in_flight = 0
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    def __len__(self) -> int:
+        """Prompts that are queued or in flight."""
+        return len(self._tickets)
+
+    def join(self, key: bytes, prompt: Prompt, request: AdviceRequest) -> tuple[Ticket, bool] | None:
+        """Joins the callers of a question: its ticket and whether nobody else waits for it; None: no room.
+
+        To be followed by ``pump``, and by ``leave`` when the caller has its answer or gives up.
+        """
+        ticket = self._tickets.get(key)
+        if ticket is not None:
+            ticket.waiters += 1
+            return ticket, ticket.waiters == 1
+        if len(self._tickets) >= self._max_pending:
+            self._drop_abandoned()
+        if len(self._tickets) >= self._max_pending:
+            return None
+        ticket = self._tickets[key] = Ticket(key, prompt, request, waiters=1)
+        self._queue.append(ticket)
+        return ticket, True
+
+    def leave(self, tickets: Iterable[Ticket]) -> None:
+        """Counts one caller of each ticket out."""
+        for ticket in tickets:
+            ticket.waiters -= 1
+
+    def pump(self) -> None:
+        """Sends what is queued to the model, as far as it may."""
+        while self._queue and self._in_flight < self._max_in_flight:
+            size = min(self._batch, self._max_in_flight - self._in_flight)
+            tickets: list[Ticket] = []
+            while self._queue and len(tickets) < size:
+                ticket = self._queue.popleft()
+                if ticket.waiters > 0:
+                    tickets.append(ticket)
+                else:
+                    self._settle(ticket, _ABANDONED)
+            if tickets:
+                self._in_flight += len(tickets)
+                task = asyncio.create_task(self._run(tickets))
+                self._tasks.add(task)
+                task.add_done_callback(self._tasks.discard)
+
+    def _drop_abandoned(self) -> None:
+        alive: deque[Ticket] = deque()
+        for ticket in self._queue:
+            if ticket.waiters > 0:
+                alive.append(ticket)
+            else:
+                self._settle(ticket, _ABANDONED)
+        self._queue = alive
+
+    async def _run(self, tickets: list[Ticket]) -> None:
+        """Asks the model, keeps what it says, and then lets everyone know who waits for it."""
+        results: Sequence[Evaluation | AdviceError] = [AdviceError("tutor: stopping", retry=True)] * len(tickets)
+        try:
+            results = await self._ask([ticket.prompt for ticket in tickets])
+            pairs = zip(tickets, results, strict=True)
+            await self._keep([(ticket, result) for ticket, result in pairs if isinstance(result, Evaluation)])
+        finally:
+            self._in_flight -= len(tickets)
+            for ticket, result in zip(tickets, results, strict=True):
+                self._settle(ticket, result)
+            self.pump()
+
+    async def _ask(self, prompts: list[Prompt]) -> Sequence[Evaluation | AdviceError]:
+        """The model's answers; errors with ``retry`` in place of an exception."""
+        try:
+            results = await asyncio.wait_for(self._evaluate(prompts), EVALUATION_TIMEOUT_S)
+            if len(results) != len(prompts):
+                raise RuntimeError(f"{len(results)} answers to {len(prompts)} prompts")
+            return results
+        except Exception as error:
+            reason = (str(error).strip() or type(error).__name__).splitlines()[-1][:300]
+            logger.warning("The tutor's replica failed on %d prompts: %s", len(prompts), reason)
+            return [AdviceError(f"tutor: its replica failed ({type(error).__name__})", retry=True)] * len(prompts)
+
+    def _settle(self, ticket: Ticket, result: Evaluation | AdviceError) -> None:
+        del self._tickets[ticket.key]
+        if not ticket.result.done():
+            ticket.result.set_result(result)
