@@ -33,6 +33,10 @@ class JournalCallback(Callback):
         self._changed = changed
         self._say = say
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Tune keeps a copy of the run's configuration on disk; a copy of this has nothing to write to."""
+        return Callback, ()
+
     def on_trial_start(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
         """A trial runs, for the first time or after a failure."""
         key = _key(trial)

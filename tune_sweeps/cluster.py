@@ -11,8 +11,13 @@ from dataclasses import dataclass
 
 from tutor_service.errors import UserError
 
+logger = logging.getLogger(__name__)
+
 ADDRESS_VARIABLE = "RAY_ADDRESS"
 _OBJECT_STORE_BYTES = 200 * 2**20
+_ATTEMPTS = 3
+"""Ray gives a local node 30 s, which a machine under load can miss."""
+
 _ENVIRONMENT = {
     "RAY_USAGE_STATS_ENABLED": "0",
     "RAY_DEDUP_LOGS": "0",
@@ -72,22 +77,7 @@ def ray_cluster(address: str | None, num_cpus: int) -> Iterator[RayCluster]:
     os.environ.update({key: os.environ.get(key, value) for key, value in _ENVIRONMENT.items()})
     import ray
 
-    try:
-        if address is None:
-            ray.init(
-                address="local",
-                num_cpus=num_cpus,
-                include_dashboard=False,
-                log_to_driver=False,
-                logging_level=logging.ERROR,
-                object_store_memory=_OBJECT_STORE_BYTES,
-                _node_ip_address="127.0.0.1",
-            )
-        else:
-            ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR)
-    except (ConnectionError, RuntimeError, ValueError, OSError, TimeoutError) as error:
-        ray.shutdown()
-        raise _cannot_start(address, error) from error
+    _start(address, num_cpus)
     try:
         resources = ray.cluster_resources()
         yield RayCluster(
@@ -98,6 +88,31 @@ def ray_cluster(address: str | None, num_cpus: int) -> Iterator[RayCluster]:
         )
     finally:
         ray.shutdown()
+
+
+def _start(address: str | None, num_cpus: int) -> None:
+    import ray
+
+    for attempt in range(_ATTEMPTS):
+        try:
+            if address is not None:
+                ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR)
+            else:
+                ray.init(
+                    address="local",
+                    num_cpus=num_cpus,
+                    include_dashboard=False,
+                    log_to_driver=False,
+                    logging_level=logging.ERROR,
+                    object_store_memory=_OBJECT_STORE_BYTES,
+                    _node_ip_address="127.0.0.1",
+                )
+            return
+        except Exception as error:  # Ray raises plain exceptions here, too
+            ray.shutdown()
+            if address is not None or attempt == _ATTEMPTS - 1:
+                raise _cannot_start(address, error) from error
+            logger.warning("Ray did not start, trying again: %s", error)
 
 
 def _cannot_start(address: str | None, error: Exception) -> UserError:

@@ -114,6 +114,13 @@ class TrialJournal:
             self.unwritten.append(json.dumps(event, ensure_ascii=False))
             self._flush(sync)
 
+    def flush(self) -> bool:
+        """Tries again to write what could not be written; returns whether all of it is on disk."""
+        with self._lock:
+            if self.unwritten:
+                self._flush(sync=True)
+            return not self.unwritten
+
     def _flush(self, sync: bool) -> None:
         """Writes what is due. A disk that is full must stop no other trial, so that it is tried again later."""
         try:
@@ -177,6 +184,10 @@ class Journal:
     def count(self, status: Status) -> int:
         """How many trials are at this status."""
         return sum(trial.status == status for trial in self.trials.values())
+
+    def flush(self) -> bool:
+        """Tries again to write what could not be written; returns whether all of it is on disk."""
+        return all([trial.flush() for trial in self.trials.values()])
 
     def missing(self) -> list[str]:
         """Keys of the trials that are not finished, in the grid's order; failed ones are among them."""

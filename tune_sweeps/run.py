@@ -98,6 +98,7 @@ def run_sweep(
     except KeyboardInterrupt:
         interrupted, status = True, "KILLED"
     finally:
+        journal.flush()
         in_mlflow = tracker.finish(status, timeout_s)
     return Outcome(
         done=journal.count("done"),
