@@ -94,7 +94,7 @@ def _episode_returns(
     num_envs = min(episodes, MAX_PARALLEL_ENVS)
     quota = np.full(num_envs, episodes // num_envs)
     quota[: episodes % num_envs] += 1
-    rng = np.random.default_rng(seed)
+    rng = np.random.default_rng([seed, 1])  # not the environments' own stream
     envs = task.make_vec(num_envs, seed)
     running = np.zeros(num_envs)
     length = np.zeros(num_envs, dtype=np.int64)

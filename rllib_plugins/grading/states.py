@@ -35,7 +35,7 @@ def visited_states(task: Task, num_states: int, seed: int) -> tuple[NDArray[np.f
     """
     if num_states < 1:
         raise UserError(f"num_states = {num_states}: must be at least 1.")
-    rng = np.random.default_rng(seed)
+    rng = np.random.default_rng([seed, 2])  # not the environments' own stream
     envs = task.make_vec(NUM_ENVS, seed)
     skill = np.linspace(0.0, 1.0, NUM_ENVS)
     visits: list[NDArray[np.float32]] = []

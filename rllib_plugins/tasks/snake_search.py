@@ -1,13 +1,15 @@
 """Finds the oracle of Snake's ``features``: hill climbing over all functions from the 72 observations to actions.
 
 Run ``python -m rllib_plugins.tasks.snake_search`` to see the climb and the table that it ends with. It starts from "to
-the food where that is not deadly", changes one observation (and its mirror image) at a time, and keeps a change whose
-gain is clear of the noise, until a whole pass changes nothing.
+the food where that is not deadly", changes the action of one observation at a time, first together with its mirror
+image and then alone, and keeps a change whose gain is clear of the noise, until a whole pass changes nothing. Then it
+shakes the best table by three random changes and climbs again, as often as asked for.
 """
 
 from __future__ import annotations
 
 import argparse
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,10 +17,18 @@ from numpy.typing import NDArray
 from rllib_plugins.envs.snake_rules import FEATURE_TABLE, LEFT, RIGHT, STRAIGHT
 from rllib_plugins.envs.snake_vector import SnakeVectorEnv
 
+NUM_OBSERVATIONS = len(FEATURE_TABLE)
 _WEIGHTS = np.array([36, 18, 9, 3, 1])
 _OFFSET = 4
 MIRROR = (FEATURE_TABLE * [1, 1, 1, 1, -1])[:, [2, 1, 0, 3, 4]] @ _WEIGHTS + _OFFSET
 """Index of the mirror image of each observation; left and right change places in the action too."""
+
+
+class Found(NamedTuple):
+    """A table of actions ``(72,)`` and its mean return."""
+
+    value: float
+    table: NDArray[np.int64]
 
 
 def start_table() -> NDArray[np.int64]:
@@ -46,39 +56,66 @@ def returns(table: NDArray[np.int64], size: int, episodes: int, seed: int) -> ND
     return total
 
 
-def climb(size: int, episodes: int, seed: int) -> NDArray[np.int64]:
-    """The table ``(72,)`` at which no single change is a clear gain over ``episodes`` episodes."""
-    rng = np.random.default_rng(seed)
-    table = start_table()
-    best = returns(table, size, episodes, seed).mean()
+def climb(table: NDArray[np.int64], size: int, episodes: int, rng: np.random.Generator, mirrored: bool) -> Found:
+    """Climbs from a table ``(72,)`` until no single change is a clear gain.
+
+    Args:
+        table: Where to start.
+        size: Cells per side of the board.
+        episodes: Episodes per candidate.
+        rng: Draws the order of the changes and the boards.
+        mirrored: Change an observation together with its mirror image.
+    """
+
+    def value(candidate: NDArray[np.int64], times: int = 1) -> tuple[float, float]:
+        sample = returns(candidate, size, times * episodes, int(rng.integers(2**31)))
+        return float(sample.mean()), float(sample.std() / np.sqrt(len(sample)))
+
+    best, _ = value(table, 4)
     improved = True
     while improved:
         improved = False
-        for i in rng.permutation(len(table)):
-            if i > MIRROR[i] or FEATURE_TABLE[i, :3].sum() >= 2:
+        for i in rng.permutation(NUM_OBSERVATIONS):
+            if mirrored and i > MIRROR[i]:
                 continue
-            for action in (LEFT, STRAIGHT, RIGHT):
+            for action in np.flatnonzero(FEATURE_TABLE[i, :3] == 0):
                 changed = table.copy()
-                changed[i], changed[MIRROR[i]] = action, action if i == MIRROR[i] else 2 - action
-                if FEATURE_TABLE[i, action] or (changed == table).all():
+                changed[i] = action
+                if mirrored and i != MIRROR[i]:
+                    changed[MIRROR[i]] = 2 - action
+                if (changed == table).all():
                     continue
-                sample = returns(changed, size, episodes, int(rng.integers(2**31)))
-                if sample.mean() > best + 3 * sample.std() / np.sqrt(episodes):
-                    table, improved = changed, True
-                    best = returns(table, size, 4 * episodes, int(rng.integers(2**31))).mean()
-                    print(f"{FEATURE_TABLE[i]} -> {'LSR'[action]}: return {best:.3f}", flush=True)
-    return table
+                mean, error = value(changed)
+                if mean > best + 2 * error:
+                    mean, error = value(changed, 4)
+                    if mean > best + 2 * error:
+                        table, best, improved = changed, mean, True
+    return Found(best, table)
+
+
+def shake(table: NDArray[np.int64], rng: np.random.Generator) -> NDArray[np.int64]:
+    """The table with three of its actions drawn anew."""
+    shaken = table.copy()
+    shaken[rng.choice(NUM_OBSERVATIONS, size=3, replace=False)] = rng.integers(3, size=3)
+    return shaken
 
 
 def main() -> None:
-    """Climbs, and prints the table in the form that ``snake_oracle`` holds."""
+    """Climbs, and prints each better table in the form that ``snake_oracle`` holds."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--size", type=int, default=6, help="cells per side of the board")
-    parser.add_argument("--episodes", type=int, default=20_000, help="episodes per candidate")
+    parser.add_argument("--episodes", type=int, default=10_000, help="episodes per candidate")
+    parser.add_argument("--shakes", type=int, default=5, help="climbs from a shaken table")
     parser.add_argument("--seed", type=int, default=0)
     options = parser.parse_args()
-    table = climb(options.size, options.episodes, options.seed)
-    print("".join("LSR"[action] for action in table))
+    rng = np.random.default_rng(options.seed)
+    best = climb(start_table(), options.size, options.episodes, rng, mirrored=True)
+    for i in range(options.shakes + 1):
+        start = best.table if i == 0 else shake(best.table, rng)
+        found = climb(start, options.size, options.episodes, rng, mirrored=False)
+        if found.value > best.value:
+            best = found
+            print(f"return {best.value:.3f}: {''.join('LSR'[action] for action in best.table)}", flush=True)
 
 
 if __name__ == "__main__":
