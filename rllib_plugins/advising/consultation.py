@@ -63,15 +63,8 @@ def plan_step(
         heads &= ~spent
     if keys is None:
         return Plan(gate, heads, np.full(len(gate), NOTHING))
-    stored = [NOTHING] * len(keys)
-    is_heads, draws, is_open = heads.tolist(), reuse_draws.tolist(), gate.tolist()
     q_rows = None if q_values is None else q_values.tolist()
-    for row, key in enumerate(keys):
-        if is_open[row]:
-            q_row = None if q_rows is None else q_rows[row]
-            action = stored[row] = dictionary.peek(key, draws[row], q_row)
-            if action != NOTHING and is_heads[row]:
-                dictionary.reuse(key, q_row)
+    stored = dictionary.serve(keys, (gate > 0.0).tolist(), heads.tolist(), reuse_draws.tolist(), q_rows)
     return Plan(gate, heads, np.array(stored, dtype=np.int64))
 
 

@@ -250,33 +250,41 @@ class ExplorationCore:
                 for row in np.flatnonzero(fresh).tolist():
                     self._dictionary.store(keys[row], int(advised[row]), None if q_values is None else q_values[row])
         consulted = heads & (advised != NOTHING)
-        if greedy is not None and np.count_nonzero(alone := heads & ~consulted):
+        num_consulted = int(np.count_nonzero(consulted))
+        someone_alone = num_consulted < np.count_nonzero(heads)
+        if greedy is not None and someone_alone:
             # Tails leaves out the share of exploring that the tutor would have done: alone, the student does it all.
-            tails = np.where(alone[:, None], policy, tails)
+            tails = np.where((heads & ~consulted)[:, None], policy, tails)
             own = sample(tails, at.own_draws)
         actions = np.where(consulted, advised, own)
 
         # μ: a mixture where the tutor's part was at hand before the coin was thrown, else conditional on the coin,
         # which is the mixture at a gate of 1 on heads with advice and 0 otherwise.
-        foreseen = is_stored | at_hand
-        weight = np.where(foreseen, gate, consulted)
-        from_tutor = np.where(is_stored, plan.stored == actions, tutor[rows, actions])
-        behaviour = weight * np.where(weight > 0.0, from_tutor, 0.0) + (1.0 - weight) * tails[rows, actions]
+        executed = rows * self._num_actions + actions
+        from_tails = tails.take(executed)
+        from_tutor = np.where(is_stored, plan.stored == actions, tutor.take(executed))
+        weight, foreseen = gate, is_stored | at_hand
+        if np.count_nonzero(foreseen) < len(rows):
+            weight = np.where(foreseen, gate, consulted)
+            from_tutor = np.where(weight > 0.0, from_tutor, 0.0)
+        behaviour = weight * from_tutor + (1.0 - weight) * from_tails
 
-        eligible = (gate > 0.0) & (gate < 1.0) & (consulted | ~heads)
+        eligible = (gate > 0.0) & (gate < 1.0)
+        if someone_alone:
+            eligible &= consulted | ~heads
         if self._rule.reads_advice:
             eligible &= foreseen
         if greedy is not None:
             eligible &= consulted | (actions == greedy)
-        self._count(heads & is_stored, consulted, consulted & (actions == (own if greedy is None else greedy)))
+        self._count(heads & is_stored, num_consulted, consulted & (actions == (own if greedy is None else greedy)))
         return Decision(
             actions=actions,
             behaviour_logp=executed_logp(behaviour),
-            policy_logp=floored_logp(policy[rows, actions]),
+            policy_logp=floored_logp(from_tails if tails is policy else policy.take(executed)),
             heads=heads,
             eligible=eligible,
             consulted=consulted,
-            advice=self._imitation_target(rows, actions, consulted, fresh, tutor),
+            advice=self._imitation_target(executed, consulted, fresh, tutor),
         )
 
     def _engaged(self, at: _Situation, known: FloatArray, at_hand: BoolArray) -> FloatArray:
@@ -293,20 +301,20 @@ class ExplorationCore:
         return has_advice & self._rule.on_advice(tutor) if self._rule.reads_advice else has_advice
 
     def _imitation_target(
-        self, rows: IntArray, actions: IntArray, consulted: BoolArray, fresh: BoolArray, tutor: FloatArray
+        self, executed: IntArray, consulted: BoolArray, fresh: BoolArray, tutor: FloatArray
     ) -> NDArray[np.float32]:
-        target = np.zeros((len(actions), self._num_actions), dtype=np.float32)
-        target[rows, actions] = consulted
+        target = np.zeros((len(executed), self._num_actions), dtype=np.float32)
+        target.put(executed, consulted)
         if self._config.imitation == "all":
             target[fresh] = tutor[fresh]
         return target
 
-    def _count(self, reused: BoolArray, consulted: BoolArray, agreed: BoolArray) -> None:
-        num_consulted, num_agreed = int(np.count_nonzero(consulted)), int(np.count_nonzero(agreed))
+    def _count(self, reused: BoolArray, num_consulted: int, agreed: BoolArray) -> None:
         self._counters.add_reused(int(np.count_nonzero(reused)))
         if num_consulted:
+            num_agreed = int(np.count_nonzero(agreed))
             self._agreement.add(num_agreed, num_consulted)
-        self._num_free += 0 if self._rule.charges_agreement else num_agreed
+            self._num_free += 0 if self._rule.charges_agreement else num_agreed
 
     def _remaining(self) -> int | None:
         budget = self._config.advice_budget

@@ -34,8 +34,8 @@ class ReuseRule(BaseModel):
     needs_q: ClassVar[bool] = False
     """The rule looks at Q(s, stored action), so the student must be a value student."""
 
-    def stored(self, q: float) -> float:
-        """Memory of a fresh entry; ``q`` is Q(s, a) of its action, NaN where there is none."""
+    def stored(self, q: float) -> float | None:
+        """Memory of a fresh entry, None if it is not to be kept; ``q`` is Q(s, a) of its action, NaN where unknown."""
         return 0.0
 
     def usable(self, memory: float, draw: float, q: float) -> bool:
@@ -48,13 +48,9 @@ class ReuseRule(BaseModel):
         """
         return False
 
-    def reused(self, memory: float, q: float) -> float:
-        """Memory after a reuse."""
+    def reused(self, memory: float, q: float) -> float | None:
+        """Memory after a reuse; None: the entry can never serve again and is forgotten."""
         return memory
-
-    def exhausted(self, memory: float) -> bool:
-        """Whether an entry can never serve again, so that it can be dropped."""
-        return False
 
 
 class Off(ReuseRule):
@@ -71,21 +67,17 @@ class Budget(ReuseRule):
 
     budget: int = Field(default=3, ge=0, description="Times that stored advice serves again; the paper's value is 3.")
 
-    def stored(self, q: float) -> float:
+    def stored(self, q: float) -> float | None:
         """A full budget."""
-        return float(self.budget)
+        return self.budget or None
 
     def usable(self, memory: float, draw: float, q: float) -> bool:
         """While budget is left."""
         return memory > 0
 
-    def reused(self, memory: float, q: float) -> float:
+    def reused(self, memory: float, q: float) -> float | None:
         """One taken off."""
-        return memory - 1
-
-    def exhausted(self, memory: float) -> bool:
-        """No budget left."""
-        return memory <= 0
+        return memory - 1 if memory > 1 else None
 
 
 class Decay(ReuseRule):
@@ -94,7 +86,7 @@ class Decay(ReuseRule):
     initial: float = Field(default=1.0, ge=0, le=1, description="ρ of fresh advice.")
     decay: float = Field(default=0.9, ge=0, le=1, description="λ: what each reuse multiplies ρ by.")
 
-    def stored(self, q: float) -> float:
+    def stored(self, q: float) -> float | None:
         """The first ρ."""
         return self.initial
 
@@ -102,7 +94,7 @@ class Decay(ReuseRule):
         """With probability ρ."""
         return draw < memory
 
-    def reused(self, memory: float, q: float) -> float:
+    def reused(self, memory: float, q: float) -> float | None:
         """ρ ← λρ."""
         return self.decay * memory
 
@@ -120,7 +112,7 @@ class QChange(ReuseRule):
         default=0.0, description="Least Q(s, a) now − Q(s, a) at the last use, for the advice to serve."
     )
 
-    def stored(self, q: float) -> float:
+    def stored(self, q: float) -> float | None:
         """Q(s, a) when the advice was given."""
         return q
 
@@ -128,7 +120,7 @@ class QChange(ReuseRule):
         """Where Q(s, a) has not fallen; True where there is no value to compare."""
         return math.isnan(memory) or math.isnan(q) or q - memory >= self.min_change
 
-    def reused(self, memory: float, q: float) -> float:
+    def reused(self, memory: float, q: float) -> float | None:
         """Q(s, a) at this use."""
         return q
 
@@ -147,33 +139,49 @@ class AdviceDictionary:
     def __len__(self) -> int:
         return len(self._entries)
 
-    def peek(self, key: bytes, draw: float, q_row: Sequence[float] | None) -> int:
-        """The stored action that would serve this visit, or ``NOTHING``. Changes nothing: it comes before the coin.
+    def serve(
+        self,
+        keys: Sequence[bytes],
+        is_open: Sequence[bool],
+        is_heads: Sequence[bool],
+        draws: Sequence[float],
+        q_rows: Sequence[Sequence[float]] | None,
+    ) -> list[int]:
+        """The stored action that serves each visit, or ``NOTHING``; it is used up on heads only.
+
+        Visits are taken in order. What one finds follows from those before it, never from its own coin.
 
         Args:
-            key: The state's key.
-            draw: A uniform number in [0, 1), the visit's own.
-            q_row: Q-values of the state, ``(num_actions,)``, where the rule needs them.
+            keys: The states' keys, n.
+            is_open: Whether the tutor may act in the state, n.
+            is_heads: The coins, n.
+            draws: Uniform numbers in [0, 1), n: the visits' own.
+            q_rows: Q-values ``(n, num_actions)`` where the rule needs them.
         """
-        entry = self._entries.get(key)
-        if entry is None:
-            return NOTHING
-        action, memory = entry
-        return action if self._rule.usable(memory, draw, _value(q_row, action)) else NOTHING
-
-    def reuse(self, key: bytes, q_row: Sequence[float] | None) -> None:
-        """Records that the stored action served."""
-        action, memory = self._entries[key]
-        value = _value(q_row, action)
-        self._keep(key, action, self._rule.reused(memory, value))
+        entries, usable = self._entries, self._rule.usable
+        served = []
+        for row, key in enumerate(keys):
+            entry = entries.get(key)
+            if entry is None or not is_open[row]:
+                served.append(NOTHING)
+                continue
+            action, memory = entry
+            q = math.nan if q_rows is None else q_rows[row][action]
+            if not usable(memory, draws[row], q):
+                served.append(NOTHING)
+                continue
+            served.append(action)
+            if is_heads[row]:
+                self._keep(key, action, self._rule.reused(memory, q))
+        return served
 
     def store(self, key: bytes, action: int, q_row: Sequence[float] | None) -> None:
         """Keeps a freshly advised action, in place of what was stored."""
         if self._rule.stores:
-            self._keep(key, action, self._rule.stored(_value(q_row, action)))
+            self._keep(key, action, self._rule.stored(math.nan if q_row is None else q_row[action]))
 
-    def _keep(self, key: bytes, action: int, memory: float) -> None:
-        if self._rule.exhausted(memory):
+    def _keep(self, key: bytes, action: int, memory: float | None) -> None:
+        if memory is None:
             self._entries.pop(key, None)
         else:
             self._entries[key] = (action, memory)
@@ -191,10 +199,6 @@ class AdviceDictionary:
         """Takes over a ``get_state``."""
         pairs = zip(state["actions"].tolist(), state["memories"].tolist(), strict=True)
         self._entries = dict(zip(state["keys"], pairs, strict=True))
-
-
-def _value(q_row: Sequence[float] | None, action: int) -> float:
-    return math.nan if q_row is None else q_row[action]
 
 
 def state_keys(observations: NDArray[np.float32]) -> list[bytes]:

@@ -260,6 +260,19 @@ def test_known_source_saves_the_call_and_counts_the_same():
     assert slow.num_asked > 0 and quick.num_asked == 0
 
 
+def test_what_is_at_hand_cannot_be_missed():
+    class Forgetful(TableAdvisor):
+        def ask(self, observations):
+            batch = super().ask(observations)
+            batch.probabilities = np.full_like(batch.probabilities, np.nan)
+            batch.source[:] = Source.MISSED
+            return batch
+
+    core = make_core(Forgetful(UNIFORM, at_hand=True), reuse="off", **ALWAYS)
+    assert all(decision.consulted.all() for decision in run(core, 5))
+    assert core.counters()["advice/store_hits"] == 30 and core.counters()["advice/missed"] == 0
+
+
 def test_imitation_targets():
     table = np.tile([0.1, 0.2, 0.3, 0.4], (10, 1))
     for imitation in ("filtered", "all"):

@@ -75,16 +75,14 @@ def test_confidence():
 
 
 def served(rule, *, draws, q_rows=None):
-    """Which of a row of visits to one state reuse serves; a miss is stored afresh."""
+    """Which of a row of visits to one state reuse serves, all of them heads; a miss is stored afresh."""
     dictionary = AdviceDictionary(rule)
     out = []
     for visit, draw in enumerate(draws):
         q_row = None if q_rows is None else q_rows[visit]
-        found = dictionary.peek(b"s", draw, q_row) != NOTHING
-        out.append(found)
-        if found:
-            dictionary.reuse(b"s", q_row)
-        else:
+        (action,) = dictionary.serve([b"s"], [True], [True], [draw], None if q_row is None else [q_row])
+        out.append(action != NOTHING)
+        if action == NOTHING:
             dictionary.store(b"s", 1, q_row)
     return out
 
@@ -95,11 +93,19 @@ def test_budget_serves_so_many_times_then_asks(budget):
     assert visits == ([False] + [True] * budget) * 3
 
 
+def test_tails_and_closed_gates_use_nothing_up():
+    dictionary = AdviceDictionary(make_reuse("budget", {"budget": 1}))
+    dictionary.store(b"s", 1, None)
+    draws = [0.0] * 3
+    assert dictionary.serve([b"s"] * 3, [True, False, True], [False] * 3, draws, None) == [1, NOTHING, 1]
+    assert dictionary.serve([b"s"] * 3, [True] * 3, [True] * 3, draws, None) == [1, NOTHING, NOTHING]
+
+
 def test_exhausted_entries_are_dropped():
     dictionary = AdviceDictionary(make_reuse("budget", {"budget": 1}))
     dictionary.store(b"s", 1, None)
     assert len(dictionary) == 1
-    dictionary.reuse(b"s", None)
+    dictionary.serve([b"s"], [True], [True], [0.0], None)
     assert len(dictionary) == 0
 
 
