@@ -20,7 +20,7 @@ from rllib_plugins.advising.table import keys_of
 
 NOTHING = -1
 """In place of an action: nothing stored serves."""
-_RAW_KEY_BYTES = 64
+_RAW_KEY_BYTES = 512
 _DIGEST_BYTES = 16
 
 
