@@ -100,21 +100,22 @@ def deploy(
         UserError: Ray is not initialised, a port is in use, the cluster has too few CPUs, GPUs or too little memory,
             or a model cannot be had. What this call deployed is taken down again.
     """
-    import ray
-    from ray import serve
-
-    from tutor_service.deployment import build
-
-    say = progress or (lambda text: None)
     served = [tutor for tutor in tutors if tutor.backend != "reference"]
     if not served:
         return []
+    import ray
+
     if not ray.is_initialized():
         raise UserError("Ray is not initialised in this process: call ray.init() before tutors are deployed.")
     for tutor in served:
         _check_fields(tutor)
     _check_cluster(served)
     access = _access(http)
+    from ray import serve
+
+    from tutor_service.deployment import build
+
+    say = progress or (lambda text: None)
     _start_serve(http)
     names = [tutor.name for tutor in served]
     say(f"deploying {', '.join(names)}")
@@ -142,10 +143,11 @@ def deploy(
 def delete(names: Iterable[str]) -> None:
     """Takes tutors down, requests in flight first; names that are not deployed are ignored."""
     import ray
-    from ray import serve
 
     if not ray.is_initialized():
         return
+    from ray import serve
+
     present = serve.status().applications
     for name in names:
         if app_name(name) in present:
@@ -155,10 +157,11 @@ def delete(names: Iterable[str]) -> None:
 def status() -> list[TutorStatus]:
     """All tutors that are deployed on this cluster, by name."""
     import ray
-    from ray import serve
 
     if not ray.is_initialized():
         return []
+    from ray import serve
+
     applications = serve.status().applications
     return [
         _status_of(application.removeprefix(PREFIX), overview)
@@ -289,7 +292,7 @@ def _start_serve(http: HttpConfig | None) -> None:
     if http is None:
         return
     options = running.http_config
-    if options.host is None or options.location == ProxyLocation.Disabled:
+    if not serve.status().proxies:
         raise UserError(
             "Serve runs on this Ray cluster without HTTP already. Take its tutors down (`serve shutdown`), then serve "
             "again."

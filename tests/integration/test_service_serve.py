@@ -1,0 +1,116 @@
+"""A tutor on real Serve, with a fake endpoint in place of a model: deploy, ask, share the store, take down."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import textwrap
+
+import pytest
+
+from tests.integration.endpoint_fake import Endpoint, running_endpoint
+from tutor_service import app
+from tutor_service.ask import ask
+from tutor_service.client import connect
+from tutor_service.config import TutorConfig
+from tutor_service.errors import UserError
+from tutor_service.paths import HOME_VARIABLE
+from tutor_service.schema import AdviceRequest
+from tutor_service.store import AdviceStore
+
+
+@pytest.fixture(scope="module")
+def endpoint():
+    with running_endpoint() as endpoint:
+        yield endpoint
+
+
+@pytest.fixture(scope="module")
+def home(tmp_path_factory):
+    import ray
+
+    folder = tmp_path_factory.mktemp("home")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv(HOME_VARIABLE, str(folder))
+        ray.init(
+            address="local", include_dashboard=False, num_cpus=1, log_to_driver=False, _node_ip_address="127.0.0.1"
+        )
+        yield folder
+        ray.shutdown()
+
+
+def tutor(endpoint: Endpoint, name: str = "remote", **fields: object) -> TutorConfig:
+    scaling = {"num_cpus": 0}
+    return TutorConfig(name=name, backend="openai", model="m", base_url=endpoint.url, **{"scaling": scaling, **fields})
+
+
+def request(state: object) -> AdviceRequest:
+    return AdviceRequest("Rules.", f"State {state}.", ("left", "right"))
+
+
+def test_two_tutors_without_a_port_then_taken_down(endpoint, home):
+    said: list[str] = []
+    tutors = [tutor(endpoint), tutor(endpoint, "sharp", temperature=0.5)]
+    assert app.deploy(tutors, progress=said.append) == ["remote", "sharp"]
+    assert any("ready" in line for line in said)
+    asked = len(endpoint.bodies)
+    answers = connect(tutors[0]).advise([request(1), request(2), request(1)])
+    assert [answer.source for answer in answers if answer] == ["model", "model", "store"]
+    assert len(endpoint.bodies) == asked + 2
+    assert connect(tutors[0]).advise([request(2)])[0].source == "store"
+    assert {status.name: status.status for status in app.status()} == {"remote": "RUNNING", "sharp": "RUNNING"}
+    with AdviceStore(home / "advice" / "remote", readonly=True) as store:
+        contexts = [advice.context for _, advice in store.items()]
+    assert {context.state for context in contexts if context} == {"State 1.", "State 2."}
+    assert ask(tutors[0], request(2)).prompt.startswith("Rules.\n\nState 2.")
+    app.delete(["remote"])
+    assert [status.name for status in app.status()] == ["sharp"]
+    app.deploy([tutors[0]])
+    assert connect(tutors[0]).advise([request(1)])[0].source == "store"
+    assert len(endpoint.bodies) == asked + 3, "one start's probe, and nothing asked twice"
+    app.delete(["remote", "sharp", "nobody"])
+
+
+def test_a_store_that_cannot_be_used_stops_nobody(endpoint, home):
+    (home / "advice").mkdir(exist_ok=True)
+    (home / "advice" / "storeless").write_text("in the way")
+    config = tutor(endpoint, "storeless")
+    app.deploy([config])
+    assert connect(config).advise([request(1)])[0].source == "model"
+    assert connect(config).advise([request(1)])[0].source == "store", "from the gateway's memory"
+    (status,) = app.status()
+    assert status.stored is None
+    app.delete(["storeless"])
+
+
+def test_a_tutor_that_cannot_start_says_why_and_is_gone(endpoint, home):
+    endpoint.status = 404
+    try:
+        with pytest.raises(UserError, match=r"tutor 'broken': .* answered 404 for model 'm'"):
+            app.deploy([tutor(endpoint, "broken")])
+    finally:
+        endpoint.status = 200
+    assert app.status() == []
+
+
+def test_http_cannot_be_added_to_a_serve_without_it(endpoint, home):
+    with pytest.raises(UserError, match="without HTTP already"):
+        app.deploy([tutor(endpoint)], http=app.HttpConfig(port=0))
+
+
+def test_a_gpu_tutor_is_refused_before_anything_is_deployed(endpoint, home):
+    with pytest.raises(UserError, match="GPU"):
+        app.deploy([tutor(endpoint), TutorConfig(name="big", model="a/b", scaling={"num_gpus": 1})])
+    assert app.status() == []
+
+
+def test_light_modules_import_nothing_heavy():
+    script = """
+        import sys
+        import tutor_service.app, tutor_service.ask, tutor_service.embedded, tutor_service.prompt
+        import tutor_service.gateway, tutor_service.engines.base
+        heavy = {"ray", "torch", "vllm", "transformers", "openai", "mlflow"} & set(sys.modules)
+        sys.exit(f"imported {heavy}" if heavy else 0)
+    """
+    result = subprocess.run([sys.executable, "-c", textwrap.dedent(script)], capture_output=True, text=True)
+    assert result.returncode == 0, result.stderr

@@ -1,0 +1,136 @@
+import asyncio
+import math
+import os
+
+import pytest
+
+from tutor_service.config import TutorConfig, catalog_names, load_tutor
+from tutor_service.engines import models, vllm
+from tutor_service.engines.openai import label_logprobs
+from tutor_service.engines.text import answer_in_text
+from tutor_service.errors import UserError
+
+TUTOR = TutorConfig(name="t", model="org/model", engine={"max_model_len": 512, "quantization": "awq"})
+
+
+@pytest.mark.parametrize(
+    ("flags", "dtype"),
+    [("fpu avx2 avx512f", "float32"), ("avx512f avx512_bf16", "bfloat16"), ("amx_bf16", "bfloat16"), ("", "float32")],
+)
+def test_dtype_follows_the_processor(flags, dtype):
+    assert vllm.cpu_dtype(f"processor : 0\nflags : {flags}\n") == dtype
+
+
+def test_the_tutors_own_engine_options_win():
+    config = TUTOR.model_copy(update={"engine": {"block_size": 64, "swap": 1}})
+    options = vllm.engine_options(config, "org/model", has_gpu=False)
+    assert options["block_size"] == 64 and options["swap"] == 1
+    assert options["enforce_eager"] and options["enable_prefix_caching"]
+    assert "kv_cache_memory_bytes" not in vllm.engine_options(config, "org/model", has_gpu=True)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"decoding": "text"},
+        {"decoding": "reasoned"},
+        {"revision": "abc"},
+        {"model": "org/other"},
+        {"engine": {"quantization": "gptq"}},
+    ],
+)
+def test_what_changes_answers_changes_the_identity(change):
+    config = TUTOR.model_copy(update=change)
+    assert vllm.identity(config, config.model, "float32") != vllm.identity(TUTOR, TUTOR.model, "float32")
+    assert vllm.identity(TUTOR, TUTOR.model, "float32") != vllm.identity(TUTOR, TUTOR.model, "bfloat16")
+
+
+def test_what_changes_only_speed_does_not():
+    config = TUTOR.model_copy(update={"engine": {"quantization": "awq", "max_num_seqs": 3}, "temperature": 2.0})
+    assert vllm.identity(config, config.model, "float32") == vllm.identity(TUTOR, TUTOR.model, "float32")
+
+
+def test_thinking_budget_matters_where_it_thinks():
+    one, other = (TUTOR.model_copy(update={"decoding": "reasoned", "thinking_tokens": budget}) for budget in (10, 20))
+    assert vllm.identity(one, one.model, "float32") != vllm.identity(other, other.model, "float32")
+
+
+def test_a_changed_folder_is_another_model(tmp_path):
+    (tmp_path / "config.json").write_text("{}")
+    (tmp_path / "model.safetensors").write_bytes(b"1")
+    before = models.fingerprint(str(tmp_path), None)
+    os.utime(tmp_path / "model.safetensors", (1, 1))
+    assert models.fingerprint(str(tmp_path), None) != before
+    assert models.weight_bytes(str(tmp_path)) == 1
+
+
+@pytest.mark.parametrize(
+    ("model", "said"),
+    [("", "empty"), ("embedded:gpt", "embedded:smollm2"), ("/nowhere/at/all", "does not exist"), ("./no", "exist")],
+)
+def test_models_that_cannot_be_are_named(model, said):
+    with pytest.raises(UserError, match=said):
+        models.locate(TutorConfig(name="t", model=model))
+
+
+def test_a_folder_without_a_model_is_refused(tmp_path):
+    with pytest.raises(UserError, match=r"config\.json"):
+        models.locate(TutorConfig(name="t", model=str(tmp_path)))
+
+
+def test_hub_ids_are_left_as_they_are():
+    assert models.locate(TUTOR) == "org/model"
+
+
+async def test_a_hanging_engine_is_unwell(monkeypatch):
+    class Hanging:
+        async def check_health(self):
+            return
+
+        async def is_sleeping(self):
+            await asyncio.Event().wait()
+
+    monkeypatch.setattr(vllm, "HANG_S", 0.01)
+    engine = vllm.VllmEngine(TUTOR)
+    engine._engine = Hanging()
+    with pytest.raises(TimeoutError):
+        await engine.check_health()
+
+
+async def test_text_is_asked_again_until_it_names_an_action():
+    answers = ["Let me see.", "<action>fold</action>", "<action>hit</action>"]
+
+    async def generate(attempt):
+        return answers[attempt], 10
+
+    found = await answer_in_text(generate, ("stick", "hit"), 3, prompt_tokens=100)
+    assert (found.probabilities, found.legal_mass, found.invalid, found.tokens) == ((0, 1), 1.0, 2, 130)
+    given_up = await answer_in_text(generate, ("stick", "hit"), 2, prompt_tokens=100)
+    assert (given_up.probabilities, given_up.legal_mass, given_up.invalid) == ((0.5, 0.5), 0.0, 2)
+
+
+def test_spellings_of_a_label_are_summed():
+    found = label_logprobs({"A": math.log(0.5), " A": math.log(0.25), "B": math.log(0.1), "C": -1}, ("A", "B", "D"))
+    assert [math.exp(value) for value in found] == pytest.approx([0.75, 0.1, 0])
+
+
+def test_every_tutor_of_the_catalog_is_short_and_valid():
+    from tutor_service.config import CATALOG_DIR
+    from tutor_service.prompt import read_template
+
+    assert {"llama", "vicuna", "deepseek", "smollm2", "openai", "oracle", "random"} <= set(catalog_names())
+    for name in catalog_names():
+        tutor = load_tutor(name)
+        assert tutor.description
+        assert len((CATALOG_DIR / f"{name}.yaml").read_text().splitlines()) <= 10
+        if tutor.chat_template:
+            read_template(tutor.chat_template)
+
+
+def test_a_tutors_file_with_mistakes_names_them(tmp_path):
+    file = tmp_path / "mine.yaml"
+    file.write_text("decoding: guess\ntemprature: 2\n")
+    with pytest.raises(UserError, match=r"decoding = 'guess'(.|\n)*temprature"):
+        load_tutor(str(file))
+    with pytest.raises(UserError, match="Did you mean 'smollm2'"):
+        load_tutor("smolm2")
