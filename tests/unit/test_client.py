@@ -137,12 +137,14 @@ class FakeTime:
 
     def __init__(self) -> None:
         self.now = 100.0
+        self.pauses: list[float] = []
 
     def monotonic(self) -> float:
         return self.now
 
     def sleep(self, seconds: float) -> None:
         self.now += seconds
+        self.pauses.append(seconds)
 
 
 def test_attempts_and_pauses_share_one_deadline(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -150,13 +152,14 @@ def test_attempts_and_pauses_share_one_deadline(monkeypatch: pytest.MonkeyPatch)
     monkeypatch.setattr("tutor_service.client.time", clock)
 
     def slow(requests: Sequence[AdviceRequest]) -> list[Answer]:
-        clock.sleep(3.0)
+        clock.now += 3.0
         raise BackendError("slow", retry=True)
 
     backend = Scripted(slow)
     client = client_of(backend, deadline_s=9.3, retries=100, backoff_s=0.1, breaker_failures=1000)
     assert client.advise(ask(1)) == [None]
-    assert len(backend.seen) == 3, "no pause that would outlast the deadline"
+    assert len(backend.seen) == 3
+    assert len(clock.pauses) == 2, "no pause that would outlast the deadline"
     assert backend.timeouts[0] == pytest.approx(9.3)
     assert backend.timeouts[1] == pytest.approx(9.3 - 3 - 0.1, abs=0.051), "a pause of 0.1 s, ±50 %"
     assert backend.timeouts[2] == pytest.approx(backend.timeouts[1] - 3 - 0.2, abs=0.101), "twice as long"

@@ -156,6 +156,29 @@ def test_it_grows_and_stops_at_its_limit(tmp_path: Path) -> None:
         assert larger.put_many(rows) == 2900
 
 
+class GivenUp:
+    """An opening that LMDB gave up after a commit that failed half-way."""
+
+    def __init__(self, real: lmdb.Environment) -> None:
+        self._real = real
+
+    def begin(self, write: bool = False) -> None:
+        raise lmdb.PanicError("MDB_PANIC: Update of meta page failed or environment had fatal error")
+
+    def close(self) -> None:
+        self._real.close()
+
+
+@pytest.mark.parametrize("writes", [True, False])
+def test_an_opening_that_was_given_up_is_made_anew(store: AdviceStore, writes: bool) -> None:
+    store.put_many([(key_of(1), advice())])
+    store._database._environment = GivenUp(store._database._environment)
+    if writes:
+        assert store.put_many([(key_of(2), advice())]) == 1
+    assert store.get_many([key_of(1)]) == [advice()]
+    assert store.stats().set_aside is None
+
+
 def test_the_map_doubles_until_the_answers_fit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("tutor_service.store.database.INITIAL_BYTES", 1 << 16)
     with AdviceStore(tmp_path / "store") as store:

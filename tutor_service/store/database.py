@@ -87,6 +87,8 @@ class Database:
             except lmdb.ReadersFullError as error:
                 if not self._environment.reader_check():
                     raise self._unreadable(error) from error
+            except lmdb.PanicError:
+                self._recover(opened, None)
             except _DAMAGE as error:
                 if self.readonly:
                     raise self._unreadable(error) from error
@@ -113,10 +115,11 @@ class Database:
                     self._grow()
                 except lmdb.MapResizedError:
                     self._follow_growth()
+                except lmdb.PanicError:
+                    self._recover(opened, None)
                 except _DAMAGE as error:
                     self._recover(opened, error)
                 except lmdb.Error as error:
-                    self._recover(opened, None)
                     raise StoreError(
                         f"advice store '{self.folder}' could not be written: {error}. Free space on its disk, or move "
                         "it (LLM_TUTORS_HOME). What it held before is intact."
@@ -158,9 +161,9 @@ class Database:
             self._environment.set_mapsize(0)
 
     def _recover(self, opened: lmdb.Environment, damage: lmdb.Error | None) -> None:
-        """Opens anew, unless another thread did. Without ``damage`` the file is sound.
+        """Opens anew, unless another thread did.
 
-        A commit that failed half-way, on a full disk, can leave the opening unusable.
+        Without ``damage`` the file is sound: a commit that failed half-way made LMDB give up this opening of it.
         """
         with self._write_lock, self._map_lock:
             if self._environment is opened:
