@@ -44,7 +44,9 @@ class JournalCallback(Callback):
         self._progress.begin(key)
         self._changed()
 
-    def on_trial_result(self, iteration: int, trials: list[Any], trial: Any, result: dict[str, Any], **info: Any) -> None:
+    def on_trial_result(
+        self, iteration: int, trials: list[Any], trial: Any, result: dict[str, Any], **info: Any
+    ) -> None:
         """An evaluation; one that a restored trial repeats is left out."""
         key = _key(trial)
         values = {name: result[name] for name in metrics.ALL if name in result}
@@ -77,7 +79,9 @@ class JournalCallback(Callback):
         error = _last_words(trial)
         self._journal[key].failed(error)
         self._progress.end(key)
-        self._say(f"failed  {self._progress.trials[key].label}: {error.splitlines()[-1] if error else 'no reason given'}")
+        self._say(
+            f"failed  {self._progress.trials[key].label}: {error.splitlines()[-1] if error else 'no reason given'}"
+        )
         self._changed()
 
 

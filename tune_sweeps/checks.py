@@ -33,6 +33,6 @@ def check_machine(results: Path, uri: str, concurrent: int, memory_mib_per_trial
         available = memory.available_bytes() / 2**20
         if needed > available:
             raise UserError(
-                f"too little memory: {concurrent} trials at once need about {needed:,.0f} MiB, {available:,.0f} MiB are "
-                "available. Close something, or run fewer at once: --set resources.max_concurrent=1."
+                f"too little memory: {concurrent} trials at once need about {needed:,.0f} MiB, {available:,.0f} MiB "
+                "are available. Close something, or run fewer at once: --set resources.max_concurrent=1."
             )

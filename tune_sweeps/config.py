@@ -27,10 +27,10 @@ class _Frozen(BaseModel):
 class Match(_Frozen):
     """Selects cells: on every axis that is named, the cell's value must be among those listed; others do not matter."""
 
-    algorithm: list[str] | None = Field(None, description="Algorithms, e.g. [dqn].")
-    tutor: list[str] | None = Field(None, description="Tutors; `none` is the untutored baseline.")
-    task: list[str] | None = Field(None, description="Tasks.")
-    reuse: list[bool] | None = Field(None, description="Reuse on or off; a baseline matches neither.")
+    algorithm: list[str] | None = Field(default=None, description="Algorithms, e.g. [dqn].")
+    tutor: list[str] | None = Field(default=None, description="Tutors; `none` is the untutored baseline.")
+    task: list[str] | None = Field(default=None, description="Tasks.")
+    reuse: list[bool] | None = Field(default=None, description="Reuse on or off; a baseline matches neither.")
 
     @field_validator("*", mode="before")
     @classmethod
@@ -56,21 +56,23 @@ class Override(_Frozen):
 class EvaluationConfig(_Frozen):
     """When and how long the greedy student is evaluated, with the tutor off."""
 
-    interval_steps: int = Field(2_000, gt=0, description="Env steps between evaluations.")
-    episodes: int = Field(200, gt=0, description="Episodes per evaluation where no exact evaluation exists.")
+    interval_steps: int = Field(default=2_000, gt=0, description="Env steps between evaluations.")
+    episodes: int = Field(default=200, gt=0, description="Episodes per evaluation where no exact evaluation exists.")
 
 
 class ResourcesConfig(_Frozen):
     """What a trial takes, and how many run at once."""
 
     num_cpus_per_trial: float = Field(
-        0.5, gt=0, description="Ray CPUs per trial; below 1, trials share a core. Typical: 0.25 to 1."
+        default=0.5, gt=0, description="Ray CPUs per trial; below 1, trials share a core. Typical: 0.25 to 1."
     )
     max_concurrent: int | None = Field(
-        None, ge=1, description="Trials that run at once; none: as the CPUs beside the tutors allow."
+        default=None, ge=1, description="Trials that run at once; none: as the CPUs beside the tutors allow."
     )
     memory_mib_per_trial: int = Field(
-        700, gt=0, description="Memory of one trial in MiB; on this machine as many must be available as run at once."
+        default=700,
+        gt=0,
+        description="Memory of one trial in MiB; on this machine as many must be available as run at once.",
     )
 
 
@@ -78,56 +80,66 @@ class FailureSettings(_Frozen):
     """What happens when a trial fails, or is cut short."""
 
     max_failures: int = Field(
-        2, ge=0, description="Times that a trial is tried again, from its last checkpoint, before it counts as failed."
+        default=2,
+        ge=0,
+        description="Times that a trial is tried again, from its last checkpoint, before it counts as failed.",
     )
-    checkpoint_every: int = Field(5, ge=1, description="Evaluations between checkpoints of a trial.")
+    checkpoint_every: int = Field(default=5, ge=1, description="Evaluations between checkpoints of a trial.")
 
 
 class ConvergenceConfig(_Frozen):
     """When a trial counts as converged: see ``convergence``."""
 
     threshold_frac: float = Field(
-        0.9, gt=0, le=1, description="Share of the way from the random to the untutored student's final return."
+        default=0.9, gt=0, le=1, description="Share of the way from the random to the untutored student's final return."
     )
-    window: int = Field(5, ge=1, description="Evaluations in the moving mean that must reach the threshold.")
-    final_window: int = Field(5, ge=1, description="Last evaluations whose mean is a trial's final return.")
+    window: int = Field(default=5, ge=1, description="Evaluations in the moving mean that must reach the threshold.")
+    final_window: int = Field(default=5, ge=1, description="Last evaluations whose mean is a trial's final return.")
 
 
 class StatisticsConfig(_Frozen):
     """Constants of the report's statistics: see ``statistics``."""
 
-    confidence: float = Field(0.95, gt=0.5, lt=1, description="Level of the confidence intervals.")
-    resamples: int = Field(2_000, ge=100, description="Bootstrap resamples.")
-    alpha: float = Field(0.05, gt=0, lt=1, description="Family-wise error rate of the tests, after Holm's correction.")
-    few_seeds: int = Field(5, ge=2, description="Below this many seeds per cell the report calls the sample small.")
+    confidence: float = Field(default=0.95, gt=0.5, lt=1, description="Level of the confidence intervals.")
+    resamples: int = Field(default=2_000, ge=100, description="Bootstrap resamples.")
+    alpha: float = Field(
+        default=0.05, gt=0, lt=1, description="Family-wise error rate of the tests, after Holm's correction."
+    )
+    few_seeds: int = Field(
+        default=5, ge=2, description="Below this many seeds per cell the report calls the sample small."
+    )
 
 
 class SweepConfig(_Frozen):
     """One sweep: the grid algorithm × tutor × task × reuse, an untutored baseline per algorithm × task, × seeds."""
 
-    version: int = Field(SCHEMA_VERSION, ge=1, description="Version of this format.")
+    version: int = Field(default=SCHEMA_VERSION, ge=1, description="Version of this format.")
     name: str = Field(description="Name of the sweep: its folder under runs/ and its MLflow experiment.")
-    description: str = Field("", description="One line for `tutor presets`.")
+    description: str = Field(default="", description="One line for `tutor presets`.")
     numbered: bool = Field(
-        False,
+        default=False,
         description="A finished sweep is run anew under the next number (demo-2). Off: running it again does nothing.",
     )
 
-    algorithms: list[Algorithm] = Field(list(ALGORITHMS), description="Student algorithms.")
+    algorithms: list[Algorithm] = Field(default=list(ALGORITHMS), description="Student algorithms.")
     tutors: list[str] = Field(description="Tutors: names (see `tutor tutors`) or paths of YAML files.")
     tasks: list[str] = Field(description="Tasks: names (see `tutor tasks`) or module:object.")
-    reuse: list[bool] = Field([True, False], description="Advice reuse: on, off or both.")
-    seeds: list[int] = Field([0], description="Seeds: a list, or a number n for 0 … n−1.")
-    baselines: bool = Field(True, description="Whether untutored baselines run; without them nothing is compared.")
+    reuse: list[bool] = Field(default=[True, False], description="Advice reuse: on, off or both.")
+    seeds: list[int] = Field(default=[0], description="Seeds: a list, or a number n for 0 … n−1.")
+    baselines: bool = Field(
+        default=True, description="Whether untutored baselines run; without them nothing is compared."
+    )
 
     exclude: list[Match] = Field(default_factory=list, description="Cells that are left out.")
-    overrides: list[Override] = Field(default_factory=list, description="What differs in some cells; the last one wins.")
+    overrides: list[Override] = Field(default_factory=list, description="What differs in some cells; the last wins.")
 
     num_env_steps: int | dict[str, int] | None = Field(
-        None, description="Env steps per trial: for all tasks, per task, or none for each task's own default."
+        default=None, description="Env steps per trial: for all tasks, per task, or none for each task's own default."
     )
-    num_envs: int = Field(8, gt=0, description="Environments stepped as one vector.")
-    rollout: Literal["lean", "stock"] = Field("lean", description="lean: array rollout. stock: RLlib's EnvRunner.")
+    num_envs: int = Field(default=8, gt=0, description="Environments stepped as one vector.")
+    rollout: Literal["lean", "stock"] = Field(
+        default="lean", description="lean: array rollout. stock: RLlib's EnvRunner."
+    )
     task_options: dict[str, dict[str, Any]] = Field(
         default_factory=dict, description="Options by task, e.g. {snake: {size: 6}}."
     )
@@ -136,11 +148,11 @@ class SweepConfig(_Frozen):
     )
     advice: AdviceConfig = Field(default_factory=AdviceConfig, description="How advice is asked for and used.")
 
-    evaluation: EvaluationConfig = Field(default_factory=EvaluationConfig, description="Evaluation of the student.")
-    resources: ResourcesConfig = Field(default_factory=ResourcesConfig, description="What trials take.")
-    failures: FailureSettings = Field(default_factory=FailureSettings, description="Retries and checkpoints.")
-    convergence: ConvergenceConfig = Field(default_factory=ConvergenceConfig, description="When a trial has converged.")
-    statistics: StatisticsConfig = Field(default_factory=StatisticsConfig, description="Constants of the report.")
+    evaluation: EvaluationConfig = Field(default=EvaluationConfig(), description="Evaluation of the student.")
+    resources: ResourcesConfig = Field(default=ResourcesConfig(), description="What trials take.")
+    failures: FailureSettings = Field(default=FailureSettings(), description="Retries and checkpoints.")
+    convergence: ConvergenceConfig = Field(default=ConvergenceConfig(), description="When a trial has converged.")
+    statistics: StatisticsConfig = Field(default=StatisticsConfig(), description="Constants of the report.")
 
     @field_validator("name")
     @classmethod

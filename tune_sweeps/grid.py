@@ -90,10 +90,7 @@ def cells(
         for reuse in config.reuse
     ]
     untutored = [
-        Cell(algorithm, UNTUTORED, task, None)
-        for task in tasks
-        for algorithm in config.algorithms
-        if config.baselines
+        Cell(algorithm, UNTUTORED, task, None) for task in tasks for algorithm in config.algorithms if config.baselines
     ]
     return [cell for cell in untutored + tutored if not any(matches(match, cell) for match in config.exclude)]
 
@@ -136,7 +133,9 @@ def grid(
     keys = [trial.key for trial in trials]
     if len(set(keys)) < count:
         twice = next(key for key in keys if keys.count(key) > 1)
-        raise UserError(f"two trials have the key '{twice}': give tutors and tasks names that differ in more than signs.")
+        raise UserError(
+            f"two trials have the key '{twice}': give tutors and tasks names that differ in more than signs."
+        )
     return trials
 
 

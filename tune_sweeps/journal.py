@@ -73,9 +73,7 @@ class TrialJournal:
             return False
         known = {name: float(value) for name, value in metrics.items() if _is_finite(value)}
         wall = (self.points[-1].wall_s if self.points else 0.0) + wall_s
-        self._append(
-            {"event": "result", "step": int(step), "wall_s": round(wall, 3), "metrics": known}, sync=False
-        )
+        self._append({"event": "result", "step": int(step), "wall_s": round(wall, 3), "metrics": known}, sync=False)
         return True
 
     def checkpoint(self, step: int, path: str) -> None:
@@ -187,7 +185,8 @@ class Journal:
 
     def flush(self) -> bool:
         """Tries again to write what could not be written; returns whether all of it is on disk."""
-        return all([trial.flush() for trial in self.trials.values()])
+        flushed = [trial.flush() for trial in self.trials.values()]
+        return all(flushed)
 
     def missing(self) -> list[str]:
         """Keys of the trials that are not finished, in the grid's order; failed ones are among them."""

@@ -42,7 +42,9 @@ def check_uri(uri: str) -> None:
         except (OSError, ValueError) as error:
             raise _no_answer(uri, str(getattr(error, "reason", error))) from error
     elif parts.scheme not in {"sqlite", "postgresql", "postgresql+psycopg2", "mysql", "mysql+pymysql", "file", ""}:
-        raise UserError(f"{URI_VARIABLE} = '{uri}': MLflow knows no '{parts.scheme}:'. Use http(s), sqlite or postgresql.")
+        raise UserError(
+            f"{URI_VARIABLE} = '{uri}': MLflow knows no '{parts.scheme}:'. Use http(s), sqlite or postgresql."
+        )
 
 
 def _no_answer(uri: str, reason: str) -> UserError:
@@ -60,6 +62,7 @@ def make_client(uri: str) -> Any:
     os.environ["DO_NOT_TRACK"] = "true"
     os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "10")
     os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "1")
+    os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
     os.environ.setdefault("GIT_PYTHON_REFRESH", "quiet")
     from mlflow import MlflowClient
 

@@ -26,8 +26,8 @@ def plan_lines(resolved: ResolvedSweep, plan: Plan, cpus: float) -> Iterator[Ren
     yield f"sweep '{resolved.config.name}': {plan.num_cells} cells, {plan.num_trials} trials; nothing is started"
     yield _cells(resolved)
     yield (
-        f"resources: {plan.trial_cpus:g} CPUs per trial, {plan.concurrent} trials at once on {cpus:g} CPUs; tutors take "
-        f"{plan.tutor_cpus:g} CPUs and {plan.tutor_gpus:g} GPUs"
+        f"resources: {plan.trial_cpus:g} CPUs per trial, {plan.concurrent} trials at once on {cpus:g} CPUs; tutors "
+        f"take {plan.tutor_cpus:g} CPUs and {plan.tutor_gpus:g} GPUs"
     )
     if resolved.tutors:
         yield f"deployed for it: {', '.join(resolved.tutors)}"
@@ -41,8 +41,8 @@ def plan_lines(resolved: ResolvedSweep, plan: Plan, cpus: float) -> Iterator[Ren
         yield "time: unknown until each algorithm has run in a sweep in this results folder"
     else:
         yield (
-            f"time: about {duration(plan.seconds)} at the speed of the sweeps in this results folder, tutors' start not "
-            "counted"
+            f"time: about {duration(plan.seconds)} at the speed of the sweeps in this results folder, "
+            "tutors' start not counted"
         )
 
 

@@ -66,7 +66,7 @@ class Survival:
 
 
 def survival_curve(sample: Survival) -> tuple[FloatArray, FloatArray]:
-    """The Kaplan–Meier curve: times ``(k,)`` from 0 on and the share that has not had the event after each, ``(k,)``."""
+    """The Kaplan–Meier curve: times from 0 on and the share without the event after each, both ``(k,)``."""
     times = np.unique(sample.times)
     at_risk = (sample.times[None, :] >= times[:, None]).sum(axis=1)
     events = ((sample.times[None, :] == times[:, None]) & sample.events[None, :]).sum(axis=1)
@@ -148,6 +148,22 @@ def mean_difference(
         return Interval(value)
     means = [group[rng.integers(len(group), size=(resamples, len(group)))].mean(axis=1) for group in (a, b)]
     return Interval(value, *expanded_percentiles(means[0] - means[1], [len(a), len(b)], confidence))
+
+
+def mean_interval(values: ArrayLike, *, resamples: int, confidence: float, rng: np.random.Generator) -> Interval:
+    """Mean of ``(n,)`` values with a bootstrap interval.
+
+    Args:
+        values: ``(n,)``.
+        resamples: Bootstrap resamples.
+        confidence: Level of the interval.
+        rng: Source of the resamples.
+    """
+    sample = np.asarray(values, dtype=np.float64)
+    if len(sample) < 2:
+        return Interval(float(sample.mean()))
+    means = sample[rng.integers(len(sample), size=(resamples, len(sample)))].mean(axis=1)
+    return Interval(float(sample.mean()), *expanded_percentiles(means, [len(sample)], confidence))
 
 
 def expanded_percentiles(estimates: FloatArray, sizes: Sequence[int], confidence: float) -> tuple[float, float]:

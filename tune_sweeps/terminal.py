@@ -48,7 +48,9 @@ def quiet(log: Path) -> Iterator[Console]:
 def make_console(file: TextIO | None = None, is_terminal: bool | None = None) -> Console:
     """A console that writes plain, unwrapped lines where nobody watches."""
     live = sys.stdout.isatty() if is_terminal is None else is_terminal
-    return Console(file=file, force_terminal=live, width=None if live else 160, highlight=False, soft_wrap=not live)
+    return Console(
+        file=file, force_terminal=live, width=None if live else 160, highlight=False, markup=False, soft_wrap=not live
+    )
 
 
 def duration(seconds: float) -> str:

@@ -318,4 +318,3 @@ class MlflowTracker:
         if self.away_since is None:
             self.away_since = time.monotonic()
             logger.warning("MLflow at %s failed; what it misses is kept and sent later: %s", self.uri, error)
-

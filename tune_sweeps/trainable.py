@@ -44,5 +44,3 @@ def resumable(student_class: type[Trainable]) -> type[Trainable]:
 
     SweepTrial.__name__ = student_class.__name__
     return SweepTrial
-
-

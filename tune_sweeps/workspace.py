@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import re
 import tempfile
 import time
@@ -198,7 +197,9 @@ def choose(results: Path, config: SweepConfig, name: str | None, num_trials: int
     """
     if name is not None:
         if not re.match(NAME_PATTERN, name):
-            raise UserError(f"--name '{name}': use letters, digits, '.', '_' and '-', beginning with a letter or digit.")
+            raise UserError(
+                f"--name '{name}': use letters, digits, '.', '_' and '-', beginning with a letter or digit."
+            )
         config = config.model_copy(update={"name": name})
     found = open_workspace(results, config.name)
     if found is None:
@@ -219,7 +220,8 @@ def choose(results: Path, config: SweepConfig, name: str | None, num_trials: int
         and latest.finished_trials() < num_trials
         and not difference(latest.config(), config)
     ):
-        note = f"'{latest.name}' was interrupted with {latest.finished_trials()} of {num_trials} trials finished: going on with it"
+        done = latest.finished_trials()
+        note = f"'{latest.name}' was interrupted with {done} of {num_trials} trials finished: going on with it"
         return Choice(config.model_copy(update={"name": latest.name}), latest, note)
     return Choice(config.model_copy(update={"name": free_name}), None, f"'{latest_name}' exists: this is '{free_name}'")
 
@@ -228,8 +230,8 @@ def _numbers(results: Path, base: str) -> tuple[str, str]:
     """The sweep of a series with the highest number, and the next free name."""
     latest, number = base, 1
     pattern = re.compile(rf"{re.escape(base)}-(\d+)")
-    for entry in os.listdir(results):
-        found = pattern.fullmatch(entry)
+    for entry in results.iterdir():
+        found = pattern.fullmatch(entry.name)
         if found and int(found[1]) > number:
-            latest, number = entry, int(found[1])
+            latest, number = entry.name, int(found[1])
     return latest, f"{base}-{number + 1}"

@@ -149,7 +149,8 @@ def _run_locked(resolved: ResolvedSweep, workspace: Workspace, uri: str, address
             raise typer.Exit(EXIT_INTERRUPTED)
         if outcome.failed:
             console.print(
-                f"{outcome.failed} of {outcome.total} trials failed; why is in {workspace.log}. Try them again with: {again}"
+                f"{outcome.failed} of {outcome.total} trials failed; why is in {workspace.log}. "
+                f"Try them again with: {again}"
             )
             raise typer.Exit(EXIT_TRIALS_FAILED)
         console.print(f"finished: {outcome.done} of {outcome.total} trials")
