@@ -20,6 +20,7 @@ from tune_sweeps.tables import by_task, tutor_word
 PALETTE = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
 GREY = "#7F7F7F"
 FAINT = "#BFBFBF"
+_CUT = 0.03
 _STYLE: Any = {
     "font.size": 9,
     "axes.spines.top": False,
@@ -76,8 +77,9 @@ def learning_curves(analysis: Analysis) -> Any:
     """Greedy return over env steps: tasks down, algorithms across; bands are ± one standard error over seeds."""
     figure, axes = _grid(analysis, "Greedy return over training, tutor off")
     colours = _colours(analysis)
+    ends: dict[tuple[str, str], list[tuple[float, str, str]]] = {key: [] for key in axes}
+    drawn: dict[str, list[np.ndarray]] = {}
     for (task, algorithm), ax in axes.items():
-        ends = []
         for cell in _cells(analysis, task, algorithm):
             steps, curves = _aligned([trial.run.curve for trial in cell.trials])
             if not len(steps):
@@ -87,16 +89,17 @@ def learning_curves(analysis: Analysis) -> Any:
             ax.plot(steps, mean, color=colour, linestyle=_line(cell), zorder=2 if cell.cell.tutored else 3)
             if len(curves) > 1:
                 ax.fill_between(steps, low, high, color=colour, alpha=0.15, linewidth=0)
-            ends.append((float(mean[-1]), _label(cell, analysis), colour))
+            ends[task, algorithm].append((float(mean[-1]), _label(cell, analysis), colour))
+            drawn.setdefault(task, []).append(mean)
             if not cell.cell.tutored and cell.threshold is not None:
-                ax.axhline(cell.threshold, color=FAINT, linewidth=0.9, linestyle=(0, (1, 2)), zorder=1)
-                ax.annotate(
-                    "threshold", (0, cell.threshold), xycoords=("axes fraction", "data"), xytext=(3, 2),
-                    textcoords="offset points", color=GREY, fontsize=7,
-                )  # fmt: skip
-        _label_ends(ax, ends)
+                _threshold(ax, cell.threshold)
         _steps_axis(ax)
         ax.set_ylabel("greedy return")
+    for (task, algorithm), ax in axes.items():  # once the scale is known: a row of axes shares it
+        if task in drawn:
+            cut = _scale(ax, np.concatenate(drawn[task]))
+            ax.set_ylabel("greedy return" + (f"\n(cut below {ax.get_ylim()[0]:.2g})" if cut else ""))
+        _label_ends(ax, ends[task, algorithm])
     return figure
 
 
@@ -131,13 +134,13 @@ def forest(analysis: Analysis) -> Any:
     ax.minorticks_off()
     ax.set_yticks(range(len(cells)), [cell.cell.label for cell in cells])
     ax.set_ylim(-0.7, len(cells) - 0.3)
-    ax.set_xlabel("speed-up in env steps to the threshold (right of 1: faster than untutored)")
-    ax.set_title("Speed-up over the untutored student")
     hollow = any(cell.num_converged < len(cell.trials) for cell in cells)
-    parts = [f"lines: {analysis.sweep.config.statistics.confidence:.0%} intervals" if analysis.num_seeds > 1 else ""]
-    parts += ["no intervals: one seed per cell" if analysis.num_seeds == 1 else ""]
-    parts += ["hollow: some trials never reached the threshold" if hollow else ""]
-    figure.text(0.01, -0.02, " · ".join(part for part in parts if part), fontsize=8, color=GREY, va="top")
+    legend = ["speed-up in env steps to the threshold; right of 1: faster than the untutored student"]
+    legend += [f"lines: {analysis.sweep.config.statistics.confidence:.0%} intervals"] if analysis.num_seeds > 1 else []
+    legend += ["no intervals: one seed per cell"] if analysis.num_seeds == 1 else []
+    legend += ["hollow: some trials never reached the threshold"] if hollow else []
+    ax.set_xlabel("\n".join(legend))
+    ax.set_title("Speed-up over the untutored student")
     return figure
 
 
@@ -193,7 +196,7 @@ def effect_and_trust(analysis: Analysis) -> Any:
                 ends.append((float(trust[1][-1]), _label(cell, analysis), colour))
             effect_ax.axhline(0, color=GREY, linewidth=0.8)
             effect_ax.set_title(f"{algorithm} · {task}")
-            effect_ax.set_ylabel("measured effect of advice")
+            effect_ax.set_ylabel("effect of advice")
             trust_ax.set_ylabel("trust")
             trust_ax.set_ylim(-0.03, 1.08)
             _label_ends(trust_ax, ends)
@@ -279,7 +282,8 @@ def _label(cell: CellResult, analysis: Analysis) -> str:
 def _steps_axis(ax: Any) -> None:
     ax.xaxis.set_major_formatter(lambda value, _: f"{value / 1000:g}k" if value else "0")
     ax.set_xlabel("env steps")
-    ax.set_xlim(left=0)
+    right = max((line.get_xdata()[-1] for line in ax.lines if len(line.get_xdata()) > 2), default=None)
+    ax.set_xlim(0, right)
 
 
 def _aligned(curves: Sequence[Any]) -> tuple[np.ndarray, np.ndarray]:
@@ -308,16 +312,47 @@ def _effect(ax: Any, cell: CellResult, colour: str) -> None:
         ax.fill_between(effect[0], effect[1] - error[1], effect[1] + error[1], color=colour, alpha=0.15, linewidth=0)
 
 
+def _threshold(ax: Any, level: float) -> None:
+    ax.axhline(level, color=FAINT, linewidth=0.9, linestyle=(0, (1, 2)), zorder=1)
+    ax.annotate(
+        "threshold", (1.0, level), xycoords=("axes fraction", "data"), xytext=(-2, -2), textcoords="offset points",
+        color=GREY, fontsize=7, ha="right", va="top",
+    )  # fmt: skip
+
+
+def _scale(ax: Any, values: np.ndarray) -> bool:
+    """Fits the axis to the curves; a few very low points at the start must not flatten the rest. True: some are cut."""
+    low, high = float(np.quantile(values, _CUT)), float(values.max())
+    margin = 0.12 * max(high - low, 1e-9)
+    lowest = float(values.min())
+    cut = lowest < low - (high - low)
+    ax.set_ylim((low if cut else lowest) - margin, high + margin)
+    return cut
+
+
+def spread(values: Sequence[float], gap: float) -> list[float]:
+    """Positions near ascending ``values`` that are at least ``gap`` apart and, as a whole, not shifted."""
+    groups: list[list[float]] = []
+    for value in values:
+        groups.append([value])
+        while len(groups) > 1 and _top(groups[-2], gap) + gap > _bottom(groups[-1], gap):
+            groups[-2:] = [groups[-2] + groups[-1]]
+    return [_bottom(group, gap) + i * gap for group in groups for i in range(len(group))]
+
+
+def _bottom(group: Sequence[float], gap: float) -> float:
+    return sum(group) / len(group) - gap * (len(group) - 1) / 2
+
+
+def _top(group: Sequence[float], gap: float) -> float:
+    return _bottom(group, gap) + gap * (len(group) - 1)
+
+
 def _label_ends(ax: Any, ends: Sequence[tuple[float, str, str]]) -> None:
     """Names each line at its right end; labels that would overlap are pushed apart."""
-    if not ends:
-        return
     low, high = ax.get_ylim()
-    gap = 0.085 * (high - low)
-    placed: list[float] = []
-    for value, text, colour in sorted(ends):
-        y = max(value, placed[-1] + gap) if placed else value
-        placed.append(y)
+    ordered = sorted(ends)
+    for (_, text, colour), y in zip(ordered, spread([e[0] for e in ordered], 0.085 * (high - low)), strict=True):
         ax.annotate(
             text, (1.0, y), xycoords=("axes fraction", "data"), xytext=(4, 0), textcoords="offset points", color=colour,
             va="center", fontsize=8, annotation_clip=False,
