@@ -1,0 +1,335 @@
+"""The stage of the fault drill: a small cluster, a real tutor on a "GPU" node, MLflow, and sweeps that run on them.
+
+Owns starting, finding and watching; which faults strike, and what has to hold afterwards, is the drill's own matter.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import psutil
+
+from benchmarks._nodes import Nodes, free_ports, kill_all, nodes
+
+TUTOR = "smollm2"
+APPLICATION = f"tutor-{TUTOR}"
+HTTP_TOKEN = "drill"
+START_S = 300.0
+CPUS_PER_STUDENT_NODE = 1
+
+SWEEP = {
+    "algorithms": ["ppo", "a2c"],
+    "tutors": [TUTOR],
+    "tasks": ["blackjack", "snake"],
+    "reuse": ["on"],
+    "num_env_steps": {"blackjack": 12000, "snake": 480},
+    "evaluation": {"interval_steps": 80, "episodes": 2},
+    "resources": {"num_cpus_per_trial": 0.5, "max_concurrent": 3},
+    "failures": {"max_failures": 20, "checkpoint_every": 1},
+    # One algorithm samples in an EnvRunner of its own, so that there is one to lose.
+    "overrides": [
+        {
+            "match": {"algorithm": ["a2c"]},
+            "set": {
+                "rollout": "stock",
+                "hyperparameters.num_env_runners": 1,
+                "hyperparameters.num_cpus_per_env_runner": 0,
+            },
+        },
+        {"match": {"task": ["blackjack"]}, "set": {"eval_interval_steps": 1000}},
+    ],
+}
+
+
+class Mlflow:
+    """An MLflow server over SQLite that can be killed and started again at its address.
+
+    Args:
+        folder: Database, artifacts and log.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.port = free_ports(1)[0]
+        self.uri = f"http://127.0.0.1:{self.port}"
+        self.process: subprocess.Popen[bytes] | None = None
+
+    def start(self) -> None:
+        """Starts the server and waits until it answers."""
+        self.folder.mkdir(parents=True, exist_ok=True)
+        with (self.folder / "log").open("ab") as log:
+            self.process = subprocess.Popen(
+                [
+                    str(Path(sys.executable).parent / "mlflow"),
+                    "server",
+                    f"--backend-store-uri=sqlite:///{self.folder / 'mlflow.db'}",
+                    f"--artifacts-destination={self.folder / 'artifacts'}",
+                    "--host=127.0.0.1",
+                    f"--port={self.port}",
+                    "--workers=1",
+                ],
+                stdout=log,
+                stderr=log,
+                env={**os.environ, "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"},
+                start_new_session=True,
+            )
+        wait_for(lambda: answers(f"{self.uri}/health"), START_S, "MLflow")
+
+    def kill(self) -> None:
+        """SIGKILL to the server and its workers."""
+        if self.process is not None:
+            leader = psutil.Process(self.process.pid)
+            kill_all([leader, *leader.children(recursive=True)])
+            self.process.wait()
+            self.process = None
+
+
+@dataclass
+class Stage:
+    """All that runs during the drill.
+
+    Attributes:
+        nodes: The cluster.
+        mlflow: Where runs are kept.
+        results: The results folder, shared by all nodes since they are on one machine.
+        http_port: Where the tutor answers HTTP.
+        sweeps: Names of the sweeps that were submitted.
+    """
+
+    nodes: Nodes
+    mlflow: Mlflow
+    results: Path
+    http_port: int
+    sweeps: list[str] = field(default_factory=list)
+    _asked: int = 0
+
+    @property
+    def log(self) -> Path:
+        """Where commands write what they print."""
+        return self.results.parent / "commands.log"
+
+    def deploy_tutor(self) -> None:
+        """Deploys the tutor by a Serve config, as ``serve deploy`` does, and waits until it answers."""
+        config = {
+            "proxy_location": "HeadOnly",
+            "http_options": {"host": "127.0.0.1", "port": self.http_port},
+            "applications": [
+                {
+                    "name": APPLICATION,
+                    "route_prefix": f"/{TUTOR}",
+                    "import_path": "tutor_service.serve_config:build",
+                    "args": {
+                        "tutor": TUTOR,
+                        "token_env": "LLM_TUTORS_TOKEN",
+                        "scaling": {"min_replicas": 1, "max_replicas": 1, "num_cpus": 0, "num_gpus": 1},
+                    },
+                    "deployments": [
+                        {
+                            "name": "TutorGateway",
+                            "ray_actor_options": {"num_cpus": 0, "resources": {"advice_store": 0.001}},
+                        }
+                    ],
+                }
+            ],
+        }
+        self._dashboard("PUT", "/api/serve/applications/", config)
+        wait_for(self.tutor_answers, START_S, "the tutor")
+
+    def applications(self) -> dict[str, Any]:
+        """Serve applications by name."""
+        found: dict[str, Any] = self._dashboard("GET", "/api/serve/applications/")["applications"]
+        return found
+
+    def tutor_answers(self) -> bool:
+        """Whether the tutor gives advice on a state that no one asked about before."""
+        import httpx
+
+        self._asked += 1
+        request = {
+            "rules": "You are asked whether a number is even.",
+            "state": f"The number is {self._asked}{time.time_ns() % 1_000_000}.",
+            "actions": ["yes", "no"],
+        }
+        try:
+            response = httpx.post(
+                f"http://127.0.0.1:{self.http_port}/{TUTOR}/advise",
+                json={"requests": [request]},
+                headers={"Authorization": f"Bearer {HTTP_TOKEN}"},
+                timeout=30,
+            )
+            return response.status_code == 200 and "probabilities" in response.json()["advice"][0]
+        except (httpx.HTTPError, ValueError, KeyError):
+            return False
+
+    def submit(self, name: str, seeds: list[int]) -> None:
+        """Submits a sweep, or submits it again, by the command that operators use."""
+        path = self.results.parent / f"{name}.yaml"
+        path.write_text(json.dumps({**SWEEP, "name": name, "seeds": seeds}))
+        command = [
+            str(Path(sys.executable).parent / "tutor"),
+            "submit",
+            str(path),
+            f"--address={self.nodes.dashboard}",
+            f"--results={self.results}",
+            f"--tracking-uri={self.mlflow.uri}",
+            "--no-follow",
+        ]
+        with self.log.open("ab") as log:
+            subprocess.run(command, check=True, stdout=log, stderr=log, env=self.nodes.environ(), timeout=START_S)
+        if name not in self.sweeps:
+            self.sweeps.append(name)
+
+    def points(self, sweep: str) -> dict[str, list[dict[str, Any]]]:
+        """Events of a sweep's journal by trial, as they are on disk."""
+        found = {}
+        for path in sorted((self.results / sweep / "trials").glob("*.jsonl")):
+            lines = path.read_text(encoding="utf-8", errors="replace").splitlines()
+            found[path.stem] = [event for line in lines if (event := _parse(line))]
+        return found
+
+    def running(self, sweep: str) -> dict[str, int]:
+        """Trials that have begun and not ended, with the number of results so far."""
+        return {
+            key: sum(event["event"] == "result" for event in events)
+            for key, events in self.points(sweep).items()
+            if events and not any(event["event"] in {"done", "failed"} for event in events)
+        }
+
+    def finished(self, sweep: str) -> dict[str, str]:
+        """Trials that have ended, and how."""
+        return {
+            key: event["event"]
+            for key, events in self.points(sweep).items()
+            for event in events
+            if event["event"] in {"done", "failed"}
+        }
+
+    def job_ended(self, sweep: str) -> bool:
+        """Whether the latest job of a sweep is over."""
+        jobs = [job for job in self._jobs() if (job.get("metadata") or {}).get("llm_tutors.sweep") == sweep]
+        latest = max(jobs, key=lambda job: job["start_time"])
+        return latest["status"] in {"SUCCEEDED", "FAILED", "STOPPED"}
+
+    def actors(self, class_part: str) -> list[dict[str, Any]]:
+        """Actors that are alive and whose class or name holds a word."""
+        rows = self.nodes.state("actors", state="ALIVE")
+        return [row for row in rows if class_part in (row["class_name"] or "") or class_part in (row["name"] or "")]
+
+    def node_of(self, actor: dict[str, Any]) -> str:
+        """Our name of the node that an actor runs on."""
+        for node in self.nodes.state("nodes", state="ALIVE"):
+            if node["node_id"] == actor["node_id"]:
+                names = [name for name in node["resources_total"] if name.startswith("node-")]
+                return names[0].removeprefix("node-")
+        raise LookupError(f"no node of actor {actor['class_name']}")
+
+    def drivers(self) -> list[psutil.Process]:
+        """Processes that run a sweep's driver."""
+        return [
+            process
+            for process in self.nodes.nodes["head"].processes()
+            if (command := _command(process)) and "--name" in command and "sweep" in command and "-c" in command[:2]
+        ]
+
+    def _jobs(self) -> list[dict[str, Any]]:
+        found: list[dict[str, Any]] = self._dashboard("GET", "/api/jobs/")
+        return found
+
+    def _dashboard(self, method: str, path: str, body: Any = None) -> Any:
+        import httpx
+
+        response = httpx.request(
+            method,
+            f"{self.nodes.dashboard}{path}",
+            json=body,
+            headers={"Authorization": f"Bearer {self.nodes.token}"},
+            timeout=60,
+        )
+        response.raise_for_status()
+        return response.json() if response.content else None
+
+
+@contextmanager
+def stage(folder: Path) -> Iterator[Stage]:
+    """The whole stage, torn down at the end of the block; says what it does.
+
+    Args:
+        folder: Results, MLflow's database and logs; nothing of it is removed.
+    """
+    from tutor_service import paths
+
+    folder.mkdir(parents=True, exist_ok=True)
+    mlflow = Mlflow(folder / "mlflow")
+    home = folder / "home"
+    home.mkdir(exist_ok=True)
+    if not (home / "models").exists():
+        (home / "models").symlink_to(paths.models_dir())  # the embedded tutor is prepared already; advice is not shared
+    environment = {"LLM_TUTORS_TOKEN": HTTP_TOKEN, paths.HOME_VARIABLE: str(home)}
+    with nodes(namespaces=True, **environment) as cluster:
+        try:
+            say("starting MLflow and 5 nodes")
+            mlflow.start()
+            cluster.start_head(2, {"advice_store": 1})
+            for name in ("students-1", "students-2"):
+                cluster.add(name, CPUS_PER_STUDENT_NODE)
+            for name in ("tutors-1", "tutors-2"):
+                cluster.add(name, 0, num_gpus=1)
+            scene = Stage(cluster, mlflow, folder / "runs", free_ports(1)[0])
+            say("deploying the tutor")
+            scene.deploy_tutor()
+            yield scene
+        finally:
+            mlflow.kill()
+
+
+def say(text: str) -> None:
+    """One line for the user, at once."""
+    print(f"[drill] {text}", flush=True)
+
+
+def wait_for(condition: Callable[[], bool], limit_s: float, what: str, pause_s: float = 0.5) -> float:
+    """Waits for something to hold; returns the seconds that it took.
+
+    Raises:
+        TimeoutError: It did not hold within the limit.
+    """
+    started = time.monotonic()
+    while not condition():
+        if time.monotonic() - started > limit_s:
+            raise TimeoutError(f"{what}: not within {limit_s:.0f} s")
+        time.sleep(pause_s)
+    return time.monotonic() - started
+
+
+def answers(url: str) -> bool:
+    """Whether an address answers with success."""
+    import httpx
+
+    try:
+        return httpx.get(url, timeout=5).status_code == 200
+    except httpx.HTTPError:
+        return False
+
+
+def _parse(line: str) -> dict[str, Any] | None:
+    try:
+        event = json.loads(line)
+    except ValueError:
+        return None
+    return event if isinstance(event, dict) else None
+
+
+def _command(process: psutil.Process) -> list[str]:
+    try:
+        return process.cmdline()
+    except psutil.Error:
+        return []
