@@ -107,12 +107,14 @@ def main() -> None:
     parser.add_argument("--episodes", type=int, default=10_000, help="episodes per candidate")
     parser.add_argument("--shakes", type=int, default=5, help="climbs from a shaken table")
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--start", help="72 letters L, S, R to start from (default: to the food)")
     options = parser.parse_args()
     rng = np.random.default_rng(options.seed)
-    best = climb(start_table(), options.size, options.episodes, rng, mirrored=True)
+    start = np.array(["LSR".index(letter) for letter in options.start]) if options.start else start_table()
+    best = climb(start, options.size, options.episodes, rng, mirrored=not options.start)
     for i in range(options.shakes + 1):
-        start = best.table if i == 0 else shake(best.table, rng)
-        found = climb(start, options.size, options.episodes, rng, mirrored=False)
+        changed = best.table if i == 0 else shake(best.table, rng)
+        found = climb(changed, options.size, options.episodes, rng, mirrored=False)
         if found.value > best.value:
             best = found
             print(f"return {best.value:.3f}: {''.join('LSR'[action] for action in best.table)}", flush=True)

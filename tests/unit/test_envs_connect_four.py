@@ -82,6 +82,9 @@ def test_greedy_wins_else_blocks() -> None:
     assert {greedy.move(mine, theirs, luck) for _ in range(20)} == {6}
     moves = greedy.moves(np.full(50, mine), np.full(50, theirs), np.random.default_rng(0))
     assert set(moves.tolist()) == {6}
+    _, mine, theirs = play([0, 6, 0, 6, 0, 6])
+    moves = greedy.moves(np.full(50, mine), np.full(50, theirs), np.random.default_rng(0))
+    assert set(moves.tolist()) == {0}
     assert {greedy.move(0, 0, luck) for _ in range(200)} == set(range(7))
 
 
