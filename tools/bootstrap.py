@@ -116,7 +116,7 @@ def install(engine: str) -> None:
     """Installs the project and its pinned dependencies in one resolution."""
     command = [
         str(PYTHON), "-m", "uv", "pip", "install", "--quiet", "--python", str(PYTHON),
-        "--constraints", str(CONSTRAINTS), "--editable", f"{ROOT}[{engine},convert,dev]",
+        "--constraints", str(CONSTRAINTS), "--editable", f"{ROOT}[{engine},convert,solver,dev]",
     ]  # fmt: skip
     remedy = "The lines above name the package that could not be had: check `pip config list` and the network."
     env = index_options()

@@ -17,7 +17,7 @@ def _solver() -> tuple[Any, Any]:
     except ImportError as error:
         raise UserError(
             f"perfect play in Connect Four needs the package 'bitbully' ({error}). "
-            "Install it, or choose another opponent."
+            "Install it with `pip install 'llm-tutors[solver]'` (AGPL-3.0), or choose another opponent."
         ) from error
     return core.BitBullyCore(BitBullyDatabases.get_database_path("default")), core.BoardCore
 
