@@ -32,7 +32,11 @@ def build_algorithm(config: StudentConfig) -> Any:
     Raises:
         UserError: An unknown hyperparameter, task or tutor, or a value out of range.
     """
-    return algorithm_config(config).build_algo()
+    import torch
+
+    algorithm = algorithm_config(config)
+    torch.set_num_threads(1)  # networks this small lose by a second thread, and trials share the machine's cores
+    return algorithm.build_algo()
 
 
 def algorithm_config(config: StudentConfig) -> Any:

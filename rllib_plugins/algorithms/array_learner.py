@@ -46,7 +46,13 @@ class ArrayLearner:
         raise NotImplementedError
 
     def configure_optimizers_for_module(self, module_id: str, config: Any = None) -> None:
-        """Registers ``config.optimizer``: type ``adam`` (default) or ``rmsprop``, and options by torch's names."""
+        """Registers ``config.optimizer``: type ``adam`` (default) or ``rmsprop``, and options by torch's names.
+
+        The lean rollout's Adam is torch's fused one: the same formula, rounded differently.
+        """
+        if config.rollout == "stock" and not config.optimizer:
+            super().configure_optimizers_for_module(module_id, config)  # type: ignore[misc]
+            return
         options = dict(config.optimizer or {})
         kind = options.pop("type", "adam")
         parameters = self.get_parameters(self.module[module_id])  # type: ignore[attr-defined]

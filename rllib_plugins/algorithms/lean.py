@@ -42,6 +42,7 @@ class LeanTraining:
     def setup(self, config: Any) -> None:
         """Builds what RLlib builds, then lets rollout and learner share one module."""
         self._target_steps: int | None = None
+        self._stock_return_mean = math.nan
         super().setup(config)  # type: ignore[misc]
         self.is_lean = self.config.rollout == "lean"
         self.learner = self.learner_group._learner
@@ -88,9 +89,10 @@ class LeanTraining:
         while self.num_env_steps < num_env_steps:
             self._target_steps = num_env_steps
             try:
-                self.train()  # type: ignore[attr-defined]
+                result = self.train()  # type: ignore[attr-defined]
             finally:
                 self._target_steps = None
+            self._stock_return_mean = float(result[ENV_RUNNER_RESULTS].get(EPISODE_RETURN_MEAN, math.nan))
 
     def training_step(self) -> None:
         """RLlib's unit of training: without a target one rollout and its update, or the config's minimum of steps."""
@@ -125,9 +127,7 @@ class LeanTraining:
 
     def return_mean(self) -> float:
         """Mean return of the training episodes that ended since the last call; NaN where none did."""
-        if self.is_lean:
-            return self.runner.return_mean()
-        return float(self.metrics.peek((ENV_RUNNER_RESULTS, EPISODE_RETURN_MEAN), default=math.nan))
+        return self.runner.return_mean() if self.is_lean else self._stock_return_mean
 
     def advice_counters(self) -> dict[str, int]:
         """The numbers of ``metrics.COUNTERS``."""

@@ -77,7 +77,7 @@ class DQNLearner(ArrayLearner, DQNTorchLearner):
             for name in (QF_NEXT_PREDS, QF_TARGET_NEXT_PREDS):
                 if name in fwd_out:
                     fwd_out[name] = fwd_out[name].masked_fill(illegal, -torch.inf)
-        loss = super().compute_loss_for_module(module_id=module_id, config=config, batch=batch, fwd_out=fwd_out)
+        loss: Any = super().compute_loss_for_module(module_id=module_id, config=config, batch=batch, fwd_out=fwd_out)
         if self.imitation_weight > 0 and columns.CONSULTED in batch:
             q_values = fwd_out[QF_PREDS]
             actions = batch[Columns.ACTIONS].long().unsqueeze(-1)

@@ -76,7 +76,10 @@ class PPOLearner(ArrayLearner, PPOTorchLearner):
     ) -> torch.Tensor:
         """RLlib's path, for its own EnvRunner: its own loss where nobody was tutored, else this one on its columns."""
         if columns.BEHAVIOUR_LOGP not in batch:
-            return super().compute_loss_for_module(module_id=module_id, config=config, batch=batch, fwd_out=fwd_out)
+            loss: Any = super().compute_loss_for_module(
+                module_id=module_id, config=config, batch=batch, fwd_out=fwd_out
+            )
+            return loss
         return self.loss_on_columns(module_id, batch, fwd_out)
 
     def loss_on_columns(self, module_id: str, batch: dict[str, Any], fwd_out: dict[str, Any]) -> torch.Tensor:

@@ -1,0 +1,213 @@
+"""Students as trials: they learn, repeat themselves, survive a restore, and stay RLlib underneath."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import ray
+
+from rllib_plugins import metrics
+from rllib_plugins.config import ALGORITHMS, PAPER_ADVICE, StudentConfig
+from rllib_plugins.trial import StudentTrial, build_algorithm, ensure_ray, train
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _ray():
+    started = not ray.is_initialized()
+    ensure_ray()
+    yield
+    if started:
+        ray.shutdown()
+
+
+def student(**fields: Any) -> StudentConfig:
+    defaults = {"algorithm": "ppo", "task": "blackjack", "num_env_steps": 2_000, "eval_interval_steps": 500, "seed": 3}
+    return StudentConfig(**(defaults | fields))
+
+
+def run(trial: StudentTrial, count: int) -> list[dict[str, Any]]:
+    """Results without what depends on the clock."""
+    clock = ("env_steps_per_s", "advice/latency_ms")
+    return [{k: v for k, v in trial.step().items() if k not in clock} for _ in range(count)]
+
+
+def assert_same(one: list[dict[str, Any]], other: list[dict[str, Any]]) -> None:
+    assert len(one) == len(other)
+    for left, right in zip(one, other, strict=True):
+        assert left.keys() == right.keys()
+        different = {k: (left[k], right[k]) for k in left if not (left[k] == right[k] or left[k] != left[k])}
+        assert not different
+
+
+@pytest.mark.parametrize("tutor", ["none", "oracle+random:0.5"])
+@pytest.mark.parametrize("algorithm", ALGORITHMS)
+def test_a_restored_trial_goes_on_as_if_never_stopped(algorithm, tutor: str, tmp_path: Path):
+    config = student(algorithm=algorithm, tutor=tutor).model_dump()
+    trial = StudentTrial(config=config)
+    whole = run(trial, 5)
+    trial.reset_config(config)  # the same actor, another trial: the same numbers
+    halves = run(trial, 2)
+    trial.save_checkpoint(str(tmp_path))
+    run(trial, 1)  # what happens after the checkpoint is of no concern to it
+    trial.cleanup()
+    restored = StudentTrial(config=config)
+    restored.load_checkpoint(str(tmp_path))
+    halves += run(restored, 3)
+    restored.cleanup()
+    assert_same(whole, halves)
+    assert [r[metrics.STEP_AXIS] for r in whole] == [0, 504, 1000, 1504, 2000]
+    assert [r["done"] for r in whole] == [False] * 4 + [True]
+
+
+def test_seeds_differ():
+    first, second = (train(student(seed=seed, num_env_steps=500)) for seed in (0, 1))
+    assert first[-1]["return_mean"] != second[-1]["return_mean"]
+
+
+def test_a_trial_reports_the_contracts_names():
+    result = train(student(tutor="oracle", num_env_steps=500))[-1]
+    assert set(result) == {*metrics.ALL, metrics.STEP_AXIS, "done"}
+    assert result["env_steps_per_s"] > 0
+    assert 0 < result["advice/consultations"] <= 504
+    assert -1 <= result["return_mean"] <= 1
+
+
+def steps_to(results: list[dict[str, Any]], threshold: float) -> float:
+    return next((r[metrics.STEP_AXIS] for r in results if r["eval/return_mean"] >= threshold), math.inf)
+
+
+@pytest.mark.parametrize("algorithm", ALGORITHMS)
+def test_students_learn_blackjack_untutored(algorithm):
+    """Always the same action is worth −0.19 or less, the optimum −0.047."""
+    results = train(student(algorithm=algorithm, num_env_steps=16_000, eval_interval_steps=2_000))
+    assert max(r["eval/return_mean"] for r in results[-3:]) > -0.085
+
+
+@pytest.mark.parametrize("algorithm", ["ppo", "a2c"])
+def test_good_advice_makes_a_sampling_student_learn_faster(algorithm):
+    untutored, tutored = (
+        [
+            steps_to(
+                train(
+                    student(algorithm=algorithm, tutor=tutor, seed=seed, num_env_steps=10_000, eval_interval_steps=250)
+                ),
+                -0.07,
+            )
+            for seed in range(3)
+        ]
+        for tutor in ("none", "oracle")
+    )
+    assert np.median(tutored) < np.median(untutored)
+    assert max(tutored) < math.inf
+
+
+@pytest.mark.parametrize("algorithm", ALGORITHMS)
+def test_the_worst_advice_loses_the_students_trust(algorithm):
+    results = train(student(algorithm=algorithm, tutor="worst", num_env_steps=8_000, eval_interval_steps=4_000))
+    assert results[-1]["advice/trust"] < 0.2
+    assert results[-1]["advice/effect"] < 0
+
+
+@pytest.mark.parametrize("algorithm", ALGORITHMS)
+def test_only_legal_moves_are_made_and_learnt(algorithm):
+    """Connect Four raises on a move into a full column."""
+    config = student(algorithm=algorithm, task="connect_four", tutor="random", num_env_steps=1_500, eval_episodes=20)
+    results = train(config)
+    assert results[-1]["advice/consultations"] > 0
+    assert math.isfinite(results[-1]["eval/return_mean"])
+
+
+@pytest.mark.parametrize("algorithm", ALGORITHMS)
+def test_the_papers_form_and_stock_rollouts_train(algorithm):
+    config = student(algorithm=algorithm, tutor="oracle", rollout="stock", num_env_steps=600, eval_interval_steps=600)
+    results = train(config)
+    assert results[-1]["advice/consultations"] > 0
+    assert set(results[-1]) == {*metrics.ALL, metrics.STEP_AXIS, "done"}
+    paper = train(student(algorithm=algorithm, tutor="oracle", num_env_steps=600, advice=PAPER_ADVICE))
+    assert paper[-1]["advice/trust"] == 1.0
+
+
+SHARED = (
+    *("lr", "gamma", "lambda_", "train_batch_size_per_learner", "minibatch_size", "num_epochs", "clip_param"),
+    *("vf_clip_param", "vf_loss_coeff", "entropy_coeff", "use_kl_loss", "grad_clip"),
+)
+
+
+def weights(algorithm: Any) -> dict[str, np.ndarray]:
+    state = algorithm.learner_group._learner.module["default_policy"].get_state()
+    return {name: np.array(value) for name, value in state.items()}
+
+
+def test_untutored_stock_ppo_is_rllibs_own():
+    """With tutor none, nothing of ours touches a number."""
+    from ray.rllib.algorithms.ppo import PPOConfig as RLlibPPOConfig
+
+    from rllib_plugins.algorithms.tutoring import TASK_ENV
+
+    ours = build_algorithm(student(rollout="stock", hyperparameters={"train_batch_size_per_learner": 128}))
+    config, start, trained = ours.config, weights(ours), weights_after(ours, 2)
+    plain = (
+        RLlibPPOConfig()
+        .environment(TASK_ENV, env_config=config.env_config)
+        .env_runners(num_env_runners=0, num_envs_per_env_runner=config.num_envs_per_env_runner)
+        .learners(num_learners=0)
+        .training(**{name: getattr(config, name) for name in SHARED})
+        .rl_module(model_config=config.model_config)
+        .debugging(seed=config.seed)
+    )
+    for name, value in weights_after(plain.build_algo(), 2).items():
+        np.testing.assert_array_equal(value, trained[name])
+        assert "const" in name or np.abs(value - start[name]).max() > 0
+
+
+def weights_after(algorithm: Any, num_iterations: int) -> dict[str, np.ndarray]:
+    """RLlib draws from global random states, seeded when an algorithm is built: one at a time."""
+    try:
+        for _ in range(num_iterations):
+            algorithm.train()
+        return weights(algorithm)
+    finally:
+        algorithm.stop()
+
+
+@pytest.mark.parametrize("algorithm", ALGORITHMS)
+def test_lean_and_stock_start_from_the_same_weights(algorithm):
+    built = [build_algorithm(student(algorithm=algorithm, rollout=rollout)) for rollout in ("lean", "stock")]
+    try:
+        lean, stock = map(weights, built)
+        assert lean.keys() == stock.keys()
+        for name in lean:
+            np.testing.assert_array_equal(lean[name], stock[name])
+    finally:
+        for each in built:
+            each.stop()
+
+
+def test_a2c_is_resolved_by_tunes_registry():
+    from ray.tune.registry import get_trainable_cls
+
+    import rllib_plugins.algorithms.a2c.algorithm as a2c
+
+    assert get_trainable_cls("A2C") is a2c.A2C
+
+
+def test_an_rllib_checkpoint_opens_without_the_trial(tmp_path: Path):
+    """``Algorithm.from_checkpoint`` of RLlib gives back the whole student."""
+    from ray.rllib.algorithms.algorithm import Algorithm
+
+    algorithm = build_algorithm(student(algorithm="a2c"))
+    algorithm.train_to(200)
+    path = algorithm.save_to_path(tmp_path / "checkpoint")
+    algorithm.train_to(400)
+    opened = Algorithm.from_checkpoint(path)
+    opened.train_to(400)
+    try:
+        for name, value in weights(algorithm).items():
+            np.testing.assert_array_equal(value, weights(opened)[name])
+    finally:
+        algorithm.stop()
+        opened.stop()
