@@ -39,6 +39,12 @@ def home(tmp_path_factory):
         ray.shutdown()
 
 
+@pytest.fixture(autouse=True)
+def nothing_is_left(home):
+    yield
+    app.delete([status.name for status in app.status()])
+
+
 def tutor(endpoint: Endpoint, name: str = "remote", **fields: object) -> TutorConfig:
     scaling = {"num_cpus": 0}
     return TutorConfig(name=name, backend="openai", model="m", base_url=endpoint.url, **{"scaling": scaling, **fields})
@@ -68,7 +74,7 @@ def test_two_tutors_without_a_port_then_taken_down(endpoint, home):
     app.deploy([tutors[0]])
     assert connect(tutors[0]).advise([request(1)])[0].source == "store"
     assert len(endpoint.bodies) == asked + 3, "one start's probe, and nothing asked twice"
-    app.delete(["remote", "sharp", "nobody"])
+    app.delete(["sharp", "nobody"])
 
 
 def test_a_store_that_cannot_be_used_stops_nobody(endpoint, home):
@@ -80,7 +86,6 @@ def test_a_store_that_cannot_be_used_stops_nobody(endpoint, home):
     assert connect(config).advise([request(1)])[0].source == "store", "from the gateway's memory"
     (status,) = app.status()
     assert status.stored is None
-    app.delete(["storeless"])
 
 
 def test_a_tutor_that_cannot_start_says_why_and_is_gone(endpoint, home):
@@ -94,6 +99,7 @@ def test_a_tutor_that_cannot_start_says_why_and_is_gone(endpoint, home):
 
 
 def test_http_cannot_be_added_to_a_serve_without_it(endpoint, home):
+    app.deploy([tutor(endpoint)])
     with pytest.raises(UserError, match="without HTTP already"):
         app.deploy([tutor(endpoint)], http=app.HttpConfig(port=0))
 
