@@ -1,0 +1,148 @@
+"""Env steps per second of the students: against Stable-Baselines3, against the floor, and over the number of environments.
+
+The floor is what no implementation on the same networks can leave out: the acting forward pass of each vector step and,
+on batches of the same sizes, the learner's forward, backward and optimiser step with a trivial loss, in PyTorch.
+Time is the process's own (one thread): that of the clock on an idle machine, and little disturbed on a busy one.
+
+Run ``.venv/bin/python benchmarks/student_speed.py`` (``--quick``: fewer cases and repetitions, at most 60 s).
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import time
+from typing import Any
+
+from _harness import Benchmark, add_arguments, alternate, median
+
+ALGORITHMS = ("dqn", "ppo", "a2c")
+
+
+def floor_run(algorithm: str, config: Any, num_env_steps: int) -> Any:
+    """A function that does only the floor's work for so many env steps, on the student's own module."""
+    import torch
+
+    from benchmarks._students import SETTINGS
+    from rllib_plugins.rollout.network import ActorCriticView, QView
+    from rllib_plugins.trial import build_algorithm
+
+    built = build_algorithm(config)
+    module = built.learner.module["default_policy"].unwrapped()
+    optimizer, num_envs = built.learner._optimizer, config.num_envs
+    observations = torch.zeros(4096, built.task.observation_space.shape[0])
+    settings = SETTINGS[algorithm]
+    view: Any = QView(module) if algorithm == "dqn" else ActorCriticView(module)
+
+    def update(batch_size: int) -> None:
+        if algorithm == "dqn":
+            with torch.no_grad():
+                view.forward(observations[:batch_size])
+            loss = view.forward(observations[:batch_size]).mean()
+        else:
+            logits, values = view.forward(observations[:batch_size])
+            loss = logits.mean() + values.mean()
+        optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        optimizer.step()
+
+    def measure() -> float:
+        started, done = time.process_time(), 0
+        while done < num_env_steps:
+            vector_steps = {"ppo": settings.get("batch", 0) // num_envs, "a2c": settings.get("steps"), "dqn": 1}[
+                algorithm
+            ]
+            with torch.no_grad():
+                for _ in range(vector_steps):
+                    view.forward(observations[:num_envs])
+            if algorithm == "ppo":
+                for _ in range(settings["epochs"] * settings["batch"] // settings["minibatch"]):
+                    update(settings["minibatch"])
+            else:
+                update(settings["batch"] if algorithm == "dqn" else settings["steps"] * num_envs)
+            done += vector_steps * num_envs
+        return done / (time.process_time() - started)
+
+    return measure
+
+
+def measure_case(benchmark: Benchmark, algorithm: str, task: str, num_envs: int, repetitions: int, steps: int) -> None:
+    """Ours, the peer's and the floor, alternated."""
+    from benchmarks._students import OurRun, PeerRun, our_config, peer_model
+
+    config = our_config(algorithm, task, num_envs)
+    ours, peer = OurRun(config, steps), PeerRun(peer_model(algorithm, task, num_envs), steps)
+    floor = floor_run(algorithm, config, steps)
+    rates = alternate({"ours": ours, "peer": peer, "floor": floor}, repetitions)
+    ours.close()
+    peer.close()
+    case = f"{algorithm}_{task}_{num_envs}"
+    benchmark.record(case, rates)
+    benchmark.check(f"{case}_over_sb3", median(rates["ours"]) / median(rates["peer"]), bar=1.0)
+    benchmark.check(f"{case}_over_floor", median(rates["ours"]) / median(rates["floor"]), bar=0.5)
+
+
+def measure_tutored(benchmark: Benchmark, algorithm: str, repetitions: int, steps: int) -> None:
+    """A student whose tutor's answers are all at hand, against the same student alone."""
+    from benchmarks._students import OurRun, our_config
+
+    runs = {tutor: OurRun(our_config(algorithm, "blackjack", 8, tutor=tutor), steps) for tutor in ("none", "oracle")}
+    rates = alternate(dict(runs), repetitions)
+    for run in runs.values():
+        run.close()
+    benchmark.record(f"{algorithm}_tutored", rates)
+    benchmark.check(f"{algorithm}_tutored_over_untutored", median(rates["oracle"]) / median(rates["none"]), bar=0.9)
+
+
+def measure_stock(benchmark: Benchmark, algorithm: str, repetitions: int, steps: int) -> None:
+    """The wall time of the same trial on RLlib's own EnvRunner."""
+    from benchmarks._students import OurRun, our_config
+
+    runs = {
+        rollout: OurRun(our_config(algorithm, "blackjack", 8, tutor="oracle", rollout=rollout), count, warm_up=600)
+        for rollout, count in (("lean", steps), ("stock", max(500, steps // 8)))
+    }
+    rates = alternate(dict(runs), repetitions)
+    for run in runs.values():
+        run.close()
+    benchmark.record(f"{algorithm}_rollouts", rates)
+    share = median(rates["stock"]) / median(rates["lean"])
+    benchmark.check(f"{algorithm}_wall_lean_over_stock", share, bar=0.5, higher_is_better=False)
+
+
+def growth(benchmark: Benchmark, repetitions: int, steps: int) -> None:
+    """Env steps per second by the number of environments."""
+    from benchmarks._students import OurRun, our_config
+
+    table: dict[str, dict[str, float]] = {}
+    for algorithm in ALGORITHMS:
+        runs = {str(n): OurRun(our_config(algorithm, "blackjack", n), steps) for n in (1, 2, 4, 8, 32, 128)}
+        table[algorithm] = {n: median(rates) for n, rates in alternate(dict(runs), repetitions, warm_ups=0).items()}
+        for run in runs.values():
+            run.close()
+        print(f"growth {algorithm}: { ({n: round(rate) for n, rate in table[algorithm].items()}) }", flush=True)
+    benchmark.record("growth_env_steps_per_s", table)
+
+
+def main() -> int:
+    """Measures and reports."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    add_arguments(parser)
+    args = parser.parse_args()
+    benchmark = Benchmark("student_speed")
+    repetitions, steps = (1, 2_048) if args.quick else (7, 8_192)
+    tasks, sizes = (("blackjack",), (8,)) if args.quick else (("blackjack", "cartpole"), (8, 32))
+    for algorithm in ALGORITHMS:
+        for task in tasks:
+            for num_envs in sizes:
+                measure_case(benchmark, algorithm, task, num_envs, repetitions, steps)
+        measure_tutored(benchmark, algorithm, repetitions, steps)
+        if not args.quick:
+            measure_stock(benchmark, algorithm, 3, steps)
+    if not args.quick:
+        growth(benchmark, 3, steps)
+    return benchmark.finish(args)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
