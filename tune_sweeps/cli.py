@@ -7,7 +7,7 @@ import sys
 import typer
 from rich.console import Console
 
-from tune_sweeps.commands import lists, report, submit, sweep
+from tune_sweeps.commands import ask, grade, lists, play, report, serve, store, submit, sweep, train, ui
 from tune_sweeps.signals import EXIT_INTERRUPTED
 from tutor_service.errors import UserError
 
@@ -22,7 +22,7 @@ app = typer.Typer(
     rich_markup_mode="markdown",
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-for module in (sweep, report, submit, lists):
+for module in (sweep, report, ui, ask, grade, train, play, serve, store, submit, lists):
     module.register(app)
 
 

@@ -62,12 +62,21 @@ def validate_sweep(fields: Mapping[str, Any], source: str) -> SweepConfig:
     try:
         return SweepConfig.model_validate(fields)
     except ValidationError as error:
-        problems = [_problem(item) for item in error.errors()]
-        raise UserError(f"{source}: " + "; ".join(problems)) from error
+        raise UserError(f"{source}: " + "; ".join(problems(error, SweepConfig))) from error
 
 
-def apply_setting(fields: dict[str, Any], setting: str) -> None:
+def problems(error: ValidationError, model: type[BaseModel]) -> list[str]:
+    """What is wrong with the fields of a model, each with its value and, where the name is unknown, the valid ones."""
+    return [_problem(item, model) for item in error.errors()]
+
+
+def apply_setting(fields: dict[str, Any], setting: str, model: type[BaseModel] = SweepConfig) -> None:
     """Sets one field from ``key=value``; the key is dotted, the value is YAML.
+
+    Args:
+        fields: Changed in place.
+        setting: The text.
+        model: Whose fields they are.
 
     Raises:
         UserError: No ``=``, an unknown key, or a value that is not YAML.
@@ -76,8 +85,8 @@ def apply_setting(fields: dict[str, Any], setting: str) -> None:
     parts = key.strip().split(".")
     if not separator or not all(parts):
         raise UserError(f"--set '{setting}' has no form key=value, e.g. --set seeds=3 or --set advice.theta_frac=0.3.")
-    if parts[0] not in SweepConfig.model_fields:
-        raise unknown_name("key in --set", parts[0], SweepConfig.model_fields)
+    if parts[0] not in model.model_fields:
+        raise unknown_name("key in --set", parts[0], model.model_fields)
     try:
         value = yaml.safe_load(text)
     except yaml.YAMLError as error:
@@ -126,11 +135,11 @@ def _read(path: Path) -> dict[str, Any]:
     return fields
 
 
-def _problem(item: Mapping[str, Any]) -> str:
+def _problem(item: Mapping[str, Any], root: type[BaseModel]) -> str:
     location = list(item["loc"])
     field = ".".join(map(str, location))
     if item["type"] == "extra_forbidden":
-        names = _fields_at(location[:-1])
+        names = _fields_at(location[:-1], root)
         near = difflib.get_close_matches(str(location[-1]), names, n=1)
         hint = f" Did you mean '{near[0]}'?" if near else ""
         return f"unknown field '{field}'.{hint} Valid: {', '.join(names)}"
@@ -139,9 +148,9 @@ def _problem(item: Mapping[str, Any]) -> str:
     return f"{field} = {item.get('input')!r}: {item['msg'].removeprefix('Value error, ')}"
 
 
-def _fields_at(location: Sequence[Any]) -> list[str]:
-    """Names of the fields that a model nested in ``SweepConfig`` has."""
-    model: Any = SweepConfig
+def _fields_at(location: Sequence[Any], root: type[BaseModel]) -> list[str]:
+    """Names of the fields of the model that is nested there."""
+    model: Any = root
     for part in location:
         field = getattr(model, "model_fields", {}).get(part)
         if field is None:

@@ -58,12 +58,17 @@ def _no_answer(uri: str, reason: str) -> UserError:
 
 def make_client(uri: str) -> Any:
     """An ``MlflowClient`` that neither waits for minutes nor tells anybody of its use."""
+    quiet_environment()
+    from mlflow import MlflowClient
+
+    return MlflowClient(tracking_uri=uri, registry_uri=uri)
+
+
+def quiet_environment() -> None:
+    """Environment variables for MLflow in this process and its children: no telemetry, no long waits, no bars."""
     os.environ["MLFLOW_DISABLE_TELEMETRY"] = "true"
     os.environ["DO_NOT_TRACK"] = "true"
     os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "10")
     os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "1")
     os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
     os.environ.setdefault("GIT_PYTHON_REFRESH", "quiet")
-    from mlflow import MlflowClient
-
-    return MlflowClient(tracking_uri=uri, registry_uri=uri)

@@ -16,10 +16,10 @@ from tune_sweeps.config import UNTUTORED, SweepConfig
 from tune_sweeps.grid import Cell
 from tune_sweeps.loading import validate_sweep
 from tune_sweeps.mlflow_store import make_client
+from tune_sweeps.progress import EVAL
 from tune_sweeps.tracking import CONFIG_ARTIFACT, RANDOM_RETURN, TAG_SWEEP, TAG_SWEEP_ID, TAG_TRIAL
 from tutor_service.errors import UserError, unknown_name
 
-EVAL = "eval/return_mean"
 TUTORED_SERIES = ("advice/effect", "advice/effect_se", "advice/trust", "advice/probability")
 _THREADS = 8
 _PAGE = 1_000
@@ -101,15 +101,7 @@ def read_sweep(uri: str, name: str) -> SweepRecord:
         UserError: MLflow has no such sweep, or what it has cannot be read.
     """
     client = _client_of_existing(uri)
-    experiment = client.get_experiment_by_name(name)
-    parents = [] if experiment is None else _search(client, experiment.experiment_id, f"tags.`{TAG_SWEEP}` = '{name}'")
-    parents = [run for run in parents if TAG_TRIAL not in run.data.tags]
-    if not parents:
-        raise unknown_name("sweep in MLflow", name, sweep_names(client))
-    parent = max(parents, key=lambda run: run.info.start_time)
-    sweep_id = parent.data.tags[TAG_SWEEP_ID]
-    runs = _search(client, experiment.experiment_id, f"tags.`{TAG_SWEEP_ID}` = '{sweep_id}'")
-    children = [run for run in runs if TAG_TRIAL in run.data.tags and "algorithm" in run.data.params]
+    parent, children = _find(client, name)
     with ThreadPoolExecutor(_THREADS) as pool:
         records = list(pool.map(lambda run: _record(client, run), children))
     metrics = parent.data.metrics
@@ -123,6 +115,30 @@ def read_sweep(uri: str, name: str) -> SweepRecord:
         },
         runs=sorted(records, key=lambda record: record.key),
     )
+
+
+def find_trials(uri: str, name: str) -> tuple[Any, dict[str, Any]]:
+    """A client, and MLflow's runs of a sweep's trials by key.
+
+    Raises:
+        UserError: MLflow has no such sweep.
+    """
+    client = _client_of_existing(uri)
+    _, children = _find(client, name)
+    return client, {run.data.tags[TAG_TRIAL]: run for run in children}
+
+
+def _find(client: Any, name: str) -> tuple[Any, list[Any]]:
+    """The parent run of the newest sweep of this name, and its trials' runs."""
+    experiment = client.get_experiment_by_name(name)
+    parents = [] if experiment is None else _search(client, experiment.experiment_id, f"tags.`{TAG_SWEEP}` = '{name}'")
+    parents = [run for run in parents if TAG_TRIAL not in run.data.tags]
+    if not parents:
+        raise unknown_name("sweep in MLflow", name, sweep_names(client))
+    parent = max(parents, key=lambda run: run.info.start_time)
+    sweep_id = parent.data.tags[TAG_SWEEP_ID]
+    runs = _search(client, experiment.experiment_id, f"tags.`{TAG_SWEEP_ID}` = '{sweep_id}'")
+    return parent, [run for run in runs if TAG_TRIAL in run.data.tags and "algorithm" in run.data.params]
 
 
 def sweep_names(client: Any) -> list[str]:

@@ -20,6 +20,7 @@ from tune_sweeps.journal import Journal
 from tune_sweeps.loading import dump_sweep
 from tune_sweeps.mlflow_store import artifact_location
 from tune_sweeps.plan import concurrency
+from tune_sweeps.policy import BestPolicies
 from tune_sweeps.progress import EVAL, Progress
 from tune_sweeps.resolve import ResolvedSweep
 from tune_sweeps.tracking import MlflowTracker
@@ -87,6 +88,7 @@ def run_sweep(
         tags=run_tags(),
         trial_tags={key: tutor_tags(resolved.tutors.get(trial.cell.tutor)) for key, trial in trials.items()},
         artifact_location=artifact_location(workspace.results, uri),
+        keep_policy=BestPolicies(),
     )
     interrupted = False
     status, timeout_s = "FAILED", _MLFLOW_AT_INTERRUPT_S

@@ -59,3 +59,18 @@ def duration(seconds: float) -> str:
     hours, rest = divmod(whole, 3600)
     minutes, left = divmod(rest, 60)
     return f"{hours}:{minutes:02d}:{left:02d}" if hours else f"{minutes}:{left:02d}"
+
+
+def log_path(command: str) -> Path:
+    """Where a command that belongs to no sweep sends what libraries print; the folder is made when missing."""
+    from tutor_service import paths
+    from tutor_service.errors import UserError
+
+    folder = paths.home() / "logs"
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(
+            f"the folder '{folder}' cannot be written ({error.strerror}). Set {paths.HOME_VARIABLE} to one of yours."
+        ) from error
+    return folder / f"{command}.log"

@@ -12,7 +12,7 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import yaml
 
@@ -33,6 +33,7 @@ WALL_S = "wall_s"
 RANDOM_RETURN = "random_return/"
 CONFIG_ARTIFACT = "sweep.yaml"
 STUDENT_ARTIFACT = "student.yaml"
+POLICY_ARTIFACT = "policy"
 
 _LOGGED = frozenset(metrics.ALL)
 _BATCH = 900
@@ -50,6 +51,16 @@ class _Child:
     status: str = "RUNNING"
 
 
+class PolicyKeeper(Protocol):
+    """Knows where a trial's best policy lies."""
+
+    def folder(self, journal: TrialJournal) -> Path | None:
+        """The folder that plays a finished trial's best policy; None where it left none."""
+
+    def kept(self, journal: TrialJournal) -> None:
+        """MLflow has it."""
+
+
 class MlflowTracker:
     """Keeps MLflow up with the journal.
 
@@ -63,6 +74,8 @@ class MlflowTracker:
         tags: Tags of all runs.
         trial_tags: Further tags, by trial key.
         artifact_location: Where artifacts of a new experiment go; None: as the server decides.
+        keep_policy: From a finished trial to the folder that plays its best policy, an artifact of its run; and what
+            to do once that is kept.
     """
 
     def __init__(
@@ -77,6 +90,7 @@ class MlflowTracker:
         tags: Mapping[str, str],
         trial_tags: Mapping[str, Mapping[str, str]],
         artifact_location: str | None,
+        keep_policy: PolicyKeeper | None = None,
     ) -> None:
         self.uri = uri
         self.name = name
@@ -87,6 +101,7 @@ class MlflowTracker:
         self._tags = {TAG_SWEEP: name, TAG_SWEEP_ID: sweep_id, **tags}
         self._trial_tags = trial_tags
         self._artifact_location = artifact_location
+        self._keep_policy = keep_policy
         self._client: Any = None
         self._experiment_id = ""
         self.parent_id = ""
@@ -176,6 +191,11 @@ class MlflowTracker:
         if child.status != wanted and child.sent == len(journal.points):
             if status == "failed":
                 self._client.set_tag(child.run_id, TAG_ERROR, journal.error[:5000])
+            if status == "done" and self._keep_policy is not None:
+                folder = self._keep_policy.folder(journal)
+                if folder is not None:
+                    self._client.log_artifacts(child.run_id, str(folder), POLICY_ARTIFACT)
+                    self._keep_policy.kept(journal)
             end = journal.points[-1].time_ms if journal.points and status == "done" else None
             if wanted == "RUNNING":
                 self._client.update_run(child.run_id, status=wanted)

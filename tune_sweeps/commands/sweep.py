@@ -154,3 +154,18 @@ def _run_locked(resolved: ResolvedSweep, workspace: Workspace, uri: str, address
             )
             raise typer.Exit(EXIT_TRIALS_FAILED)
         console.print(f"finished: {outcome.done} of {outcome.total} trials")
+        if outcome.in_mlflow:
+            _report(workspace, uri, console)
+
+
+def _report(workspace: Workspace, uri: str, console: Console) -> None:
+    """The report of a sweep that has just finished, and what to do next."""
+    from tune_sweeps.report import make_report, show
+
+    analysis, files = make_report(uri, workspace.name, workspace.report)
+    show(analysis, console)
+    curves = next((path for path in files if path.name == "learning_curves.png"), None)
+    console.print(f"report: {files[0]}" + (f" · learning curves: {curves}" if curves else ""))
+    results = "" if workspace.results == Path("runs").resolve() else f" --results {workspace.results}"
+    if uri.startswith("sqlite:"):
+        console.print(f"all runs in MLflow: tutor ui{results}   (then open http://127.0.0.1:5000)")

@@ -1,0 +1,60 @@
+"""``tutor ui``: MLflow's pages over the sweeps, on this machine only."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+HOST = "127.0.0.1"
+
+
+def register(app: typer.Typer) -> None:
+    """Adds the command."""
+    app.command("ui")(ui)
+
+
+def ui(
+    results: Annotated[Path, typer.Option(help="Folder of all sweeps and of MLflow's database.")] = Path("runs"),
+    port: Annotated[int, typer.Option(min=1, max=65535, help="Port on the loopback interface.")] = 5000,
+) -> None:
+    """Open MLflow's UI over the sweeps in a results folder; ends with Ctrl-C.
+
+    Example: `tutor ui`, then http://127.0.0.1:5000 in a browser
+    """
+    import os
+    import sys
+
+    from tune_sweeps.mlflow_store import DATABASE, quiet_environment, tracking_uri
+    from tune_sweeps.terminal import make_console
+    from tutor_service.errors import UserError
+
+    uri = tracking_uri(results)
+    console = make_console()
+    if uri.startswith(("http://", "https://")):
+        console.print(f"$MLFLOW_TRACKING_URI names a server: its pages are at {uri}")
+        return
+    if uri.startswith("sqlite:") and not Path(uri.removeprefix("sqlite:///")).exists():
+        raise UserError(f"no sweep has run here: '{results / DATABASE}' does not exist. Run `tutor sweep demo` first.")
+    _check_port(port)
+    quiet_environment()
+    console.print(f"MLflow's UI is coming up at http://{HOST}:{port}; Ctrl-C ends it")
+    sys.stdout.flush()
+    command = [sys.executable, "-m", "mlflow", "server", "--backend-store-uri", uri, "--host", HOST]
+    os.execv(sys.executable, [*command, "--port", str(port), "--workers", "1"])
+
+
+def _check_port(port: int) -> None:
+    import socket
+
+    from tutor_service.errors import UserError
+
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((HOST, port))
+        except OSError as error:
+            raise UserError(
+                f"port {port} on {HOST} cannot be used ({error.strerror}). Choose another, e.g. --port {port + 1}."
+            ) from error

@@ -1,0 +1,42 @@
+"""A tutor at hand for one command: an advisor or a client, with Ray and Serve around it where it takes them.
+
+Knows how tutors are brought up for a while; must not know what is asked of them.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+
+from tune_sweeps.cluster import local_cores, ray_cluster, wanted_address
+from tutor_service.config import TutorConfig
+
+
+@contextmanager
+def tutors_up(
+    tutors: Sequence[TutorConfig], progress: Callable[[str], None], address: str | None = None, spare_cpus: float = 0
+) -> Iterator[None]:
+    """Tutors deployed, for the time of a ``with`` block; those that ran before stay as they are.
+
+    Args:
+        tutors: Those that need a service; none: nothing is started.
+        progress: Takes lines about what is going on.
+        address: Address of a running Ray; None: ``$RAY_ADDRESS``, else a local one is started.
+        spare_cpus: Ray CPUs that a local one has beside the tutors'.
+    """
+    if not tutors:
+        yield
+        return
+    from tutor_service import app
+
+    needed = sum(tutor.scaling.num_cpus * max(1, tutor.scaling.min_replicas) for tutor in tutors) + spare_cpus
+    with ray_cluster(wanted_address(address), max(local_cores(), math.ceil(needed))) as cluster:
+        running = set() if cluster.local else {item.name for item in app.status() if item.status == "RUNNING"}
+        wanted = [tutor for tutor in tutors if tutor.name not in running]
+        try:
+            app.deploy(wanted, progress=progress)
+            yield
+        finally:
+            if not cluster.local:
+                app.delete([tutor.name for tutor in wanted])
