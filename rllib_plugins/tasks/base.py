@@ -31,7 +31,9 @@ class Task:
         env_kwargs: Keyword arguments for ``gymnasium.make``.
         rules: The rules, in words: the fixed prefix of every prompt.
         actions: One label per action of the Discrete action space, in the space's order; distinct.
-        num_env_steps: Env steps after which an untutored student has usually converged; a sweep's default.
+        num_env_steps: Env steps that a sweep trains for by default.
+        num_states: Distinct states in which advice can be asked for, and so the most LLM evaluations that a tutor can
+            cost; None: not known.
     """
 
     name: str
@@ -40,6 +42,7 @@ class Task:
     rules: str
     actions: tuple[str, ...]
     num_env_steps: int = 40_000
+    num_states: int | None = None
 
     def __init__(self, **options: Any) -> None:
         """Options of the task: by default they go to the environment, over ``env_kwargs``."""

@@ -36,6 +36,7 @@ class BlackjackTask(Task):
     rules = RULES
     actions = ("stick", "hit")
     num_env_steps = 40_000
+    num_states = odds.NUM_STATES
 
     def __init__(self, **options: Any) -> None:
         """Takes no options: other rules would be another game than the one that the tutor is told.

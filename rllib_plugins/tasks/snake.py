@@ -29,6 +29,9 @@ _GRID = (
     " The board is shown row by row from the top: @ is the head, o the body, t the end of the tail, which moves on "
     "with each step, * the food, a dot a free cell."
 )
+NUM_DECISIONS = 64
+"""Feature vectors that a game can show while it goes on: 8 of the 72 have the food in the head's own cell."""
+
 _HEADINGS = {(-1, 0): "up", (0, 1): "right", (1, 0): "down", (0, -1): "left"}
 
 
@@ -61,6 +64,7 @@ class SnakeTask(Task):
         if rules.reward_step:
             self.rules += f" Every other step pays {rules.reward_step:g}."
         self.rules += _FEATURES if self._is_features else _GRID
+        self.num_states = NUM_DECISIONS if self._is_features else None
         self._oracle_table = np.eye(3)[["LSR".index(letter) for letter in FEATURE_ACTIONS]]
 
     @property

@@ -86,6 +86,22 @@ def test_snakes_rules_and_words_name_what_the_student_sees() -> None:
         task.describe([0, 1, 0, 2, -1])
 
 
+def test_snakes_students_can_meet_as_many_states_as_it_says() -> None:
+    task = load_task("snake", size=4)
+    envs = task.make_vec(2_000, seed=0)
+    observations, _ = envs.reset()
+    rng = np.random.default_rng(1)
+    seen = {row.tobytes() for row in observations}
+    for _ in range(40):
+        probabilities = task.oracle_batch(observations) if rng.random() < 0.5 else task.uniform_policy(observations)
+        observations, *_ = envs.step(
+            probabilities.argmax(axis=1) if rng.random() < 0.7 else rng.integers(3, size=2_000)
+        )
+        seen |= {row.tobytes() for row in observations}
+    assert 50 < len(seen) <= (task.num_states or 0) == 64
+    assert load_task("snake", observation="grid").num_states is None
+
+
 def test_snakes_picture_shows_head_tail_food_and_heading() -> None:
     task = load_task("snake", observation="grid", size=4)
     planes = np.zeros((3, 4, 4), dtype=np.float32)

@@ -1,0 +1,45 @@
+"""A user's own task, from a file outside the packages, through a whole sweep."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import yaml
+
+EXAMPLE = Path(__file__).parents[2] / "examples" / "frozen_lake.py"
+
+
+def test_the_example_is_at_most_thirty_lines() -> None:
+    assert len(EXAMPLE.read_text(encoding="utf-8").splitlines()) <= 30
+
+
+def test_a_sweep_picks_up_a_task_by_module_and_object(tmp_path: Path) -> None:
+    shutil.copy(EXAMPLE, tmp_path / "mylake.py")
+    sweep = {
+        "version": 1,
+        "name": "own",
+        "algorithms": ["ppo"],
+        "tutors": ["oracle"],
+        "tasks": ["mylake:FrozenLakeTask"],
+        "reuse": [True],
+        "seeds": 1,
+        "num_env_steps": {"mylake:FrozenLakeTask": 600},
+        "evaluation": {"interval_steps": 300},
+    }
+    (tmp_path / "own.yaml").write_text(yaml.safe_dump(sweep), encoding="utf-8")
+    done = subprocess.run(
+        [str(Path(sys.executable).parent / "tutor"), "sweep", "own.yaml", "--results", str(tmp_path / "runs")],
+        cwd=tmp_path,
+        env={**os.environ, "LLM_TUTORS_HOME": str(tmp_path / "home")},
+        capture_output=True,
+        text=True,
+        timeout=500,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "finished: 2 of 2 trials" in done.stdout + done.stderr
+    assert "frozen_lake" in done.stdout + done.stderr
