@@ -18,15 +18,19 @@ class ScalingConfig(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    min_replicas: int = Field(1, ge=0, description="Replicas that always run; 0: scale to zero when idle.")
-    max_replicas: int = Field(1, ge=1, description="Replicas at full load.")
+    min_replicas: int = Field(default=1, ge=0, description="Replicas that always run; 0: scale to zero when idle.")
+    max_replicas: int = Field(default=1, ge=1, description="Replicas at full load.")
     target_ongoing_requests: float = Field(
-        32, gt=0, description="Prompts in flight per replica that autoscaling aims at."
+        default=32, gt=0, description="Prompts in flight per replica that autoscaling aims at."
     )
-    max_pending: int = Field(4096, ge=1, description="Prompts that may wait for the model; beyond, requests are refused.")
-    num_cpus: float = Field(1, ge=0, description="CPUs per replica.")
-    num_gpus: float = Field(0, ge=0, description="GPUs per replica; equals tensor_parallel_size for a sharded model.")
-    accelerator_type: str | None = Field(None, description="Ray accelerator type, e.g. A100; none: any.")
+    max_pending: int = Field(
+        default=4096, ge=1, description="Prompts that may wait for the model; beyond, requests are refused."
+    )
+    num_cpus: float = Field(default=1, ge=0, description="CPUs per replica.")
+    num_gpus: float = Field(
+        default=0, ge=0, description="GPUs per replica; equals tensor_parallel_size for a sharded model."
+    )
+    accelerator_type: str | None = Field(default=None, description="Ray accelerator type, e.g. A100; none: any.")
 
 
 class TutorConfig(BaseModel):
@@ -35,27 +39,31 @@ class TutorConfig(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     name: str = Field(description="Short name, e.g. llama.", pattern=r"^[a-z0-9][a-z0-9._-]*$")
-    description: str = Field("", description="One line for `tutor tutors`.")
-    license: str = Field("", description="Licence of the model.")
+    description: str = Field(default="", description="One line for `tutor tutors`.")
+    license: str = Field(default="", description="Licence of the model.")
     backend: Literal["vllm", "openai", "reference"] = Field(
         "vllm",
         description="vllm: hosted by us on Serve. openai: any OpenAI-compatible endpoint. reference: scripted, no LLM.",
     )
-    model: str = Field("", description="Model id or folder; `embedded:smollm2` is the one that ships.")
-    revision: str | None = Field(None, description="Model revision, part of the store's key.")
-    base_url: str | None = Field(None, description="OpenAI-compatible endpoint (backend openai).")
-    api_key_env: str | None = Field(None, description="Environment variable that holds the endpoint's key.")
+    model: str = Field(default="", description="Model id or folder; `embedded:smollm2` is the one that ships.")
+    revision: str | None = Field(default=None, description="Model revision, part of the store's key.")
+    base_url: str | None = Field(default=None, description="OpenAI-compatible endpoint (backend openai).")
+    api_key_env: str | None = Field(default=None, description="Environment variable that holds the endpoint's key.")
     chat_template: str | None = Field(
-        None, description="Template in catalog/templates or a path, for tokenizers without one."
+        default=None, description="Template in catalog/templates or a path, for tokenizers without one."
     )
-    decoding: Literal["scored", "reasoned", "text"] = Field("scored", description="How an answer is read: see decode.")
+    decoding: Literal["scored", "reasoned", "text"] = Field(
+        default="scored", description="How an answer is read: see decode."
+    )
     temperature: float = Field(
-        1.0, gt=0, description="Shapes the distribution after renormalising; 1: the model's own."
+        default=1.0, gt=0, description="Shapes the distribution after renormalising; 1: the model's own."
     )
-    calibrate: bool = Field(False, description="Divide by the label prior that the model shows for an empty state.")
-    thinking_tokens: int = Field(512, ge=1, description="Most tokens a reasoned answer may think for.")
-    text_attempts: int = Field(3, ge=1, description="Most answers asked for under text decoding.")
-    answer_tokens: int = Field(64, ge=1, description="Most tokens of one answer under text decoding.")
+    calibrate: bool = Field(
+        default=False, description="Divide by the label prior that the model shows for an empty state."
+    )
+    thinking_tokens: int = Field(default=512, ge=1, description="Most tokens a reasoned answer may think for.")
+    text_attempts: int = Field(default=3, ge=1, description="Most answers asked for under text decoding.")
+    answer_tokens: int = Field(default=64, ge=1, description="Most tokens of one answer under text decoding.")
     engine: dict[str, Any] = Field(default_factory=dict, description="vLLM engine options, by vLLM's own names.")
     scaling: ScalingConfig = Field(default_factory=ScalingConfig, description="Replicas and what each takes.")
 
