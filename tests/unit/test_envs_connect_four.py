@@ -44,7 +44,7 @@ def has_line(cells: list[list[int]], player: int) -> bool:
     return False
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=60, deadline=None)
 @given(games)
 def test_bits_say_what_loops_say(columns: list[int]) -> None:
     cells, first, second = play(columns)
