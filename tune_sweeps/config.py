@@ -5,6 +5,7 @@ Owns the schema of preset files. Knows neither Ray nor MLflow, and not which tri
 
 from __future__ import annotations
 
+from collections import Counter
 from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
@@ -176,7 +177,7 @@ class SweepConfig(_Frozen):
     @field_validator("algorithms", "tutors", "tasks", "reuse", "seeds")
     @classmethod
     def _no_duplicates(cls, values: list[Any]) -> list[Any]:
-        twice = sorted({str(value) for value in values if values.count(value) > 1})
+        twice = sorted(str(value) for value, count in Counter(values).items() if count > 1)
         if twice:
             raise ValueError(f"lists {', '.join(twice)} more than once; every value of an axis counts once")
         return values

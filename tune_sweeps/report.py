@@ -11,10 +11,10 @@ from tune_sweeps.analysis import Analysis, analyse
 from tune_sweeps.mlflow_store import make_client
 from tune_sweeps.notes import notes
 from tune_sweeps.records import read_sweep
-from tune_sweeps.tables import Rows, aggregate_table, main_table, markdown, test_table, write_csv
+from tune_sweeps.tables import Rows, aggregate_table, main_table, markdown, terminal_table, test_table, write_csv
 
 ARTIFACT_FOLDER = "report"
-_RIGHT = {"final return", "steps to threshold", "speed-up", "consultations", "LLM evaluations", "missed", "wall time"}
+_RIGHT = {"final return", "steps to threshold", "speed-up", "consulted", "LLM evaluations", "missed", "wall time"}
 
 
 def make_report(uri: str, name: str, folder: Path, *, log: bool = True) -> tuple[Analysis, list[Path]]:
@@ -50,7 +50,7 @@ def make_report(uri: str, name: str, folder: Path, *, log: bool = True) -> tuple
 
 def show(analysis: Analysis, console: Console) -> None:
     """Prints the main table and the notes."""
-    console.print(_table(*main_table(analysis)))
+    console.print(_table(*terminal_table(analysis, console.width)))
     header, rows = aggregate_table(analysis)
     if analysis.num_seeds > 1 or len(rows) > 4:
         console.print(_table(header, rows))

@@ -6,15 +6,14 @@ computes or what its numbers mean.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from rich.console import Console
 
-from tune_sweeps.cluster import RayCluster, local_cpus, ray_cluster
+from tune_sweeps.cluster import local_cpus, ray_cluster
 from tune_sweeps.identity import run_tags, tutor_tags
 from tune_sweeps.journal import Journal
 from tune_sweeps.loading import dump_sweep
@@ -23,6 +22,7 @@ from tune_sweeps.plan import concurrency
 from tune_sweeps.policy import BestPolicies
 from tune_sweeps.progress import EVAL, Progress
 from tune_sweeps.resolve import ResolvedSweep
+from tune_sweeps.service import deployed
 from tune_sweeps.tracking import MlflowTracker
 from tune_sweeps.view import View
 from tune_sweeps.workspace import Workspace
@@ -125,7 +125,8 @@ def _run_missing(
     resources = resolved.config.resources
     cpus = num_cpus or local_cpus(resolved.tutor_cpus + resources.num_cpus_per_trial)
     console.print("connecting to Ray" if address else "starting a local Ray")
-    with ray_cluster(address, cpus) as cluster, _tutors(resolved, cluster, console):
+    tutors = list(resolved.tutors.values())
+    with ray_cluster(address, cpus) as cluster, deployed(tutors, cluster, console.print):
         _reference_returns(resolved, tracker)
         missing = journal.missing()
         concurrent = concurrency(resources, len(missing), cluster.cpus, resolved.tutor_cpus)
@@ -201,24 +202,6 @@ def _attempt(folder: Path) -> str:
     """A name for this run of Tune that no earlier one had: it must not write over their checkpoints."""
     numbers = [int(path.name.removeprefix("attempt-")) for path in folder.glob("attempt-*")]
     return f"attempt-{max(numbers, default=0) + 1}"
-
-
-@contextmanager
-def _tutors(resolved: ResolvedSweep, cluster: RayCluster, console: Console) -> Iterator[None]:
-    """The tutors of the grid, for the time of the sweep; those that ran before stay."""
-    from tutor_service import app
-
-    if not resolved.tutors:
-        yield
-        return
-    running = set() if cluster.local else {item.name for item in app.status() if item.status == "RUNNING"}
-    wanted = [tutor for name, tutor in resolved.tutors.items() if name not in running]
-    try:
-        app.deploy(wanted, progress=console.print)
-        yield
-    finally:
-        if not cluster.local:  # a local Ray ends now, and takes them along
-            app.delete([tutor.name for tutor in wanted])
 
 
 def _reference_returns(resolved: ResolvedSweep, tracker: MlflowTracker) -> None:

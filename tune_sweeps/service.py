@@ -9,7 +9,7 @@ import math
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 
-from tune_sweeps.cluster import local_cores, ray_cluster, wanted_address
+from tune_sweeps.cluster import RayCluster, local_cores, ray_cluster, wanted_address
 from tutor_service.config import TutorConfig
 
 
@@ -17,7 +17,7 @@ from tutor_service.config import TutorConfig
 def tutors_up(
     tutors: Sequence[TutorConfig], progress: Callable[[str], None], address: str | None = None, spare_cpus: float = 0
 ) -> Iterator[None]:
-    """Tutors deployed, for the time of a ``with`` block; those that ran before stay as they are.
+    """Ray with tutors deployed, for the time of a ``with`` block; tutors that ran before stay as they are.
 
     Args:
         tutors: Those that need a service; none: nothing is started.
@@ -28,15 +28,35 @@ def tutors_up(
     if not tutors:
         yield
         return
-    from tutor_service import app
-
     needed = sum(tutor.scaling.num_cpus * max(1, tutor.scaling.min_replicas) for tutor in tutors) + spare_cpus
-    with ray_cluster(wanted_address(address), max(local_cores(), math.ceil(needed))) as cluster:
-        running = set() if cluster.local else {item.name for item in app.status() if item.status == "RUNNING"}
-        wanted = [tutor for tutor in tutors if tutor.name not in running]
-        try:
-            app.deploy(wanted, progress=progress)
-            yield
-        finally:
-            if not cluster.local:
-                app.delete([tutor.name for tutor in wanted])
+    with (
+        ray_cluster(wanted_address(address), max(local_cores(), math.ceil(needed))) as cluster,
+        deployed(tutors, cluster, progress),
+    ):
+        yield
+
+
+@contextmanager
+def deployed(tutors: Sequence[TutorConfig], cluster: RayCluster, progress: Callable[[str], None]) -> Iterator[None]:
+    """Tutors deployed on a Ray that is connected, for the time of a ``with`` block; those that ran before stay.
+
+    Args:
+        tutors: Those that need a service.
+        cluster: The Ray.
+        progress: Takes lines about what is going on.
+    """
+    from tutor_service import app, embedded
+
+    if not tutors:
+        yield
+        return
+    running = set() if cluster.local else {item.name for item in app.status() if item.status == "RUNNING"}
+    wanted = [tutor for tutor in tutors if tutor.name not in running]
+    try:
+        if any(tutor.model.startswith(embedded.PREFIX) for tutor in wanted):
+            embedded.prepare(progress)
+        app.deploy(wanted, progress=progress)
+        yield
+    finally:
+        if not cluster.local:  # a local Ray ends now, and takes them along
+            app.delete([tutor.name for tutor in wanted])

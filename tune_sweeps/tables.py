@@ -14,6 +14,7 @@ from tune_sweeps.terminal import duration
 
 Rows = list[list[str]]
 NONE = "–"
+_WIDE = 120
 _AXES = ("task", "algorithm", "tutor", "reuse")
 
 
@@ -49,6 +50,34 @@ def main_table(analysis: Analysis) -> tuple[list[str], Rows]:
         for cell in by_task(analysis.cells)
     ]
     return header, rows
+
+
+def terminal_table(analysis: Analysis, width: int) -> tuple[list[str], Rows]:
+    """The main table for a terminal: without columns that say the same in every row, and in short words.
+
+    Args:
+        analysis: The results.
+        width: Columns of the terminal; a narrow one gets no intervals.
+    """
+    cells = by_task(analysis.cells)
+    wide = width >= _WIDE
+    columns: dict[str, list[str]] = {
+        "task": [cell.cell.task for cell in cells],
+        "student": [cell.cell.algorithm for cell in cells],
+        "tutor": [tutor_word(cell) for cell in cells],
+        "reuse": [REUSE_WORDS[cell.cell.reuse] for cell in cells],
+        "final return": [interval(cell.final if wide else Interval(cell.final.value)) for cell in cells],
+        "steps to threshold": [steps_word(cell) for cell in cells],
+        "speed-up": [speed_word(cell, wide) for cell in cells],
+        "consulted": [count(cell.totals["consultations"]) for cell in cells],
+        "LLM evaluations": [count(cell.totals["model_evaluations"]) for cell in cells],
+        "missed": [count(cell.totals["missed"]) for cell in cells],
+        "wall time": [duration(cell.wall_s) for cell in cells],
+    }
+    for name in ("task", "reuse"):
+        if len(set(columns[name]) - {NONE}) <= 1:
+            del columns[name]
+    return list(columns), [list(row) for row in zip(*columns.values(), strict=True)]
 
 
 def test_table(analysis: Analysis) -> tuple[list[str], Rows]:
@@ -115,9 +144,11 @@ def steps_word(cell: CellResult) -> str:
     return f"{'≥ ' if censored else ''}{cell.steps:,.0f}{suffix}"
 
 
-def speed_word(cell: CellResult) -> str:
-    """The speed-up with its interval; ``≤`` or ``≥`` where one of the two was cut off by the end of training."""
-    return NONE if cell.speed_up is None else f"{interval(cell.speed_up)}×"
+def speed_word(cell: CellResult, with_interval: bool = True) -> str:
+    """The speed-up, with its interval."""
+    if cell.speed_up is None:
+        return NONE
+    return f"{interval(cell.speed_up if with_interval else Interval(cell.speed_up.value))}×"
 
 
 def interval(value: Interval | None, sign: bool = False) -> str:

@@ -35,7 +35,6 @@ def train(
     - `tutor train dqn snake --set num_envs=16 --set hyperparameters.lr=0.0005`
     """
     from rllib_plugins.advising.advisors import check_tutor
-    from rllib_plugins.trial import train as train_student
     from tune_sweeps.service import tutors_up
     from tune_sweeps.signals import interruptible
     from tune_sweeps.terminal import log_path, quiet
@@ -43,6 +42,8 @@ def train(
     student = _student(algorithm, task, tutor, steps, seed, set_ or [])
     config = check_tutor(tutor)
     tutors = [config] if config else []
+    from rllib_plugins.trial import train as train_student  # once nothing is wrong: it imports Ray and torch
+
     with interruptible(), quiet(log_path("train")) as screen:
         screen.print(f"{'env steps':>9}  {'greedy return':>13}  {'return':>8}  {'consulted':>9}  {'trust':>5}")
 

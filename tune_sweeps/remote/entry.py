@@ -157,12 +157,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("command", nargs=argparse.REMAINDER, help="arguments of `tutor`, after --")
     args = parser.parse_args(arguments)
     command = args.command[1:] if args.command[:1] == ["--"] else args.command
+    folder = Path.cwd()
     try:
         nodes = check_nodes(args.results)
     except UserError as error:
         print(f"error: {error}", file=sys.stderr, flush=True)
         return 2
     print(f"{READY} ({nodes} looked at)", flush=True)
+    os.chdir(folder)  # where nodes share a machine, Ray may have made the folder anew meanwhile
     os.execv(sys.executable, [sys.executable, "-c", "from tune_sweeps.cli import main; main()", *command])
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -15,6 +16,10 @@ SWEEP_KEY = "llm_tutors.sweep"
 _OVERRIDES = ("RAY_API_SERVER_ADDRESS", "RAY_ADDRESS")
 _RECONNECTS = 10
 _PAUSE_S = 1.0
+_NOT_YET = "No available agent"
+"""What the job server says of a head that has only just started."""
+
+_AGENT_S = 60.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,16 +98,21 @@ class Jobs:
         Raises:
             UserError: The cluster refuses it.
         """
-        try:
-            self._client.submit_job(
-                entrypoint=entrypoint,
-                submission_id=job_id,
-                runtime_env=runtime_env,
-                metadata={SWEEP_KEY: sweep},
-                entrypoint_num_cpus=num_cpus,
-            )
-        except (RuntimeError, ValueError, OSError) as error:
-            raise UserError(f"the cluster refuses the job: {str(error).splitlines()[0]}") from error
+        deadline = time.monotonic() + _AGENT_S
+        while True:
+            try:
+                self._client.submit_job(
+                    entrypoint=entrypoint,
+                    submission_id=job_id,
+                    runtime_env=runtime_env,
+                    metadata={SWEEP_KEY: sweep},
+                    entrypoint_num_cpus=num_cpus,
+                )
+                return
+            except (RuntimeError, ValueError, OSError) as error:
+                if _NOT_YET not in str(error) or time.monotonic() > deadline:
+                    raise UserError(f"the cluster refuses the job: {str(error).splitlines()[0]}") from error
+            time.sleep(_PAUSE_S)
 
     def status(self, job_id: str) -> JobInfo:
         """How a job is.

@@ -1,0 +1,162 @@
+"""The command line: help, lists, dry runs and mistakes, in one line and with status 2."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+from tune_sweeps import cli
+
+COMMANDS = ["sweep", "serve", "ask", "grade", "train", "play", "report", "ui", "store", "tutors", "tasks", "presets"]
+
+
+def tutor(*arguments: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> tuple[int, str, str]:
+    monkeypatch.setattr(sys, "argv", ["tutor", *arguments])
+    with pytest.raises(SystemExit) as ended:
+        cli.main()
+    out, err = capsys.readouterr()
+    return int(ended.value.code or 0), out, err
+
+
+@pytest.fixture
+def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("LLM_TUTORS_HOME", str(tmp_path / "home"))
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+    return tmp_path
+
+
+def test_help_names_every_command() -> None:
+    shown = CliRunner().invoke(cli.app, ["--help"])
+    assert shown.exit_code == 0
+    assert all(f" {name} " in shown.output for name in COMMANDS)
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_every_command_explains_itself(name: str) -> None:
+    shown = CliRunner().invoke(cli.app, [name, "--help"], terminal_width=200)
+    assert shown.exit_code == 0
+    assert len(shown.output.splitlines()) > 5
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["swep"], "sweep"),
+        (["sweep"], "which sweep?"),
+        (["sweep", "dmeo"], "Did you mean 'demo'"),
+        (["sweep", "demo", "--bogus"], "--bogus"),
+        (["sweep", "demo", "--set", "tutors=[smolm2]"], "Did you mean 'smollm2'"),
+        (["sweep", "demo", "--set", "tasks=[blakjack]"], "Did you mean 'blackjack'"),
+        (["sweep", "demo", "--set", "seed=3"], "Did you mean 'seeds'"),
+        (["sweep", "demo", "--set", "seeds=20000"], "10,000"),
+        (["sweep", "demo", "--resume", "demo"], "leave out the preset"),
+        (["sweep", "--resume", "demo"], "none yet"),
+        (["report", "demo"], "no sweep has run here"),
+        (["ui"], "no sweep has run here"),
+        (["play", "demo"], "no sweep has run here"),
+        (["store", "stats"], "no advice is stored"),
+        (["ask", "smolm2", "blackjack"], "Did you mean 'smollm2'"),
+        (["ask", "none", "blackjack"], "no one to ask"),
+        (["grade", "none", "blackjack"], "no one to grade"),
+        (["ask", "oracle", "blakjack"], "Did you mean 'blackjack'"),
+        (["train", "pppo", "blackjack"], "Did you mean 'ppo'"),
+        (["train", "ppo", "blackjack", "--set", "num_env=3"], "Did you mean 'num_envs'"),
+        (["train", "ppo", "blackjack", "--set", "advice.thet=3"], "advice.thet"),
+        (["serve", "oracle"], "nothing to serve"),
+        (["serve", "smollm2", "--replicas", "smollm2=0"], "at least 1"),
+        (["serve", "smollm2", "--stop"], "--address"),
+    ],
+)
+def test_a_mistake_is_one_line_with_status_2(
+    arguments: list[str],
+    words: str,
+    here: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    status, out, err = tutor(*arguments, capsys=capsys, monkeypatch=monkeypatch)
+    assert status == 2
+    assert err.startswith("error: ") and len(err.strip().splitlines()) == 1
+    assert words in err
+    assert "Traceback" not in out + err
+    assert not (here / "runs").exists()
+
+
+def test_a_dry_run_shows_everything_and_starts_nothing(
+    here: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    status, out, _ = tutor("sweep", "laptop54", "--dry-run", capsys=capsys, monkeypatch=monkeypatch)
+    assert status == 0
+    for words in ("63 cells, 63 trials", "env steps: ", "LLM evaluations of smollm2: at most", "time: ", "resources: "):
+        assert words in out
+    assert sorted(path.name for path in here.iterdir()) == []
+
+
+def test_a_tracking_server_that_is_away_is_refused_before_anything_is_made(
+    here: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:9")
+    status, _, err = tutor("sweep", "demo", capsys=capsys, monkeypatch=monkeypatch)
+    assert status == 2 and "does not answer" in err
+    assert not (here / "runs").exists()
+
+
+def test_a_results_folder_that_cannot_be_made_is_refused(
+    here: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (here / "file").write_text("")
+    status, _, err = tutor("sweep", "demo", "--results", "file/runs", capsys=capsys, monkeypatch=monkeypatch)
+    assert status == 2 and "cannot be written" in err
+
+
+def test_lists_show_what_there_is(
+    here: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for command, words in (("tutors", "smollm2"), ("tasks", "connect_four"), ("presets", "laptop54")):
+        status, out, _ = tutor(command, capsys=capsys, monkeypatch=monkeypatch)
+        assert status == 0 and words in out
+
+
+def test_an_oracle_is_asked_without_a_service(
+    here: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    status, out, _ = tutor("ask", "oracle", "blackjack", capsys=capsys, monkeypatch=monkeypatch)
+    assert status == 0
+    assert re.search(r"(stick|hit)\s+1\.000", out)
+
+
+def test_help_starts_nothing_heavy() -> None:
+    code = (
+        "import sys; from tune_sweeps.cli import app; from typer.testing import CliRunner; "
+        "CliRunner().invoke(app, ['sweep', '--help']); print(*sys.modules)"
+    )
+    loaded = set(
+        subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.split()
+    )
+    assert not loaded & {"ray", "torch", "mlflow", "gymnasium", "numpy", "scipy", "matplotlib", "pandas", "vllm"}
+
+
+def test_what_libraries_print_goes_to_the_log_and_our_words_do_not(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    import os
+
+    from tune_sweeps.terminal import quiet
+
+    with quiet(tmp_path / "log.txt") as console:
+        os.write(1, b"noise out\n")
+        os.write(2, b"noise err\n")
+        subprocess.run([sys.executable, "-c", "print('noise of a child')"], check=True)
+        console.print("our words [llama]")
+    os.write(1, b"after\n")
+    out, err = capfd.readouterr()
+    assert out == "our words [llama]\nafter\n" and not err
+    log = (tmp_path / "log.txt").read_text()
+    assert all(words in log for words in ("noise out", "noise err", "noise of a child"))

@@ -1,0 +1,282 @@
+"""Presets, settings and the grid."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from rllib_plugins.config import PAPER_ADVICE, StudentConfig
+from tune_sweeps.config import MAX_TRIALS, SCHEMA_VERSION, SweepConfig
+from tune_sweeps.grid import Cell, cells, grid
+from tune_sweeps.loading import apply_setting, difference, dump_sweep, load_sweep, preset_names, validate_sweep
+from tune_sweeps.plan import consultations, make_plan, max_evaluations, num_observations
+from tune_sweeps.resolve import resolve
+from tutor_service.errors import UserError
+
+STEPS = {"blackjack": 40_000, "snake": 100_000, "connect_four": 100_000}
+
+
+def sweep(**fields: Any) -> SweepConfig:
+    return validate_sweep({"name": "t", "tutors": ["oracle"], "tasks": ["blackjack"], **fields}, "test")
+
+
+@pytest.mark.parametrize("name", preset_names())
+def test_every_preset_is_whole_and_says_what_it_is(name: str) -> None:
+    config = load_sweep(name)
+    assert config.name == name
+    assert config.description
+    assert resolve(config).trials
+
+
+@pytest.mark.parametrize("name", ["laptop54", "paper", "grid54"])
+def test_the_papers_grid_has_54_cells_and_9_baselines(name: str) -> None:
+    resolved = resolve(load_sweep(name))
+    all_cells = {trial.cell for trial in resolved.trials}
+    assert len([cell for cell in all_cells if cell.tutored]) == 54
+    assert len([cell for cell in all_cells if not cell.tutored]) == 9
+    assert len(resolved.trials) == 63 * len(resolved.config.seeds)
+
+
+def test_the_preset_paper_uses_advice_as_the_paper_does() -> None:
+    assert load_sweep("paper").advice == PAPER_ADVICE
+
+
+def test_the_demo_is_three_students_with_two_tutors() -> None:
+    labels = {cell.label for cell in cells(load_sweep("demo"))}
+    assert len(labels) == 9
+    assert {
+        "ppo · smollm2 · blackjack · reuse",
+        "dqn · oracle · blackjack · reuse",
+        "a2c · untutored · blackjack",
+    } <= labels
+
+
+def test_a_trial_is_named_for_people_and_for_files() -> None:
+    trials = grid(sweep(algorithms=["ppo"], reuse=[True, False], seeds=[0, 7]), STEPS)
+    assert trials[1].label == "ppo · oracle · blackjack · reuse · seed 0"
+    assert trials[1].key == "ppo-oracle-blackjack-reuse-s0"
+    assert trials[2].key == "ppo-oracle-blackjack-noreuse-s0"
+    assert trials[3].label == "ppo · untutored · blackjack · seed 7"
+
+
+def test_keys_are_distinct_and_file_names() -> None:
+    trials = grid(sweep(tutors=["oracle", "oracle+random:0.25"], seeds=3), STEPS)
+    keys = [trial.key for trial in trials]
+    assert len(set(keys)) == len(keys)
+    assert all("/" not in key and ":" not in key for key in keys)
+
+
+def test_reuse_off_switches_the_rule_off_and_on_keeps_it() -> None:
+    config = sweep(algorithms=["ppo"], reuse=[True, False], advice={"reuse_options": {"budget": 5}})
+    by_reuse = {trial.cell.reuse: trial.student.advice for trial in grid(config, STEPS)}
+    assert (by_reuse[True].reuse, by_reuse[True].reuse_options) == ("budget", {"budget": 5})
+    assert by_reuse[False].reuse == "off"
+
+
+def test_reuse_on_without_a_rule_is_refused() -> None:
+    with pytest.raises(UserError, match=r"advice\.reuse"):
+        grid(sweep(reuse=[True], advice={"reuse": "off"}), STEPS)
+
+
+def test_none_among_the_tutors_is_the_baseline_and_no_second_one() -> None:
+    assert len(cells(sweep(tutors=["none", "oracle"], algorithms=["ppo"], reuse=[True]))) == 2
+
+
+def test_without_baselines_only_tutored_cells_run() -> None:
+    assert all(cell.tutored for cell in cells(sweep(baselines=False)))
+
+
+def test_exclusions_and_overrides_meet_the_cells_that_they_name() -> None:
+    config = sweep(
+        tasks=["blackjack", "snake"],
+        exclude=[{"algorithm": "dqn", "task": "snake"}, {"reuse": False}],
+        overrides=[
+            {"match": {"task": "snake"}, "set": {"num_envs": 16, "advice.weight_cap": 2.0}},
+            {"match": {"algorithm": ["a2c"], "task": "snake"}, "set": {"num_envs": 32}},
+        ],
+    )
+    trials = grid(config, STEPS)
+    assert not [t for t in trials if t.cell.algorithm == "dqn" and t.cell.task == "snake"]
+    assert not [t for t in trials if t.cell.reuse is False]
+    num_envs = {(t.cell.algorithm, t.cell.task): t.student.num_envs for t in trials}
+    assert num_envs == {
+        ("dqn", "blackjack"): 8, ("ppo", "blackjack"): 8, ("a2c", "blackjack"): 8,
+        ("ppo", "snake"): 16, ("a2c", "snake"): 32,
+    }  # fmt: skip
+    assert all((t.student.advice.weight_cap == 2.0) == (t.cell.task == "snake") for t in trials)
+
+
+@pytest.mark.parametrize(("given", "expected"), [(None, 40_000), (7_000, 7_000), ({"blackjack": 9_000}, 9_000)])
+def test_env_steps_come_from_the_sweep_or_else_from_the_task(given: object, expected: int) -> None:
+    assert {t.student.num_env_steps for t in grid(sweep(num_env_steps=given), STEPS)} == {expected}
+
+
+@given(
+    algorithms=st.sets(st.sampled_from(["dqn", "ppo", "a2c"]), min_size=1),
+    tutors=st.sets(st.sampled_from(["oracle", "random", "worst"]), min_size=1),
+    tasks=st.sets(st.sampled_from(sorted(STEPS)), min_size=1),
+    reuse=st.sampled_from([[True], [False], [True, False]]),
+    seeds=st.integers(1, 4),
+)
+@settings(max_examples=30, deadline=None)
+def test_the_grid_is_the_product_of_its_axes(
+    algorithms: set[str], tutors: set[str], tasks: set[str], reuse: list[bool], seeds: int
+) -> None:
+    config = sweep(algorithms=sorted(algorithms), tutors=sorted(tutors), tasks=sorted(tasks), reuse=reuse, seeds=seeds)
+    trials = grid(config, STEPS)
+    pairs = len(algorithms) * len(tasks)
+    assert len(trials) == seeds * pairs * (1 + len(tutors) * len(reuse))
+    assert len({(t.cell, t.seed) for t in trials}) == len(trials)
+    assert all(StudentConfig.model_validate(t.student.model_dump()) == t.student for t in trials)
+
+
+@pytest.mark.parametrize(
+    ("fields", "words"),
+    [
+        ({"seeds": MAX_TRIALS}, "10,000"),
+        ({"exclude": [{"task": "blackjack"}]}, "0 trials"),
+        ({"seeds": 0}, "0 trials"),
+        ({"algorithms": ["ppo", "ppo"]}, "ppo more than once"),
+        ({"seeds": [1, 1]}, "more than once"),
+        ({"seeds": [-1]}, "0 or more"),
+        ({"name": "../up"}, "name = '../up'"),
+        ({"algorithms": ["pppo"]}, "algorithms"),
+        ({"exclude": [{}]}, "names no axis"),
+        ({"convergance": {}}, "Did you mean 'convergence'"),
+        ({"advice": {"theta": 1}}, "advice.theta"),
+        ({"advice": {"probability_initial": 2}}, "advice.probability_initial = 2"),
+        ({"overrides": [{"match": {"task": "blackjack"}, "set": {"num_env": 3}}]}, "num_env"),
+        ({"overrides": [{"match": {"task": "blackjack"}, "set": {"advice.theta_frac": -1}}]}, "theta_frac"),
+    ],
+)
+def test_what_is_wrong_is_named(fields: dict[str, Any], words: str) -> None:
+    with pytest.raises(UserError, match=words.replace("(", r"\(")):
+        grid(sweep(**fields), STEPS)
+
+
+@pytest.mark.parametrize(
+    ("fields", "words"),
+    [
+        ({"tutors": ["smolm2"]}, "Did you mean 'smollm2'"),
+        ({"tasks": ["blakjack"]}, "Did you mean 'blackjack'"),
+        ({"num_env_steps": {"blackjac": 5}}, "Did you mean 'blackjack'"),
+        ({"hyperparameters": {"ppp": {}}}, "Did you mean 'ppo'"),
+        ({"exclude": [{"tutor": "oracel"}]}, "Did you mean 'oracle'"),
+        ({"task_options": {"snake": {"size": 6}}}, "snake"),
+    ],
+)
+def test_names_that_do_not_exist_are_refused_with_the_nearest(fields: dict[str, Any], words: str) -> None:
+    with pytest.raises(UserError, match=words):
+        resolve(sweep(**fields))
+
+
+def test_a_task_without_oracle_takes_no_oracle(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from rllib_plugins.tasks import Task
+
+    monkeypatch.setattr("tune_sweeps.resolve.has_oracle", lambda task: False)
+    assert Task.oracle is not None
+    with pytest.raises(UserError, match="cannot serve task 'blackjack'"):
+        resolve(sweep())
+    assert resolve(sweep(tutors=["random"])).trials
+
+
+def test_a_newer_preset_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "later.yaml"
+    path.write_text(f"version: {SCHEMA_VERSION + 1}\ntutors: [oracle]\ntasks: [blackjack]\n")
+    with pytest.raises(UserError, match="newer release"):
+        load_sweep(str(path))
+
+
+@pytest.mark.parametrize(("text", "words"), [("a: [", "not valid YAML"), ("- 1", "mapping")])
+def test_a_file_that_is_no_sweep_is_refused(tmp_path: Path, text: str, words: str) -> None:
+    path = tmp_path / "mine.yaml"
+    path.write_text(text)
+    with pytest.raises(UserError, match=words):
+        load_sweep(str(path))
+
+
+def test_an_unknown_preset_shows_the_nearest_and_a_missing_file_the_presets() -> None:
+    with pytest.raises(UserError, match="Did you mean 'demo'"):
+        load_sweep("dmeo")
+    with pytest.raises(UserError, match=r"mine\.yaml' does not exist"):
+        load_sweep("mine.yaml")
+
+
+def test_settings_reach_nested_fields_and_leave_their_neighbours() -> None:
+    config = load_sweep("demo", ["advice.theta_frac=0.3", "seeds=2", "tutors=[oracle]", "evaluation.episodes=7"])
+    assert config.advice.theta_frac == 0.3
+    assert config.seeds == [0, 1]
+    assert config.tutors == ["oracle"]
+    assert (config.evaluation.episodes, config.evaluation.interval_steps) == (7, 250)
+
+
+@pytest.mark.parametrize("setting", ["seeds", "=3", "seed=3", "a..b=1", "seeds=[", "advice.thetafrac=1"])
+def test_a_setting_that_means_nothing_is_refused(setting: str) -> None:
+    with pytest.raises(UserError):
+        load_sweep("demo", [setting])
+
+
+def test_a_setting_does_not_change_what_was_shared() -> None:
+    inner = {"interval_steps": 5}
+    fields: dict[str, Any] = {"evaluation": inner}
+    apply_setting(fields, "evaluation.episodes=9")
+    assert inner == {"interval_steps": 5}
+    assert fields["evaluation"] == {"interval_steps": 5, "episodes": 9}
+
+
+@pytest.mark.parametrize("name", preset_names())
+def test_a_sweep_survives_the_way_to_disk(name: str) -> None:
+    config = load_sweep(name)
+    again = validate_sweep(yaml.safe_load(dump_sweep(config)), "copy")
+    assert again == config
+    assert not difference(config, again)
+
+
+def test_a_difference_names_the_field_and_both_values() -> None:
+    assert difference(load_sweep("demo"), load_sweep("demo", ["advice.theta_frac=0.3", "name=x"])) == [
+        "advice.theta_frac: 0.5 → 0.3"
+    ]
+
+
+def test_consultations_are_the_area_under_the_schedule() -> None:
+    fixed = {"trust": "fixed", "theta_frac": 0.5, "probability_initial": 1.0, "probability_final": 0.1}
+    student = StudentConfig.model_validate({"algorithm": "ppo", "task": "x", "num_env_steps": 1_000, "advice": fixed})
+    assert consultations(student) == pytest.approx(500 * 0.55 + 500 * 0.1, rel=1e-3)
+    capped = student.model_copy(update={"advice": student.advice.model_copy(update={"advice_budget": 100})})
+    assert consultations(capped) == 100
+
+
+def test_each_state_is_evaluated_once_at_most() -> None:
+    resolved = resolve(load_sweep("demo"))
+    mine = [trial for trial in resolved.trials if trial.cell.tutor == "smollm2"]
+    assert num_observations(resolved.tasks["blackjack"]) == 32 * 11 * 2
+    assert max_evaluations(mine, resolved.tasks) == 704
+    assert num_observations(resolve(load_sweep("laptop54")).tasks["snake"]) is None
+
+
+def test_a_plan_adds_up() -> None:
+    resolved = resolve(
+        sweep(algorithms=["ppo", "dqn"], seeds=2, num_env_steps=1_000, resources={"num_cpus_per_trial": 0.5})
+    )
+    plan = make_plan(resolved, cpus=2, speeds={"ppo": 100.0, "dqn": 50.0})
+    assert (plan.num_cells, plan.num_trials, plan.env_steps) == (6, 12, 12_000)
+    assert plan.concurrent == 2  # a core each, although four would fit
+    assert plan.seconds == pytest.approx((6 * 10 + 6 * 20) / 2)
+    assert plan.max_evaluations == {}
+    assert make_plan(resolved, cpus=2, speeds={"ppo": 100.0}).seconds is None
+
+
+def test_tutors_leave_room_for_one_trial_at_least() -> None:
+    plan = make_plan(resolve(load_sweep("paper")), cpus=2, speeds={})
+    assert plan.concurrent == 1
+    assert plan.tutor_gpus == 3
+
+
+def test_a_cell_is_what_it_says() -> None:
+    assert Cell("ppo", "none", "blackjack", None).label == "ppo · untutored · blackjack"
+    assert not Cell("ppo", "none", "blackjack", None).tutored

@@ -1,0 +1,238 @@
+"""The journal, the folder of a sweep, and which name a sweep gets."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from tune_sweeps import journal as journal_module
+from tune_sweeps.checks import check_machine
+from tune_sweeps.config import SweepConfig
+from tune_sweeps.journal import Journal, TrialJournal
+from tune_sweeps.loading import load_sweep
+from tune_sweeps.mlflow_store import check_uri
+from tune_sweeps.progress import Progress
+from tune_sweeps.resolve import resolve
+from tune_sweeps.speeds import known_speeds
+from tune_sweeps.workspace import check_writable, choose, create_workspace, existing_workspace, open_workspace
+from tutor_service.errors import UserError
+
+
+def sweep(name: str = "s", *settings: str) -> SweepConfig:
+    return load_sweep("demo", ["tutors=[oracle]", "algorithms=[ppo]", "seeds=1", f"name={name}", *settings])
+
+
+def test_what_is_written_is_read_again(tmp_path: Path) -> None:
+    first = TrialJournal(tmp_path / "t.jsonl")
+    first.start()
+    assert first.result(0, 1.5, {"eval/return_mean": 0.25, "return_mean": float("nan")})
+    assert first.result(10, 2.0, {"eval/return_mean": 0.5})
+    first.checkpoint(10, str(tmp_path))
+    first.done()
+    again = TrialJournal(tmp_path / "t.jsonl")
+    assert (again.status, again.attempts) == ("done", 1)
+    assert [(p.step, p.wall_s, p.metrics) for p in again.points] == [
+        (0, 1.5, {"eval/return_mean": 0.25}),
+        (10, 3.5, {"eval/return_mean": 0.5}),
+    ]
+    assert again.points == first.points
+    assert again.last_checkpoint() == str(tmp_path)
+
+
+def test_a_restored_trial_repeats_no_point(tmp_path: Path) -> None:
+    trial = TrialJournal(tmp_path / "t.jsonl")
+    for step in (0, 10, 20):
+        trial.result(step, 1, {"m": step})
+    assert not trial.result(10, 1, {"m": 99})
+    assert not trial.result(20, 1, {"m": 99})
+    assert trial.result(30, 1, {"m": 30})
+    assert [p.metrics["m"] for p in TrialJournal(trial.path).points] == [0, 10, 20, 30]
+
+
+@pytest.mark.parametrize("cut", range(1, 40, 3))
+def test_a_line_cut_short_by_a_kill_is_dropped_and_written_over(tmp_path: Path, cut: int) -> None:
+    trial = TrialJournal(tmp_path / "t.jsonl")
+    trial.result(0, 1, {"m": 1.0})
+    whole = trial.path.read_bytes()
+    trial.result(10, 1, {"m": 2.0})
+    trial.path.write_bytes(whole + trial.path.read_bytes()[len(whole) :][:-cut])
+    again = TrialJournal(trial.path)
+    assert [p.step for p in again.points] == [0]
+    again.result(10, 1, {"m": 3.0})
+    assert [json.loads(line)["step"] for line in trial.path.read_text().splitlines()] == [0, 10]
+
+
+def test_a_full_disk_loses_nothing_and_stops_nobody(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    trial = TrialJournal(tmp_path / "t.jsonl")
+    trial.result(0, 1, {"m": 1.0})
+
+    def full(path: Path, *args: object, **kwargs: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(journal_module.Path, "open", full)
+    trial.result(10, 1, {"m": 2.0})
+    trial.done()
+    assert trial.unwritten and not trial.flush()
+    monkeypatch.undo()
+    assert trial.flush()
+    again = TrialJournal(trial.path)
+    assert (again.status, [p.step for p in again.points]) == ("done", [0, 10])
+
+
+def test_half_a_line_on_a_full_disk_is_written_over(tmp_path: Path) -> None:
+    trial = TrialJournal(tmp_path / "t.jsonl")
+    trial.result(0, 1, {"m": 1.0})
+    with trial.path.open("ab") as file:
+        file.write(b'{"event": "resu')
+    trial.result(10, 1, {"m": 2.0})
+    assert [p.step for p in TrialJournal(trial.path).points] == [0, 10]
+
+
+def test_the_newest_checkpoint_that_is_there_counts(tmp_path: Path) -> None:
+    trial = TrialJournal(tmp_path / "t.jsonl")
+    for step, name, value in ((0, "a", 0.1), (10, "b", 0.9), (20, "c", 0.5)):
+        (tmp_path / name).mkdir()
+        trial.result(step, 1, {"eval/return_mean": value})
+        trial.checkpoint(step, str(tmp_path / name))
+    assert trial.last_checkpoint() == str(tmp_path / "c")
+    assert trial.best_checkpoint("eval/return_mean") == str(tmp_path / "b")
+    (tmp_path / "c").rmdir()
+    (tmp_path / "b").rmdir()
+    assert trial.last_checkpoint() == str(tmp_path / "a")
+    assert trial.best_checkpoint("eval/return_mean") == str(tmp_path / "a")
+
+
+def test_failed_and_interrupted_trials_are_missing_and_finished_ones_are_not(tmp_path: Path) -> None:
+    journal = Journal(tmp_path, ["a", "b", "c", "d"])
+    for key in "abc":
+        journal[key].start()
+    journal["a"].done()
+    journal["b"].failed("boom")
+    again = Journal(tmp_path, ["a", "b", "c", "d"])
+    assert again.missing() == ["b", "c", "d"]
+    assert (again.count("done"), again.count("failed"), again.count("running"), again.count("pending")) == (1, 1, 1, 1)
+    assert again["b"].error == "boom"
+
+
+def finish(results: Path, config: SweepConfig, trials: int) -> None:
+    workspace = open_workspace(results, config.name)
+    assert workspace is not None
+    for trial in resolve(config).trials[:trials]:
+        workspace.journal([trial.key])[trial.key].done()
+
+
+def test_a_sweep_of_a_name_is_one_sweep(tmp_path: Path) -> None:
+    config = sweep("s", "numbered=false")
+    assert choose(tmp_path, config, None, 2).existing is None
+    made = create_workspace(tmp_path, config)
+    found = choose(tmp_path, config, None, 2)
+    assert found.existing == made
+    assert existing_workspace(tmp_path, "s").config() == config
+    with pytest.raises(UserError, match=r"advice\.theta_frac: 0\.5 → 0\.3"):
+        choose(tmp_path, sweep("s", "numbered=false", "advice.theta_frac=0.3"), None, 2)
+    with pytest.raises(UserError, match=r"in use with another configuration"):
+        choose(tmp_path, sweep("t", "advice.theta_frac=0.3"), "s", 2)
+
+
+def test_a_numbered_sweep_goes_on_where_it_was_interrupted_and_else_takes_the_next_number(tmp_path: Path) -> None:
+    config = sweep()
+    create_workspace(tmp_path, config)
+    going_on = choose(tmp_path, config, None, 2)
+    assert going_on.existing is not None and "interrupted with 0 of 2" in going_on.note
+    finish(tmp_path, config, 1)
+    assert "interrupted with 1 of 2" in choose(tmp_path, config, None, 2).note
+    finish(tmp_path, config, 2)
+    second = choose(tmp_path, config, None, 2)
+    assert (second.existing, second.config.name) == (None, "s-2")
+    create_workspace(tmp_path, second.config)
+    assert choose(tmp_path, config, None, 2).config.name == "s-2"
+    finish(tmp_path, second.config, 2)
+    assert choose(tmp_path, config, None, 2).config.name == "s-3"
+    changed = sweep("s", "advice.theta_frac=0.3")
+    assert choose(tmp_path, changed, None, 2).config.name == "s-3"
+
+
+def test_a_numbered_sweep_with_a_name_is_that_sweep(tmp_path: Path) -> None:
+    config = sweep()
+    create_workspace(tmp_path, config)
+    finish(tmp_path, config, 2)
+    assert choose(tmp_path, config, "s", 2).existing is not None
+
+
+def test_a_running_sweep_is_left_alone(tmp_path: Path) -> None:
+    config = sweep()
+    workspace = create_workspace(tmp_path, config)
+    with workspace.lock():
+        assert workspace.is_running()
+        assert choose(tmp_path, config, None, 2).config.name == "s-2"
+    assert not workspace.is_running()
+
+
+@pytest.mark.parametrize("name", ["a/b", "..", ""])
+def test_a_name_that_is_no_folder_is_refused(tmp_path: Path, name: str) -> None:
+    with pytest.raises(UserError, match="--name"):
+        choose(tmp_path, sweep(), name, 2)
+
+
+def test_resuming_what_is_not_there_shows_what_is(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="none yet"):
+        existing_workspace(tmp_path, "demo")
+    create_workspace(tmp_path, sweep("mine"))
+    with pytest.raises(UserError, match="Did you mean 'mine'"):
+        existing_workspace(tmp_path, "mien")
+
+
+def test_a_results_folder_that_cannot_be_written_is_refused_and_left_alone(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(UserError, match="cannot be written"):
+        check_writable(tmp_path / "file" / "runs")
+    check_writable(tmp_path / "new" / "runs")
+    assert [path.name for path in tmp_path.iterdir()] == ["file"]
+
+
+def test_a_tracking_server_that_does_not_answer_is_refused_without_its_password() -> None:
+    with pytest.raises(UserError, match=r"http://127\.0\.0\.1:9 does not answer") as caught:
+        check_uri("http://user:secret@127.0.0.1:9")
+    assert "secret" not in str(caught.value)
+    with pytest.raises(UserError, match="knows no 'ftp:'"):
+        check_uri("ftp://x")
+    check_uri("sqlite:////tmp/x.db")
+
+
+def test_too_little_memory_is_said_with_the_remedy(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="max_concurrent=1"):
+        check_machine(tmp_path, "sqlite:///x", concurrent=2, memory_mib_per_trial=10**9, local=True)
+    check_machine(tmp_path, "sqlite:///x", concurrent=2, memory_mib_per_trial=10**9, local=False)
+
+
+def test_progress_counts_guesses_the_end_and_knows_the_best(tmp_path: Path) -> None:
+    trials = {t.key: t for t in resolve(sweep("s", "num_env_steps=1000", "tutors=[oracle]")).trials}
+    journal = Journal(tmp_path, trials)
+    progress = Progress(trials, journal)
+    assert progress.eta_s(1) is None
+    untutored, tutored = trials
+    for key, value in ((untutored, 0.1), (tutored, 0.7)):
+        journal[key].start()
+        progress.begin(key)
+        journal[key].result(500, 2.0, {"eval/return_mean": value, "advice/consultations": 30, "advice/missed": 1})
+        progress.advance(key, 2.0)
+    assert progress.eta_s(1) == pytest.approx(2 * 2.0)
+    assert progress.eta_s(2) == pytest.approx(2.0)
+    assert progress.fraction(untutored) == 0.5
+    assert progress.best() == {"blackjack": (0.7, "ppo · oracle · blackjack · reuse · seed 0")}
+    assert progress.advice()["consultations"] == 60
+    journal[untutored].done()
+    progress.end(untutored)
+    assert progress.eta_s(1) == pytest.approx(2.0)
+    assert list(progress.running) == [tutored]
+
+
+def test_speeds_come_from_finished_trials(tmp_path: Path) -> None:
+    folder = tmp_path / "s" / "trials"
+    journal = Journal(folder, ["ppo-none-blackjack-s0", "dqn-none-blackjack-s0"])
+    journal["ppo-none-blackjack-s0"].result(1_000, 4.0, {})
+    journal["ppo-none-blackjack-s0"].done()
+    journal["dqn-none-blackjack-s0"].result(1_000, 4.0, {})
+    assert known_speeds(tmp_path) == {"ppo": 250.0}
