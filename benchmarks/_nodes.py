@@ -31,6 +31,7 @@ SUBNET = "10.213.7"
 START_S = 120.0
 _OBJECT_STORE_BYTES = 80 * 2**20
 _GRACE_S = 10.0
+_ATTEMPTS = 3
 
 
 @dataclass
@@ -107,28 +108,39 @@ class Nodes:
             "--dashboard-host=127.0.0.1",
             f"--dashboard-port={dashboard_port}",
             f"--ray-client-server-port={client_port}",
-            f"--temp-dir={self.folder / 'ray'}",
         ]
         node = self._start("head", None, address, num_cpus, 0, resources or {}, options)
         started = time.monotonic()
         while "Ray runtime started" not in node.log.read_text(errors="replace"):
             self._check(node, started)
-        self.gcs = (self.folder / "ray" / "ray_current_cluster").read_text().strip()
+        self.gcs = (node.log.parent / "ray_current_cluster").read_text().strip()
         self.dashboard = f"http://127.0.0.1:{dashboard_port}"
         return node
 
     def add(self, name: str, num_cpus: int, num_gpus: int = 0, resources: Mapping[str, float] | None = None) -> Node:
         """Starts a node and waits until the head knows it. GPUs are announced, not looked for."""
-        index = len(self.nodes) + 1
+        for attempt in range(_ATTEMPTS):
+            try:
+                return self._join(name, num_cpus, num_gpus, resources or {})
+            except RuntimeError:  # Ray gives a node 30 s, which a busy machine can exceed
+                self.kill(name)
+                if attempt == _ATTEMPTS - 1:
+                    raise
+        raise AssertionError("the last attempt returns or raises")
+
+    def _join(self, name: str, num_cpus: int, num_gpus: int, resources: Mapping[str, float]) -> Node:
         namespace, address = None, "127.0.0.1"
         if self.namespaces:
             address = f"{SUBNET}.{self._free_host()}"
-            namespace = f"lt{os.getpid()}-{index}{secrets.token_hex(2)}"
+            namespace = f"lt{os.getpid()}-{secrets.token_hex(3)}"
             make_namespace(namespace, address)
-        before = self.alive()
-        node = self._start(name, namespace, address, num_cpus, num_gpus, resources or {}, [f"--address={self.gcs}"])
+        before = {row["node_id"] for row in self.state("nodes")}
+        node = self._start(name, namespace, address, num_cpus, num_gpus, resources, [f"--address={self.gcs}"])
         started = time.monotonic()
-        while self.alive() <= before:
+        while not any(
+            row["node_id"] not in before and row["state"] == "ALIVE" and f"node-{name}" in row["resources_total"]
+            for row in self.state("nodes")
+        ):
             self._check(node, started)
         return node
 
@@ -204,7 +216,9 @@ class Nodes:
         resources: Mapping[str, float],
         options: list[str],
     ) -> Node:
-        log = self.folder / f"{name}-{secrets.token_hex(2)}.log"
+        place = self.folder / f"{len(list(self.folder.iterdir()))}"  # nodes that share one spoil each other's packages
+        place.mkdir()
+        log = place / "start.log"
         command = [
             *(["ip", "netns", "exec", namespace] if namespace else []),
             sys.executable,
@@ -212,6 +226,7 @@ class Nodes:
             "start",
             "--block",
             "--disable-usage-stats",
+            f"--temp-dir={place}",
             f"--node-ip-address={address}",
             f"--num-cpus={num_cpus}",
             f"--num-gpus={num_gpus}",
