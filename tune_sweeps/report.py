@@ -14,7 +14,7 @@ from tune_sweeps.records import read_sweep
 from tune_sweeps.tables import Rows, aggregate_table, main_table, markdown, terminal_table, test_table, write_csv
 
 ARTIFACT_FOLDER = "report"
-_RIGHT = {"final return", "steps to threshold", "speed-up", "consulted", "LLM evaluations", "missed", "wall time"}
+_RIGHT = {"final return", "steps to threshold", "speed-up", "consulted", "LLM evals", "missed", "wall time"}
 
 
 def make_report(uri: str, name: str, folder: Path, *, log: bool = True) -> tuple[Analysis, list[Path]]:
@@ -95,7 +95,7 @@ def to_markdown(analysis: Analysis, figures: list[Path]) -> str:
 
 
 def _table(header: list[str], rows: Rows) -> Table:
-    table = Table(box=None, pad_edge=False)
+    table = Table(box=None, padding=(0, 2, 0, 0))
     for column in header:
         table.add_column(column, justify="right" if column in _RIGHT else "left")
     for row in rows:

@@ -67,10 +67,10 @@ def terminal_table(analysis: Analysis, width: int) -> tuple[list[str], Rows]:
         "tutor": [tutor_word(cell) for cell in cells],
         "reuse": [REUSE_WORDS[cell.cell.reuse] for cell in cells],
         "final return": [interval(cell.final if wide else Interval(cell.final.value)) for cell in cells],
-        "steps to threshold": [steps_word(cell) for cell in cells],
+        "steps to threshold": [steps_word(cell, wide) for cell in cells],
         "speed-up": [speed_word(cell, wide) for cell in cells],
         "consulted": [count(cell.totals["consultations"]) for cell in cells],
-        "LLM evaluations": [count(cell.totals["model_evaluations"]) for cell in cells],
+        "LLM evals": [count(cell.totals["model_evaluations"]) for cell in cells],
         "missed": [count(cell.totals["missed"]) for cell in cells],
         "wall time": [duration(cell.wall_s) for cell in cells],
     }
@@ -135,12 +135,12 @@ def tutor_word(cell: CellResult) -> str:
     return cell.cell.tutor if cell.cell.tutored else "untutored"
 
 
-def steps_word(cell: CellResult) -> str:
-    """Restricted mean of the steps; ``≥`` where some trials did not converge."""
+def steps_word(cell: CellResult, with_counts: bool = True) -> str:
+    """Restricted mean of the steps; ``≥`` where some trials did not converge, and how many did."""
     if cell.steps is None:
         return NONE
     censored = cell.num_converged < len(cell.trials)
-    suffix = f" ({cell.num_converged}/{len(cell.trials)})" if censored and len(cell.trials) > 1 else ""
+    suffix = f" ({cell.num_converged}/{len(cell.trials)})" if censored and with_counts and len(cell.trials) > 1 else ""
     return f"{'≥ ' if censored else ''}{cell.steps:,.0f}{suffix}"
 
 

@@ -17,8 +17,8 @@ from rllib_plugins.config import StudentConfig
 class FakeStudent(Trainable):
     """Reports return = share of the way, times 2 where tutored, and fails or dawdles where its hyperparameters say so.
 
-    ``hyperparameters``: ``fail_at`` (a step), ``fail_flag`` (a file: fail only while it does not exist), ``sleep_s``
-    (per evaluation), ``trace`` (a file that each step is written to).
+    ``hyperparameters``: ``fail_at`` (a step), ``fail_flag`` (a file: fail only once, and make it), ``fail_unless`` (a
+    file: fail while it does not exist), ``sleep_s`` (per evaluation), ``trace`` (a file that each step is written to).
     """
 
     def setup(self, config: dict[str, Any]) -> None:
@@ -31,7 +31,9 @@ class FakeStudent(Trainable):
         self.sampled = min(self.sampled + self.student.eval_interval_steps, self.student.num_env_steps)
         time.sleep(options.get("sleep_s", 0))
         flag = options.get("fail_flag")
-        if self.sampled == options.get("fail_at") and not (flag and Path(flag).exists()):
+        cure = options.get("fail_unless")
+        cured = Path(cure).exists() if cure else bool(flag) and Path(flag).exists()
+        if self.sampled == options.get("fail_at") and not cured:
             if flag:
                 Path(flag).touch()
             raise RuntimeError("the fake student fails as it was told to")

@@ -1,0 +1,50 @@
+"""A sweep of fake students in a process of its own, to be interrupted and killed. Run: python -m … FOLDER KEY=VALUE…"""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+from tests.integration.sweep_fakes import fake_student
+from tune_sweeps.config import SweepConfig
+from tune_sweeps.loading import validate_sweep
+from tune_sweeps.mlflow_store import tracking_uri
+from tune_sweeps.resolve import resolve
+from tune_sweeps.run import Outcome, run_sweep
+from tune_sweeps.signals import interruptible
+from tune_sweeps.terminal import quiet
+from tune_sweeps.workspace import create_workspace, open_workspace
+
+NAME = "fakes"
+
+
+def config(**fields: object) -> SweepConfig:
+    base = {
+        "name": NAME,
+        "algorithms": ["ppo", "a2c"],
+        "tutors": ["oracle"],
+        "tasks": ["blackjack"],
+        "reuse": [True],
+        "num_env_steps": 1_000,
+        "evaluation": {"interval_steps": 100},
+        "failures": {"max_failures": 1, "checkpoint_every": 2},
+        "resources": {"num_cpus_per_trial": 1},
+    }
+    return validate_sweep({**base, **fields}, "the test's sweep")
+
+
+def run(results: Path, sweep: SweepConfig) -> Outcome:
+    """Runs or continues the sweep in this process."""
+    resolved = resolve(sweep)
+    workspace = open_workspace(results, NAME) or create_workspace(results, sweep)
+    with workspace.lock(), interruptible(), quiet(workspace.log) as console:
+        return run_sweep(
+            resolved, workspace, console, uri=tracking_uri(results), student_class=fake_student, num_cpus=2
+        )
+
+
+if __name__ == "__main__":
+    folder = Path(sys.argv[1])
+    trace = {"trace": str(folder / "trace"), "sleep_s": float(sys.argv[2])}
+    outcome = run(folder, config(hyperparameters={"ppo": trace, "a2c": trace}))
+    print(outcome)

@@ -1,0 +1,260 @@
+"""Sweeps on a real local Ray, Tune and MLflow, with quick students: what is run, kept, repeated and resumed."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from rllib_plugins import metrics
+from tests.integration.sweep_driver import NAME, config, run
+from tune_sweeps.journal import Journal
+from tune_sweeps.mlflow_store import make_client, tracking_uri
+from tune_sweeps.records import SweepRecord, read_sweep
+from tune_sweeps.report import make_report
+from tune_sweeps.resolve import resolve
+from tune_sweeps.run import Outcome
+from tune_sweeps.tracking import WALL_S
+
+STEPS = list(range(0, 1_001, 100))
+
+
+@pytest.fixture(scope="module", autouse=True)
+def alone(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    home = tmp_path_factory.mktemp("home")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("LLM_TUTORS_HOME", str(home))
+        patch.delenv("MLFLOW_TRACKING_URI", raising=False)
+        patch.delenv("RAY_ADDRESS", raising=False)
+        yield
+
+
+@dataclass
+class Ran:
+    """A sweep in which one trial fails once, one always until it is mended, and the others never."""
+
+    results: Path
+    outcome: Outcome
+    sweep: Any
+    cure: Path
+
+    @property
+    def uri(self) -> str:
+        return tracking_uri(self.results)
+
+    def read(self) -> SweepRecord:
+        return read_sweep(self.uri, NAME)
+
+    def journal(self) -> Journal:
+        return Journal(self.results / NAME / "trials", [trial.key for trial in resolve(self.sweep).trials])
+
+
+@pytest.fixture(scope="module")
+def ran(tmp_path_factory: pytest.TempPathFactory) -> Ran:
+    results = tmp_path_factory.mktemp("results")
+    cure = results / "cure"
+    hyperparameters = {
+        "ppo": {"trace": str(results / "trace"), "fail_at": 500, "fail_flag": str(results / "failed-once")},
+        "a2c": {"trace": str(results / "trace"), "fail_at": 300, "fail_unless": str(cure)},
+    }
+    sweep = config(
+        hyperparameters=hyperparameters,
+        overrides=[{"match": {"tutor": "oracle"}, "set": {"hyperparameters": {"trace": str(results / "trace")}}}],
+    )
+    return Ran(results, run(results, sweep), sweep, cure)
+
+
+def history(uri: str, run_id: str, name: str) -> list[int]:
+    return [entry.step for entry in make_client(uri).get_metric_history(run_id, name)]
+
+
+def runs_by_name(uri: str) -> dict[str, Any]:
+    client = make_client(uri)
+    experiment = client.get_experiment_by_name(NAME)
+    return {run.info.run_name: run for run in client.search_runs([experiment.experiment_id])}
+
+
+def test_a_trial_that_keeps_failing_is_recorded_and_the_others_go_on(ran: Ran) -> None:
+    assert (ran.outcome.done, ran.outcome.failed, ran.outcome.total) == (3, 1, 4)
+    assert ran.outcome.in_mlflow and not ran.outcome.interrupted
+    failed = ran.journal()["a2c-none-blackjack-s0"]
+    assert failed.status == "failed"
+    assert "fails as it was told to" in failed.error
+
+
+def test_mlflow_has_a_parent_and_a_child_per_trial_that_people_can_tell_apart(ran: Ran) -> None:
+    runs = runs_by_name(ran.uri)
+    assert set(runs) == {
+        NAME,
+        "ppo · untutored · blackjack · seed 0",
+        "a2c · untutored · blackjack · seed 0",
+        "ppo · oracle · blackjack · reuse · seed 0",
+        "a2c · oracle · blackjack · reuse · seed 0",
+    }
+    child = runs["ppo · oracle · blackjack · reuse · seed 0"]
+    assert child.data.params == {
+        "algorithm": "ppo", "tutor": "oracle", "task": "blackjack", "reuse": "on", "seed": "0",
+    }  # fmt: skip
+    assert child.data.tags["mlflow.parentRunId"] == runs[NAME].info.run_id
+    assert child.data.tags["versions.ray"]
+    assert child.data.tags["host_kind"]
+    statuses = {name: run.info.status for name, run in runs.items()}
+    assert statuses["a2c · untutored · blackjack · seed 0"] == "FAILED"
+    assert statuses["ppo · untutored · blackjack · seed 0"] == "FINISHED"
+    assert "told to" in runs["a2c · untutored · blackjack · seed 0"].data.tags["llm_tutors.error"]
+
+
+def test_only_the_named_metrics_arrive_on_the_env_step_axis(ran: Ran) -> None:
+    child = runs_by_name(ran.uri)["ppo · oracle · blackjack · reuse · seed 0"]
+    assert set(child.data.metrics) == {*metrics.ALL, WALL_S}
+    assert history(ran.uri, child.info.run_id, "eval/return_mean") == STEPS
+
+
+def test_a_trial_that_failed_once_went_on_from_its_checkpoint_without_a_double_or_missing_point(ran: Ran) -> None:
+    child = runs_by_name(ran.uri)["ppo · untutored · blackjack · seed 0"]
+    for name in ("eval/return_mean", "advice/trust", WALL_S):
+        assert history(ran.uri, child.info.run_id, name) == STEPS
+    lines = [line for line in (ran.results / "trace").read_text().splitlines() if line.startswith("ppo-none-0")]
+    steps = [line.split()[1] for line in lines]
+    assert steps.count("setup") == 2
+    assert steps.count("0") == 1  # the second attempt did not begin anew
+    assert steps.count("1000") == 1
+
+
+def test_the_configuration_is_an_artifact(ran: Ran, tmp_path: Path) -> None:
+    assert ran.read().config == ran.sweep
+    client = make_client(ran.uri)
+    child = runs_by_name(ran.uri)["ppo · untutored · blackjack · seed 0"]
+    text = Path(client.download_artifacts(child.info.run_id, "student.yaml", str(tmp_path))).read_text()
+    assert "algorithm: ppo" in text and "num_env_steps: 1000" in text
+
+
+def test_the_random_return_is_with_the_parent(ran: Ran) -> None:
+    assert ran.read().random_returns["blackjack"] == pytest.approx(resolve(ran.sweep).tasks["blackjack"].random_return)
+
+
+def test_a_report_is_made_from_mlflow_alone_and_put_there(ran: Ran, tmp_path: Path) -> None:
+    analysis, files = make_report(ran.uri, NAME, tmp_path / "report")
+    assert {path.name for path in files} >= {
+        "report.md", "learning_curves.png", "learning_curves.svg", "speed_up.png", "survival.png",
+        "effect_and_trust.png",
+    }  # fmt: skip
+    assert all(path.stat().st_size > 1_000 for path in files)
+    tutored = next(cell for cell in analysis.cells if cell.cell.algorithm == "ppo" and cell.cell.tutored)
+    assert tutored.speed_up is not None and tutored.speed_up.value > 1.3
+    parent = runs_by_name(ran.uri)[NAME].info.run_id
+    names = {item.path for item in make_client(ran.uri).list_artifacts(parent, "report")}
+    assert {"report/report.md", "report/cells.csv", "report/learning_curves.png"} <= names
+
+
+def test_resuming_runs_the_failed_trial_alone_and_then_nothing(ran: Ran) -> None:
+    before = (ran.results / "trace").read_text().splitlines()
+    counts = {name: run.info.run_id for name, run in runs_by_name(ran.uri).items()}
+    ran.cure.touch()
+    outcome = run(ran.results, ran.sweep)
+    assert (outcome.done, outcome.failed) == (4, 0)
+    new = (ran.results / "trace").read_text().splitlines()[len(before) :]
+    assert new and all(line.startswith("a2c-none-0") for line in new)
+    runs = runs_by_name(ran.uri)
+    assert {name: run.info.run_id for name, run in runs.items()} == counts
+    assert {run.info.status for run in runs.values()} == {"FINISHED"}
+    child = runs["a2c · untutored · blackjack · seed 0"]
+    assert history(ran.uri, child.info.run_id, "eval/return_mean") == STEPS
+    again = run(ran.results, ran.sweep)
+    assert again.done == 4
+    assert (ran.results / "trace").read_text().splitlines() == [*before, *new]
+
+
+class Driver:
+    """A sweep in another process, in a process group of its own."""
+
+    def __init__(self, results: Path, sleep_s: float) -> None:
+        self.results = results
+        self.output = results / "output.txt"
+        self.results.mkdir(exist_ok=True)
+        with self.output.open("a") as file:
+            self.process = subprocess.Popen(
+                [sys.executable, "-m", "tests.integration.sweep_driver", str(results), str(sleep_s)],
+                stdout=file,
+                stderr=file,
+                start_new_session=True,
+            )
+
+    def wait_for(self, event: str, count: int) -> None:
+        deadline = time.monotonic() + 300
+        while time.monotonic() < deadline and self.process.poll() is None:
+            found = sum(path.read_text().count(f'"event": "{event}"') for path in self.results.glob("*/trials/*.jsonl"))
+            if found >= count:
+                return
+            time.sleep(0.1)
+        raise AssertionError(f"no {count} × {event}: {self.output.read_text()}")
+
+    def left_behind(self) -> list[str]:
+        """Processes that were started by this sweep: they carry its mark in their environment."""
+        found = []
+        for entry in Path("/proc").iterdir():
+            if not entry.name.isdigit() or int(entry.name) == os.getpid():
+                continue
+            try:
+                environment = (entry / "environ").read_bytes()
+                command = (entry / "cmdline").read_bytes()
+            except OSError:
+                continue
+            if MARK.encode() + b"=" + str(self.results).encode() + b"\0" in environment + b"\0" and command:
+                found.append(command.replace(b"\0", b" ").decode())
+        return found
+
+
+MARK = "LLM_TUTORS_TEST_SWEEP"
+
+
+def gone(driver: Driver) -> None:
+    deadline = time.monotonic() + 60
+    while (left := driver.left_behind()) and time.monotonic() < deadline:
+        time.sleep(0.5)
+    assert not left
+
+
+def check_whole(results: Path) -> None:
+    """All trials done, no step of a finished trial repeated after it ended, no double and no missing point."""
+    uri = tracking_uri(results)
+    record = read_sweep(uri, NAME)
+    assert [run.status for run in record.runs] == ["FINISHED"] * 4
+    assert len({run.key for run in record.runs}) == 4
+    for child in runs_by_name(uri).values():
+        if "algorithm" in child.data.params:
+            assert history(uri, child.info.run_id, "eval/return_mean") == STEPS
+            assert history(uri, child.info.run_id, WALL_S) == STEPS
+    ends = [line.split()[0] for line in (results / "trace").read_text().splitlines() if line.split()[1] == "1000"]
+    assert len(ends) == len(set(ends)) == 4
+
+
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGINT, signal.SIGTERM], ids=["kill -9", "Ctrl-C", "term"])
+def test_a_driver_that_ends_at_any_moment_leaves_nothing_behind_and_can_be_continued(
+    tmp_path: Path, number: signal.Signals, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    results = tmp_path / "results"
+    monkeypatch.setenv(MARK, str(results))
+    first = Driver(results, sleep_s=0.3)
+    first.wait_for("done", 1)
+    if number == signal.SIGINT:
+        os.killpg(first.process.pid, number)  # as a terminal does: the whole group
+    else:
+        os.kill(first.process.pid, number)
+    first.process.wait(timeout=60)
+    gone(first)
+    if number != signal.SIGKILL:
+        assert "interrupted=True" in first.output.read_text()
+    second = Driver(results, sleep_s=0.0)
+    assert second.process.wait(timeout=400) == 0
+    assert "done=4" in second.output.read_text()
+    check_whole(results)
+    gone(second)
