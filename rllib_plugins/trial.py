@@ -32,11 +32,18 @@ def build_algorithm(config: StudentConfig) -> Any:
     Raises:
         UserError: An unknown hyperparameter, task or tutor, or a value out of range.
     """
+    algorithm = algorithm_config(config)
+    _use_one_thread()
+    return algorithm.build_algo()
+
+
+def _use_one_thread() -> None:
+    """Networks this small lose by a second thread, and trials share the machine's cores."""
+    import threadpoolctl
     import torch
 
-    algorithm = algorithm_config(config)
-    torch.set_num_threads(1)  # networks this small lose by a second thread, and trials share the machine's cores
-    return algorithm.build_algo()
+    torch.set_num_threads(1)
+    threadpoolctl.threadpool_limits(1, user_api="blas")
 
 
 def algorithm_config(config: StudentConfig) -> Any:

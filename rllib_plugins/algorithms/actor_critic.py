@@ -1,11 +1,10 @@
-"""From rollout arrays to the tensors of an actor-critic update, advice included. Knows neither loss nor optimiser."""
+"""From rollout arrays to the batch of an actor-critic update, advice included. Knows neither loss nor optimiser."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, fields
-from functools import partial
-from typing import Any
+from typing import Any, Generic, TypeVar
 
 import numpy as np
 import torch
@@ -18,14 +17,16 @@ from rllib_plugins.config import AdviceConfig
 from rllib_plugins.rollout.arrays import RolloutArrays
 from rllib_plugins.rollout.gae import generalised_advantages
 
+Values = TypeVar("Values", NDArray[Any], torch.Tensor)
+
 
 @dataclass(slots=True)
-class UpdateBatch:
-    """Tensors of ``batch_size`` steps.
+class UpdateBatch(Generic[Values]):
+    """``batch_size`` steps, as arrays (the lean rollout) or tensors (RLlib's own).
 
     Attributes:
         observations: ``(B, obs_dim)``.
-        actions: ``(B, 1)`` int64.
+        actions: ``(B,)`` int64.
         advantages: ``(B,)``, standardised where the config says so, times ρ where advice is weighted.
         targets: ``(B,)`` value targets.
         old_logp: ``(B,)`` log π_old of the executed actions: the centre of PPO's ratio.
@@ -34,34 +35,34 @@ class UpdateBatch:
         imitation: ``(B, A)`` or None: Σ_a imitation·log π is what imitation maximises.
     """
 
-    observations: torch.Tensor
-    actions: torch.Tensor
-    advantages: torch.Tensor
-    targets: torch.Tensor
-    old_logp: torch.Tensor
-    old_logits: torch.Tensor | None
-    illegal: torch.Tensor | None
-    imitation: torch.Tensor | None
+    observations: Values
+    actions: Values
+    advantages: Values
+    targets: Values
+    old_logp: Values
+    old_logits: Values | None
+    illegal: Values | None
+    imitation: Values | None
 
-    def permuted(self, order: torch.Tensor) -> UpdateBatch:
+    def permuted(self, order: Values) -> UpdateBatch[Values]:
         """The steps in another order; one copy per epoch is cheaper than one gather per minibatch."""
         return self._map(lambda part: part[order])
 
-    def minibatches(self, size: int) -> list[UpdateBatch]:
+    def minibatches(self, size: int) -> list[UpdateBatch[Values]]:
         """Consecutive parts, views; the last may be smaller."""
-        return [self._map(partial(_part, start=i, stop=i + size)) for i in range(0, len(self), size)]
+        return [self.part(start, start + size) for start in range(0, len(self), size)]
 
-    def _map(self, function: Callable[[torch.Tensor], torch.Tensor]) -> UpdateBatch:
+    def part(self, start: int, stop: int) -> UpdateBatch[Values]:
+        """Steps ``start`` to ``stop``, views."""
+        return self._map(lambda part: part[start:stop])
+
+    def _map(self, function: Callable[[Values], Values]) -> UpdateBatch[Values]:
         parts: dict[str, Any] = {f.name: getattr(self, f.name) for f in fields(self)}
         mapped: dict[str, Any] = {name: None if part is None else function(part) for name, part in parts.items()}
         return UpdateBatch(**mapped)
 
     def __len__(self) -> int:
         return len(self.actions)
-
-
-def _part(tensor: torch.Tensor, start: int, stop: int) -> torch.Tensor:
-    return tensor[start:stop]
 
 
 def importance_weights(
@@ -97,7 +98,7 @@ def make_update_batch(
     rollout: RolloutArrays,
     config: Any,
     imitation_weight: float,
-) -> tuple[UpdateBatch, NDArray[np.float32]]:
+) -> tuple[UpdateBatch[NDArray[Any]], NDArray[np.float32]]:
     """Advantages, value targets, advice weights and imitation targets of a complete rollout.
 
     Args:
@@ -132,28 +133,24 @@ def make_update_batch(
             advice_config.imitation, rollout.advice, rollout.consulted, estimated
         )
 
-    def tensor(array: NDArray[Any] | None) -> torch.Tensor | None:
-        return None if array is None else torch.from_numpy(np.ascontiguousarray(array)).flatten(0, 1)
-
-    def required(array: NDArray[Any]) -> torch.Tensor:
-        return torch.from_numpy(np.ascontiguousarray(array)).flatten(0, 1)
-
-    batch = UpdateBatch(
-        observations=required(rollout.observations),
-        actions=required(rollout.actions).unsqueeze(-1),
-        advantages=required(advantages),
-        targets=required(estimated + rollout.values),
-        old_logp=required(rollout.policy_logp),
-        old_logits=tensor(rollout.logits) if getattr(config, "use_kl_loss", False) else None,
-        illegal=None if rollout.legal is None else ~required(rollout.legal),
-        imitation=tensor(imitation),
+    names = ("observations", "actions", "policy_logp", "logits", "legal")
+    flat: dict[str, Any] = {name: rollout.flat(name) for name in names}
+    batch = UpdateBatch[NDArray[Any]](
+        observations=flat["observations"],
+        actions=flat["actions"],
+        advantages=advantages.reshape(-1),
+        targets=(estimated + rollout.values).reshape(-1),
+        old_logp=flat["policy_logp"],
+        old_logits=flat["logits"] if getattr(config, "use_kl_loss", False) else None,
+        illegal=None if flat["legal"] is None else ~flat["legal"],
+        imitation=None if imitation is None else imitation.reshape(-1, imitation.shape[-1]),
     )
     return batch, estimated
 
 
 def update_batch_from_columns(
     batch: dict[str, Any], config: Any, values: torch.Tensor, imitation_weight: float
-) -> tuple[UpdateBatch, torch.Tensor | slice]:
+) -> tuple[UpdateBatch[torch.Tensor], torch.Tensor | slice]:
     """The same from a batch in RLlib's form.
 
     RLlib hands over standardised advantages only. What the filter of imitation needs, and a student that does not
@@ -184,9 +181,9 @@ def update_batch_from_columns(
             if advice_config.imitation == "filtered":
                 imitated = imitated & (estimated > 0)
             imitation = imitation_weight * batch[columns.ADVICE][chosen] * imitated.unsqueeze(-1)
-    return UpdateBatch(
+    return UpdateBatch[torch.Tensor](
         observations=batch[Columns.OBS][chosen],
-        actions=batch[Columns.ACTIONS][chosen].long().reshape(-1, 1),
+        actions=batch[Columns.ACTIONS][chosen].long().reshape(-1),
         advantages=advantages,
         targets=targets,
         old_logp=old_logp,
@@ -203,6 +200,64 @@ def log_policy(logits: torch.Tensor, illegal: torch.Tensor | None) -> torch.Tens
     return torch.log_softmax(logits, dim=-1)
 
 
+def log_policy_array(logits: NDArray[np.float32], illegal: NDArray[np.bool_] | None) -> NDArray[np.float32]:
+    """The same on arrays."""
+    if illegal is not None:
+        logits = np.where(illegal, np.finfo(np.float32).min, logits)
+    z = logits - logits.max(axis=1, keepdims=True)
+    return np.maximum(z - np.log(np.exp(z).sum(axis=1, keepdims=True)), np.finfo(np.float32).min)
+
+
 def imitation_loss(logp: torch.Tensor, imitation: torch.Tensor | None) -> torch.Tensor | float:
     """Cross-entropy to the advice, −Σ_a imitation·log π, as a mean over the batch; 0 without advice."""
     return 0.0 if imitation is None else -(imitation * logp).sum(-1).mean()
+
+
+def common_gradient(
+    logp: NDArray[np.float32],
+    policy: NDArray[np.float32],
+    chosen: NDArray[np.floating[Any]],
+    batch: UpdateBatch[NDArray[Any]],
+    entropy_coeff: float,
+) -> NDArray[np.float32]:
+    """∂/∂logits of Σ_i chosen_i·log π(a_i|s_i) − c_e·mean H(π) + mean imitation loss.
+
+    With z the logits: ∂log π(a)/∂z = 1[a] − π, ∂H/∂z = −π·(log π + H), ∂(−Σ_a y_a·log π)/∂z = π·Σ_a y_a − y.
+
+    Args:
+        logp: log π, ``(B, A)``.
+        policy: π, ``(B, A)``.
+        chosen: Weight of each executed action's log π, ``(B,)``.
+        batch: The steps.
+        entropy_coeff: c_e.
+
+    Returns:
+        ``(B, A)``.
+    """
+    size = len(batch)
+    gradient = policy * -chosen[:, None]
+    gradient[np.arange(size), batch.actions] += chosen
+    if entropy_coeff:
+        negative_entropy = (policy * logp).sum(axis=1, keepdims=True)
+        gradient += policy * (logp - negative_entropy) * (entropy_coeff / size)
+    if batch.imitation is not None:
+        gradient += (policy * batch.imitation.sum(axis=1, keepdims=True) - batch.imitation) / size
+    return gradient
+
+
+def value_gradient(
+    values: NDArray[np.float32], targets: NDArray[np.float32], vf_loss_coeff: float, clip: float = float("inf")
+) -> NDArray[np.float32]:
+    """∂/∂V of c_v·mean min((V − target)², clip), ``(B,)``: RLlib's clip stops the gradient of large errors."""
+    error = values - targets
+    gradient: NDArray[np.float32] = error * np.float32(2.0 * vf_loss_coeff / len(error))
+    if clip != float("inf"):
+        gradient[error * error > clip] = 0.0
+    return gradient
+
+
+def as_tensors(batch: UpdateBatch[NDArray[Any]]) -> UpdateBatch[torch.Tensor]:
+    """The same memory as tensors."""
+    parts: dict[str, Any] = {f.name: getattr(batch, f.name) for f in fields(batch)}
+    converted: dict[str, Any] = {name: None if part is None else torch.from_numpy(part) for name, part in parts.items()}
+    return UpdateBatch[torch.Tensor](**converted)

@@ -1,25 +1,37 @@
 """What the three array learners share: the optimiser step, schedules and metrics, as a mixin of RLlib's TorchLearner.
 
-Optimisers, learning-rate schedules and the module stay RLlib's own; this skips only the dictionaries, metrics and
-finiteness checks that RLlib spends on every minibatch. Must not know any loss.
+Optimisers, learning-rate schedules and the module stay RLlib's own; this skips the dictionaries, metrics and finiteness
+checks that RLlib spends on every minibatch. Must not know any loss.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from ray.rllib.core import DEFAULT_MODULE_ID
 from ray.rllib.core.learner.learner import DEFAULT_OPTIMIZER
 from ray.rllib.utils.metrics import ALL_MODULES, NUM_ENV_STEPS_SAMPLED_LIFETIME, NUM_ENV_STEPS_TRAINED_LIFETIME
-from torch import nn
 
 from rllib_plugins.advising.rules import make_rule
 from rllib_plugins.advising.schedule import LinearSchedule
 from rllib_plugins.config import AdviceConfig
+from rllib_plugins.rollout.mlp import flatten_parameters
 from tutor_service.errors import UserError
 
 _OPTIMIZERS = ("adam", "rmsprop")
+
+
+def clip_norm(gradients: Sequence[NDArray[np.float32]], limit: float) -> None:
+    """Scales each array, in place, to an L2 norm of at most ``limit``."""
+    for gradient in gradients:
+        flat = gradient.reshape(-1)
+        norm = float(np.sqrt(flat @ flat))
+        if norm > limit:
+            gradient *= limit / (norm + 1e-6)
 
 
 class ArrayLearner:
@@ -32,14 +44,17 @@ class ArrayLearner:
     _optimizer_lr_schedules: dict[Any, Any]
 
     def build(self) -> None:
-        """Builds what RLlib builds; small networks learn fastest on one thread."""
+        """Builds what RLlib builds."""
         super().build()  # type: ignore[misc]
         self._optimizer: torch.optim.Optimizer = self.get_optimizer(DEFAULT_MODULE_ID)  # type: ignore[attr-defined]
-        self._statistics: dict[str, torch.Tensor | float] = {}
+        self._statistics: dict[str, float] = {}
         self._num_steps_trained = 0
         if self.config.rollout == "lean":
-            torch.set_num_threads(1)
-            self.bind(self.module[DEFAULT_MODULE_ID].unwrapped())
+            module = self.module[DEFAULT_MODULE_ID].unwrapped()
+            whole = self._optimizer.param_groups[0]["params"][0]
+            self._gradient: NDArray[np.float32] = whole.grad.numpy()
+            self._gradients = [p.grad.numpy() for p in module.parameters() if p.grad is not None]
+            self.bind(module)
 
     def bind(self, module: Any) -> None:
         """Makes the lean view on the module."""
@@ -57,11 +72,12 @@ class ArrayLearner:
         kind = options.pop("type", "adam")
         parameters = self.get_parameters(self.module[module_id])  # type: ignore[attr-defined]
         parameters = [p for p in parameters if p.requires_grad]
+        stepped = parameters if config.rollout == "stock" else [flatten_parameters(parameters)]
         try:
             if kind == "adam":
-                optimizer: torch.optim.Optimizer = torch.optim.Adam(parameters, fused=True, **options)
+                optimizer: torch.optim.Optimizer = torch.optim.Adam(stepped, fused=True, **options)
             elif kind == "rmsprop":
-                optimizer = torch.optim.RMSprop(parameters, foreach=True, **options)
+                optimizer = torch.optim.RMSprop(stepped, **options)
             else:
                 raise UserError(f"optimizer.type={kind!r}: choose one of {', '.join(_OPTIMIZERS)}")
         except TypeError as error:
@@ -91,32 +107,27 @@ class ArrayLearner:
             rule = make_rule(advice.rule, advice.rule_options)
             self.imitation_weight = advice.imitation_weight * rule.probability(schedule, step)
 
-    def descend(self, loss: torch.Tensor) -> None:
-        """One optimiser step, gradients clipped as the config says."""
-        self._optimizer.zero_grad(set_to_none=True)
-        loss.backward()  # type: ignore[no-untyped-call]
+    def descend(self) -> None:
+        """One optimiser step on the gradients that the view's ``backward`` wrote, clipped as the config says."""
         clip = self.config.grad_clip
         if clip is not None:
-            parameters = self._optimizer.param_groups[0]["params"]
             if self.config.grad_clip_by == "global_norm":
-                nn.utils.clip_grad_norm_(parameters, clip)
+                clip_norm([self._gradient], clip)
             elif self.config.grad_clip_by == "value":
-                nn.utils.clip_grad_value_(parameters, clip)
+                np.clip(self._gradient, -clip, clip, out=self._gradient)
             else:
-                for parameter in parameters:
-                    nn.utils.clip_grad_norm_([parameter], clip)
+                clip_norm(self._gradients, clip)
         self._optimizer.step()
 
-    def record(self, num_steps: int, **statistics: torch.Tensor | float) -> None:
-        """Keeps the latest statistics, as tensors, until ``reduce_metrics``."""
+    def record(self, num_steps: int, **statistics: float) -> None:
+        """Keeps the latest statistics until ``reduce_metrics``."""
         self._num_steps_trained += num_steps
         self._statistics = statistics
 
     def reduce_metrics(self) -> Any:
         """The metrics since the last call, in RLlib's reduced form."""
-        values = {name: float(value) for name, value in self._statistics.items()}
-        if values:
-            self.metrics.log_dict(values, key=DEFAULT_MODULE_ID, window=1)
+        if self._statistics:
+            self.metrics.log_dict(self._statistics, key=DEFAULT_MODULE_ID, window=1)
         if self._num_steps_trained:
             self.metrics.log_value(
                 (ALL_MODULES, NUM_ENV_STEPS_TRAINED_LIFETIME), self._num_steps_trained, reduce="lifetime_sum"

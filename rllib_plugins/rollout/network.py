@@ -1,72 +1,19 @@
 """Lean views on RLlib's default RLModules: the module's own parameters without its dictionaries.
 
-Owns no parameters. Acting runs in numpy on the memory of the module's tensors (a batch of 8 through an MLP of 64 × 64
-costs a fraction of what torch's dispatch costs), learning runs in torch through the module's own layers, so equal seeds
-give the initial weights of stock RLlib, and whatever optimiser, checkpoint or ``set_state`` does to the module is seen
-here. Must not know losses.
+Owns no parameters: equal seeds give the initial weights of stock RLlib, and whatever optimiser, checkpoint or
+``set_state`` does to the module is seen here. Must not know losses.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 from torch import nn
 
+from rllib_plugins.rollout.mlp import Array, ArrayMLP
 from tutor_service.errors import UserError
-
-Array = NDArray[np.float32]
-
-
-def _tanh(x: Array) -> None:
-    np.tanh(x, out=x)
-
-
-def _relu(x: Array) -> None:
-    np.maximum(x, 0, out=x)
-
-
-_ACTIVATIONS: dict[type[nn.Module], Callable[[Array], None]] = {nn.Tanh: _tanh, nn.ReLU: _relu}
-
-
-class ArrayMLP:
-    """A forward pass in numpy on the memory of torch layers.
-
-    Args:
-        layers: Linear layers and activations (tanh, relu), on the CPU in float32.
-
-    Raises:
-        UserError: If a layer is neither.
-    """
-
-    def __init__(self, layers: nn.Sequential) -> None:
-        self._steps: list[tuple[Array, Array | None] | Callable[[Array], None]] = []
-        for layer in layers:
-            if isinstance(layer, nn.Linear):
-                bias = None if layer.bias is None else layer.bias.detach().numpy()
-                self._steps.append((layer.weight.detach().numpy().T, bias))
-            elif type(layer) in _ACTIVATIONS:
-                self._steps.append(_ACTIVATIONS[type(layer)])
-            else:
-                raise UserError(
-                    f"the lean rollout runs MLPs with tanh or relu, not {type(layer).__name__}: "
-                    "set fcnet_activation to one of them, or rollout: stock"
-                )
-
-    def __call__(self, x: Array) -> Array:
-        """Outputs ``(n, out)`` for inputs ``(n, in)``; the inputs are left as they are."""
-        for step in self._steps:
-            if isinstance(step, tuple):
-                weight, bias = step
-                x = x @ weight
-                if bias is not None:
-                    x += bias
-            else:
-                step(x)
-        return x
 
 
 def _mlp(model: Any) -> nn.Sequential:
@@ -85,93 +32,117 @@ class ActorCriticView:
 
     def __init__(self, module: Any) -> None:
         encoder = module.encoder
-        self.parameters = [p for p in module.parameters() if p.requires_grad]
         shared = getattr(encoder, "encoder", None)
         if shared is not None:
-            self._trunk: nn.Sequential | None = _mlp(shared)
-            self._actor, self._critic = _mlp(module.pi), _mlp(module.vf)
+            self._trunk: ArrayMLP | None = ArrayMLP(_mlp(shared))
+            self._actor, self._critic = ArrayMLP(_mlp(module.pi)), ArrayMLP(_mlp(module.vf))
         else:
             self._trunk = None
-            self._actor = nn.Sequential(*_mlp(encoder.actor_encoder), *_mlp(module.pi))
-            self._critic = nn.Sequential(*_mlp(encoder.critic_encoder), *_mlp(module.vf))
-        self._array_trunk = None if self._trunk is None else ArrayMLP(self._trunk)
-        self._array_actor, self._array_critic = ArrayMLP(self._actor), ArrayMLP(self._critic)
-
-    def forward(self, observations: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """Logits ``(n, num_actions)`` and values ``(n,)``, with gradients."""
-        features = observations if self._trunk is None else self._trunk(observations)
-        return self._actor(features), self._critic(features).squeeze(-1)
+            self._actor = ArrayMLP([*_mlp(encoder.actor_encoder), *_mlp(module.pi)])
+            self._critic = ArrayMLP([*_mlp(encoder.critic_encoder), *_mlp(module.vf)])
 
     def act(self, observations: Array) -> tuple[Array, Array]:
-        """Logits ``(n, num_actions)`` and values ``(n,)``, in numpy."""
-        features = observations if self._array_trunk is None else self._array_trunk(observations)
-        return self._array_actor(features), self._array_critic(features)[:, 0]
+        """Logits ``(n, num_actions)`` and values ``(n,)``."""
+        features = self._features(observations)
+        return self._actor(features), self._critic(features)[:, 0]
 
     def scores(self, observations: Array) -> Array:
         """What the greedy action maximises: logits ``(n, num_actions)``."""
-        features = observations if self._array_trunk is None else self._array_trunk(observations)
-        return self._array_actor(features)
+        return self._actor(self._features(observations))
 
     def values(self, observations: Array, legal: NDArray[np.bool_] | None) -> Array:
         """Values ``(n,)``; the mask plays no part."""
-        features = observations if self._array_trunk is None else self._array_trunk(observations)
-        return self._array_critic(features)[:, 0]
+        return self._critic(self._features(observations))[:, 0]
+
+    def forward(self, observations: Array) -> tuple[Array, Array]:
+        """As ``act``, remembered for ``backward``."""
+        features = observations if self._trunk is None else self._trunk.forward(observations)
+        return self._actor.forward(features), self._critic.forward(features)[:, 0]
+
+    def backward(self, logits: Array, values: Array) -> None:
+        """Writes the parameters' gradients, given those of the last ``forward``'s logits and values."""
+        if self._trunk is None:
+            self._actor.backward(logits)
+            self._critic.backward(values[:, None])
+            return
+        actor = self._actor.backward(logits, to_inputs=True)
+        critic = self._critic.backward(values[:, None], to_inputs=True)
+        assert actor is not None and critic is not None
+        self._trunk.backward(actor + critic)
+
+    def _features(self, observations: Array) -> Array:
+        return observations if self._trunk is None else self._trunk(observations)
+
+
+class QNetwork:
+    """Encoder and heads of a Q-network, dueling (Wang et al. 2016, arXiv 1511.06581) or not."""
+
+    def __init__(self, encoder: Any, advantage: Any, value: Any | None) -> None:
+        self._trunk, self._advantage = ArrayMLP(_mlp(encoder)), ArrayMLP(_mlp(advantage))
+        self._value = None if value is None else ArrayMLP(_mlp(value))
+
+    def __call__(self, observations: Array) -> Array:
+        """Q-values ``(n, num_actions)``."""
+        features = self._trunk(observations)
+        return _dueling(self._advantage(features), None if self._value is None else self._value(features))
+
+    def forward(self, observations: Array) -> Array:
+        """The same, remembered for ``backward``."""
+        features = self._trunk.forward(observations)
+        return _dueling(
+            self._advantage.forward(features), None if self._value is None else self._value.forward(features)
+        )
+
+    def backward(self, q_values: Array) -> None:
+        """Writes the parameters' gradients, given those of the last ``forward``'s Q-values."""
+        if self._value is None:
+            features = self._advantage.backward(q_values, to_inputs=True)
+        else:
+            total = q_values.sum(axis=1, keepdims=True)
+            centred = self._advantage.backward(q_values - total / q_values.shape[1], to_inputs=True)
+            value = self._value.backward(total, to_inputs=True)
+            assert centred is not None and value is not None
+            features = centred + value
+        assert features is not None
+        self._trunk.backward(features)
 
 
 class QView:
-    """View on ``DefaultDQNTorchRLModule`` with an expectation head (one atom), dueling or not."""
+    """View on ``DefaultDQNTorchRLModule`` with an expectation head (one atom)."""
 
     def __init__(self, module: Any) -> None:
         if module.num_atoms != 1:
             raise UserError(f"num_atoms={module.num_atoms}: the lean DQN learns expectations; set 1, or rollout: stock")
-        self._trunk, self._advantage = _mlp(module.encoder), _mlp(module.af)
-        self._value = _mlp(module.vf) if module.uses_dueling else None
-        trained = [self._trunk, self._advantage] + ([] if self._value is None else [self._value])
-        self.parameters = [p for net in trained for p in net.parameters()]
-        self._array = self._array_nets(module.encoder, module.af, module.vf if module.uses_dueling else None)
-        self._array_target: tuple[ArrayMLP, ArrayMLP, ArrayMLP | None] | None = None
-        self.module = module
+        self.online = QNetwork(module.encoder, module.af, module.vf if module.uses_dueling else None)
+        self._target: QNetwork | None = None
+        self._module = module
 
     def bind_target(self) -> None:
         """Views the target networks, once the learner has made them."""
-        module = self.module
-        self._array_target = self._array_nets(
+        module = self._module
+        self._target = QNetwork(
             module._target_encoder, module._target_af, module._target_vf if module.uses_dueling else None
         )
 
-    @staticmethod
-    def _array_nets(encoder: Any, advantage: Any, value: Any) -> tuple[ArrayMLP, ArrayMLP, ArrayMLP | None]:
-        return ArrayMLP(_mlp(encoder)), ArrayMLP(_mlp(advantage)), None if value is None else ArrayMLP(_mlp(value))
-
-    @staticmethod
-    def _run(nets: tuple[ArrayMLP, ArrayMLP, ArrayMLP | None], observations: Array) -> Array:
-        trunk, advantage, value = nets
-        features = trunk(observations)
-        q_values = advantage(features)
-        if value is not None:
-            q_values = q_values - q_values.mean(axis=1, keepdims=True) + value(features)
-        return q_values
-
-    def forward(self, observations: torch.Tensor) -> torch.Tensor:
-        """Q-values ``(n, num_actions)``, with gradients."""
-        features = self._trunk(observations)
-        q_values: torch.Tensor = self._advantage(features)
-        if self._value is not None:
-            q_values = q_values - q_values.mean(dim=-1, keepdim=True) + self._value(features)
-        return q_values
-
     def scores(self, observations: Array) -> Array:
-        """Q-values ``(n, num_actions)``, in numpy."""
-        return self._run(self._array, observations)
+        """What the greedy action maximises: Q-values ``(n, num_actions)``."""
+        return self.online(observations)
 
     def target(self, observations: Array) -> Array:
-        """The target network's Q-values ``(n, num_actions)``, in numpy."""
-        assert self._array_target is not None, "bind_target comes first"
-        return self._run(self._array_target, observations)
+        """The target network's Q-values ``(n, num_actions)``."""
+        assert self._target is not None, "bind_target comes first"
+        return self._target(observations)
 
     def values(self, observations: Array, legal: NDArray[np.bool_] | None) -> Array:
         """max over legal actions of Q, ``(n,)``."""
-        return best(self.scores(observations), legal)
+        return best(self.online(observations), legal)
+
+
+def _dueling(advantages: Array, values: Array | None) -> Array:
+    if values is None:
+        return advantages
+    combined: Array = advantages - advantages.mean(axis=1, keepdims=True) + values
+    return combined
 
 
 def best(q_values: Array, legal: NDArray[np.bool_] | None) -> Array:

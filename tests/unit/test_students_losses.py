@@ -11,10 +11,12 @@ import torch
 from rllib_plugins.algorithms.a2c.learner import A2CLearner
 from rllib_plugins.algorithms.actor_critic import (
     UpdateBatch,
+    as_tensors,
     imitation_targets,
     importance_weights,
     make_update_batch,
 )
+from rllib_plugins.algorithms.array_learner import clip_norm
 from rllib_plugins.algorithms.dqn.learner import DQNLearner
 from rllib_plugins.algorithms.ppo.learner import PPOLearner
 from rllib_plugins.config import AdviceConfig
@@ -35,7 +37,7 @@ def one_step(*, advantage: float = 1.0, old: float = 0.5, action: int = 0, **fie
         **(
             {
                 "observations": torch.zeros(1, 1),
-                "actions": torch.tensor([[action]]),
+                "actions": torch.tensor([action]),
                 "advantages": torch.tensor([advantage]),
                 "targets": torch.tensor([2.0]),
                 "old_logp": torch.tensor([old]).log(),
@@ -153,18 +155,16 @@ def test_the_papers_form_neither_weighs_nor_imitates():
     batch, advantages = make_update_batch(tutored_rollout(), config, imitation_weight=0.0)
     assert batch.imitation is None
     expected = (advantages - advantages.mean()) / advantages.std()
-    np.testing.assert_allclose(batch.advantages.numpy(), expected.ravel(), rtol=1e-5)
+    np.testing.assert_allclose(batch.advantages, expected.ravel(), rtol=1e-5)
 
 
 def test_minibatches_cover_each_step_once():
     steps = torch.arange(10)
-    batch = UpdateBatch(
-        steps[:, None].float(), steps[:, None], steps.float(), steps.float(), steps.float(), None, None, None
-    )
+    batch = UpdateBatch(steps[:, None].float(), steps, steps.float(), steps.float(), steps.float(), None, None, None)
     parts = batch.permuted(torch.randperm(10)).minibatches(4)
     assert [len(part) for part in parts] == [4, 4, 2]
-    assert sorted(torch.cat([part.actions[:, 0] for part in parts]).tolist()) == list(range(10))
-    assert all(torch.equal(part.actions[:, 0].float(), part.advantages) for part in parts)
+    assert sorted(torch.cat([part.actions for part in parts]).tolist()) == list(range(10))
+    assert all(torch.equal(part.actions.float(), part.advantages) for part in parts)
 
 
 class FixedView:
@@ -195,7 +195,7 @@ def test_the_q_target_chooses_among_legal_actions(double_q: bool, legal: list[bo
         np.arange(2),
     )
     mask = None if legal is None else np.array([legal, legal])
-    assert made._targets(batch, mask).tolist() == pytest.approx([1.0 + 0.9 * following, 1.0])
+    assert made.targets(batch, mask).tolist() == pytest.approx([1.0 + 0.9 * following, 1.0])
 
 
 def margin_of(q_values: list[float], target: float, *, imitation: str = "filtered", legal: list[bool] | None = None):
@@ -222,3 +222,74 @@ def test_the_margin_ignores_illegal_actions():
     loss, gradient = margin_of([1.0, 1.5, 9.0], target=2.0, legal=[True, True, False])
     assert loss == pytest.approx(1.3)
     assert gradient == [-1.0, 1.0, 0.0]
+
+
+def random_batch(seed: int, *, masked: bool, size: int = 12) -> tuple[np.ndarray, np.ndarray, UpdateBatch]:
+    """Logits, values and a batch in which everything that a loss can read is there."""
+    rng = np.random.default_rng(seed)
+    illegal = rng.random((size, 3)) < 0.3 if masked else np.zeros((size, 3), bool)
+    actions = rng.integers(3, size=size)
+    illegal[np.arange(size), actions] = False
+
+    def normal(*shape: int) -> np.ndarray:
+        return rng.normal(size=shape).astype(np.float32)
+
+    batch = UpdateBatch(
+        observations=normal(size, 1),
+        actions=actions,
+        advantages=normal(size),
+        targets=normal(size),
+        old_logp=np.log(rng.uniform(0.1, 0.9, size)).astype(np.float32),
+        old_logits=normal(size, 3),
+        illegal=illegal if masked else None,
+        imitation=(rng.random((size, 3)) * ~illegal).astype(np.float32),
+    )
+    return normal(size, 3), normal(size), batch
+
+
+@pytest.mark.parametrize("masked", [False, True])
+@pytest.mark.parametrize("cls", [PPOLearner, A2CLearner])
+@pytest.mark.parametrize("seed", range(5))
+def test_written_out_gradients_are_those_of_the_loss(cls, masked: bool, seed: int):
+    """What the lean update descends is, to rounding, what autograd makes of the loss."""
+    made = learner(cls, vf_clip_param=1.0) if cls is PPOLearner else learner(cls)
+    logits, values, batch = random_batch(seed, masked=masked)
+    by_logits, by_values = made.gradients(logits, values, batch, 0.3, 0.7)
+    z, v = torch.from_numpy(logits).requires_grad_(), torch.from_numpy(values).requires_grad_()
+    loss, _ = made.loss(z, v, as_tensors(batch), 0.3, 0.7)
+    loss.backward()
+    np.testing.assert_allclose(by_logits, z.grad.numpy(), rtol=2e-4, atol=2e-6)
+    np.testing.assert_allclose(by_values, v.grad.numpy(), rtol=2e-4, atol=2e-6)
+
+
+@pytest.mark.parametrize("imitation", ["filtered", "all"])
+@pytest.mark.parametrize("loss_name", ["huber", "mse"])
+@pytest.mark.parametrize("masked", [False, True])
+def test_the_written_out_q_gradient_is_that_of_the_loss(masked: bool, loss_name: str, imitation: str):
+    rng = np.random.default_rng(5)
+    made = learner(DQNLearner, td_error_loss_fn=loss_name, advice=AdviceConfig(imitation=imitation))
+    q_values = rng.normal(size=(40, 3)).astype(np.float32)
+    actions, targets = rng.integers(3, size=40), (2 * rng.normal(size=40)).astype(np.float32)
+    legal = rng.random((40, 3)) < 0.7
+    legal[np.arange(40), actions] = True
+    legal_or_none = legal if masked else None
+    zeros = np.zeros((40, 1), np.float32)
+    batch = ReplayBatch(zeros, zeros, actions, targets, np.zeros(40, bool), rng.random(40) < 0.6, np.arange(40))
+    gradient = made.gradient(q_values, batch, targets, legal_or_none, 0.5)
+
+    q, chosen, y = (
+        torch.from_numpy(q_values).requires_grad_(),
+        torch.from_numpy(actions)[:, None],
+        torch.from_numpy(targets),
+    )
+    taken = q.gather(-1, chosen).squeeze(-1)
+    td = torch.nn.functional.huber_loss(taken, y) if loss_name == "huber" else torch.nn.functional.mse_loss(taken, y)
+    (td + 0.5 * made._margin(q, taken, chosen, y, batch.consulted, legal_or_none)).backward()
+    np.testing.assert_allclose(gradient, q.grad.numpy(), rtol=1e-4, atol=1e-7)
+
+
+@pytest.mark.parametrize(("norms", "expected"), [([3.0, 4.0], [3.0, 4.0]), ([30.0, 40.0], [3.0, 4.0])])
+def test_gradients_are_clipped_to_a_norm(norms: list[float], expected: list[float]):
+    gradient = np.array(norms, np.float32)
+    clip_norm([gradient], 5.0)
+    np.testing.assert_allclose(gradient, expected, rtol=1e-5)

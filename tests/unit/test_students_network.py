@@ -11,6 +11,7 @@ from ray.rllib.algorithms.ppo.torch.default_ppo_torch_rl_module import DefaultPP
 from ray.rllib.core.rl_module.default_model_config import DefaultModelConfig
 from ray.rllib.core.rl_module.rl_module import RLModuleSpec
 
+from rllib_plugins.rollout.mlp import flatten_parameters
 from rllib_plugins.rollout.network import (
     ActorCriticView,
     QView,
@@ -36,54 +37,76 @@ def build(module_class, extra=None, **model):
     ).build()
 
 
+def gradients_of(module) -> dict[str, np.ndarray]:
+    return {name: p.grad.numpy().copy() for name, p in module.named_parameters() if p.grad is not None}
+
+
+def assert_gradients(module, loss: torch.Tensor, ours: dict[str, np.ndarray]) -> None:
+    module.zero_grad(set_to_none=True)
+    loss.backward()
+    expected = gradients_of(module)
+    assert expected.keys() == ours.keys()
+    for name, gradient in expected.items():
+        np.testing.assert_allclose(ours[name], gradient, rtol=1e-4, atol=1e-6, err_msg=name)
+
+
 @pytest.mark.parametrize("shared", [False, True])
 @pytest.mark.parametrize("activation", ["tanh", "relu"])
 def test_actor_critic_agrees_with_the_module(shared: bool, activation: str):
     module = build(DefaultPPOTorchRLModule, vf_share_layers=shared, fcnet_activation=activation)
+    flatten_parameters(list(module.parameters()))
     view = ActorCriticView(module)
     batch = {"obs": torch.from_numpy(OBSERVATIONS)}
-    with torch.no_grad():
-        logits = module.forward_train(batch)["action_dist_inputs"]
-        values = module.compute_values(batch)
-        ours, our_values = view.forward(batch["obs"])
-    torch.testing.assert_close(ours, logits)
-    torch.testing.assert_close(our_values, values)
-    acted, acted_values = view.act(OBSERVATIONS)
-    np.testing.assert_allclose(acted, logits.numpy(), rtol=1e-5, atol=1e-6)
-    np.testing.assert_allclose(acted_values, values.numpy(), rtol=1e-5, atol=1e-6)
-    np.testing.assert_array_equal(view.scores(OBSERVATIONS), acted)
+    logits, values = module.forward_train(batch)["action_dist_inputs"], module.compute_values(batch)
+    for ours, our_values in (view.act(OBSERVATIONS), view.forward(OBSERVATIONS)):
+        np.testing.assert_allclose(ours, logits.detach().numpy(), rtol=1e-5, atol=1e-6)
+        np.testing.assert_allclose(our_values, values.detach().numpy(), rtol=1e-5, atol=1e-6)
+    by_logits, by_values = np.random.default_rng(1).normal(size=(2, 7, 4)).astype(np.float32)
+    view.backward(by_logits, by_values[:, 0])
+    ours_by_name = gradients_of(module)
+    loss = (logits * torch.from_numpy(by_logits)).sum() + (values * torch.from_numpy(by_values[:, 0])).sum()
+    assert_gradients(module, loss, ours_by_name)
 
 
 @pytest.mark.parametrize("dueling", [False, True])
 def test_q_view_agrees_with_the_module_and_its_target(dueling: bool):
     extra = {"dueling": dueling, "double_q": True, "num_atoms": 1, "epsilon": 0.1, "std_init": 0.5}
     module = build(DefaultDQNTorchRLModule, extra, fcnet_activation="relu")
+    flatten_parameters(list(module.parameters()))
     module.make_target_networks()
     view = QView(module)
     view.bind_target()
     batch = {"obs": torch.from_numpy(OBSERVATIONS)}
     with torch.no_grad():
         module.af.net.mlp[-1].weight.mul_(3.0)  # so that target and online differ
-        online, target = module.compute_q_values(batch)["qf_preds"], module.forward_target(batch)["qf_preds"]
-        ours = view.forward(batch["obs"])
-    assert not torch.allclose(online, target)
-    torch.testing.assert_close(ours, online)
-    np.testing.assert_allclose(view.scores(OBSERVATIONS), online.numpy(), rtol=1e-5, atol=1e-6)
-    np.testing.assert_allclose(view.target(OBSERVATIONS), target.numpy(), rtol=1e-5, atol=1e-6)
+        target = module.forward_target(batch)["qf_preds"].numpy()
+    online = module.compute_q_values(batch)["qf_preds"]
+    assert np.abs(online.detach().numpy() - target).max() > 1e-3
+    np.testing.assert_allclose(view.scores(OBSERVATIONS), online.detach().numpy(), rtol=1e-5, atol=1e-6)
+    np.testing.assert_allclose(view.target(OBSERVATIONS), target, rtol=1e-5, atol=1e-6)
+    by_q = np.random.default_rng(1).normal(size=(7, 4)).astype(np.float32)
+    np.testing.assert_array_equal(view.online.forward(OBSERVATIONS), view.scores(OBSERVATIONS))
+    view.online.backward(by_q)
+    assert_gradients(module, (online * torch.from_numpy(by_q)).sum(), gradients_of(module))
 
 
-def test_what_the_optimiser_does_is_seen_when_acting():
+def test_what_the_optimiser_does_is_seen_when_acting_and_in_checkpoints():
     module = build(DefaultPPOTorchRLModule, vf_share_layers=False)
+    whole = flatten_parameters(list(module.parameters()))
     view = ActorCriticView(module)
     before, _ = view.act(OBSERVATIONS)
-    optimizer = torch.optim.Adam(module.parameters(), lr=0.1, fused=True)
-    logits, values = view.forward(torch.from_numpy(OBSERVATIONS))
-    (logits.square().mean() + values.square().mean()).backward()
+    optimizer = torch.optim.Adam([whole], lr=0.1, fused=True)
+    logits, values = view.forward(OBSERVATIONS)
+    view.backward(logits, values)
     optimizer.step()
     stepped, _ = view.act(OBSERVATIONS)
     assert np.abs(stepped - before).max() > 1e-3
+    with torch.no_grad():
+        seen = module.forward_inference({"obs": torch.from_numpy(OBSERVATIONS)})["action_dist_inputs"]
+    np.testing.assert_allclose(seen.numpy(), stepped, rtol=1e-5, atol=1e-6)
     module.set_state({name: np.zeros(tuple(p.shape), np.float32) for name, p in module.state_dict().items()})
     assert not view.act(OBSERVATIONS)[0].any()
+    assert not whole.any()
 
 
 def test_acting_leaves_the_observations_alone():

@@ -23,13 +23,17 @@ from rllib_plugins.tasks import load_task
 class DQNLearner(ArrayLearner, DQNTorchLearner):
     """RLlib's DQN learner with an update on ``ReplayBatch``."""
 
+    config: Any
+    _last: tuple[NDArray[np.float32], ReplayBatch, NDArray[np.float32]] | None = None
+
     def build(self) -> None:
         """Builds what RLlib builds, target networks included."""
         super().build()
         self._last_target_update = 0
-        self._task = load_task(self.config.task, **self.config.task_options)
         if self.config.rollout == "lean":
             self._view.bind_target()
+        else:
+            self._task = load_task(self.config.task, **self.config.task_options)
 
     def bind(self, module: Any) -> None:
         """Makes the lean view on the module."""
@@ -53,19 +57,68 @@ class DQNLearner(ArrayLearner, DQNTorchLearner):
             num_env_steps: Env steps sampled so far: the place in the learning-rate schedule.
             imitation_weight: λ of the margin term.
         """
-        config: Any = self.config
         self.follow_schedules(num_env_steps)
-        targets = torch.from_numpy(self._targets(batch, next_legal))
-        q_values = self._view.forward(torch.from_numpy(batch.observations))
-        actions = torch.from_numpy(batch.actions).unsqueeze(-1)
-        taken = q_values.gather(-1, actions).squeeze(-1)
-        loss_fn = torch.nn.functional.huber_loss if config.td_error_loss_fn == "huber" else torch.nn.functional.mse_loss
-        td_loss = loss_fn(taken, targets)
-        loss = td_loss
-        if imitation_weight > 0 and batch.consulted.any():
-            loss = loss + imitation_weight * self._margin(q_values, taken, actions, targets, batch.consulted, legal)
-        self.descend(loss)
-        self.record(len(batch.actions), qf_loss=td_loss.detach(), qf_mean=taken.detach().mean())
+        targets = self.targets(batch, next_legal)
+        q_values = self._view.online.forward(batch.observations)
+        self._view.online.backward(self.gradient(q_values, batch, targets, legal, imitation_weight))
+        self.descend()
+        self._last = (q_values, batch, targets)
+        self.record(len(batch.actions))
+
+    def gradient(
+        self,
+        q_values: NDArray[np.float32],
+        batch: ReplayBatch,
+        targets: NDArray[np.float32],
+        legal: NDArray[np.bool_] | None,
+        imitation_weight: float,
+    ) -> NDArray[np.float32]:
+        """∂/∂Q of the mean Huber or squared TD error, plus λ times the mean margin, ``(B, A)``.
+
+        Args:
+            q_values: ``(B, A)``.
+            batch: Transitions.
+            targets: ``(B,)``.
+            legal: ``(B, A)`` masks of the states, or None.
+            imitation_weight: λ.
+        """
+        rows = np.arange(len(targets))
+        gradient = np.zeros_like(q_values)
+        error = q_values[rows, batch.actions] - targets
+        huber = self.config.td_error_loss_fn == "huber"
+        gradient[rows, batch.actions] = (error.clip(-1.0, 1.0) if huber else 2.0 * error) / len(targets)
+        if imitation_weight > 0:
+            raised, short = self._margin_rows(q_values, batch, targets, legal)
+            step = imitation_weight / len(targets)
+            gradient[short, raised[short]] += step
+            gradient[short, batch.actions[short]] -= step
+        return gradient
+
+    def _margin_rows(
+        self,
+        q_values: NDArray[np.float32],
+        batch: ReplayBatch,
+        targets: NDArray[np.float32],
+        legal: NDArray[np.bool_] | None,
+    ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        """Which action violates the margin most in each row ``(B,)``, and the rows that the margin applies to."""
+        own = q_values if legal is None else np.where(legal, q_values, -np.inf)
+        raised = own + np.float32(self.config.margin)
+        raised[np.arange(len(targets)), batch.actions] -= np.float32(self.config.margin)
+        applies = batch.consulted
+        if self.config.advice.imitation == "filtered":
+            applies = applies & (targets > own.max(axis=1))
+        return raised.argmax(axis=1), np.flatnonzero(applies)
+
+    def reduce_metrics(self) -> Any:
+        """Statistics of the last batch."""
+        if self._last is not None:
+            q_values, batch, targets = self._last
+            taken = q_values[np.arange(len(targets)), batch.actions]
+            error = float(np.abs(taken - targets).mean())
+            self._statistics = {"td_error_mean": error, "qf_mean": float(taken.mean())}
+            self._last = None
+        return super().reduce_metrics()
 
     def compute_loss_for_module(
         self, *, module_id: str, config: Any, batch: dict[str, Any], fwd_out: dict[str, Any]
@@ -102,7 +155,7 @@ class DQNLearner(ArrayLearner, DQNTorchLearner):
             for main, target in self.module[DEFAULT_MODULE_ID].unwrapped().get_target_network_pairs():
                 update_target_network(main_net=main, target_net=target, tau=self.config.tau)
 
-    def _targets(self, batch: ReplayBatch, next_legal: NDArray[np.bool_] | None) -> NDArray[np.float32]:
+    def targets(self, batch: ReplayBatch, next_legal: NDArray[np.bool_] | None) -> NDArray[np.float32]:
         """r + γ·Q_target(s', a*), a* the best legal action by the online network (double) or by the target's own."""
         config: Any = self.config
         target_q = self._view.target(batch.next_observations)

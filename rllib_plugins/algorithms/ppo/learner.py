@@ -14,10 +14,14 @@ from ray.rllib.core.columns import Columns
 from rllib_plugins import columns
 from rllib_plugins.algorithms.actor_critic import (
     UpdateBatch,
+    as_tensors,
+    common_gradient,
     imitation_loss,
     log_policy,
+    log_policy_array,
     make_update_batch,
     update_batch_from_columns,
+    value_gradient,
 )
 from rllib_plugins.algorithms.array_learner import ArrayLearner
 from rllib_plugins.rollout.arrays import RolloutArrays
@@ -54,19 +58,26 @@ class PPOLearner(ArrayLearner, PPOTorchLearner):
         entropy_coeff = self._entropy_coeff(num_env_steps)
         kl_coeff = float(self.curr_kl_coeffs_per_module[DEFAULT_MODULE_ID]) if config.use_kl_loss else 0.0
         batch, advantages = make_update_batch(rollout, config, imitation_weight)
-        statistics: dict[str, torch.Tensor | float] = {}
+        size = min(config.minibatch_size or len(batch), len(batch))
         for _ in range(config.num_epochs):
-            shuffled = batch.permuted(torch.from_numpy(self._rng.permutation(len(batch))))
-            for minibatch in shuffled.minibatches(config.minibatch_size or len(batch)):
+            shuffled = batch.permuted(self._rng.permutation(len(batch)))
+            for minibatch in shuffled.minibatches(size):
                 logits, values = self._view.forward(minibatch.observations)
-                loss, statistics = self.loss(logits, values, minibatch, entropy_coeff, kl_coeff)
-                self.descend(loss)
+                self._view.backward(*self.gradients(logits, values, minibatch, entropy_coeff, kl_coeff))
+                self.descend()
+        statistics = self.statistics(*self._view.act(batch.observations[:size]), batch.part(0, size))
         if config.use_kl_loss:
-            self._update_module_kl_coeff(
-                module_id=DEFAULT_MODULE_ID, config=config, kl_loss=float(statistics["mean_kl_loss"])
-            )
+            self._update_module_kl_coeff(module_id=DEFAULT_MODULE_ID, config=config, kl_loss=statistics["mean_kl_loss"])
         self.record(len(batch) * config.num_epochs, **statistics)
         return advantages
+
+    def statistics(
+        self, logits: NDArray[np.float32], values: NDArray[np.float32], batch: UpdateBatch[NDArray[Any]]
+    ) -> dict[str, float]:
+        """What is worth logging about some steps, given the policy's logits and values there."""
+        with torch.no_grad():
+            _, statistics = self.loss(torch.from_numpy(logits), torch.from_numpy(values), as_tensors(batch), 0.0, 0.0)
+        return {name: float(value) for name, value in statistics.items()}
 
     def _entropy_coeff(self, num_env_steps: int) -> float:
         return float(self.entropy_coeff_schedulers_per_module[DEFAULT_MODULE_ID].update(timestep=num_env_steps))
@@ -96,8 +107,13 @@ class PPOLearner(ArrayLearner, PPOTorchLearner):
         return loss
 
     def loss(
-        self, logits: torch.Tensor, values: torch.Tensor, batch: UpdateBatch, entropy_coeff: float, kl_coeff: float
-    ) -> tuple[torch.Tensor, dict[str, torch.Tensor | float]]:
+        self,
+        logits: torch.Tensor,
+        values: torch.Tensor,
+        batch: UpdateBatch[torch.Tensor],
+        entropy_coeff: float,
+        kl_coeff: float,
+    ) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
         """Clipped surrogate (Schulman et al. 2017, arXiv 1707.06347, eq. 7) around π_old; ρ is in the advantages.
 
         Args:
@@ -112,7 +128,7 @@ class PPOLearner(ArrayLearner, PPOTorchLearner):
         """
         config: Any = self.config
         logp = log_policy(logits, batch.illegal)
-        ratio = torch.exp(logp.gather(-1, batch.actions).squeeze(-1) - batch.old_logp)
+        ratio = torch.exp(logp.gather(-1, batch.actions.unsqueeze(-1)).squeeze(-1) - batch.old_logp)
         clipped = ratio.clamp(1.0 - config.clip_param, 1.0 + config.clip_param)
         policy_loss = -torch.minimum(ratio * batch.advantages, clipped * batch.advantages).mean()
         squared = (values - batch.targets).square()
@@ -120,11 +136,11 @@ class PPOLearner(ArrayLearner, PPOTorchLearner):
             squared = squared.clamp(max=config.vf_clip_param)
         vf_loss = squared.mean()
         loss = policy_loss + config.vf_loss_coeff * vf_loss
-        statistics: dict[str, torch.Tensor | float] = {"policy_loss": policy_loss.detach(), "vf_loss": vf_loss.detach()}
+        statistics = {"policy_loss": policy_loss.detach(), "vf_loss": vf_loss.detach()}
+        entropy = -(logp.exp() * logp).sum(-1).mean()
+        statistics["entropy"] = entropy.detach()
         if entropy_coeff:
-            entropy = -(logp.exp() * logp).sum(-1).mean()
             loss = loss - entropy_coeff * entropy
-            statistics["entropy"] = entropy.detach()
         if batch.imitation is not None:
             imitation = imitation_loss(logp, batch.imitation)
             loss = loss + imitation
@@ -134,6 +150,27 @@ class PPOLearner(ArrayLearner, PPOTorchLearner):
             loss = loss + kl_coeff * kl
             statistics["mean_kl_loss"] = kl.detach()
         return loss, statistics
+
+    def gradients(
+        self,
+        logits: NDArray[np.float32],
+        values: NDArray[np.float32],
+        batch: UpdateBatch[NDArray[Any]],
+        entropy_coeff: float,
+        kl_coeff: float,
+    ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+        """The gradients of ``loss`` by logits ``(B, A)`` and values ``(B,)``, written out."""
+        config: Any = self.config
+        size = np.float32(len(batch))
+        logp = log_policy_array(logits, batch.illegal)
+        policy = np.exp(logp)
+        ratio = np.exp(logp[np.arange(len(batch)), batch.actions] - batch.old_logp)
+        beyond = np.where(batch.advantages > 0, ratio > 1.0 + config.clip_param, ratio < 1.0 - config.clip_param)
+        chosen = np.where(beyond, np.float32(0), ratio * batch.advantages) / -size
+        by_logits = common_gradient(logp, policy, chosen, batch, entropy_coeff)
+        if batch.old_logits is not None:
+            by_logits += (policy - np.exp(log_policy_array(batch.old_logits, batch.illegal))) * (kl_coeff / size)
+        return by_logits, value_gradient(values, batch.targets, config.vf_loss_coeff, config.vf_clip_param)
 
     def get_lean_state(self) -> dict[str, Any]:
         """The order of minibatches and the KL coefficient."""
