@@ -145,7 +145,7 @@ def test_the_function_of_features_beats_running_to_the_food() -> None:
     task = load_task("snake")
     found = evaluate(task, task.oracle_batch, episodes=2_000, seed=0)
     greedy = returns(start_table(), 6, 2_000, 0)
-    assert found.return_mean > greedy.mean() + 5
+    assert found.return_mean > greedy.mean() + 8
 
 
 def test_the_search_climbs_and_knows_its_mirror() -> None:
