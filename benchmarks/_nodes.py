@@ -115,6 +115,8 @@ class Nodes:
             self._check(node, started)
         self.gcs = (node.log.parent / "ray_current_cluster").read_text().strip()
         self.dashboard = f"http://127.0.0.1:{dashboard_port}"
+        while not self._takes_jobs():
+            self._check(node, started)
         return node
 
     def add(self, name: str, num_cpus: int, num_gpus: int = 0, resources: Mapping[str, float] | None = None) -> Node:
@@ -164,6 +166,18 @@ class Nodes:
         response.raise_for_status()
         rows: list[dict[str, Any]] = response.json()["data"]["result"]["result"]
         return rows
+
+    def _takes_jobs(self) -> bool:
+        """Whether the job server has found its agent, which is seconds after the head is up."""
+        import httpx
+
+        response = httpx.post(
+            f"{self.dashboard}/api/jobs/",
+            json={"entrypoint": "true"},
+            headers={"Authorization": f"Bearer {self.token}"},
+            timeout=60,
+        )
+        return response.status_code == 200
 
     def kill(self, name: str) -> None:
         """SIGKILL to every process of a node at once, as a machine that loses power."""

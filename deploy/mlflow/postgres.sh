@@ -76,7 +76,8 @@ case $action in
     kill)
         leader=$(as_owner head -n 1 "$data/postmaster.pid" 2>/dev/null) || fail "it does not run."
         mapfile -t processes < <(pgrep --parent "$leader")
-        as_owner kill -KILL "$leader" "${processes[@]}"
+        as_owner kill -KILL "$leader"
+        as_owner kill -KILL "${processes[@]}" 2>/dev/null || true # those of closed connections are gone already
         # A start before the last of them is gone would take the server for running.
         for process in "$leader" "${processes[@]}"; do
             for _ in {1..100}; do

@@ -1,0 +1,206 @@
+"""MLflow over a real PostgreSQL by the scripts of ``deploy/mlflow``: who gets in, and what a kill of both costs."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import httpx
+import psutil
+import pytest
+
+from benchmarks._nodes import free_ports
+from tune_sweeps.mlflow_store import make_client
+
+ROOT = Path(__file__).parents[2]
+SCRIPTS = ROOT / "deploy" / "mlflow"
+HAS_POSTGRES = bool(shutil.which("pg_config") and list(Path("/usr/lib/postgresql").glob("*/bin/initdb")))
+
+pytestmark = [
+    pytest.mark.timeout(600),
+    pytest.mark.skipif(not HAS_POSTGRES, reason="PostgreSQL's server is not installed (apt-get install postgresql)"),
+]
+
+
+@dataclass
+class Server:
+    """The two scripts, run as an operator would."""
+
+    state: Path
+    postgres_port: int
+    mlflow_port: int
+    process: subprocess.Popen[bytes] | None = None
+
+    @property
+    def uri(self) -> str:
+        return f"http://127.0.0.1:{self.mlflow_port}"
+
+    @property
+    def password(self) -> str:
+        return (self.state / "secrets" / "admin_password").read_text()
+
+    def environ(self) -> dict[str, str]:
+        return {
+            **os.environ,
+            "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
+            "POSTGRES_PORT": str(self.postgres_port),
+            "MLFLOW_PORT": str(self.mlflow_port),
+            "MLFLOW_SECRETS": str(self.state / "secrets"),
+            "MLFLOW_STATE": str(self.state / "mlflow"),
+            "MLFLOW_WORKERS": "1",
+        }
+
+    def postgres(self, action: str) -> subprocess.CompletedProcess[str]:
+        command = [str(SCRIPTS / "postgres.sh"), action, str(self.state)]
+        return subprocess.run(command, capture_output=True, text=True, env=self.environ(), timeout=120)
+
+    def start(self) -> None:
+        started = self.postgres("start")
+        assert started.returncode == 0, started.stderr
+        with (self.state / "server.log").open("ab") as log:
+            self.process = subprocess.Popen(
+                [str(SCRIPTS / "server.sh")], env=self.environ(), stdout=log, stderr=log, start_new_session=True
+            )
+        deadline = time.monotonic() + 240
+        while not self.answers():
+            assert self.process.poll() is None and time.monotonic() < deadline, (self.state / "server.log").read_text()
+            time.sleep(0.5)
+
+    def answers(self) -> bool:
+        try:
+            return httpx.get(f"{self.uri}/health", timeout=5).status_code == 200
+        except httpx.HTTPError:
+            return False
+
+    def processes(self) -> list[psutil.Process]:
+        if self.process is None or self.process.poll() is not None:
+            return []
+        leader = psutil.Process(self.process.pid)
+        return [leader, *leader.children(recursive=True)]
+
+    def kill(self) -> None:
+        for process in self.processes():
+            process.kill()
+        if self.process is not None:
+            self.process.wait()
+
+    def stop(self) -> None:
+        mine = self.processes()
+        if self.process is not None and mine:
+            self.process.send_signal(signal.SIGTERM)
+        _, left = psutil.wait_procs(mine, timeout=30)
+        for process in left:
+            process.kill()
+        self.postgres("stop")
+
+
+@pytest.fixture(scope="module")
+def server() -> Iterator[Server]:
+    # Not pytest's folder: its parents are closed to the account that PostgreSQL runs as.
+    state = Path(tempfile.mkdtemp(prefix="lt-mlflow-"))
+    state.chmod(0o711)
+    ports = free_ports(2)
+    found = Server(state, *ports)
+    try:
+        found.start()
+        yield found
+    finally:
+        found.stop()
+        shutil.rmtree(state)
+
+
+def search(server: Server, **options: object) -> httpx.Response:
+    url = f"{server.uri}/api/2.0/mlflow/experiments/search"
+    return httpx.post(url, json={"max_results": 5}, timeout=60, **options)  # type: ignore[arg-type]
+
+
+def test_only_the_password_opens_it(server: Server) -> None:
+    assert search(server).status_code == 401
+    assert search(server, auth=("admin", "password1234")).status_code == 401
+    assert search(server, auth=("admin", server.password)).status_code == 200
+
+
+def test_other_host_names_are_refused_even_with_the_password(server: Server) -> None:
+    headers = {"Host": "rebound.example.com"}
+    assert search(server, auth=("admin", server.password), headers=headers).status_code == 403
+
+
+def test_it_listens_on_loopback_alone_and_shows_no_secret(server: Server) -> None:
+    secrets = [path.read_text() for path in (server.state / "secrets").iterdir()]
+    assert len(secrets) == 3
+    for process in server.processes():
+        assert not any(secret in argument for argument in process.cmdline() for secret in secrets)
+        for connection in process.net_connections(kind="tcp"):
+            assert connection.status != psutil.CONN_LISTEN or connection.laddr.ip == "127.0.0.1"
+    log = (server.state / "server.log").read_text(errors="replace")
+    assert not any(secret in log for secret in secrets)
+    for path in [*(server.state / "secrets").iterdir(), server.state / "mlflow" / "pgpass"]:
+        assert path.stat().st_mode & 0o077 == 0, path
+
+
+def test_postgres_asks_for_the_password_too(server: Server) -> None:
+    psycopg = pytest.importorskip("psycopg")
+    address = f"host=127.0.0.1 port={server.postgres_port} user=mlflow dbname=mlflow"
+    with pytest.raises(psycopg.OperationalError, match="password"):
+        psycopg.connect(f"{address} password=wrong")
+    password = (server.state / "secrets" / "postgres_password").read_text()
+    with psycopg.connect(f"{address} password={password}") as connection:
+        assert connection.execute("show password_encryption").fetchone() == ("scram-sha-256",)
+
+
+def test_a_sweep_outlives_a_kill_of_both_and_nothing_is_lost_or_doubled(
+    server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", server.uri)
+    monkeypatch.setenv("MLFLOW_TRACKING_USERNAME", "admin")
+    monkeypatch.setenv("MLFLOW_TRACKING_PASSWORD", server.password)
+    monkeypatch.setenv("LLM_TUTORS_HOME", str(tmp_path / "home"))
+    client = make_client(server.uri)
+    command = [sys.executable, "-m", "tests.integration.sweep_driver", str(tmp_path), "2"]
+    with (tmp_path / "driver.log").open("wb") as log:
+        sweep = subprocess.Popen(command, cwd=ROOT, stdout=log, stderr=log)
+    try:
+        wait(lambda: bool(points(client)), "the first points")
+        server.kill()
+        assert server.postgres("kill").returncode == 0
+        time.sleep(5)
+        assert sweep.poll() is None
+        server.start()
+        assert sweep.wait(300) == 0, (tmp_path / "driver.log").read_text()
+    finally:
+        sweep.kill()
+        sweep.wait()
+    names = [
+        f"{algorithm} · {cell} · seed 0"
+        for algorithm in ("ppo", "a2c")
+        for cell in ("untutored · blackjack", "oracle · blackjack · reuse")
+    ]
+    assert points(client) == {name: list(range(0, 1_001, 100)) for name in names}
+
+
+def points(client: object) -> dict[str, list[int]]:
+    """Steps of every child run by its name; a run that is there twice would be shown as a list that repeats."""
+    experiment = client.get_experiment_by_name("fakes")  # type: ignore[attr-defined]
+    if experiment is None:
+        return {}
+    found: dict[str, list[int]] = {}
+    for run in client.search_runs([experiment.experiment_id]):  # type: ignore[attr-defined]
+        if "mlflow.parentRunId" in run.data.tags:
+            history = client.get_metric_history(run.info.run_id, "eval/return_mean")  # type: ignore[attr-defined]
+            found.setdefault(run.info.run_name, []).extend(sorted(item.step for item in history))
+    return {name: steps for name, steps in found.items() if steps}
+
+
+def wait(condition: object, what: str, limit_s: float = 240) -> None:
+    deadline = time.monotonic() + limit_s
+    while not condition():  # type: ignore[operator]
+        assert time.monotonic() < deadline, f"{what}: not within {limit_s:.0f} s"
+        time.sleep(0.5)
