@@ -36,16 +36,17 @@ class Service:
         return serve.get_app_handle(app_name(self.tutor.name))
 
     def process(self, title: str) -> psutil.Process:
-        """The one process of this test run whose title holds ``title``."""
+        """The one process of this tutor whose title holds ``title``: a deployment's name, or the engine's."""
         (found,) = self.processes(title)
         return found
 
     def processes(self, title: str) -> list[psutil.Process]:
         """All of them."""
+        wanted = title if title.startswith("VLLM") else f"ServeReplica:tutor-{self.tutor.name}:{title}"
         found = []
         for process in psutil.Process().children(recursive=True):
             try:
-                if title in " ".join(process.cmdline()) and process.status() != psutil.STATUS_ZOMBIE:
+                if wanted in " ".join(process.cmdline()) and process.status() != psutil.STATUS_ZOMBIE:
                     found.append(process)
             except psutil.NoSuchProcess:
                 continue

@@ -1,4 +1,4 @@
-"""transformers' own answer to a prompt: the softmax over the label tokens after one plain forward pass."""
+"""transformers' own answer to a prompt, and tiny models of other architectures to compare it on."""
 
 from __future__ import annotations
 
@@ -6,13 +6,43 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import torch
-from transformers import AutoModelForCausalLM
+from transformers import (
+    AutoModelForCausalLM,
+    AutoTokenizer,
+    LlamaConfig,
+    LlamaForCausalLM,
+    Qwen2Config,
+    Qwen2ForCausalLM,
+)
 
 from tutor_service.prompt import Prompt
 
 
+def make_checkpoint(architecture: str, tokenizer_folder: Path, folder: Path) -> Path:
+    """A tiny model with random weights and SmolLM2's tokenizer."""
+    tokenizer = AutoTokenizer.from_pretrained(tokenizer_folder)
+    sizes = {
+        "vocab_size": len(tokenizer),
+        "hidden_size": 64,
+        "intermediate_size": 128,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 2,
+        "num_key_value_heads": 1,
+        "max_position_embeddings": 1024,
+        "initializer_range": 0.3,
+    }
+    config, kind = {
+        "llama": (LlamaConfig(**sizes), LlamaForCausalLM),
+        "qwen2": (Qwen2Config(**sizes), Qwen2ForCausalLM),
+    }[architecture]
+    torch.manual_seed(0)
+    kind(config).to(torch.float32).save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    return folder
+
+
 def distributions(folder: Path, prompts: Sequence[Prompt]) -> list[tuple[list[float], float]]:
-    """Distribution over the labels, and their mass, for each prompt; float32, no cache, no batching."""
+    """Softmax over the labels after one plain forward pass, and their mass, for each prompt; float32, no cache."""
     model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32).eval()
     found = []
     with torch.inference_mode():

@@ -6,37 +6,11 @@ from pathlib import Path
 
 import pytest
 
-from tests.e2e.reference import distributions, total_variation
+from tests.e2e.reference import distributions, make_checkpoint, total_variation
 from tutor_service.config import TutorConfig
 from tutor_service.engines.vllm import VllmEngine
 from tutor_service.prompt import ChatPrompts, read_template
 from tutor_service.schema import AdviceRequest
-
-
-def make_checkpoint(architecture: str, tokenizer_folder: Path, folder: Path) -> Path:
-    """A tiny model with random weights and SmolLM2's tokenizer."""
-    import torch
-    from transformers import AutoTokenizer, LlamaConfig, LlamaForCausalLM, Qwen2Config, Qwen2ForCausalLM
-
-    tokenizer = AutoTokenizer.from_pretrained(tokenizer_folder)
-    sizes = {
-        "vocab_size": len(tokenizer),
-        "hidden_size": 64,
-        "intermediate_size": 128,
-        "num_hidden_layers": 2,
-        "num_attention_heads": 2,
-        "num_key_value_heads": 1,
-        "max_position_embeddings": 1024,
-        "initializer_range": 0.3,
-    }
-    config, kind = {
-        "llama": (LlamaConfig(**sizes), LlamaForCausalLM),
-        "qwen2": (Qwen2Config(**sizes), Qwen2ForCausalLM),
-    }[architecture]
-    torch.manual_seed(0)
-    kind(config).to(torch.float32).save_pretrained(folder)
-    tokenizer.save_pretrained(folder)
-    return folder
 
 
 @pytest.mark.parametrize("architecture", ["llama", "qwen2"])

@@ -6,15 +6,20 @@ import signal
 import threading
 import time
 from collections.abc import Callable
+from pathlib import Path
 
 import psutil
 import pytest
 
 from tests.e2e.conftest import Service
+from tests.e2e.reference import make_checkpoint
+from tutor_service import app
 from tutor_service.client import connect
+from tutor_service.config import TutorConfig
 from tutor_service.schema import Advice, AdviceRequest
 
 HEAL_S = 240.0
+ENGINE = "VLLM::EngineCore"
 RULES = "You play a card game. 'hit' takes another card, 'stick' ends your turn. Stay below 22."
 
 
@@ -47,17 +52,8 @@ def gone(process: psutil.Process) -> bool:
         return True
 
 
-@pytest.mark.parametrize(
-    "victim",
-    ["VLLM::EngineCore", "ServeReplica:tutor-smollm2-e2e:TutorReplica", "ServeReplica:tutor-smollm2-e2e:TutorGateway"],
-)
-def test_kill_nine_mid_request(service: Service, victim: str):
-    name = victim.rsplit(":", 1)[-1]
-    kept = states(f"before {name}", 4)
-    before = connect(service.tutor, deadline_s=60).advise(kept)
-    assert None not in before
-    process = service.process(victim)
-    engine = service.process("VLLM::EngineCore")
+def ask_while_killing(service: Service, name: str, process: psutil.Process) -> None:
+    """Asks, kills meanwhile, and holds the client to its deadline."""
     deadline_s = 8.0
     result: list[list[Advice | None]] = []
     took: list[float] = []
@@ -74,17 +70,44 @@ def test_kill_nine_mid_request(service: Service, victim: str):
     caller.join(timeout=deadline_s + 5)
     assert took and took[0] < deadline_s + 1
     assert all(answer is None or abs(sum(answer.probabilities) - 1) < 1e-6 for answer in result[0])
-    if not name.startswith("TutorGateway"):
-        wait_until(lambda: gone(engine), 10, "the engine outlived its replica")
-    answers_again(service, f"after {name}")
+
+
+@pytest.mark.parametrize("victim", ["TutorReplica", "TutorGateway"])
+def test_kill_nine_mid_request(service: Service, victim: str):
+    kept = states(f"before {victim}", 4)
+    before = connect(service.tutor, deadline_s=60).advise(kept)
+    assert None not in before
+    ask_while_killing(service, victim, service.process(victim))
+    answers_again(service, f"after {victim}")
     after = connect(service.tutor, deadline_s=60).advise(kept)
     assert [answer.source for answer in after if answer] == ["store"] * len(kept)
     assert [answer.probabilities for answer in after if answer] == [answer.probabilities for answer in before if answer]
-    assert len(service.processes("VLLM::EngineCore")) == 1
+
+
+def test_an_engine_process_is_missed_and_outlives_nobody(ray_cluster: None, model_folder: Path, tmp_path: Path):
+    tutor = TutorConfig(
+        name="tiny",
+        model=str(make_checkpoint("llama", model_folder, tmp_path / "model")),
+        engine={"max_model_len": 512, "kv_cache_memory_bytes": 2**26},
+        scaling={"engine_process": True},
+    )
+    app.deploy([tutor])
+    try:
+        tiny = Service(tutor, url="", token="")
+        first = psutil.Process(tiny.process(ENGINE).pid)
+        ask_while_killing(tiny, "engine", first)
+        answers_again(tiny, "after the engine")
+        second = tiny.process(ENGINE)
+        assert second.pid != first.pid
+        tiny.process("TutorReplica").kill()
+        wait_until(lambda: gone(second), 10, "the engine outlived its replica")
+    finally:
+        app.delete([tutor.name])
+    wait_until(lambda: not tiny.processes(ENGINE), 30, "an engine is left")
 
 
 def test_overload_is_refused_and_passes(service: Service):
-    gateway = service.process("ServeReplica:tutor-smollm2-e2e:TutorGateway")
+    gateway = service.process("TutorGateway")
     memory_before = gateway.memory_info().rss
     stop = time.monotonic() + 10.0
     outcomes: list[bool] = []

@@ -1,4 +1,3 @@
-import asyncio
 import math
 import os
 
@@ -80,21 +79,6 @@ def test_a_folder_without_a_model_is_refused(tmp_path):
 
 def test_hub_ids_are_left_as_they_are():
     assert models.locate(TUTOR) == "org/model"
-
-
-async def test_a_hanging_engine_is_unwell(monkeypatch):
-    class Hanging:
-        async def check_health(self):
-            return
-
-        async def is_sleeping(self):
-            await asyncio.Event().wait()
-
-    monkeypatch.setattr(vllm, "HANG_S", 0.01)
-    engine = vllm.VllmEngine(TUTOR)
-    engine._engine = Hanging()
-    with pytest.raises(TimeoutError):
-        await engine.check_health()
 
 
 async def test_text_is_asked_again_until_it_names_an_action():

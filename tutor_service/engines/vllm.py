@@ -7,7 +7,7 @@ Requests with ``logprobs=k`` must never run beside those with ``logprob_token_id
 from __future__ import annotations
 
 import asyncio
-import itertools
+import functools
 import json
 import os
 from collections.abc import Sequence
@@ -18,6 +18,7 @@ from tutor_service.config import TutorConfig
 from tutor_service.decode import renormalise
 from tutor_service.engines import models
 from tutor_service.engines.base import EngineFacts, Evaluation
+from tutor_service.engines.stepping import EngineThread
 from tutor_service.engines.text import answer_in_text
 from tutor_service.errors import UserError
 from tutor_service.prompt import BLOCK, Prompt
@@ -25,10 +26,12 @@ from tutor_service.schema import AdviceError
 
 if TYPE_CHECKING:
     from vllm import SamplingParams
-    from vllm.outputs import RequestOutput
+    from vllm.v1.engine.llm_engine import LLMEngine
 
-HANG_S = 30.0
-"""An engine that does not answer a question about itself for so long is taken for dead."""
+HANG_S = 60.0
+"""A step is one forward pass; an engine that has been in one for so many seconds is taken for dead."""
+
+_STOP_S = 5.0
 
 _KV_CACHE_BYTES_CPU = 512 * 2**20
 _THINK_END = "</think>"
@@ -97,111 +100,120 @@ def set_environment(location: str, has_gpu: bool) -> None:
 
 
 class VllmEngine:
-    """See ``engines.base.Engine``."""
+    """See ``engines.base.Engine``.
+
+    On a CPU the engine lives in this process: it starts in a fraction of the time and memory, and its forward passes
+    hold the interpreter's lock too little to matter. On a GPU it has a process of its own, which keeps the device busy.
+    """
 
     def __init__(self, config: TutorConfig) -> None:
         self._config = config
-        self._engine: Any = None
-        self._numbers = itertools.count()
+        self._has_gpu = config.scaling.num_gpus > 0
+        choice = config.scaling.engine_process
+        self._own_process = self._has_gpu if choice is None else choice
+        self._thread = EngineThread(self._make)
+        self._location = ""
+        self._tokenizer: Any = None
 
     async def start(self) -> EngineFacts:
-        """See ``Engine``. The engine process is a child of the calling thread, which must live as long."""
-        location = models.locate(self._config)
-        has_gpu = self._config.scaling.num_gpus > 0
-        set_environment(location, has_gpu)
-        from vllm import AsyncEngineArgs, SamplingParams
-        from vllm.sampling_params import RequestOutputKind
-        from vllm.v1.engine.async_llm import AsyncLLM
-        from vllm.v1.executor import Executor
-
-        from tutor_service.engines.guard import guarded
-
-        options = engine_options(self._config, location, has_gpu)
+        """See ``Engine``."""
+        self._location = await asyncio.to_thread(models.locate, self._config)
+        set_environment(self._location, self._has_gpu)
+        os.environ["VLLM_ENABLE_V1_MULTIPROCESSING"] = str(int(self._own_process))
         try:
-            vllm_config = AsyncEngineArgs(**options).create_engine_config()
-            executor = guarded(Executor.get_class(vllm_config), vllm_config.parallel_config.world_size, has_gpu)
-            self._engine = AsyncLLM(vllm_config, executor, log_stats=False, log_requests=False)
+            engine = await self._thread.start()
         except (TypeError, ValueError, OSError, RuntimeError) as error:
             raise UserError(
-                f"tutor '{self._config.name}': vLLM did not start with model '{location}': {_first_line(error)}. "
+                f"tutor '{self._config.name}': vLLM did not start with model '{self._location}': {_first_line(error)}. "
                 "Check the fields model, revision and engine, and that its memory fits this machine."
             ) from error
-        self._sampling = SamplingParams
-        self._final_only = RequestOutputKind.FINAL_ONLY
-        self._tokenizer = self._engine.get_tokenizer()
-        model = vllm_config.model_config
+        self._tokenizer = engine.get_tokenizer()
         await self._warm_up()
         return EngineFacts(
-            identity=identity(self._config, location, str(model.dtype).removeprefix("torch.")),
+            identity=identity(self._config, self._location, str(engine.model_config.dtype).removeprefix("torch.")),
             decoding=self._config.decoding,
-            max_prompt_tokens=model.max_model_len - self._room_for_answer(),
+            max_prompt_tokens=engine.model_config.max_model_len - self._room_for_answer(),
         )
 
     async def evaluate(self, prompts: Sequence[Prompt]) -> list[Evaluation | AdviceError]:
         """See ``Engine``."""
-        one = {"scored": self._scored, "reasoned": self._reasoned, "text": self._text}[self._config.decoding]
+        if self._config.decoding == "scored":
+            scores = await self._score([(prompt.token_ids, prompt.label_token_ids) for prompt in prompts])
+            return [
+                Evaluation(probabilities, mass, invalid=0, tokens=len(prompt.token_ids) + 1)
+                for prompt, (probabilities, mass) in zip(prompts, scores, strict=True)
+            ]
+        one = self._reasoned if self._config.decoding == "reasoned" else self._text
         return list(await asyncio.gather(*(one(prompt) for prompt in prompts)))
 
     async def check_health(self) -> None:
-        """See ``Engine``. The engine's main loop answers between two forward passes, so silence means that it hangs."""
-        await self._engine.check_health()
-        await asyncio.wait_for(self._engine.is_sleeping(), HANG_S)
+        """See ``Engine``."""
+        self._thread.check(HANG_S)
 
     def shutdown(self) -> None:
         """See ``Engine``."""
-        if self._engine is not None:
-            self._engine.shutdown(timeout=1.0)
-            self._engine = None
+        self._thread.stop(_STOP_S)
 
-    async def _scored(self, prompt: Prompt) -> Evaluation | AdviceError:
-        probabilities, mass = await self._score(prompt.token_ids, prompt.label_token_ids)
-        return Evaluation(probabilities, mass, invalid=0, tokens=len(prompt.token_ids) + 1)
+    def _make(self) -> LLMEngine:
+        """Makes the engine; on the thread that will step it."""
+        from vllm import EngineArgs
+        from vllm.v1.engine.llm_engine import LLMEngine
+        from vllm.v1.executor import Executor
+
+        from tutor_service.engines.guard import guarded
+
+        vllm_config = EngineArgs(**engine_options(self._config, self._location, self._has_gpu)).create_engine_config()
+        executor = Executor.get_class(vllm_config)
+        if self._own_process:
+            executor = guarded(executor, vllm_config.parallel_config.world_size, self._has_gpu)
+        return LLMEngine(vllm_config, executor, log_stats=False, multiprocess_mode=self._own_process)
 
     async def _reasoned(self, prompt: Prompt) -> Evaluation | AdviceError:
         """Thinks, then answers by one token on the thought's cached prefix; a thought that is too long is cut off."""
+        from vllm import SamplingParams
+
         opening = () if self._ends_with_think(prompt.token_ids) else self._encode("<think>\n")
         asked = (*prompt.token_ids, *opening)
-        thinking = self._sampling(
+        thinking = SamplingParams(
             temperature=0.6, top_p=0.95, seed=0, max_tokens=self._config.thinking_tokens, stop=[_THINK_END]
         )  # the values that DeepSeek recommends; greedy thoughts repeat themselves. A seed keeps the answer a function
-        thought = (await self._generate(asked, thinking)).outputs[0]
+        (output,) = await self._thread.generate([(asked, thinking)])
+        thought = output.outputs[0]
         tail = self._encode(f"{thought.text.rstrip()}\n{_THINK_END}\n\n")
-        probabilities, mass = await self._score((*asked, *tail), prompt.label_token_ids)
+        ((probabilities, mass),) = await self._score([((*asked, *tail), prompt.label_token_ids)])
         return Evaluation(probabilities, mass, invalid=0, tokens=len(asked) + len(thought.token_ids) + 1)
 
     async def _text(self, prompt: Prompt) -> Evaluation | AdviceError:
+        from vllm import SamplingParams
+
         async def generate(attempt: int) -> tuple[str, int]:
-            sampling = self._sampling(
+            sampling = SamplingParams(
                 temperature=1.0 if attempt else 0.0,
                 seed=attempt,
                 max_tokens=self._config.answer_tokens,
                 stop=["</action>"],
                 include_stop_str_in_output=True,
             )
-            answer = (await self._generate(prompt.token_ids, sampling)).outputs[0]
-            return answer.text, len(answer.token_ids)
+            (output,) = await self._thread.generate([(prompt.token_ids, sampling)])
+            return output.outputs[0].text, len(output.outputs[0].token_ids)
 
         return await answer_in_text(generate, prompt.labels, self._config.text_attempts, len(prompt.token_ids))
 
-    async def _score(self, token_ids: Sequence[int], labels: Sequence[int]) -> tuple[tuple[float, ...], float]:
-        ids = list(labels)
-        sampling = self._sampling(
-            temperature=0, max_tokens=1, allowed_token_ids=ids, logprob_token_ids=ids, detokenize=False
-        )
-        output = await self._generate(token_ids, sampling)
-        found: Any = output.outputs[0].logprobs
-        return renormalise([found[0][label].logprob for label in ids])
-
-    async def _generate(self, token_ids: Sequence[int], sampling: SamplingParams) -> RequestOutput:
-        request = {"prompt_token_ids": list(token_ids)}
-        sampling.output_kind = self._final_only
-        return await anext(self._engine.generate(request, sampling, str(next(self._numbers))))
+    async def _score(
+        self, questions: Sequence[tuple[Sequence[int], Sequence[int]]]
+    ) -> list[tuple[tuple[float, ...], float]]:
+        """Distribution over the labels and their mass, for pairs of prompt and label token ids."""
+        outputs = await self._thread.generate([(prompt, _one_token(tuple(labels))) for prompt, labels in questions])
+        scores = []
+        for (_, labels), output in zip(questions, outputs, strict=True):
+            found = output.outputs[0].logprobs[0]
+            scores.append(renormalise([found[label].logprob for label in labels]))
+        return scores
 
     async def _warm_up(self) -> None:
         """Two prompts, the second on the first's prefix: the kernels of both paths are built before a caller waits."""
         for last in (1, 2):
-            prompt = Prompt((*range(3, 3 + 2 * BLOCK), last), (1, 2), ("1", "2"))
-            await self._scored(prompt)
+            await self._score([((*range(3, 3 + 2 * BLOCK), last), (1, 2))])
 
     def _room_for_answer(self) -> int:
         thought = self._config.thinking_tokens + 2 * len(self._encode(f"<think>\n{_THINK_END}\n\n"))
@@ -212,6 +224,22 @@ class VllmEngine:
 
     def _encode(self, text: str) -> tuple[int, ...]:
         return tuple(self._tokenizer.encode(text, add_special_tokens=False))
+
+
+@functools.lru_cache(maxsize=1024)
+def _one_token(labels: tuple[int, ...]) -> SamplingParams:
+    """Sampling parameters that give the log-probability of every label in one forward pass."""
+    from vllm import SamplingParams
+    from vllm.sampling_params import RequestOutputKind
+
+    return SamplingParams(
+        temperature=0,
+        max_tokens=1,
+        allowed_token_ids=list(labels),
+        logprob_token_ids=list(labels),
+        detokenize=False,
+        output_kind=RequestOutputKind.FINAL_ONLY,
+    )
 
 
 def _first_line(error: BaseException) -> str:
