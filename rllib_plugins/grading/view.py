@@ -44,7 +44,11 @@ def _figures(card: ReportCard) -> Table:
         ("order sensitivity", _number(card.order_sensitivity), f"best guess flips in {_percent(card.order_flips)}"),
         ("excess on the first label", _number(card.first_label_excess), "0 where order does not matter"),
         ("legal mass", _number(card.legal_mass), f"least {_number(card.legal_mass_min)}"),
-        ("ms per advice", _number(card.latency_ms, 1), f"{_percent(card.from_store)} came from the store"),
+        (
+            "ms per advice",
+            _number(card.latency_ms, 1) or ("–" if card.from_store else ""),
+            f"{_percent(card.from_store)} came from the store",
+        ),
         ("tokens per advice", _number(card.tokens, 0), ""),
     ]
     for name, value, beside in rows:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from io import StringIO
 from pathlib import Path
 
 import numpy as np
@@ -113,6 +114,9 @@ def test_silence_is_counted_and_not_graded() -> None:
 def test_stored_answers_cost_nothing_and_say_so() -> None:
     card = grade(TASK, Scripted(basic_strategy, source="store"), num_states=50, seed=0)
     assert card.from_store == 1 and card.latency_ms is None and card.tokens is None
+    console = Console(width=120, record=True, file=StringIO())
+    console.print(card.render())
+    assert "100% came from the store" in console.export_text()
 
 
 def test_a_task_without_an_oracle_is_said_to_have_none() -> None:
@@ -179,7 +183,7 @@ def test_a_narrow_lead_within_the_noise_is_no_lead() -> None:
 
 def test_the_card_can_be_read_logged_and_looked_at(tmp_path: Path) -> None:
     card = grade(TASK, Scripted(first_label), num_states=100, seed=0, name="first")
-    console = Console(width=120, record=True, file=(tmp_path / "out").open("w"))
+    console = Console(width=120, record=True, file=StringIO())
     console.print(card.render())
     text = console.export_text()
     assert card.verdict[:60] in text and "hard 12-16 vs 7-ace" in text and "order sensitivity" in text
