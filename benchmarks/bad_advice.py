@@ -1,0 +1,77 @@
+"""What bad advice costs: the oracle mixed with random play, and a tutor that always advises the worst action.
+
+Defaults against the paper's form. With the defaults the final return must stay within the interval of the untutored
+student's, and the area under the curve, counted from random play, at 0.9 of it.
+
+Run ``.venv/bin/python benchmarks/bad_advice.py`` (``--quick``: PPO, two tutors, 3 seeds).
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from typing import Any
+
+from _harness import Benchmark, add_arguments
+
+TUTORS = ("oracle", "oracle+random:0.25", "oracle+random:0.5", "oracle+random:0.75", "random", "worst")
+NUM_ENV_STEPS, INTERVAL = 40_000, 500
+
+
+def student(algorithm: str, tutor: str, form: str, seed: int, num_env_steps: int) -> Any:
+    """One trial on Blackjack."""
+    from rllib_plugins.config import PAPER_ADVICE, AdviceConfig, StudentConfig
+
+    return StudentConfig(
+        algorithm=algorithm,
+        task="blackjack",
+        tutor=tutor,
+        advice=PAPER_ADVICE if form == "paper" else AdviceConfig(),
+        seed=seed,
+        num_env_steps=num_env_steps,
+        eval_interval_steps=INTERVAL,
+    )
+
+
+def main() -> int:
+    """Measures and reports."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    add_arguments(parser)
+    parser.add_argument("--seeds", type=int, default=None, help="seeds per cell (default: 10, with --quick 3)")
+    args = parser.parse_args()
+    from benchmarks import _learning
+
+    seeds = range(args.seeds or (3 if args.quick else 10))
+    algorithms = ("ppo",) if args.quick else ("dqn", "ppo", "a2c")
+    tutors = ("oracle", "worst") if args.quick else TUTORS
+    num_env_steps = 8_000 if args.quick else NUM_ENV_STEPS
+    benchmark = Benchmark("bad_advice")
+    arms = [("none", "defaults"), *((tutor, form) for tutor in tutors for form in ("defaults", "paper"))]
+    jobs = [
+        (_learning.train_ours, (student(algorithm, tutor, form, seed, num_env_steps),))
+        for algorithm in algorithms
+        for tutor, form in arms
+        for seed in seeds
+    ]
+    curves = iter(_learning.run_all(jobs, _learning.cores()))
+    floor = _learning.random_return("blackjack")
+    for algorithm in algorithms:
+        groups = {arm: [next(curves) for _ in seeds] for arm in arms}
+        untutored = groups["none", "defaults"]
+        base = [curve.area - floor for curve in untutored]
+        for (tutor, form), group in groups.items():
+            final = _learning.difference([c.final for c in group], [c.final for c in untutored])
+            area = sum(curve.area - floor for curve in group) / sum(base)
+            case = f"{algorithm}_{tutor}_{form}"
+            benchmark.record(case, _learning.as_record(group) | {"last": [curve.last for curve in group]})
+            print(
+                f"{case}: final {final.value:+.3f} [{final.low:+.3f}, {final.high:+.3f}], area ×{area:.2f}", flush=True
+            )
+            if form == "defaults" and tutor != "none":
+                benchmark.check(f"{case}_final_upper_end", final.high, bar=0.0)
+                benchmark.check(f"{case}_area_ratio", area, bar=0.9)
+    return benchmark.finish(args)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,96 @@
+"""Whether our untutored students learn as well as Stable-Baselines3's at the same settings: final return and area.
+
+Both sides are evaluated greedily, by the same function, on the same grid of env steps. Per algorithm and task, the 95 %
+interval of our mean minus theirs must include or exceed 0.
+
+Run ``.venv/bin/python benchmarks/student_parity.py`` (``--quick``: 2 seeds of short runs).
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from typing import Any
+
+from _harness import Benchmark, add_arguments
+
+EVALUATION_EPISODES = 50
+
+
+def train_peer(algorithm: str, task: str, num_env_steps: int, interval: int, seed: int) -> Any:
+    """A curve of the peer's, evaluated whenever it crosses a point of the grid."""
+    import numpy as np
+    import torch
+    from stable_baselines3.common.callbacks import BaseCallback
+
+    from benchmarks._learning import Curve
+    from benchmarks._students import TASKS, peer_model
+    from rllib_plugins.evaluation import evaluate
+    from rllib_plugins.tasks import load_task
+
+    made, model = load_task(TASKS[task]), peer_model(algorithm, task, 8, num_env_steps, seed)
+    steps: list[float] = []
+    returns: list[float] = []
+
+    def greedy(observations: np.ndarray) -> np.ndarray:
+        actions, _ = model.predict(observations, deterministic=True)
+        return np.eye(made.num_actions)[actions]
+
+    def look() -> None:
+        with torch.no_grad():
+            result = evaluate(made, greedy, episodes=EVALUATION_EPISODES, seed=1_000_003 + seed)
+        steps.append(model.num_timesteps)
+        returns.append(result.return_mean)
+
+    class OnGrid(BaseCallback):
+        def _on_step(self) -> bool:
+            if model.num_timesteps >= len(steps) * interval:
+                look()
+            return model.num_timesteps < num_env_steps
+
+    look()
+    model.learn(num_env_steps, callback=OnGrid())
+    return Curve(steps, returns, {})
+
+
+def main() -> int:
+    """Measures and reports."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    add_arguments(parser)
+    parser.add_argument("--seeds", type=int, default=None, help="seeds per cell (default: 10, with --quick 2)")
+    args = parser.parse_args()
+    from benchmarks import _learning
+    from benchmarks._students import our_config
+
+    seeds = range(args.seeds or (2 if args.quick else 10))
+    steps = {"blackjack": 4_000, "cartpole": 4_000} if args.quick else {"blackjack": 40_000, "cartpole": 50_000}
+    tasks = ("blackjack",) if args.quick else tuple(steps)
+    benchmark = Benchmark("student_parity")
+    cells = [(algorithm, task) for task in tasks for algorithm in ("dqn", "ppo", "a2c")]
+    jobs: list[Any] = []
+    for algorithm, task in cells:
+        interval = steps[task] // 20
+        for seed in seeds:
+            config = our_config(
+                algorithm, task, 8, steps[task], seed, eval_interval_steps=interval, eval_episodes=EVALUATION_EPISODES
+            )
+            jobs.append((_learning.train_ours, (config,)))
+            jobs.append((train_peer, (algorithm, task, steps[task], interval, seed)))
+    curves = _learning.run_all(jobs, _learning.cores())
+    for index, (algorithm, task) in enumerate(cells):
+        part = curves[2 * len(seeds) * index : 2 * len(seeds) * (index + 1)]
+        ours, peer = part[::2], part[1::2]
+        benchmark.record(f"{algorithm}_{task}", {"ours": _learning.as_record(ours), "peer": _learning.as_record(peer)})
+        for figure in ("final", "area"):
+            found = _learning.difference([getattr(c, figure) for c in ours], [getattr(c, figure) for c in peer])
+            benchmark.record(f"{algorithm}_{task}_{figure}_difference", vars_of(found))
+            benchmark.check(f"{algorithm}_{task}_{figure}_upper_end", found.high, bar=0.0)
+    return benchmark.finish(args)
+
+
+def vars_of(interval: Any) -> dict[str, float]:
+    return {"value": interval.value, "low": interval.low, "high": interval.high}
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,51 @@
+"""What tutoring costs a student whose tutor's answers are all at hand: env steps per second, tutored over untutored.
+
+The tutor is the oracle after a first pass over the game, so that each answer comes from the process-local map of
+distributions, as it does for an LLM with a warm store: no call leaves the process. Time is the process's own.
+
+Run ``.venv/bin/python benchmarks/tutoring_cost.py`` (``--quick``: Blackjack, fewer repetitions).
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+
+from _harness import Benchmark, add_arguments, alternate, median
+
+
+def main() -> int:
+    """Measures and reports."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    add_arguments(parser)
+    args = parser.parse_args()
+    from benchmarks._students import OurRun
+    from rllib_plugins.config import StudentConfig
+
+    benchmark = Benchmark("tutoring_cost")
+    repetitions, steps = (2, 2_048) if args.quick else (7, 8_192)
+    tasks = ("blackjack",) if args.quick else ("blackjack", "snake", "connect_four")
+    for task in tasks:
+        for algorithm in ("dqn", "ppo", "a2c"):
+            for num_envs in (8,) if args.quick else (8, 32):
+                runs = {
+                    tutor: OurRun(
+                        StudentConfig(algorithm=algorithm, task=task, tutor=tutor, num_envs=num_envs),
+                        steps,
+                        warm_up=4_000,
+                    )
+                    for tutor in ("none", "oracle")
+                }
+                rates = alternate(dict(runs), repetitions)
+                for run in runs.values():
+                    run.close()
+                case = f"{algorithm}_{task}_{num_envs}"
+                benchmark.record(case, rates)
+                benchmark.check(
+                    f"{case}_tutored_over_untutored", median(rates["oracle"]) / median(rates["none"]), bar=0.9
+                )
+    return benchmark.finish(args)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
