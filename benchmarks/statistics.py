@@ -22,7 +22,7 @@ UNTUTORED_STEPS = 70.0
 
 
 def curves(rng, median_steps: float):
-    """Learning curves of one cell, ``(SEEDS, EVALUATIONS + 1)``: a ramp from 0 to 1 that takes a random time, and noise."""
+    """Learning curves of one cell, ``(SEEDS, EVALUATIONS + 1)``: ramps from 0 to 1 of random length, and noise."""
     import numpy as np
 
     full = median_steps * np.exp(SPREAD * rng.standard_normal((SEEDS, 1))) / 0.9
@@ -60,9 +60,7 @@ def any_false_alarm(rng) -> bool:
     from tune_sweeps.statistics import holm, log_rank
 
     untutored = [survival(curves(rng, UNTUTORED_STEPS)) for _ in range(BASELINES)]
-    p_values = [
-        log_rank(untutored[cell % BASELINES], survival(curves(rng, UNTUTORED_STEPS))) for cell in range(CELLS)
-    ]
+    p_values = [log_rank(untutored[cell % BASELINES], survival(curves(rng, UNTUTORED_STEPS))) for cell in range(CELLS)]
     return min(holm(p_values)) <= 0.05
 
 

@@ -351,7 +351,7 @@ def _top(group: Sequence[float], gap: float) -> float:
 def _label_ends(ax: Any, ends: Sequence[tuple[float, str, str]]) -> None:
     """Names each line at its right end; labels that would overlap are pushed apart."""
     low, high = ax.get_ylim()
-    ordered = sorted(ends)
+    ordered = sorted((min(max(value, low), high), text, colour) for value, text, colour in ends)
     for (_, text, colour), y in zip(ordered, spread([e[0] for e in ordered], 0.085 * (high - low)), strict=True):
         ax.annotate(
             text, (1.0, y), xycoords=("axes fraction", "data"), xytext=(4, 0), textcoords="offset points", color=colour,

@@ -217,7 +217,8 @@ MARK = "LLM_TUTORS_TEST_SWEEP"
 
 
 def gone(driver: Driver) -> None:
-    deadline = time.monotonic() + 60
+    """Waits until nothing of it is left: Ray's agents look after their parent only now and then."""
+    deadline = time.monotonic() + 240
     while (left := driver.left_behind()) and time.monotonic() < deadline:
         time.sleep(0.5)
     assert not left

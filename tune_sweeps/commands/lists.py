@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Annotated
+
 import typer
 
 
@@ -12,8 +14,12 @@ def register(app: typer.Typer) -> None:
     app.command("presets")(presets)
 
 
-def tutors() -> None:
-    """List the tutors that ship, and those that are deployed.
+def tutors(
+    address: Annotated[
+        str | None, typer.Option(help="Address of a running Ray cluster, e.g. auto: shows what is deployed there.")
+    ] = None,
+) -> None:
+    """List the tutors that ship, and with --address those that are deployed.
 
     A tutor of your own is a YAML file of a few lines: give its path wherever a tutor's name is asked for.
     """
@@ -30,6 +36,30 @@ def tutors() -> None:
         tutor = load_tutor(name)
         table.add_row(name, tutor.backend, tutor.model or "–", tutor.license or "–", tutor.description)
     console.print(table)
+    if address is not None:
+        _deployed(address)
+
+
+def _deployed(address: str) -> None:
+    from rich.table import Table
+
+    from tune_sweeps.cluster import local_cores, ray_cluster
+    from tune_sweeps.terminal import log_path, quiet
+    from tutor_service import app
+
+    with quiet(log_path("tutors")) as console, ray_cluster(address, local_cores()):
+        found = app.status()
+        if not found:
+            console.print(f"no tutor is deployed at '{address}'")
+            return
+        table = Table(box=None, pad_edge=False)
+        for column in ("deployed", "status", "replicas", "advice/s", "stored", "message"):
+            table.add_column(column, overflow="fold")
+        for item in found:
+            rate = "–" if item.advice_per_s is None else f"{item.advice_per_s:.1f}"
+            stored = "–" if item.stored is None else f"{item.stored:,}"
+            table.add_row(item.name, item.status, str(item.replicas), rate, stored, item.message)
+        console.print(table)
 
 
 def tasks() -> None:

@@ -38,6 +38,10 @@ def sweep(
     ] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Show what would run, and run nothing.")] = False,
     set_: SetOption = None,
+    task: Annotated[
+        list[str] | None,
+        typer.Option(metavar="TASK", help="Tasks in place of the preset's: by name, or your own as module:object."),
+    ] = None,
     name: Annotated[
         str | None, typer.Option(help="Name of the sweep: its folder and MLflow experiment. Default: the preset's.")
     ] = None,
@@ -56,6 +60,8 @@ def sweep(
 
     - `tutor sweep demo --set seeds=5 --set 'tutors=[smollm2,my_tutor.yaml]' --name mine`
 
+    - `tutor sweep demo --task examples.frozen_lake:FrozenLakeTask --name lake` – a task of your own
+
     - `tutor sweep --resume mine`
     """
     from tune_sweeps.loading import load_sweep
@@ -67,14 +73,14 @@ def sweep(
     console = make_console()
     workspace: Workspace | None
     if resume is not None:
-        if preset is not None or set_ or name is not None:
-            raise UserError("--resume takes the sweep as it was begun: leave out the preset, --set and --name.")
+        if preset is not None or set_ or task or name is not None:
+            raise UserError("--resume takes the sweep as it was begun: leave out the preset, --set, --task and --name.")
         workspace = existing_workspace(results, resume)
         resolved = resolve(workspace.config())
     elif preset is None:
         raise UserError("which sweep? Name a preset, e.g. `tutor sweep demo`, or --resume NAME.")
     else:
-        resolved = resolve(load_sweep(preset, set_ or []))
+        resolved = resolve(load_sweep(preset, [*(set_ or []), *_only_tasks(task)]))
         choice = choose(results, resolved.config, name, len(resolved.trials))
         resolved = resolve(choice.config)
         workspace = choice.existing
@@ -84,6 +90,11 @@ def sweep(
         _show_plan(console, resolved, results)
         return
     _run(console, resolved, workspace, address, results)
+
+
+def _only_tasks(tasks: list[str] | None) -> list[str]:
+    """The settings by which tasks take the place of a preset's, whose env steps are for its own tasks."""
+    return [f"tasks=[{', '.join(map(repr, tasks))}]", "num_env_steps=null"] if tasks else []
 
 
 def _show_plan(console: Console, resolved: ResolvedSweep, results: Path) -> None:

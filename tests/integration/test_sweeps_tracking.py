@@ -1,0 +1,234 @@
+"""Points reach a real MLflow server once each, also when it is away for a while or was cut off in the middle."""
+
+from __future__ import annotations
+
+import socket
+import subprocess
+import sys
+import time
+import urllib.request
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from mlflow.exceptions import MlflowException
+
+from rllib_plugins import metrics
+from tests.integration.sweep_driver import config
+from tune_sweeps.journal import Journal
+from tune_sweeps.mlflow_store import check_uri, make_client, quiet_environment
+from tune_sweeps.resolve import resolve
+from tune_sweeps.tracking import TAG_TRIAL, MlflowTracker
+
+KEY = "ppo-oracle-blackjack-reuse-s0"
+
+
+class Server:
+    """An MLflow server that can be ended and started again on the same port and database."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        with socket.socket() as probe:
+            probe.bind(("127.0.0.1", 0))
+            self.port = probe.getsockname()[1]
+        self.uri = f"http://127.0.0.1:{self.port}"
+        self.process: subprocess.Popen[bytes] | None = None
+
+    def start(self) -> None:
+        quiet_environment()
+        with (self.folder / "server.log").open("a") as log:
+            self.process = subprocess.Popen(
+                [
+                    *(sys.executable, "-m", "mlflow", "server", "--host", "127.0.0.1", "--port", str(self.port)),
+                    *("--backend-store-uri", f"sqlite:///{self.folder}/server.db", "--workers", "1"),
+                    *("--artifacts-destination", str(self.folder / "artifacts")),
+                ],
+                stdout=log,
+                stderr=log,
+                start_new_session=True,
+            )
+        deadline = time.monotonic() + 400
+        while time.monotonic() < deadline:
+            try:
+                urllib.request.urlopen(f"{self.uri}/health", timeout=2).close()
+                return
+            except OSError:
+                time.sleep(0.5)
+        raise AssertionError((self.folder / "server.log").read_text())
+
+    def stop(self) -> None:
+        import os
+        import signal
+
+        if self.process is not None:
+            os.killpg(self.process.pid, signal.SIGKILL)
+            self.process.wait()
+            self.process = None
+
+
+@pytest.fixture
+def server(tmp_path: Path) -> Iterator[Server]:
+    server = Server(tmp_path)
+    server.start()
+    yield server
+    server.stop()
+
+
+def values(value: float) -> dict[str, float]:
+    return dict.fromkeys(metrics.ALL, value)
+
+
+def tracker(uri: str, journal: Journal, sweep_id: str = "id", location: str | None = None) -> MlflowTracker:
+    return MlflowTracker(
+        uri,
+        name="fakes",
+        sweep_id=sweep_id,
+        config_yaml="name: fakes\n",
+        trials={trial.key: trial for trial in resolve(config()).trials},
+        journal=journal,
+        tags={"host_kind": "test"},
+        trial_tags={},
+        artifact_location=location,
+    )
+
+
+def open_journal(folder: Path) -> Journal:
+    return Journal(folder, [trial.key for trial in resolve(config()).trials])
+
+
+def children(uri: str) -> dict[str, Any]:
+    client = make_client(uri)
+    experiment = client.get_experiment_by_name("fakes")
+    runs = client.search_runs([experiment.experiment_id])
+    return {run.data.tags[TAG_TRIAL]: run for run in runs if TAG_TRIAL in run.data.tags}
+
+
+def steps(uri: str, name: str = "eval/return_mean") -> list[int]:
+    return [e.step for e in make_client(uri).get_metric_history(children(uri)[KEY].info.run_id, name)]
+
+
+def until(condition: Callable[[], bool]) -> None:
+    """Waits until it holds; a server that is coming up may answer with anything meanwhile."""
+    deadline = time.monotonic() + 240
+    while True:
+        try:
+            if condition():
+                return
+        except (AttributeError, KeyError, MlflowException):
+            pass
+        assert time.monotonic() < deadline
+        time.sleep(0.2)
+
+
+def test_training_goes_on_while_mlflow_is_away_and_the_points_arrive_later(server: Server, tmp_path: Path) -> None:
+    journal = open_journal(tmp_path / "trials")
+    following = tracker(server.uri, journal)
+    following.start()
+    trial = journal[KEY]
+    trial.start()
+    for step in (0, 100):
+        trial.result(step, 1.0, values(step))
+        following.wake()
+    until(lambda: KEY in children(server.uri) and steps(server.uri) == [0, 100])
+    server.stop()
+    for step in (200, 300):
+        started = time.perf_counter()
+        trial.result(step, 1.0, values(step))
+        following.wake()
+        assert time.perf_counter() - started < 1.0  # the trial does not wait for MLflow
+    until(lambda: following.away_since is not None)
+    server.start()
+    trial.result(400, 1.0, values(400))
+    trial.done()
+    assert following.finish("FINISHED", timeout_s=120)
+    for name in ("eval/return_mean", "advice/trust", "wall_s"):
+        assert steps(server.uri, name) == [0, 100, 200, 300, 400]
+    assert children(server.uri)[KEY].info.status == "FINISHED"
+
+
+def test_what_did_not_arrive_before_the_end_is_sent_by_the_next_run(server: Server, tmp_path: Path) -> None:
+    journal = open_journal(tmp_path / "trials")
+    first = tracker(server.uri, journal)
+    journal[KEY].start()
+    journal[KEY].result(0, 1.0, values(0))
+    first.sync()
+    server.stop()
+    journal[KEY].result(100, 1.0, values(100))
+    assert not first.finish("KILLED", timeout_s=1)
+    server.start()
+    second = tracker(server.uri, open_journal(tmp_path / "trials"))
+    assert second.finish("FINISHED", timeout_s=60)
+    assert steps(server.uri) == [0, 100]
+    assert list(children(server.uri)) == [KEY]
+    assert second.parent_id == first.parent_id
+
+
+def test_an_address_where_nothing_answers_is_refused(server: Server) -> None:
+    from tutor_service.errors import UserError
+
+    check_uri(server.uri)
+    server.stop()
+    with pytest.raises(UserError, match="does not answer"):
+        check_uri(server.uri)
+
+
+@pytest.fixture
+def database(tmp_path: Path) -> str:
+    return f"sqlite:///{tmp_path}/mlflow.db"
+
+
+def test_a_batch_of_which_half_arrived_is_completed_and_not_doubled(database: str, tmp_path: Path) -> None:
+    journal = open_journal(tmp_path / "trials")
+    journal[KEY].start()
+    journal[KEY].result(0, 1.0, values(0))
+    location = (tmp_path / "artifacts").as_uri()
+    tracker(database, journal, location=location).sync()
+    journal[KEY].result(100, 1.0, values(100))
+    point = journal[KEY].points[-1]
+    client = make_client(database)
+    run_id = children(database)[KEY].info.run_id
+    for name in ("wall_s", "eval/return_mean"):
+        value = point.wall_s if name == "wall_s" else point.metrics[name]
+        client.log_metric(run_id, name, value, timestamp=point.time_ms, step=point.step)
+    journal[KEY].done()
+    assert tracker(database, open_journal(tmp_path / "trials"), location=location).finish("FINISHED", timeout_s=60)
+    for name in (*metrics.ALL, "wall_s"):
+        assert steps(database, name) == [0, 100]
+
+
+def test_a_run_that_was_made_but_not_described_is_described_and_not_made_twice(
+    database: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    journal = open_journal(tmp_path / "trials")
+    journal[KEY].start()
+    journal[KEY].result(0, 1.0, values(0))
+    following = tracker(database, journal, location=(tmp_path / "artifacts").as_uri())
+
+    def cut(*_: object) -> None:
+        raise ConnectionError("gone in the middle")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(MlflowTracker, "_describe", cut)
+        with pytest.raises(ConnectionError):
+            following.sync()
+    following.sync()
+    run = children(database)[KEY]
+    assert run.data.params["algorithm"] == "ppo"
+    assert steps(database) == [0]
+
+
+def test_another_sweep_of_the_same_name_has_runs_of_its_own(database: str, tmp_path: Path) -> None:
+    location = (tmp_path / "artifacts").as_uri()
+    parents = set()
+    for sweep_id in ("one", "two"):
+        journal = open_journal(tmp_path / sweep_id)
+        journal[KEY].start()
+        journal[KEY].result(0, 1.0, values(0))
+        following = tracker(database, journal, sweep_id, location)
+        following.sync()
+        parents.add(following.parent_id)
+    assert len(parents) == 2
+    client = make_client(database)
+    runs = client.search_runs([client.get_experiment_by_name("fakes").experiment_id])
+    assert len([run for run in runs if run.data.tags.get(TAG_TRIAL) == KEY]) == 2
