@@ -160,3 +160,13 @@ def test_what_libraries_print_goes_to_the_log_and_our_words_do_not(
     assert out == "our words [llama]\nafter\n" and not err
     log = (tmp_path / "log.txt").read_text()
     assert all(words in log for words in ("noise out", "noise err", "noise of a child"))
+
+
+def test_a_task_of_ones_own_takes_the_place_of_a_presets(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    own = ("--task", "examples.frozen_lake:FrozenLakeTask", "--set", "num_env_steps=1234")
+    status, out, _ = tutor("sweep", "demo", *own, "--dry-run", capsys=capsys, monkeypatch=monkeypatch)
+    assert status == 0
+    assert "frozen_lake" in out and "blackjack" not in out
+    assert "1,234" in out

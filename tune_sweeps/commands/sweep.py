@@ -80,7 +80,7 @@ def sweep(
     elif preset is None:
         raise UserError("which sweep? Name a preset, e.g. `tutor sweep demo`, or --resume NAME.")
     else:
-        resolved = resolve(load_sweep(preset, [*(set_ or []), *_only_tasks(task)]))
+        resolved = resolve(load_sweep(preset, [*_only_tasks(task), *(set_ or [])]))
         choice = choose(results, resolved.config, name, len(resolved.trials))
         resolved = resolve(choice.config)
         workspace = choice.existing
