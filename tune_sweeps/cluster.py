@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
+from tune_sweeps.signals import rearm
 from tutor_service.errors import UserError
 
 logger = logging.getLogger(__name__)
@@ -107,6 +108,7 @@ def _start(address: str | None, num_cpus: int) -> None:
                     object_store_memory=_OBJECT_STORE_BYTES,
                     _node_ip_address="127.0.0.1",
                 )
+            rearm()
             return
         except Exception as error:  # Ray raises plain exceptions here, too
             ray.shutdown()

@@ -5,13 +5,15 @@ from __future__ import annotations
 import os
 import signal
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
 EXIT_INTERRUPTED = 130
 _SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 _ENOUGH = 3
+
+_handler: Callable[[int, Any], None] | None = None
 
 
 @contextmanager
@@ -24,6 +26,7 @@ def interruptible() -> Iterator[None]:
     if threading.current_thread() is not threading.main_thread():
         yield
         return
+    global _handler
     count = 0
 
     def handle(number: int, frame: Any) -> None:
@@ -34,9 +37,19 @@ def interruptible() -> Iterator[None]:
         if count >= _ENOUGH:
             os._exit(EXIT_INTERRUPTED)
 
-    before = {number: signal.signal(number, handle) for number in _SIGNALS}
+    before = {number: signal.getsignal(number) for number in _SIGNALS}
+    _handler = handle
+    rearm()
     try:
         yield
     finally:
+        _handler = None
         for number, handler in before.items():
             signal.signal(number, handler)
+
+
+def rearm() -> None:
+    """Takes the signals back from a library that has put its own handlers in place, as ``ray.init`` does."""
+    if _handler is not None and threading.current_thread() is threading.main_thread():
+        for number in _SIGNALS:
+            signal.signal(number, _handler)
