@@ -158,9 +158,7 @@ def _convert(scratch: Path, progress: Progress) -> None:
     started = time.monotonic()
     model = scratch / "model"
     _dequantise(gguf, model)
-    files = {
-        path.name: {"bytes": path.stat().st_size, "sha256": _sha256(path)} for path in sorted(model.iterdir())
-    }
+    files = {path.name: {"bytes": path.stat().st_size, "sha256": _sha256(path)} for path in sorted(model.iterdir())}
     manifest = {"source": WHEEL, "license": "Apache-2.0", "gguf_sha256": GGUF_SHA256, "files": files}
     (model / MANIFEST).write_text(json.dumps(manifest, indent=1), encoding="utf-8")
     progress(f"converted in {time.monotonic() - started:.0f} s")
