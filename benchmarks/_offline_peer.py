@@ -1,7 +1,8 @@
 """The peer of ``tutor_throughput``: vLLM's offline ``LLM``, in a process of its own that measures on command.
 
-Knows vLLM and token ids; must not know our service. Run as ``python _offline_peer.py SOCKET OPTIONS``: it connects to
-the socket, starts the engine, and then answers each command with seconds or a figure.
+Knows vLLM and token ids; of our service only how an answer in words is read. Run as
+``python _offline_peer.py SOCKET OPTIONS``: it connects to the socket, starts the engine, and then answers each command
+with seconds or a figure.
 """
 
 from __future__ import annotations
@@ -12,6 +13,9 @@ import sys
 import time
 from multiprocessing.connection import Client
 from typing import Any
+
+TEXT_ATTEMPTS = 3
+ANSWER_TOKENS = 64
 
 Prompts = list[tuple[list[int], list[int], list[str]]]
 """Per prompt: its token ids, its label token ids, its labels."""
@@ -28,6 +32,7 @@ class Peer:
         from vllm import LLM
 
         self._llm = LLM(**options)
+        self._outputs: list[Any] = []
         self._tokenizer = self._llm.get_tokenizer()
 
     def scored(self, prompts: Prompts) -> float:
@@ -64,10 +69,31 @@ class Peer:
         return self._generate([ids for ids, _, _ in prompts], sampling)
 
     def text(self, prompts: Prompts) -> float:
-        """One free answer of at most 16 tokens; a real one would be parsed, and asked again where that fails."""
+        """Free text in tags, asked again while it names no legal action: the tutor's own text decoding, all at once."""
         from vllm import SamplingParams
 
-        sampling = SamplingParams(temperature=0, max_tokens=16)
+        from tutor_service.decode import parse_action
+
+        left, seconds = prompts, 0.0
+        for attempt in range(TEXT_ATTEMPTS):
+            sampling = SamplingParams(
+                temperature=1.0 if attempt else 0.0, seed=attempt, max_tokens=ANSWER_TOKENS, stop=["</action>"],
+                include_stop_str_in_output=True,
+            )  # fmt: skip
+            seconds += self._generate([ids for ids, _, _ in left], [sampling] * len(left))
+            answers = [output.outputs[0].text for output in self._outputs]
+            left = [
+                prompt for prompt, answer in zip(left, answers, strict=True) if parse_action(answer, prompt[2]) is None
+            ]
+            if not left:
+                break
+        return seconds
+
+    def text_once(self, prompts: Prompts) -> float:
+        """One free answer of at most 16 tokens, whatever it says."""
+        from vllm import SamplingParams
+
+        sampling = SamplingParams(temperature=0, max_tokens=16, stop=["</action>"])
         return self._generate([ids for ids, _, _ in prompts], [sampling] * len(prompts))
 
     def gemm_flops(self) -> float:
@@ -91,7 +117,7 @@ class Peer:
 
         prompts = [TokensPrompt(prompt_token_ids=ids) for ids in inputs]
         started = time.perf_counter()
-        self._llm.generate(prompts, sampling, use_tqdm=False)
+        self._outputs = self._llm.generate(prompts, sampling, use_tqdm=False)
         return time.perf_counter() - started
 
 

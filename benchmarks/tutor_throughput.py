@@ -112,13 +112,15 @@ class Comparison:
     Args:
         handle: Our application.
         peer: Commands for the offline engine.
-        builder: Makes the very prompts that our gateway makes.
+        tokenizer: The model's; the prompts are the very ones that our gateway makes.
     """
 
-    def __init__(self, handle: Any, peer: Any, builder: Any) -> None:
+    def __init__(self, handle: Any, peer: Any, tokenizer: Any) -> None:
+        from tutor_service.prompt import ChatPrompts
+
         self._handle = handle
         self._peer = peer
-        self._builder = builder
+        self._builders = {"scored": ChatPrompts(tokenizer, "scored"), "text": ChatPrompts(tokenizer, "text")}
 
     def ours(self, batch: int, calls: int) -> float:
         """Advice per second through the Serve handle, ``batch`` states per call."""
@@ -131,19 +133,20 @@ class Comparison:
 
     def offline(self, method: str, batch: int, calls: int) -> float:
         """States per second of the offline engine."""
-        seconds = sum(self._peer(method, self.prompts(batch)) for _ in range(calls))
+        decoding = "text" if method.startswith("text") else "scored"
+        seconds = sum(self._peer(method, self.prompts(batch, decoding)) for _ in range(calls))
         return batch * calls / seconds
 
-    def prompts(self, count: int) -> list[tuple[list[int], list[int], list[str]]]:
-        """Fresh states as token ids."""
-        built = [self._builder.build(request) for request in fresh(count)]
+    def prompts(self, count: int, decoding: str = "scored") -> list[tuple[list[int], list[int], list[str]]]:
+        """Fresh states as token ids, with the question that the decoding asks."""
+        built = [self._builders[decoding].build(request) for request in fresh(count)]
         return [(list(item.token_ids), list(item.label_token_ids), list(item.labels)) for item in built]
 
     def uncached_tokens(self) -> float:
         """Tokens per prompt behind the blocks that all share."""
         from tutor_service.prompt import BLOCK, prefix_length
 
-        built = [self._builder.build(request) for request in fresh(16)]
+        built = [self._builders["scored"].build(request) for request in fresh(16)]
         cached = prefix_length(built) // BLOCK * BLOCK
         return sum(len(item.token_ids) - cached for item in built) / len(built)
 
@@ -168,8 +171,12 @@ def compare_paths(benchmark: Benchmark, both: Comparison, seconds: float, rounds
 
 
 def compare_decodings(benchmark: Benchmark, both: Comparison, rounds: int) -> None:
-    """Four ways to an answer, on one and the same engine, 8 states at a time."""
-    calls = {"scored": 4, "grammar": 4, "text": 1, "full_label": 1}
+    """Ways to an answer, on one and the same engine, 8 states at a time.
+
+    ``text`` is text decoding as a tutor does it, asked again where no legal action is named. ``text_once``, a single
+    answer of at most 16 tokens, is recorded beside it: what a model that always obeys the format would cost at most.
+    """
+    calls = {"scored": 4, "grammar": 4, "text": 1, "text_once": 1, "full_label": 1}
     rates = alternate(
         {method: lambda method=method: both.offline(method, 8, calls[method]) for method in calls}, rounds
     )
@@ -250,8 +257,6 @@ def on_gpu(benchmark: Benchmark, scratch: Path, model: str, quick: bool) -> None
         return
     from transformers import AutoTokenizer, LlamaConfig
 
-    from tutor_service.prompt import ChatPrompts
-
     folder = scratch / "llama-8b"
     tokenizer = AutoTokenizer.from_pretrained(model)
     LlamaConfig(
@@ -268,7 +273,7 @@ def on_gpu(benchmark: Benchmark, scratch: Path, model: str, quick: bool) -> None
     peer_options = {**options, "model": str(folder), "disable_log_stats": True}
     with service(tutor, num_gpus=1) as handle, offline_engine(peer_options, scratch) as peer:
         peer()
-        both = Comparison(handle, peer, ChatPrompts(tokenizer, "scored"))
+        both = Comparison(handle, peer, tokenizer)
         rates = {}
         for batch in GPU_BATCHES:
             calls = 5 if quick else 30
@@ -305,10 +310,8 @@ def main() -> int:
         with offline_engine(peer_options, scratch) as peer, service(tutor, num_gpus=0) as handle:
             from transformers import AutoTokenizer
 
-            from tutor_service.prompt import ChatPrompts
-
             peer()
-            both = Comparison(handle, peer, ChatPrompts(AutoTokenizer.from_pretrained(model), "scored"))
+            both = Comparison(handle, peer, AutoTokenizer.from_pretrained(model))
             seconds, rounds = (0.5, 2) if args.quick else (4.0, 7)
             rate = compare_paths(benchmark, both, seconds, rounds)
             arithmetic_share(benchmark, both, peer, rate, model)

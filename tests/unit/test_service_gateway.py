@@ -73,10 +73,11 @@ async def test_what_a_caller_gave_up_on_is_finished_and_kept():
     assert len(store.kept) == len(model.evaluated) == 1
 
 
-async def test_what_nobody_waits_for_any_more_is_dropped_from_the_queue():
+@pytest.mark.parametrize("max_pending", [100, 1000])
+async def test_what_nobody_waits_for_any_more_is_dropped_from_the_queue(max_pending):
     model, store = FakeModel(), FakeStore()
     model.open.clear()
-    gateway = make_gateway(model, store, batch=4, max_in_flight=8, max_pending=100)
+    gateway = make_gateway(model, store, batch=4, max_in_flight=8, max_pending=max_pending)
     flood = asyncio.create_task(gateway.advise([request(n) for n in range(100)]))
     await asyncio.sleep(0.01)
     assert gateway.num_pending == 100 and sum(model.batches) == 8

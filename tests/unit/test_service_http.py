@@ -4,7 +4,7 @@ import httpx
 import pytest
 
 from tests.unit.service_fakes import FakeModel, make_gateway
-from tutor_service.http import AccessSettings, build_app
+from tutor_service.http import AccessSettings, BodyLimit, build_app
 from tutor_service.schema import AdviceError
 
 GOOD = {"rules": "Play.", "state": "sum 12", "actions": ["stick", "hit"]}
@@ -70,6 +70,23 @@ async def test_large_bodies_are_refused_declared_or_not():
     async with client(AccessSettings(max_body_bytes=500)) as http:
         assert (await http.post("/advise", content=b"x" * 501)).status_code == 413
         assert (await http.post("/advise", content=chunks())).status_code == 413
+
+
+async def test_a_declared_large_body_is_refused_before_it_is_read():
+    sent = []
+
+    async def receive():
+        raise AssertionError("the body was read")
+
+    async def send(message):
+        sent.append(message)
+
+    async def inner(scope, receive, send):
+        raise AssertionError("the application was reached")
+
+    scope = {"type": "http", "method": "POST", "path": "/advise", "headers": [(b"content-length", b"501")]}
+    await BodyLimit(inner, max_bytes=500)(scope, receive, send)
+    assert sent[0]["status"] == 413
 
 
 async def test_the_token_is_asked_for_and_told_apart():
