@@ -18,7 +18,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -99,7 +99,23 @@ class Nodes:
         )
 
     def start_head(self, num_cpus: int, resources: Mapping[str, float] | None = None) -> Node:
-        """Starts the head, with dashboard and job server on loopback."""
+        """Starts the head, with dashboard and job server on loopback, and waits until it takes jobs."""
+        return self._tenaciously("head", lambda: self._lead(num_cpus, resources or {}))
+
+    def add(self, name: str, num_cpus: int, num_gpus: int = 0, resources: Mapping[str, float] | None = None) -> Node:
+        """Starts a node and waits until the head knows it. GPUs are announced, not looked for."""
+        return self._tenaciously(name, lambda: self._join(name, num_cpus, num_gpus, resources or {}))
+
+    def _tenaciously(self, name: str, start: Callable[[], Node]) -> Node:
+        """Starts a node, again where it fails: Ray gives a node 30 s to come up, which a busy machine can exceed."""
+        for _ in range(_ATTEMPTS - 1):
+            try:
+                return start()
+            except RuntimeError:
+                self.kill(name)
+        return start()
+
+    def _lead(self, num_cpus: int, resources: Mapping[str, float]) -> Node:
         gcs_port, dashboard_port, client_port = free_ports(3)
         address = f"{SUBNET}.1" if self.namespaces else "127.0.0.1"
         options = [
@@ -109,7 +125,7 @@ class Nodes:
             f"--dashboard-port={dashboard_port}",
             f"--ray-client-server-port={client_port}",
         ]
-        node = self._start("head", None, address, num_cpus, 0, resources or {}, options)
+        node = self._start("head", None, address, num_cpus, 0, resources, options)
         started = time.monotonic()
         while "Ray runtime started" not in node.log.read_text(errors="replace"):
             self._check(node, started)
@@ -118,17 +134,6 @@ class Nodes:
         while not self._takes_jobs():
             self._check(node, started)
         return node
-
-    def add(self, name: str, num_cpus: int, num_gpus: int = 0, resources: Mapping[str, float] | None = None) -> Node:
-        """Starts a node and waits until the head knows it. GPUs are announced, not looked for."""
-        for attempt in range(_ATTEMPTS):
-            try:
-                return self._join(name, num_cpus, num_gpus, resources or {})
-            except RuntimeError:  # Ray gives a node 30 s, which a busy machine can exceed
-                self.kill(name)
-                if attempt == _ATTEMPTS - 1:
-                    raise
-        raise AssertionError("the last attempt returns or raises")
 
     def _join(self, name: str, num_cpus: int, num_gpus: int, resources: Mapping[str, float]) -> Node:
         namespace, address = None, "127.0.0.1"
