@@ -31,7 +31,8 @@ class ScalingConfig(BaseModel):
         default=0, ge=0, description="GPUs per replica; equals tensor_parallel_size for a sharded model."
     )
     engine_process: bool | None = Field(
-        None, description="Run vLLM's engine in a process of its own, apart from the replica's; default: on GPUs only."
+        default=None,
+        description="Run vLLM's engine in a process of its own, apart from the replica's; default: on GPUs only.",
     )
     accelerator_type: str | None = Field(default=None, description="Ray accelerator type, e.g. A100; none: any.")
 
