@@ -21,12 +21,15 @@ class TabledAdvisor:
     Args:
         task: The task that is advised on.
         kept_source: What a kept answer counts as.
+
+    Attributes:
+        known_source: The same, as a number: the exploration core counts what is known by it, without asking again.
     """
 
     def __init__(self, task: Task, kept_source: Source) -> None:
         self.task = task
         self.num_actions = len(task.actions)
-        self._kept_source = kept_source
+        self.known_source = int(kept_source)
         self._table = DistributionTable(self.num_actions)
 
     def known(self, observations: NDArray[np.float32]) -> NDArray[np.float64]:
@@ -37,7 +40,7 @@ class TabledAdvisor:
         """Advice for flat observations ``(n, obs_dim)``; what is not known is evaluated, each distinct one once."""
         slots = self._table.find(observations)
         probabilities = self._table.rows(slots)
-        source = np.full(len(slots), self._kept_source, dtype=np.int8)
+        source = np.full(len(slots), self.known_source, dtype=np.int8)
         if UNKNOWN not in slots:
             return AdviceBatch(probabilities, source, 0, 0.0)
         keys = keys_of(observations)
@@ -51,7 +54,7 @@ class TabledAdvisor:
             if fresh.source[index] != Source.MISSED:
                 self._table.put(key, fresh.probabilities[index])
                 probabilities[rows] = fresh.probabilities[index]
-                source[rows] = self._kept_source
+                source[rows] = self.known_source
                 source[rows[0]] = fresh.source[index]
         return AdviceBatch(probabilities, source, fresh.invalid, fresh.latency_ms)
 

@@ -7,7 +7,7 @@ business.
 from __future__ import annotations
 
 from collections.abc import Collection
-from typing import Any, Protocol, runtime_checkable
+from typing import Any
 
 import numpy as np
 from gymnasium.spaces import Box, Discrete
@@ -25,17 +25,6 @@ from rllib_plugins.advising.advisors import make_advisor
 from rllib_plugins.advising.core import Decision, ExplorationCore
 from rllib_plugins.rollout.arrays import RolloutArrays
 from rllib_plugins.rollout.network import ActorCriticView, QView, best, epsilon_greedy, masked_softmax
-
-
-@runtime_checkable
-class Checkpointed(Protocol):
-    """An advisor that remembers: what it knows belongs to the trial's state."""
-
-    def get_state(self) -> dict[str, Any]:
-        """What it knows."""
-
-    def set_state(self, state: dict[str, Any]) -> None:
-        """Takes a ``get_state``."""
 
 
 class ArrayEnvRunner(EnvRunner, Checkpointable):
@@ -234,7 +223,6 @@ class ArrayEnvRunner(EnvRunner, Checkpointable):
         state: dict[str, Any] = {
             NUM_ENV_STEPS_SAMPLED_LIFETIME: self.num_env_steps_sampled_lifetime,
             "core": self.core.get_state(),
-            "advisor": self.advisor.get_state() if isinstance(self.advisor, Checkpointed) else {},
             "env": cloudpickle.dumps(self.env),
             "observations": self._observations.copy(),
             "running_returns": self._running_returns.copy(),
@@ -256,8 +244,6 @@ class ArrayEnvRunner(EnvRunner, Checkpointable):
             return
         self.num_env_steps_sampled_lifetime = state[NUM_ENV_STEPS_SAMPLED_LIFETIME]
         self.core.set_state(state["core"])
-        if isinstance(self.advisor, Checkpointed) and state["advisor"]:
-            self.advisor.set_state(state["advisor"])
         self.env.close()
         self.env = cloudpickle.loads(state["env"])
         self._observations = state["observations"].copy()
