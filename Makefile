@@ -3,10 +3,11 @@ SHELL := /bin/bash
 PYTHON ?= python3
 ENGINE ?= cpu
 TUTOR ?= smollm2
+SEED ?= 0
 BIN := .venv/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-unit lint format ui clean
+.PHONY: help setup demo test test-unit drill lint format ui clean
 
 help:  ## Show this list
 	@grep -hE '^[a-z-]+:.*?## ' $(MAKEFILE_LIST) | awk -F ':.*?## ' '{printf "  make %-10s %s\n", $$1, $$2}'
@@ -22,10 +23,13 @@ demo: setup  ## Run the demo sweep: a real LLM tutors DQN, PPO and A2C on Blackj
 	@exec $(BIN)/tutor sweep demo --set 'tutors=[$(TUTOR),oracle]'
 
 test: setup  ## Run every test, the real LLM's included
-	@exec $(BIN)/python -m pytest tests
+	@exec $(BIN)/python -m pytest tests/unit tests/integration tests/e2e
 
 test-unit: setup  ## Run the quick tier: no Ray, no LLM
 	@exec $(BIN)/python -m pytest tests/unit
+
+drill: setup  ## Strike a running sweep with every kind of fault and check that nothing is lost (minutes; seeded)
+	@exec $(BIN)/python benchmarks/fault_drill.py --seed $(SEED)
 
 lint: setup  ## Check style and types
 	@$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/mypy

@@ -61,7 +61,7 @@ def model_folder() -> Path:
     return embedded.prepare()
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def ray_cluster(tmp_path_factory: pytest.TempPathFactory, model_folder: Path) -> Iterator[None]:
     """A local Ray with a home of its own: the model is the user's, the advice is not."""
     import ray
@@ -77,7 +77,7 @@ def ray_cluster(tmp_path_factory: pytest.TempPathFactory, model_folder: Path) ->
         ray.shutdown()
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def service(ray_cluster: None, tmp_path_factory: pytest.TempPathFactory) -> Service:
     """SmolLM2 deployed, with a bearer token."""
     from tutor_service import app
