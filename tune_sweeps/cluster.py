@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
-from tune_sweeps.signals import rearm
+from tune_sweeps.signals import cleaning_up, raise_if_interrupted, rearm
 from tutor_service.errors import UserError
 
 logger = logging.getLogger(__name__)
@@ -88,6 +88,7 @@ def ray_cluster(address: str | None, num_cpus: int) -> Iterator[RayCluster]:
             nodes=len([node for node in ray.nodes() if node.get("Alive")]),
         )
     finally:
+        cleaning_up()
         ray.shutdown()
 
 
@@ -109,12 +110,16 @@ def _start(address: str | None, num_cpus: int) -> None:
                     _node_ip_address="127.0.0.1",
                 )
             rearm()
+            raise_if_interrupted()
             return
         except Exception as error:  # Ray raises plain exceptions here, too
             ray.shutdown()
             if address is not None or attempt == _ATTEMPTS - 1:
                 raise _cannot_start(address, error) from error
             logger.warning("Ray did not start, trying again: %s", error)
+        except KeyboardInterrupt:
+            ray.shutdown()
+            raise
 
 
 def _cannot_start(address: str | None, error: Exception) -> UserError:

@@ -23,6 +23,7 @@ from tune_sweeps.policy import BestPolicies
 from tune_sweeps.progress import EVAL, Progress
 from tune_sweeps.resolve import ResolvedSweep
 from tune_sweeps.service import deployed
+from tune_sweeps.signals import cleaned_up, cleaning_up
 from tune_sweeps.tracking import MlflowTracker
 from tune_sweeps.view import View
 from tune_sweeps.workspace import Workspace
@@ -100,8 +101,10 @@ def run_sweep(
     except KeyboardInterrupt:
         interrupted, status = True, "KILLED"
     finally:
+        cleaning_up()
         journal.flush()
         in_mlflow = tracker.finish(status, timeout_s)
+        cleaned_up()
     return Outcome(
         done=journal.count("done"),
         failed=journal.count("failed"),

@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 
 from tune_sweeps.cluster import RayCluster, local_cores, ray_cluster, wanted_address
+from tune_sweeps.signals import cleaning_up, raise_if_interrupted
 from tutor_service.config import TutorConfig
 
 
@@ -50,13 +51,19 @@ def deployed(tutors: Sequence[TutorConfig], cluster: RayCluster, progress: Calla
     if not tutors:
         yield
         return
+
+    def say(text: str) -> None:
+        raise_if_interrupted()
+        progress(text)
+
     running = set() if cluster.local else {item.name for item in app.status() if item.status == "RUNNING"}
     wanted = [tutor for tutor in tutors if tutor.name not in running]
     try:
         if any(tutor.model.startswith(embedded.PREFIX) for tutor in wanted):
-            embedded.prepare(progress)
-        app.deploy(wanted, progress=progress)
+            embedded.prepare(say)
+        app.deploy(wanted, progress=say)
         yield
     finally:
+        cleaning_up()
         if not cluster.local:  # a local Ray ends now, and takes them along
             app.delete([tutor.name for tutor in wanted])

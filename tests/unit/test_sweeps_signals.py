@@ -1,4 +1,4 @@
-"""An interrupt arrives once, and never in the midst of an import."""
+"""One orderly interrupt: raised until cleaning up begins, ignored during it, never lost in a library."""
 
 from __future__ import annotations
 
@@ -6,37 +6,59 @@ import os
 import signal
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
 
-from tune_sweeps.signals import interruptible
+from tune_sweeps.signals import cleaned_up, cleaning_up, interruptible, raise_if_interrupted, rearm
 
 
-def test_the_first_signal_interrupts_and_the_second_is_ignored() -> None:
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+def test_each_signal_interrupts_and_handlers_are_put_back(number: signal.Signals) -> None:
+    before = signal.getsignal(number)
     with pytest.raises(KeyboardInterrupt), interruptible():
+        os.kill(os.getpid(), number)
+    assert signal.getsignal(number) is before
+
+
+def test_an_interrupt_that_a_library_swallowed_is_raised_at_the_next_step() -> None:
+    with interruptible():
+        raise_if_interrupted()
         try:
-            os.kill(os.getpid(), signal.SIGTERM)
-        finally:
-            os.kill(os.getpid(), signal.SIGTERM)
-    assert signal.getsignal(signal.SIGTERM) == signal.SIG_DFL
+            os.kill(os.getpid(), signal.SIGINT)
+        except KeyboardInterrupt:
+            pass
+        with pytest.raises(KeyboardInterrupt):
+            raise_if_interrupted()
+        with pytest.raises(KeyboardInterrupt):
+            os.kill(os.getpid(), signal.SIGINT)
 
 
-def test_a_signal_in_the_midst_of_an_import_waits_for_its_end(tmp_path: Path) -> None:
-    (tmp_path / "slow_module.py").write_text(
-        "import os, signal\nos.kill(os.getpid(), signal.SIGINT)\nfor _ in range(1000): pass\nimported = True\n"
-    )
+def test_cleaning_up_is_not_cut_short_and_what_comes_after_it_is() -> None:
+    with interruptible():
+        cleaning_up()
+        os.kill(os.getpid(), signal.SIGINT)
+        os.kill(os.getpid(), signal.SIGTERM)
+        raise_if_interrupted()
+        cleaned_up()
+        with pytest.raises(KeyboardInterrupt):
+            os.kill(os.getpid(), signal.SIGINT)
+
+
+def test_handlers_are_taken_back_from_a_library() -> None:
+    with interruptible():
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)
+        rearm()
+        with pytest.raises(KeyboardInterrupt):
+            os.kill(os.getpid(), signal.SIGTERM)
+
+
+def test_the_third_signal_ends_the_process_whatever_it_does() -> None:
     code = (
-        "import time\n"
-        "from tune_sweeps.signals import interruptible\n"
-        "try:\n"
-        "    with interruptible():\n"
-        "        import slow_module\n"
-        "        print('whole:', slow_module.imported, flush=True)\n"
-        "        time.sleep(30)\n"
-        "except KeyboardInterrupt:\n"
-        "    print('interrupted')\n"
+        "import os, signal, time\n"
+        "from tune_sweeps.signals import *\n"
+        "with interruptible():\n"
+        "    cleaning_up()\n"
+        "    for _ in range(3): os.kill(os.getpid(), signal.SIGINT)\n"
+        "    time.sleep(60)\n"
     )
-    env = {**os.environ, "PYTHONPATH": str(tmp_path)}
-    done = subprocess.run([sys.executable, "-c", code], env=env, capture_output=True, text=True, timeout=25, check=True)
-    assert done.stdout.split("\n")[:2] == ["whole: True", "interrupted"]
+    assert subprocess.run([sys.executable, "-c", code], timeout=30, check=False).returncode == 130
