@@ -10,7 +10,6 @@ from ray.tune import Callback
 from rllib_plugins import metrics
 from tune_sweeps.journal import Journal
 from tune_sweeps.progress import EVAL, Progress
-from tune_sweeps.signals import raise_if_interrupted
 from tune_sweeps.trainable import TRIAL
 
 _ERROR_LINES = 12
@@ -37,10 +36,6 @@ class JournalCallback(Callback):
     def __reduce__(self) -> tuple[Any, ...]:
         """Tune keeps a copy of the run's configuration on disk; a copy of this has nothing to write to."""
         return Callback, ()
-
-    def on_step_begin(self, iteration: int, trials: list[Any], **info: Any) -> None:
-        """Tune's loop goes round: the moment for an interrupt that came while a library was not to be interrupted."""
-        raise_if_interrupted()
 
     def on_trial_start(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
         """A trial runs, for the first time or after a failure."""

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
-from tune_sweeps.signals import cleaning_up, raise_if_interrupted, rearm
+from tune_sweeps.signals import cleaning_up, rearm
 from tutor_service.errors import UserError
 
 logger = logging.getLogger(__name__)
@@ -110,7 +110,6 @@ def _start(address: str | None, num_cpus: int) -> None:
                     _node_ip_address="127.0.0.1",
                 )
             rearm()
-            raise_if_interrupted()
             return
         except Exception as error:  # Ray raises plain exceptions here, too
             ray.shutdown()
@@ -118,6 +117,7 @@ def _start(address: str | None, num_cpus: int) -> None:
                 raise _cannot_start(address, error) from error
             logger.warning("Ray did not start, trying again: %s", error)
         except KeyboardInterrupt:
+            cleaning_up()
             ray.shutdown()
             raise
 

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 
 from tune_sweeps.cluster import RayCluster, local_cores, ray_cluster, wanted_address
-from tune_sweeps.signals import cleaning_up, raise_if_interrupted
+from tune_sweeps.signals import cleaning_up
 from tutor_service.config import TutorConfig
 
 
@@ -52,16 +52,12 @@ def deployed(tutors: Sequence[TutorConfig], cluster: RayCluster, progress: Calla
         yield
         return
 
-    def say(text: str) -> None:
-        raise_if_interrupted()
-        progress(text)
-
     running = set() if cluster.local else {item.name for item in app.status() if item.status == "RUNNING"}
     wanted = [tutor for tutor in tutors if tutor.name not in running]
     try:
         if any(tutor.model.startswith(embedded.PREFIX) for tutor in wanted):
-            embedded.prepare(say)
-        app.deploy(wanted, progress=say)
+            embedded.prepare(progress)
+        app.deploy(wanted, progress=progress)
         yield
     finally:
         cleaning_up()

@@ -1,4 +1,9 @@
-"""Turns the signals that end a program into one orderly interrupt. Knows nothing of sweeps."""
+"""Turns the signals that end a program into one orderly interrupt. Knows nothing of sweeps.
+
+Python raises KeyboardInterrupt wherever the main thread happens to be. Within a module's import that may leave the
+import lock taken for good; within a weak reference's callback it is swallowed. So none is raised during imports, and
+one that had no effect is raised again, until cleaning up has begun.
+"""
 
 from __future__ import annotations
 
@@ -7,11 +12,14 @@ import signal
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any
+from types import FrameType
 
 EXIT_INTERRUPTED = 130
 _SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 _ENOUGH = 3
+_RETRY_S = 0.05
+_REPEAT_S = 1.0
+_IMPORTLIB = "<frozen importlib._bootstrap>"
 
 
 class _State:
@@ -28,18 +36,19 @@ def interruptible() -> Iterator[None]:
 
     From then on (``cleaning_up``) signals are ignored, so that an impatient user does not cut short what leaves nothing
     behind, except the third of all, which ends the process at once. Does nothing outside of the main thread, where
-    signals cannot be handled.
+    signals cannot be handled. Takes SIGALRM for itself meanwhile.
     """
     if threading.current_thread() is not threading.main_thread():
         yield
         return
-    before = {number: signal.getsignal(number) for number in _SIGNALS}
+    before = {number: signal.getsignal(number) for number in (*_SIGNALS, signal.SIGALRM)}
     _State.armed, _State.received, _State.cleaning = True, 0, False
     rearm()
     try:
         yield
     finally:
         _State.armed = False
+        signal.setitimer(signal.ITIMER_REAL, 0)
         for number, handler in before.items():
             signal.signal(number, handler)
 
@@ -48,7 +57,8 @@ def rearm() -> None:
     """Takes the signals back from a library that has put its own handlers in place, as ``ray.init`` does."""
     if _State.armed and threading.current_thread() is threading.main_thread():
         for number in _SIGNALS:
-            signal.signal(number, _handle)
+            signal.signal(number, _received)
+        signal.signal(signal.SIGALRM, _deliver)
 
 
 def cleaning_up() -> None:
@@ -58,19 +68,30 @@ def cleaning_up() -> None:
 
 def cleaned_up() -> None:
     """Everything is put away: signals interrupt again what comes after."""
-    _State.cleaning, _State.received = False, 0
+    _State.received, _State.cleaning = 0, False
 
 
-def raise_if_interrupted() -> None:
-    """Raises the KeyboardInterrupt of a signal that a library has swallowed; to be called between steps."""
-    if _State.armed and _State.received and not _State.cleaning:
+def _received(number: int, frame: FrameType | None) -> None:
+    _State.received += 1
+    if _State.cleaning and _State.received >= _ENOUGH:
+        os._exit(EXIT_INTERRUPTED)
+    _deliver(number, frame)
+
+
+def _deliver(number: int, frame: FrameType | None) -> None:
+    """Raises the interrupt, or comes back a moment later where that would do harm."""
+    if not _State.armed or _State.cleaning or not _State.received:
+        return
+    importing = _imports(frame)
+    signal.setitimer(signal.ITIMER_REAL, _RETRY_S if importing else _REPEAT_S)
+    if not importing:
         raise KeyboardInterrupt
 
 
-def _handle(number: int, frame: Any) -> None:
-    _State.received += 1
-    if _State.cleaning:
-        if _State.received >= _ENOUGH:
-            os._exit(EXIT_INTERRUPTED)
-        return
-    raise KeyboardInterrupt
+def _imports(frame: FrameType | None) -> bool:
+    """Whether a module is being imported in this stack."""
+    while frame is not None:
+        if frame.f_code.co_filename == _IMPORTLIB:
+            return True
+        frame = frame.f_back
+    return False
