@@ -102,9 +102,17 @@ class Nodes:
         """Starts the head, with dashboard and job server on loopback, and waits until it takes jobs."""
         return self._tenaciously("head", lambda: self._lead(num_cpus, resources or {}))
 
-    def add(self, name: str, num_cpus: int, num_gpus: int = 0, resources: Mapping[str, float] | None = None) -> Node:
-        """Starts a node and waits until the head knows it. GPUs are announced, not looked for."""
-        return self._tenaciously(name, lambda: self._join(name, num_cpus, num_gpus, resources or {}))
+    def add(self, name: str, num_cpus: int, num_gpus: int = 0, apart: bool = True) -> Node:
+        """Starts a node and waits until the head knows it.
+
+        Args:
+            name: Its name; a resource ``node-NAME`` stands for it in Ray.
+            num_cpus: CPUs that it announces.
+            num_gpus: GPUs that it announces; whether there are any is not looked at.
+            apart: Whether it gets a network namespace, where the cluster has them. What looks up this machine's own
+                name finds an address there that is not its own; vLLM does so.
+        """
+        return self._tenaciously(name, lambda: self._join(name, num_cpus, num_gpus, apart and self.namespaces))
 
     def _tenaciously(self, name: str, start: Callable[[], Node]) -> Node:
         """Starts a node, again where it fails: Ray gives a node 30 s to come up, which a busy machine can exceed."""
@@ -135,14 +143,14 @@ class Nodes:
             self._check(node, started)
         return node
 
-    def _join(self, name: str, num_cpus: int, num_gpus: int, resources: Mapping[str, float]) -> Node:
-        namespace, address = None, "127.0.0.1"
-        if self.namespaces:
+    def _join(self, name: str, num_cpus: int, num_gpus: int, apart: bool) -> Node:
+        namespace, address = None, self.nodes["head"].address
+        if apart:
             address = f"{SUBNET}.{self._free_host()}"
             namespace = f"lt{os.getpid()}-{secrets.token_hex(3)}"
             make_namespace(namespace, address)
         before = {row["node_id"] for row in self.state("nodes")}
-        node = self._start(name, namespace, address, num_cpus, num_gpus, resources, [f"--address={self.gcs}"])
+        node = self._start(name, namespace, address, num_cpus, num_gpus, {}, [f"--address={self.gcs}"])
         started = time.monotonic()
         while not any(
             row["node_id"] not in before and row["state"] == "ALIVE" and f"node-{name}" in row["resources_total"]

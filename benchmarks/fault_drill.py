@@ -104,7 +104,7 @@ def tutor_node(scene: Stage, rng: random.Random) -> Struck:
     """Power loss of the node that holds the tutor; another one joins."""
     name = scene.node_of(rng.choice(scene.actors("TutorReplica")))
     scene.nodes.kill(name)
-    scene.nodes.add(f"tutors-{rng.randrange(10**6)}", 0, num_gpus=1)
+    scene.nodes.add(f"tutors-{rng.randrange(10**6)}", 0, num_gpus=1, apart=False)
     return Struck(f"node {name}")
 
 
