@@ -22,6 +22,9 @@ from benchmarks._nodes import Nodes, free_ports, kill_all, nodes
 
 TUTOR = "smollm2"
 APPLICATION = f"tutor-{TUTOR}"
+TRIAL_CLASS = "Trainable"
+"""In the class name of every trial's actor."""
+
 HTTP_TOKEN = "drill"
 START_S = 600.0
 CPUS_PER_STUDENT_NODE = 1
@@ -46,18 +49,7 @@ SWEEP = {
     "evaluation": {"interval_steps": 80, "episodes": 2},
     "resources": {"num_cpus_per_trial": 0.5, "max_concurrent": 3},
     "failures": {"max_failures": 20, "checkpoint_every": 1},
-    # One algorithm samples in an EnvRunner of its own, so that there is one to lose.
-    "overrides": [
-        {
-            "match": {"algorithm": ["a2c"]},
-            "set": {
-                "rollout": "stock",
-                "hyperparameters.num_env_runners": 1,
-                "hyperparameters.num_cpus_per_env_runner": 0,
-            },
-        },
-        {"match": {"task": ["blackjack"]}, "set": {"eval_interval_steps": 1000}},
-    ],
+    "overrides": [{"match": {"task": ["blackjack"]}, "set": {"eval_interval_steps": 1000}}],
 }
 
 

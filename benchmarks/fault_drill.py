@@ -24,7 +24,7 @@ from pathlib import Path
 import psutil
 from _harness import Benchmark, add_arguments  # first: it puts the repository's root on sys.path
 
-from benchmarks._drill import APPLICATION, CPUS_PER_STUDENT_NODE, Stage, kill_all, say, stage, wait_for
+from benchmarks._drill import APPLICATION, CPUS_PER_STUDENT_NODE, TRIAL_CLASS, Stage, kill_all, say, stage, wait_for
 
 LIMIT_S = 180.0
 BACK_S = 60.0
@@ -57,17 +57,10 @@ def kill_pid(pid: int) -> None:
 
 
 def trial(scene: Stage, rng: random.Random) -> Struck:
-    """kill -9 of a trial."""
-    actor = rng.choice(sorted(scene.actors("StudentTrial"), key=lambda row: row["pid"]))
+    """kill -9 of a trial, which is its EnvRunner's process too."""
+    actor = rng.choice(sorted(scene.actors(TRIAL_CLASS), key=lambda row: row["pid"]))
     kill_pid(actor["pid"])
     return Struck(f"trial, pid {actor['pid']} on {scene.node_of(actor)}")
-
-
-def env_runner(scene: Stage, rng: random.Random) -> Struck:
-    """kill -9 of an EnvRunner."""
-    actor = rng.choice(sorted(scene.actors("EnvRunner"), key=lambda row: row["pid"]))
-    kill_pid(actor["pid"])
-    return Struck(f"EnvRunner, pid {actor['pid']}")
 
 
 def replica(scene: Stage, rng: random.Random) -> Struck:
@@ -110,7 +103,7 @@ def tutor_node(scene: Stage, rng: random.Random) -> Struck:
 
 def student_node(scene: Stage, rng: random.Random) -> Struck:
     """Power loss of a node with trials; another one joins."""
-    names = sorted({scene.node_of(actor) for actor in scene.actors("StudentTrial")} - {"head"})
+    names = sorted({scene.node_of(actor) for actor in scene.actors(TRIAL_CLASS)} - {"head"})
     name = rng.choice(names)
     scene.nodes.kill(name)
     scene.nodes.add(f"students-{rng.randrange(10**6)}", CPUS_PER_STUDENT_NODE)
@@ -132,7 +125,7 @@ def driver(scene: Stage, rng: random.Random) -> Struck:
 
 def partition(scene: Stage, rng: random.Random) -> Struck:
     """A node with trials is off the network for as long as Ray needs to give it up; then it is back."""
-    names = sorted({scene.node_of(actor) for actor in scene.actors("StudentTrial")} - {"head"})
+    names = sorted({scene.node_of(actor) for actor in scene.actors(TRIAL_CLASS)} - {"head"})
     name = rng.choice(names)
     stack = ExitStack()
     how = stack.enter_context(scene.nodes.cut_off(name))
@@ -148,7 +141,6 @@ def partition(scene: Stage, rng: random.Random) -> Struck:
 
 FAULTS: dict[str, Callable[[Stage, random.Random], Struck]] = {
     "trial": trial,
-    "env_runner": env_runner,
     "replica": replica,
     "engine": engine,
     "gateway": gateway,
@@ -162,7 +154,6 @@ FAULTS: dict[str, Callable[[Stage, random.Random], Struck]] = {
 """Every kind of fault, in the order in which they strike."""
 
 QUICK = ("trial", "gateway", "driver")
-NEEDS_TRIAL_ACTOR = {"trial": "StudentTrial", "env_runner": "EnvRunner", "student_node": "StudentTrial"}
 
 
 @dataclass
@@ -225,7 +216,6 @@ class Drill:
 
     def _ready(self, name: str) -> None:
         """Waits for a sweep with trials under way; submits the next one where the last has ended."""
-        wanted = NEEDS_TRIAL_ACTOR.get(name, "StudentTrial")
         deadline = time.monotonic() + SWEEP_END_S
         while time.monotonic() < deadline:
             if not self.current or self.scene.job_ended(self.current):
@@ -233,7 +223,7 @@ class Drill:
                 say(f"submitting sweep '{self.current}'")
                 self.scene.submit(self.current, list(range(SEEDS_PER_SWEEP)))
             under_way = any(count >= 1 for count in self.scene.running(self.current).values())
-            if under_way and self.scene.actors(wanted):
+            if under_way and self.scene.actors(TRIAL_CLASS):
                 return
             time.sleep(1)
         raise TimeoutError(f"no sweep got under way for fault '{name}'")
@@ -281,7 +271,7 @@ def check_results(scene: Stage, benchmark: Benchmark) -> None:
 def check_leaks(scene: Stage, benchmark: Benchmark) -> None:
     """No application but the tutor's, no driver, no half-written file."""
     benchmark.check("leaked_applications", len(set(scene.applications()) - {APPLICATION}), 0, higher_is_better=False)
-    benchmark.check("leaked_processes", len(scene.drivers()) + len(scene.actors("StudentTrial")), 0, False)
+    benchmark.check("leaked_processes", len(scene.drivers()) + len(scene.actors(TRIAL_CLASS)), 0, False)
     stray = [path for pattern in (".nodes-*", ".writable-*", "*.part") for path in scene.results.rglob(pattern)]
     benchmark.check("leaked_files", len(stray), 0, higher_is_better=False)
 

@@ -116,7 +116,7 @@ class TestSweeps:
         assert clash.returncode == 2 and "runs on this cluster already, as job 'sweep-long'" in clash.stderr
         assert tutor(cluster, "jobs", "stop", "long", *address).returncode == 0
         wait(lambda: "stopped" in tutor(cluster, "jobs", "list", *address).stdout, "the job's end")
-        wait(lambda: not alive(cluster, "StudentTrial"), "the trials' end")
+        wait(lambda: not alive(cluster, "Trainable"), "the trials' end")
         assert not any('"done"' in file.read_text() for file in journal.glob("*.jsonl"))
 
     def test_rays_own_command_works_too_with_the_code_of_a_checkout(self, cluster: Nodes, tmp_path: Path) -> None:
