@@ -192,6 +192,7 @@ def test_a2c_is_resolved_by_tunes_registry():
 
     import rllib_plugins.algorithms.a2c.algorithm as a2c
 
+    a2c.register()  # the import that did it may belong to an earlier Ray session of this process
     assert get_trainable_cls("A2C") is a2c.A2C
 
 

@@ -17,4 +17,9 @@ class A2C(PPO):
         return A2CConfig()
 
 
-register_trainable("A2C", A2C)
+def register() -> None:
+    """Registers ``A2C`` with Tune, whose names belong to a Ray session: call it again after a new ``ray.init``."""
+    register_trainable("A2C", A2C)
+
+
+register()
