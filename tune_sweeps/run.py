@@ -97,6 +97,9 @@ def run_sweep(
     try:
         if journal.missing():
             _run_missing(resolved, workspace, console, journal, tracker, address, student_class, num_cpus)
+        for name, task in resolved.tasks.items():  # those that nobody has computed beside the trials
+            if not tracker.knows_random_return(name):
+                tracker.set_random_return(name, task.random_return)
         status, timeout_s = ("FAILED" if journal.count("failed") else "FINISHED"), _MLFLOW_AT_END_S
     except KeyboardInterrupt:
         interrupted, status = True, "KILLED"

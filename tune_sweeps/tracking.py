@@ -130,6 +130,10 @@ class MlflowTracker:
         self._reference[task] = value
         self.wake()
 
+    def knows_random_return(self, task: str) -> bool:
+        """Whether R₀ of a task is known here or was found in MLflow."""
+        return task in self._reference or task in self._reference_sent
+
     def finish(self, status: str, timeout_s: float) -> bool:
         """Sends what is left, and ends the parent run.
 

@@ -43,7 +43,14 @@ class View:
 
     def __enter__(self) -> View:
         if self._console.is_terminal:
-            self._live = Live(get_renderable=self._render, console=self._console, refresh_per_second=2, transient=True)
+            self._live = Live(
+                get_renderable=self._render,
+                console=self._console,
+                refresh_per_second=2,
+                transient=True,
+                redirect_stdout=False,  # what libraries print belongs in the log
+                redirect_stderr=False,
+            )
             self._live.start()
         else:
             self._thread = threading.Thread(target=self._print_lines, name="view", daemon=True)

@@ -24,6 +24,7 @@ RESULTS = Path("runs")
 _CONFIG = "sweep.yaml"
 _META = "sweep.json"
 _LOCK = ".lock"
+_SENT = ".in-mlflow"
 _TRIALS = "trials"
 
 
@@ -77,6 +78,17 @@ class Workspace:
         folder = self.folder / _TRIALS
         keys = [path.stem for path in folder.glob("*.jsonl")] if folder.is_dir() else []
         return Journal(folder, keys).count("done") if keys else 0
+
+    def is_sent(self) -> bool:
+        """Whether MLflow had everything when the sweep last ended."""
+        return (self.folder / _SENT).exists()
+
+    def set_sent(self, sent: bool) -> None:
+        """Keeps whether MLflow has everything."""
+        if sent:
+            (self.folder / _SENT).touch()
+        else:
+            (self.folder / _SENT).unlink(missing_ok=True)
 
     def lock(self) -> FileLock:
         """Held by the process that runs the sweep; freed by the system when it dies."""

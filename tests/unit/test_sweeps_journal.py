@@ -161,6 +161,15 @@ def test_a_numbered_sweep_with_a_name_is_that_sweep(tmp_path: Path) -> None:
     assert choose(tmp_path, config, "s", 2).existing is not None
 
 
+def test_a_sweep_knows_whether_mlflow_has_all_of_it(tmp_path: Path) -> None:
+    workspace = create_workspace(tmp_path, sweep())
+    assert not workspace.is_sent()
+    workspace.set_sent(True)
+    assert existing_workspace(tmp_path, "s").is_sent()
+    workspace.set_sent(False)
+    assert not workspace.is_sent()
+
+
 def test_a_running_sweep_is_left_alone(tmp_path: Path) -> None:
     config = sweep()
     workspace = create_workspace(tmp_path, config)

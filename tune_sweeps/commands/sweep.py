@@ -122,7 +122,7 @@ def _run(
     from tutor_service.errors import UserError
 
     keys = [trial.key for trial in resolved.trials]
-    if workspace is not None and not workspace.journal(keys).missing():
+    if workspace is not None and workspace.is_sent() and not workspace.journal(keys).missing():
         console.print(
             f"sweep '{workspace.name}' is finished: {len(keys)} of {len(keys)} trials, nothing to run. "
             f"`tutor report {workspace.name}` shows it; another --name runs it anew."
@@ -145,14 +145,27 @@ def _run(
 
 
 def _run_locked(resolved: ResolvedSweep, workspace: Workspace, uri: str, address: str | None) -> None:
+    import traceback
+
     from tune_sweeps.run import run_sweep
     from tune_sweeps.signals import EXIT_INTERRUPTED, interruptible
     from tune_sweeps.terminal import quiet
+    from tutor_service.errors import UserError
 
     with interruptible(), quiet(workspace.log) as console:
         console.print(f"sweep '{workspace.name}' in {workspace.folder}")
-        outcome = run_sweep(resolved, workspace, console, uri=uri, address=address)
-        again = f"tutor sweep --resume {workspace.name}"
+        again = f"tutor sweep --resume {workspace.name}{_results_option(workspace)}"
+        try:
+            outcome = run_sweep(resolved, workspace, console, uri=uri, address=address)
+        except UserError:
+            raise
+        except Exception as error:  # Ray has as many ways to die as versions
+            traceback.print_exc()
+            raise UserError(
+                f"the sweep broke off ({type(error).__name__}); details are in {workspace.log}. Finished trials are "
+                f"kept: go on with: {again}"
+            ) from error
+        workspace.set_sent(outcome.in_mlflow and outcome.done == outcome.total)
         if not outcome.in_mlflow:
             console.print(f"MLflow does not have everything yet; what it misses is kept, and is sent by: {again}")
         if outcome.interrupted:
@@ -169,6 +182,11 @@ def _run_locked(resolved: ResolvedSweep, workspace: Workspace, uri: str, address
             _report(workspace, uri, console)
 
 
+def _results_option(workspace: Workspace) -> str:
+    """What a command needs to find the sweep: nothing where its folder is the default one."""
+    return "" if workspace.results == Path("runs").resolve() else f" --results {workspace.results}"
+
+
 def _report(workspace: Workspace, uri: str, console: Console) -> None:
     """The report of a sweep that has just finished, and what to do next."""
     from tune_sweeps.report import make_report, show
@@ -177,6 +195,5 @@ def _report(workspace: Workspace, uri: str, console: Console) -> None:
     show(analysis, console)
     curves = next((path for path in files if path.name == "learning_curves.png"), None)
     console.print(f"report: {files[0]}" + (f" · learning curves: {curves}" if curves else ""))
-    results = "" if workspace.results == Path("runs").resolve() else f" --results {workspace.results}"
     if uri.startswith("sqlite:"):
-        console.print(f"all runs in MLflow: tutor ui{results}   (then open http://127.0.0.1:5000)")
+        console.print(f"all runs in MLflow: tutor ui{_results_option(workspace)}   (then open http://127.0.0.1:5000)")
