@@ -192,9 +192,9 @@ class Drill:
         """One fault, from a sweep that runs to one that runs again."""
         scene = self.scene
         self._ready(name)
-        before = scene.running(self.current)
         struck_at = time.monotonic()
         hit = FAULTS[name](scene, self.rng)
+        before = scene.running(self.current)
         say(f"{name}: {hit.victim}")
         outcome = Outcome(name, hit.victim, math.nan, math.nan)
         try:
