@@ -273,11 +273,13 @@ def _access(http: HttpConfig | None) -> Any:
 def _start_serve(http: HttpConfig | None) -> None:
     """Starts Serve, with a proxy only where HTTP is asked for, or checks that the running one fits."""
     from ray import serve
-    from ray.serve._private.api import _get_global_client
     from ray.serve.config import HTTPOptions, ProxyLocation
+    from ray.serve.context import _check_cached_client_alive, _get_global_client
 
     logging.getLogger("ray.serve").setLevel(logging.WARNING)
-    running = _get_global_client(raise_if_no_controller_running=False)
+    # Serve tells a client of an earlier Ray in this process by its job id, which every new local Ray counts from 1.
+    running, _ = _check_cached_client_alive()
+    running = running or _get_global_client(raise_if_no_controller_running=False)
     if running is None:
         if http is None:
             serve.start(proxy_location=ProxyLocation.Disabled, logging_config=_QUIET)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 import subprocess
 import sys
 import textwrap
@@ -32,11 +33,15 @@ def home(tmp_path_factory):
     folder = tmp_path_factory.mktemp("home")
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv(HOME_VARIABLE, str(folder))
-        ray.init(
-            address="local", include_dashboard=False, num_cpus=1, log_to_driver=False, _node_ip_address="127.0.0.1"
-        )
+        start_ray()
         yield folder
         ray.shutdown()
+
+
+def start_ray() -> None:
+    import ray
+
+    ray.init(address="local", include_dashboard=False, num_cpus=1, log_to_driver=False, _node_ip_address="127.0.0.1")
 
 
 @pytest.fixture(autouse=True)
@@ -108,6 +113,22 @@ def test_a_gpu_tutor_is_refused_before_anything_is_deployed(endpoint, home):
     with pytest.raises(UserError, match="GPU"):
         app.deploy([tutor(endpoint), TutorConfig(name="big", model="a/b", scaling={"num_gpus": 1})])
     assert app.status() == []
+
+
+def test_a_second_ray_in_one_process_has_a_serve_of_its_own(endpoint, home):
+    import ray
+
+    app.deploy([tutor(endpoint)])
+    ray.shutdown()
+    start_ray()
+    assert app.deploy([tutor(endpoint)], http=app.HttpConfig(port=free_port())) == ["remote"]
+    assert connect(tutor(endpoint)).advise([request(1)])[0] is not None
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
 
 
 def test_light_modules_import_nothing_heavy():
