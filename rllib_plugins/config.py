@@ -61,6 +61,12 @@ class AdviceConfig(BaseModel):
     imitation_weight: float = Field(
         default=1.0, ge=0, description="Weight of the imitation term at P = 1; annealed with P(τ)."
     )
+    imitation_gain: float = Field(
+        default=10.0,
+        ge=0,
+        description="Filtered imitation under earned trust: factor on imitation_weight, on every consulted step, once "
+        "the measured effect speaks for the tutor. 0: the filter stays as it is. Typical: 1 to 10.",
+    )
     trust: Literal["fixed", "earned"] = Field(
         default="earned",
         description="earned: the gate follows the measured effect of advice, P(τ)·Φ(z + 1). fixed: the gate is P(τ).",

@@ -25,7 +25,7 @@ from rllib_plugins.advising.behaviour import (
 )
 from rllib_plugins.advising.consultation import ask, plan_step
 from rllib_plugins.advising.counters import AdviceCounters, RecentMean
-from rllib_plugins.advising.decision import Blank, BoolArray, Decision
+from rllib_plugins.advising.decision import Blank, BoolArray, Decision, ImitationWeights
 from rllib_plugins.advising.reuse import NOTHING, AdviceDictionary, make_reuse, state_keys
 from rllib_plugins.advising.rules import make_rule
 from rllib_plugins.advising.schedule import LinearSchedule
@@ -151,11 +151,12 @@ class ExplorationCore:
         """
         self._trust.observe(advantages, heads, eligible)
 
-    def imitation_weight(self, step: int) -> float:
-        """Weight of the imitation term at an env step: the configured one times P(τ); 0 where imitation is off."""
-        if self._advisor is None or self._config.imitation == "off":
-            return 0.0
-        return self._config.imitation_weight * self._rule.probability(self._schedule, step)
+    def imitation(self, step: int) -> ImitationWeights:
+        """How much consulted steps are imitated at an env step."""
+        if self._advisor is None:
+            return ImitationWeights()
+        evidence = self._trust.evidence if self._earned else 0.0
+        return ImitationWeights.of(self._config, self._rule.probability(self._schedule, step), evidence)
 
     def counters(self) -> dict[str, int]:
         """Running totals, by the names of ``metrics.COUNTERS``."""

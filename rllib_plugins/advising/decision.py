@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rllib_plugins.advising.behaviour import IntArray
+from rllib_plugins.config import AdviceConfig
 
 BoolArray = NDArray[np.bool_]
 
@@ -37,6 +38,40 @@ class Decision:
     eligible: BoolArray
     consulted: BoolArray
     advice: NDArray[np.float32]
+
+
+@dataclass(frozen=True, slots=True)
+class ImitationWeights:
+    """Weight of the imitation term on a consulted step, by how its advice turned out.
+
+    Attributes:
+        better: Where the advised action turned out better than expected.
+        worse: Where it did not; never above ``better``.
+    """
+
+    better: float = 0.0
+    worse: float = 0.0
+
+    @classmethod
+    def of(cls, advice: AdviceConfig, probability: float, evidence: float = 0.0) -> ImitationWeights:
+        """The configured weight, annealed; the filter gives way to full imitation as evidence favours the tutor.
+
+        With w = ``imitation_weight`` · P, g = ``imitation_gain`` and e the evidence, filtered imitation weighs advice
+        that turned out better by w·(1 − e) + w·g·e and other advice by w·g·e: what a single step says about advice is
+        mostly noise, what the randomised comparison says is not.
+
+        Args:
+            advice: How advice is used.
+            probability: P(τ) in [0, 1], without trust.
+            evidence: How far the comparison speaks for the tutor, in [0, 1]; 0 where nothing is known.
+        """
+        if advice.imitation == "off":
+            return cls()
+        weight = advice.imitation_weight * probability
+        if advice.imitation == "all":
+            return cls(weight, weight)
+        proven = advice.imitation_gain * evidence * weight
+        return cls((1.0 - evidence) * weight + proven, proven)
 
 
 @dataclass(slots=True)

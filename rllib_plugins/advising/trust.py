@@ -83,6 +83,12 @@ class EarnedTrust:
         return 0.5 * math.erfc(-(z + OPTIMISM) / math.sqrt(2.0))
 
     @property
+    def evidence(self) -> float:
+        """How far the comparison speaks for the tutor: 2Φ(z) − 1 for z > 0, else 0; in [0, 1)."""
+        z = self._weighted / math.sqrt(self._precision) if self._precision > 0 else 0.0
+        return math.erf(z / math.sqrt(2.0)) if z > 0 else 0.0
+
+    @property
     def factor(self) -> float:
         """What the gate is multiplied by: trust, at least the floor."""
         return max(self.trust, self._floor)

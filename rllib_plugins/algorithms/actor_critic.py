@@ -13,6 +13,7 @@ from ray.rllib.core.columns import Columns
 from ray.rllib.evaluation.postprocessing import Postprocessing
 
 from rllib_plugins import columns
+from rllib_plugins.advising.decision import ImitationWeights
 from rllib_plugins.config import AdviceConfig
 from rllib_plugins.rollout.arrays import RolloutArrays
 from rllib_plugins.rollout.gae import generalised_advantages
@@ -79,32 +80,37 @@ def importance_weights(
 
 
 def imitation_targets(
-    mode: str, advice: NDArray[np.float32], consulted: NDArray[np.bool_], advantages: NDArray[np.float32]
+    weights: ImitationWeights,
+    advice: NDArray[np.float32],
+    consulted: NDArray[np.bool_],
+    advantages: NDArray[np.float32],
 ) -> NDArray[np.float32]:
-    """The distribution to imitate on each step, zeros where there is nothing to imitate.
+    """The weighted distribution to imitate on each step, ``(..., A)``; zeros where there is nothing to imitate.
+
+    Equal weights are the imitation of LLM4Teach (arXiv 2311.13373); ``worse = 0`` is the Q-filter of Nair et al. 2018
+    (arXiv 1709.10089) with the advantage in place of Q.
 
     Args:
-        mode: ``all``: every consulted step (LLM4Teach, arXiv 2311.13373). ``filtered``: those where the advised action
-            turned out better than expected, advantage > 0 (the Q-filter of Nair et al. 2018, arXiv 1709.10089).
+        weights: On steps whose advised action turned out better than expected (advantage > 0), and on the others.
         advice: ``(..., A)``.
         consulted: ``(...,)``.
         advantages: ``(...,)``, not standardised.
     """
-    chosen = consulted & (advantages > 0) if mode == "filtered" else consulted
-    return advice * chosen[..., None]
+    weight = np.where(advantages > 0, np.float32(weights.better), np.float32(weights.worse))
+    return advice * (weight * consulted)[..., None]
 
 
 def make_update_batch(
     rollout: RolloutArrays,
     config: Any,
-    imitation_weight: float,
+    imitation_weights: ImitationWeights,
 ) -> tuple[UpdateBatch[NDArray[Any]], NDArray[np.float32]]:
     """Advantages, value targets, advice weights and imitation targets of a complete rollout.
 
     Args:
         rollout: Complete, ``next_values`` included.
         config: PPO's or A2C's.
-        imitation_weight: λ of the imitation term at this point of training; 0 leaves the term out.
+        imitation_weights: λ of the imitation term at this point of training; 0 leaves the term out.
 
     Returns:
         The batch, and the advantages ``(num_steps, num_envs)`` as they were estimated (not standardised, not weighted).
@@ -128,10 +134,8 @@ def make_update_batch(
             rollout.policy_logp, rollout.behaviour_logp, advice_config.weight_cap
         )
     imitation = None
-    if rollout.advice is not None and imitation_weight > 0 and rollout.consulted.any():
-        imitation = imitation_weight * imitation_targets(
-            advice_config.imitation, rollout.advice, rollout.consulted, estimated
-        )
+    if rollout.advice is not None and imitation_weights.better > 0 and rollout.consulted.any():
+        imitation = imitation_targets(imitation_weights, rollout.advice, rollout.consulted, estimated)
 
     names = ("observations", "actions", "policy_logp", "logits", "legal")
     flat: dict[str, Any] = {name: rollout.flat(name) for name in names}
@@ -149,7 +153,7 @@ def make_update_batch(
 
 
 def update_batch_from_columns(
-    batch: dict[str, Any], config: Any, values: torch.Tensor, imitation_weight: float
+    batch: dict[str, Any], config: Any, values: torch.Tensor, imitation_weights: ImitationWeights
 ) -> tuple[UpdateBatch[torch.Tensor], torch.Tensor | slice]:
     """The same from a batch in RLlib's form.
 
@@ -160,7 +164,7 @@ def update_batch_from_columns(
         batch: Columns of RLlib and, if tutored, of ``rllib_plugins.columns``.
         config: PPO's or A2C's.
         values: ``(n,)`` values of the present critic, without gradients.
-        imitation_weight: λ of the imitation term; 0 leaves it out.
+        imitation_weights: λ of the imitation term; 0 leaves it out.
 
     Returns:
         The batch, and which of the ``n`` rows belong to it (RLlib adds a masked step per episode).
@@ -176,11 +180,9 @@ def update_batch_from_columns(
         behaviour_logp = batch[columns.BEHAVIOUR_LOGP][chosen]
         if advice_config.weights == "behaviour":
             advantages = advantages * torch.exp(old_logp - behaviour_logp).clamp(max=advice_config.weight_cap)
-        if imitation_weight > 0:
-            imitated = batch[columns.CONSULTED][chosen].bool()
-            if advice_config.imitation == "filtered":
-                imitated = imitated & (estimated > 0)
-            imitation = imitation_weight * batch[columns.ADVICE][chosen] * imitated.unsqueeze(-1)
+        if imitation_weights.better > 0:
+            weight = torch.where(estimated > 0, imitation_weights.better, imitation_weights.worse)
+            imitation = batch[columns.ADVICE][chosen] * (weight * batch[columns.CONSULTED][chosen]).unsqueeze(-1)
     return UpdateBatch[torch.Tensor](
         observations=batch[Columns.OBS][chosen],
         actions=batch[Columns.ACTIONS][chosen].long().reshape(-1),

@@ -16,6 +16,7 @@ from ray.rllib.core import DEFAULT_MODULE_ID
 from ray.rllib.core.learner.learner import DEFAULT_OPTIMIZER
 from ray.rllib.utils.metrics import ALL_MODULES, NUM_ENV_STEPS_SAMPLED_LIFETIME, NUM_ENV_STEPS_TRAINED_LIFETIME
 
+from rllib_plugins.advising.decision import ImitationWeights
 from rllib_plugins.advising.rules import make_rule
 from rllib_plugins.advising.schedule import LinearSchedule
 from rllib_plugins.config import AdviceConfig
@@ -40,7 +41,7 @@ class ArrayLearner:
     config: Any
     metrics: Any
     module: Any
-    imitation_weight = 0.0
+    imitation_weights = ImitationWeights()
     _optimizer_lr_schedules: dict[Any, Any]
 
     def build(self) -> None:
@@ -97,15 +98,17 @@ class ArrayLearner:
                 self._set_optimizer_lr(optimizer, schedule.update(timestep=num_env_steps))  # type: ignore[attr-defined]
 
     def before_gradient_based_update(self, *, timesteps: dict[str, Any]) -> None:
-        """RLlib's path: looks up the weight of imitation at this point of training."""
+        """RLlib's path: looks up the weights of imitation at this point of training.
+
+        What the comparison says of the tutor is known to the exploration core alone: here the filter never gives way.
+        """
         super().before_gradient_based_update(timesteps=timesteps)  # type: ignore[misc]
         advice: AdviceConfig = self.config.advice
-        self.imitation_weight = 0.0
-        if self.config.tutor != "none" and advice.imitation != "off":
+        if self.config.tutor != "none":
             schedule = LinearSchedule(advice.probability_initial, advice.probability_final, self.config.theta_steps)
             step = timesteps.get(NUM_ENV_STEPS_SAMPLED_LIFETIME, 0)
             rule = make_rule(advice.rule, advice.rule_options)
-            self.imitation_weight = advice.imitation_weight * rule.probability(schedule, step)
+            self.imitation_weights = ImitationWeights.of(advice, rule.probability(schedule, step))
 
     def descend(self) -> None:
         """One optimiser step on the gradients that the view's ``backward`` wrote, clipped as the config says."""

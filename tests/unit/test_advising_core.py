@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 
 from rllib_plugins.advising.advisor import Source
 from rllib_plugins.advising.core import ExplorationCore
+from rllib_plugins.advising.decision import ImitationWeights
 from rllib_plugins.config import AdviceConfig
 from rllib_plugins.metrics import COUNTERS, GAUGES
 from tests.unit.advising_fakes import LearningAdvisor, TableAdvisor, states
@@ -284,13 +285,25 @@ def test_imitation_targets():
         np.testing.assert_allclose(fresh.advice, expected, rtol=1e-6)
 
 
-def test_imitation_weight_follows_the_schedule():
+def test_the_weight_of_imitation_follows_the_schedule():
     core = make_core(TableAdvisor(UNIFORM, at_hand=True), imitation_weight=2.0, probability_final=0.1)
-    assert core.imitation_weight(0) == 2.0
-    assert core.imitation_weight(50) == pytest.approx(1.1)
-    assert core.imitation_weight(10**6) == pytest.approx(0.2)
-    assert make_core(TableAdvisor(UNIFORM, at_hand=True), imitation="off").imitation_weight(0) == 0.0
-    assert make_core(None).imitation_weight(0) == 0.0
+    assert core.imitation(0) == ImitationWeights(2.0, 0.0)
+    assert core.imitation(50).better == pytest.approx(1.1)
+    assert core.imitation(10**6).better == pytest.approx(0.2)
+    assert make_core(TableAdvisor(UNIFORM, at_hand=True), imitation="off").imitation(0) == ImitationWeights()
+    assert make_core(None).imitation(0) == ImitationWeights()
+
+
+def test_evidence_for_the_tutor_opens_the_filter_of_imitation():
+    advice = {"imitation_weight": 2.0, "imitation_gain": 10.0}
+    core = make_core(TableAdvisor(UNIFORM, at_hand=True), trust="earned", **advice)
+    heads, rng = np.arange(200) % 2 == 0, np.random.default_rng(0)
+    core.observe(rng.normal(size=200) - heads, heads, np.ones(200, bool))
+    assert core.imitation(0) == ImitationWeights(2.0, 0.0), "evidence against the tutor changes nothing"
+    core.observe(rng.normal(size=2_000) + np.tile(heads, 10), np.tile(heads, 10), np.ones(2_000, bool))
+    weights = core.imitation(0)
+    assert weights.better == pytest.approx(20.0, rel=1e-3) and weights.worse == pytest.approx(20.0, rel=1e-3)
+    assert ImitationWeights.of(AdviceConfig(**advice), 1.0, 0.5) == ImitationWeights(11.0, 10.0)
 
 
 def test_earned_trust_keeps_a_control_group_and_scales_the_gate():

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 
+from rllib_plugins.advising.decision import ImitationWeights
 from rllib_plugins.algorithms.a2c.learner import A2CLearner
 from rllib_plugins.algorithms.actor_critic import (
     UpdateBatch,
@@ -118,11 +119,11 @@ def test_importance_weights_are_capped_ratios():
     np.testing.assert_allclose(weights, [1.5, 1 / 9, 1.0], rtol=1e-5)
 
 
-def test_imitation_is_filtered_by_the_advantage():
+def test_imitation_is_weighed_by_how_advice_turned_out():
     advice = np.tile(np.array([0.0, 1.0], np.float32), (4, 1))
     consulted, advantages = np.array([True, True, False, True]), np.array([1.0, -1.0, 1.0, 0.0], np.float32)
-    assert imitation_targets("filtered", advice, consulted, advantages)[:, 1].tolist() == [1, 0, 0, 0]
-    assert imitation_targets("all", advice, consulted, advantages)[:, 1].tolist() == [1, 1, 0, 1]
+    assert imitation_targets(ImitationWeights(1.0, 0.0), advice, consulted, advantages)[:, 1].tolist() == [1, 0, 0, 0]
+    assert imitation_targets(ImitationWeights(2.0, 1.0), advice, consulted, advantages)[:, 1].tolist() == [2, 1, 0, 1]
 
 
 def tutored_rollout() -> RolloutArrays:
@@ -141,7 +142,7 @@ def test_the_update_batch_weighs_and_filters_advice():
     config = SimpleNamespace(
         gamma=1.0, lambda_=1.0, standardize_advantages=False, use_kl_loss=False, advice=AdviceConfig()
     )
-    batch, advantages = make_update_batch(tutored_rollout(), config, imitation_weight=0.5)
+    batch, advantages = make_update_batch(tutored_rollout(), config, ImitationWeights(0.5, 0.0))
     assert advantages.ravel().tolist() == [1.0, -1.0, 2.0, 0.5]
     assert batch.advantages.tolist() == pytest.approx([0.5, -1.0, 2.0, 0.5])
     assert batch.imitation is not None
@@ -152,7 +153,7 @@ def test_the_update_batch_weighs_and_filters_advice():
 def test_the_papers_form_neither_weighs_nor_imitates():
     advice = AdviceConfig(weights="policy", imitation="off")
     config = SimpleNamespace(gamma=1.0, lambda_=1.0, standardize_advantages=True, use_kl_loss=False, advice=advice)
-    batch, advantages = make_update_batch(tutored_rollout(), config, imitation_weight=0.0)
+    batch, advantages = make_update_batch(tutored_rollout(), config, ImitationWeights())
     assert batch.imitation is None
     expected = (advantages - advantages.mean()) / advantages.std()
     np.testing.assert_allclose(batch.advantages, expected.ravel(), rtol=1e-5)
@@ -201,7 +202,8 @@ def test_the_q_target_chooses_among_legal_actions(double_q: bool, legal: list[bo
 def margin_of(q_values: list[float], target: float, *, imitation: str = "filtered", legal: list[bool] | None = None):
     q = torch.tensor([q_values], requires_grad=True)
     actions = torch.tensor([[0]])
-    made = learner(DQNLearner, advice=AdviceConfig(imitation=imitation))
+    made = learner(DQNLearner)
+    made.imitation_weights = ImitationWeights.of(AdviceConfig(imitation=imitation), 1.0)
     mask = None if legal is None else np.array([legal])
     loss = made._margin(q, q.gather(-1, actions).squeeze(-1), actions, torch.tensor([target]), np.array([True]), mask)
     loss.backward()
@@ -262,12 +264,13 @@ def test_written_out_gradients_are_those_of_the_loss(cls, masked: bool, seed: in
     np.testing.assert_allclose(by_values, v.grad.numpy(), rtol=2e-4, atol=2e-6)
 
 
-@pytest.mark.parametrize("imitation", ["filtered", "all"])
+@pytest.mark.parametrize("worse", [0.0, 0.3])
 @pytest.mark.parametrize("loss_name", ["huber", "mse"])
 @pytest.mark.parametrize("masked", [False, True])
-def test_the_written_out_q_gradient_is_that_of_the_loss(masked: bool, loss_name: str, imitation: str):
+def test_the_written_out_q_gradient_is_that_of_the_loss(masked: bool, loss_name: str, worse: float):
     rng = np.random.default_rng(5)
-    made = learner(DQNLearner, td_error_loss_fn=loss_name, advice=AdviceConfig(imitation=imitation))
+    made = learner(DQNLearner, td_error_loss_fn=loss_name)
+    made.imitation_weights = ImitationWeights(0.5, worse)
     q_values = rng.normal(size=(40, 3)).astype(np.float32)
     actions, targets = rng.integers(3, size=40), (2 * rng.normal(size=40)).astype(np.float32)
     legal = rng.random((40, 3)) < 0.7
@@ -275,7 +278,7 @@ def test_the_written_out_q_gradient_is_that_of_the_loss(masked: bool, loss_name:
     legal_or_none = legal if masked else None
     zeros = np.zeros((40, 1), np.float32)
     batch = ReplayBatch(zeros, zeros, actions, targets, np.zeros(40, bool), rng.random(40) < 0.6, np.arange(40))
-    gradient = made.gradient(q_values, batch, targets, legal_or_none, 0.5)
+    gradient = made.gradient(q_values, batch, targets, legal_or_none, made.imitation_weights)
 
     q, chosen, y = (
         torch.from_numpy(q_values).requires_grad_(),
@@ -284,7 +287,7 @@ def test_the_written_out_q_gradient_is_that_of_the_loss(masked: bool, loss_name:
     )
     taken = q.gather(-1, chosen).squeeze(-1)
     td = torch.nn.functional.huber_loss(taken, y) if loss_name == "huber" else torch.nn.functional.mse_loss(taken, y)
-    (td + 0.5 * made._margin(q, taken, chosen, y, batch.consulted, legal_or_none)).backward()
+    (td + made._margin(q, taken, chosen, y, batch.consulted, legal_or_none)).backward()
     np.testing.assert_allclose(gradient, q.grad.numpy(), rtol=1e-4, atol=1e-7)
 
 

@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from rllib_plugins.advising.decision import ImitationWeights
 from rllib_plugins.algorithms.actor_critic import (
     UpdateBatch,
     common_gradient,
@@ -29,11 +30,11 @@ class A2CLearner(PPOLearner):
     _last: tuple[NDArray[np.float32], NDArray[np.float32], UpdateBatch[NDArray[Any]]] | None = None
 
     def update_from_rollout(
-        self, rollout: RolloutArrays, *, num_env_steps: int, imitation_weight: float
+        self, rollout: RolloutArrays, *, num_env_steps: int, imitation_weights: ImitationWeights
     ) -> NDArray[np.float32]:
         """One gradient step on a complete rollout; arguments and result as PPO's."""
         self.follow_schedules(num_env_steps)
-        batch, advantages = make_update_batch(rollout, self.config, imitation_weight)
+        batch, advantages = make_update_batch(rollout, self.config, imitation_weights)
         logits, values = self._view.forward(batch.observations)
         self._view.backward(*self.gradients(logits, values, batch, self._entropy_coeff(num_env_steps), 0.0))
         self.descend()

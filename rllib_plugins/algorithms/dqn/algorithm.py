@@ -60,7 +60,7 @@ class DQN(LeanTraining, RLlibDQN):
             self._feed_trust()
 
     def _update(self, step: int) -> None:
-        imitation_weight = self.runner.core.imitation_weight(step)
+        imitation_weights = self.runner.core.imitation(step)
         for _ in range(int(self._updates_per_fragment)):
             batch = self.replay.sample(self.config.total_train_batch_size)
             self.learner.update_from_replay(
@@ -68,7 +68,7 @@ class DQN(LeanTraining, RLlibDQN):
                 legal=self.runner.task.legal_batch(batch.observations),
                 next_legal=self.runner.task.legal_batch(batch.next_observations),
                 num_env_steps=step,
-                imitation_weight=imitation_weight,
+                imitation_weights=imitation_weights,
             )
         self.learner.refresh_target(step)
 

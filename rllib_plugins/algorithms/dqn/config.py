@@ -11,7 +11,7 @@ from ray.rllib.core.rl_module.default_model_config import DefaultModelConfig
 from rllib_plugins.algorithms.tutoring import TutoredConfig
 from tutor_service.errors import UserError
 
-TRUST_WINDOW_STEPS = 64
+TRUST_WINDOW_STEPS = 16
 """Vector steps over which advantages are estimated for earned trust."""
 
 

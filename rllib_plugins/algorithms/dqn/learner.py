@@ -14,6 +14,7 @@ from ray.rllib.core.columns import Columns
 from ray.rllib.core.learner.utils import update_target_network
 
 from rllib_plugins import columns
+from rllib_plugins.advising.decision import ImitationWeights
 from rllib_plugins.algorithms.array_learner import ArrayLearner
 from rllib_plugins.rollout.network import QView
 from rllib_plugins.rollout.replay import ReplayBatch
@@ -46,7 +47,7 @@ class DQNLearner(ArrayLearner, DQNTorchLearner):
         legal: NDArray[np.bool_] | None,
         next_legal: NDArray[np.bool_] | None,
         num_env_steps: int,
-        imitation_weight: float,
+        imitation_weights: ImitationWeights,
     ) -> None:
         """One gradient step on a batch of transitions.
 
@@ -55,12 +56,12 @@ class DQNLearner(ArrayLearner, DQNTorchLearner):
             legal: ``(B, A)`` masks of the states, or None.
             next_legal: ``(B, A)`` masks of the states that followed, or None.
             num_env_steps: Env steps sampled so far: the place in the learning-rate schedule.
-            imitation_weight: λ of the margin term.
+            imitation_weights: λ of the margin term.
         """
         self.follow_schedules(num_env_steps)
         targets = self.targets(batch, next_legal)
         q_values = self._view.online.forward(batch.observations)
-        self._view.online.backward(self.gradient(q_values, batch, targets, legal, imitation_weight))
+        self._view.online.backward(self.gradient(q_values, batch, targets, legal, imitation_weights))
         self.descend()
         self._last = (q_values, batch, targets)
         self.record(len(batch.actions))
@@ -71,7 +72,7 @@ class DQNLearner(ArrayLearner, DQNTorchLearner):
         batch: ReplayBatch,
         targets: NDArray[np.float32],
         legal: NDArray[np.bool_] | None,
-        imitation_weight: float,
+        imitation_weights: ImitationWeights,
     ) -> NDArray[np.float32]:
         """∂/∂Q of the mean Huber or squared TD error, plus λ times the mean margin, ``(B, A)``.
 
@@ -80,18 +81,18 @@ class DQNLearner(ArrayLearner, DQNTorchLearner):
             batch: Transitions.
             targets: ``(B,)``.
             legal: ``(B, A)`` masks of the states, or None.
-            imitation_weight: λ.
+            imitation_weights: λ, where the target exceeds the student's best Q and where it does not.
         """
         rows = np.arange(len(targets))
         gradient = np.zeros_like(q_values)
         error = q_values[rows, batch.actions] - targets
         huber = self.config.td_error_loss_fn == "huber"
         gradient[rows, batch.actions] = (error.clip(-1.0, 1.0) if huber else 2.0 * error) / len(targets)
-        if imitation_weight > 0:
-            raised, short = self._margin_rows(q_values, batch, targets, legal)
-            step = imitation_weight / len(targets)
-            gradient[short, raised[short]] += step
-            gradient[short, batch.actions[short]] -= step
+        if imitation_weights.better > 0:
+            raised, weight = self._margin_rows(q_values, batch, targets, legal, imitation_weights)
+            weight /= len(targets)
+            gradient[rows, raised] += weight
+            gradient[rows, batch.actions] -= weight
         return gradient
 
     def _margin_rows(
@@ -100,15 +101,14 @@ class DQNLearner(ArrayLearner, DQNTorchLearner):
         batch: ReplayBatch,
         targets: NDArray[np.float32],
         legal: NDArray[np.bool_] | None,
-    ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-        """Which action violates the margin most in each row ``(B,)``, and the rows that the margin applies to."""
+        weights: ImitationWeights,
+    ) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
+        """Which action violates the margin most in each row ``(B,)``, and the margin's weight in each ``(B,)``."""
         own = q_values if legal is None else np.where(legal, q_values, -np.inf)
         raised = own + np.float32(self.config.margin)
         raised[np.arange(len(targets)), batch.actions] -= np.float32(self.config.margin)
-        applies = batch.consulted
-        if self.config.advice.imitation == "filtered":
-            applies = applies & (targets > own.max(axis=1))
-        return raised.argmax(axis=1), np.flatnonzero(applies)
+        weight = np.where(targets > own.max(axis=1), np.float32(weights.better), np.float32(weights.worse))
+        return raised.argmax(axis=1), weight * batch.consulted
 
     def reduce_metrics(self) -> Any:
         """Statistics of the last batch."""
@@ -131,14 +131,14 @@ class DQNLearner(ArrayLearner, DQNTorchLearner):
                 if name in fwd_out:
                     fwd_out[name] = fwd_out[name].masked_fill(illegal, -torch.inf)
         loss: Any = super().compute_loss_for_module(module_id=module_id, config=config, batch=batch, fwd_out=fwd_out)
-        if self.imitation_weight > 0 and columns.CONSULTED in batch:
+        if self.imitation_weights.better > 0 and columns.CONSULTED in batch:
             q_values = fwd_out[QF_PREDS]
             actions = batch[Columns.ACTIONS].long().unsqueeze(-1)
             following = fwd_out[QF_TARGET_NEXT_PREDS].detach()
             chooser = fwd_out[QF_NEXT_PREDS].detach() if self.config.double_q else following
             best = following.gather(-1, chooser.argmax(dim=-1, keepdim=True)).squeeze(-1).nan_to_num(neginf=0.0)
             discount = self.config.gamma ** batch["n_step"] * (1.0 - batch[Columns.TERMINATEDS].float())
-            loss = loss + self.imitation_weight * self._margin(
+            loss = loss + self._margin(
                 q_values,
                 q_values.gather(-1, actions).squeeze(-1),
                 actions,
@@ -176,16 +176,15 @@ class DQNLearner(ArrayLearner, DQNTorchLearner):
     ) -> torch.Tensor:
         """Large margin on advised actions (DQfD, arXiv 1704.03732): max_a [Q(s, a) + m·1(a ≠ a_T)] − Q(s, a_T).
 
-        Filtered, it applies only where the target of the advised action exceeds the best Q of the student.
+        Its weight depends on whether the target of the advised action exceeds the best Q of the student.
         """
         if legal is not None:
             q_values = q_values.masked_fill(~torch.from_numpy(legal), -torch.inf)
-        chosen = torch.from_numpy(consulted)
-        if self.config.advice.imitation == "filtered":
-            chosen = chosen & (targets > q_values.detach().max(dim=-1).values)
+        better = targets > q_values.detach().max(dim=-1).values
+        weight = torch.where(better, self.imitation_weights.better, self.imitation_weights.worse)
         margins = torch.full_like(q_values, self.config.margin).scatter_(-1, actions, 0.0)
         shortfall = (q_values + margins).max(dim=-1).values - taken
-        return (shortfall * chosen).mean()
+        return (shortfall * weight * torch.from_numpy(consulted)).mean()
 
     def get_lean_state(self) -> dict[str, Any]:
         """When the target network was last refreshed."""

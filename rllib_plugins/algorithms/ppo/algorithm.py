@@ -27,6 +27,6 @@ class PPO(LeanTraining, RLlibPPO):
             return
         step = runner.num_env_steps_sampled_lifetime
         advantages = self.learner.update_from_rollout(
-            runner.rollout, num_env_steps=step, imitation_weight=runner.core.imitation_weight(step)
+            runner.rollout, num_env_steps=step, imitation_weights=runner.core.imitation(step)
         )
         runner.core.observe(advantages, runner.rollout.heads, runner.rollout.eligible)

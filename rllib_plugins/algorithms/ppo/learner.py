@@ -12,6 +12,7 @@ from ray.rllib.core import DEFAULT_MODULE_ID
 from ray.rllib.core.columns import Columns
 
 from rllib_plugins import columns
+from rllib_plugins.advising.decision import ImitationWeights
 from rllib_plugins.algorithms.actor_critic import (
     UpdateBatch,
     as_tensors,
@@ -41,14 +42,14 @@ class PPOLearner(ArrayLearner, PPOTorchLearner):
         self._view = ActorCriticView(module)
 
     def update_from_rollout(
-        self, rollout: RolloutArrays, *, num_env_steps: int, imitation_weight: float
+        self, rollout: RolloutArrays, *, num_env_steps: int, imitation_weights: ImitationWeights
     ) -> NDArray[np.float32]:
         """``num_epochs`` passes over a complete rollout in shuffled minibatches.
 
         Args:
             rollout: Complete rollout.
             num_env_steps: Env steps sampled so far: the place in learning-rate and entropy schedules.
-            imitation_weight: λ of the imitation term.
+            imitation_weights: λ of the imitation term.
 
         Returns:
             The rollout's advantages ``(num_steps, num_envs)``, not standardised.
@@ -57,7 +58,7 @@ class PPOLearner(ArrayLearner, PPOTorchLearner):
         self.follow_schedules(num_env_steps)
         entropy_coeff = self._entropy_coeff(num_env_steps)
         kl_coeff = float(self.curr_kl_coeffs_per_module[DEFAULT_MODULE_ID]) if config.use_kl_loss else 0.0
-        batch, advantages = make_update_batch(rollout, config, imitation_weight)
+        batch, advantages = make_update_batch(rollout, config, imitation_weights)
         size = min(config.minibatch_size or len(batch), len(batch))
         for _ in range(config.num_epochs):
             shuffled = batch.permuted(self._rng.permutation(len(batch)))
@@ -99,7 +100,7 @@ class PPOLearner(ArrayLearner, PPOTorchLearner):
         values = self.module[module_id].unwrapped().compute_values(batch, embeddings=fwd_out.get(Columns.EMBEDDINGS))
         entropy_coeff = self.entropy_coeff_schedulers_per_module[module_id].get_current_value()
         kl_coeff = self.curr_kl_coeffs_per_module[module_id] if config.use_kl_loss else 0.0
-        update, chosen = update_batch_from_columns(batch, config, values.detach(), self.imitation_weight)
+        update, chosen = update_batch_from_columns(batch, config, values.detach(), self.imitation_weights)
         loss, statistics = self.loss(
             fwd_out[Columns.ACTION_DIST_INPUTS][chosen], values[chosen], update, float(entropy_coeff), float(kl_coeff)
         )
