@@ -332,6 +332,6 @@ def _epsilon_greedy(
 
 def _nobody(num_rows: int, num_actions: int) -> Decision:
     empty = np.zeros(num_rows, dtype=bool)
-    logp = np.zeros(num_rows, dtype=np.float32)
+    ones = np.ones(num_rows)
     advice = np.zeros((num_rows, num_actions), dtype=np.float32)
-    return Decision(np.zeros(num_rows, dtype=np.int64), logp, logp, empty, empty, empty, advice)
+    return Decision(np.zeros(num_rows, dtype=np.int64), ones, ones, empty, empty, empty, advice)

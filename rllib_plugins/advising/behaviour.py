@@ -9,6 +9,8 @@ log μ(a|s) of an executed action are right, and which one is used is decided be
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -33,20 +35,20 @@ def sample(probabilities: FloatArray, uniforms: FloatArray) -> IntArray:
     return np.asarray((cumulative > uniforms[:, None] * cumulative[:, -1:]).argmax(axis=1))
 
 
-def executed_logp(probabilities: FloatArray) -> NDArray[np.float32]:
-    """log of the probabilities, ``(n,)``, by which executed actions were drawn.
+def check_executed(probabilities: FloatArray) -> FloatArray:
+    """The probabilities, ``(n,)``, by which executed actions were drawn, as they are.
 
     Raises:
         ValueError: One is 0 or NaN, which no drawn action can have: the distribution it was drawn from was no such.
     """
     if not np.minimum.reduce(probabilities, initial=1.0) > 0.0:
         raise ValueError("an action distribution is NaN or sums to 0: the student has diverged, or no action is legal")
-    return np.log(probabilities, dtype=np.float64).astype(np.float32)
+    return probabilities
 
 
-def floored_logp(probabilities: FloatArray) -> NDArray[np.float32]:
-    """log of probabilities that may be 0, ``(n,)``, floored at ``PROBABILITY_FLOOR``."""
-    return np.log(np.maximum(probabilities, PROBABILITY_FLOOR)).astype(np.float32)
+def floored_logp(probabilities: NDArray[np.floating[Any]]) -> NDArray[np.float32]:
+    """log of probabilities that may be 0, of any shape, floored at ``PROBABILITY_FLOOR``."""
+    return np.log(np.maximum(probabilities, PROBABILITY_FLOOR), dtype=np.float64).astype(np.float32)
 
 
 def usable_rows(advice: FloatArray, legal: NDArray[np.bool_] | None) -> NDArray[np.bool_]:
@@ -70,7 +72,7 @@ def exploring_tails(
     *,
     probability: float,
     random_share: float,
-    engaged: FloatArray,
+    engaged: FloatArray | float,
 ) -> FloatArray:
     """A value student's own distribution beside a tutor, so that exploration is never lost.
 
@@ -82,17 +84,21 @@ def exploring_tails(
     Returns:
         What remains when the coin (of probability g = e·P(1 − s)) shows tails, normalised, ``(n, num_actions)``.
     """
-    rows = np.arange(len(policy))
-    tails = (1.0 - engaged)[:, None] * policy
-    random_part = (engaged * (probability * random_share))[:, None]
-    if legal is None:
-        tails += random_part / policy.shape[1]
-    else:
-        tails += np.where(legal, random_part / legal.sum(axis=1, keepdims=True), 0.0)
-    tails[rows, greedy] += engaged * (1.0 - probability)
-    mass = tails.sum(axis=1, keepdims=True)
-    empty = mass[:, 0] <= 0.0
+    mass = 1.0 - engaged * (probability * (1.0 - random_share))
+    empty = np.asarray(mass <= 1e-12)
     if empty.any():  # g = 1: tails never shows, but has to be a distribution
-        tails[empty] = policy[empty]
-        mass = tails.sum(axis=1, keepdims=True)
-    return np.asarray(tails / mass)
+        engaged, mass = np.where(empty, 0.0, engaged), np.where(empty, 1.0, mass)
+    engaged = engaged / mass  # from here on the parts are divided by the mass of what remains
+    alone = 1.0 / mass - engaged
+    random_part = engaged * (probability * random_share)
+    if not isinstance(engaged, float):
+        alone, random_part = np.asarray(alone)[..., None], np.asarray(random_part)[..., None]
+    tails = policy * alone
+    tails += random_part / policy.shape[1] if legal is None else _spread(random_part, legal)
+    tails[np.arange(len(policy)), greedy] += engaged * (1.0 - probability)
+    return tails
+
+
+def _spread(mass: FloatArray | float, legal: NDArray[np.bool_]) -> FloatArray:
+    """Mass over the legal actions in equal parts, ``(n, num_actions)``."""
+    return np.where(legal, mass / legal.sum(axis=1, keepdims=True), 0.0)

@@ -68,6 +68,16 @@ def plan_step(
     return Plan(gate, heads, np.array(stored, dtype=np.int64))
 
 
+def rows_at_hand(advisor: Advisor, known: FloatArray, legal: BoolArray | None) -> BoolArray:
+    """Rows of ``advisor.known``'s ``known`` that can be used, ``(n,)``.
+
+    An advisor that keeps accounts (``known_source``) keeps distributions over legal actions only; others are checked.
+    """
+    if getattr(advisor, "known_source", None) is None:
+        return usable_rows(known, legal)
+    return np.asarray(known[:, 0] == known[:, 0])
+
+
 def ask(
     advisor: Advisor,
     needed: BoolArray,

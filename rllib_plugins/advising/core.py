@@ -16,14 +16,12 @@ from rllib_plugins.advising.advisor import Advisor
 from rllib_plugins.advising.behaviour import (
     FloatArray,
     IntArray,
-    executed_logp,
+    check_executed,
     exploring_tails,
-    floored_logp,
     greedy_actions,
     sample,
-    usable_rows,
 )
-from rllib_plugins.advising.consultation import ask, plan_step
+from rllib_plugins.advising.consultation import ask, plan_step, rows_at_hand
 from rllib_plugins.advising.counters import AdviceCounters, RecentMean
 from rllib_plugins.advising.decision import Blank, BoolArray, Decision, ImitationWeights
 from rllib_plugins.advising.reuse import NOTHING, AdviceDictionary, make_reuse, state_keys
@@ -214,50 +212,48 @@ class ExplorationCore:
     def _act_alone(self, policy: FloatArray, own_draws: FloatArray) -> Decision:
         rows, blank = self._row_numbers(len(policy)), self._blank
         actions = sample(policy, own_draws)
-        logp = executed_logp(policy[rows, actions])
-        return Decision(actions, logp, logp, blank.no, blank.no, blank.no, blank.advice)
+        executed = check_executed(policy[rows, actions])
+        return Decision(actions, executed, executed, blank.no, blank.no, blank.no, blank.advice)
 
     def _act_tutored(self, advisor: Advisor, at: _Situation) -> Decision:
         policy, legal, rows = at.policy, at.legal, self._row_numbers(len(at.policy))
         known = advisor.known(at.observations)
         self._check_actions(known.shape[1])
-        at_hand = usable_rows(known, legal)
+        at_hand = rows_at_hand(advisor, known, legal)
         engaged = self._engaged(at, known, at_hand)
-        gate, tails, greedy = at.probability * engaged, policy, None
+        tails, greedy = policy, None
         if self._value_based:
             greedy = greedy_actions(policy, legal, at.q_values)
             share = self._config.dqn_random_share
             tails = exploring_tails(
                 policy, greedy, legal, probability=at.probability, random_share=share, engaged=engaged
             )
-            gate *= self._tutor_share
-        own = sample(tails, at.own_draws)
 
         coins, reuse_draws, advice_draws = at.draws
+        gate = np.full(len(rows), engaged * (at.probability * self._tutor_share))
         keys = state_keys(at.observations) if self._reuse.stores else None
         q_values = at.q_values if self._reuse.needs_q else None
         plan = plan_step(gate, coins, reuse_draws, keys, self._dictionary, q_values, self._remaining())
         gate, heads = plan.gate, plan.heads
         is_stored = plan.stored != NOTHING
-        fresh = heads & ~is_stored
-        tutor, advised = known, plan.stored
+        reused = heads & is_stored
+        fresh = heads ^ reused
+        tutor = known
         if np.count_nonzero(fresh):
             tutor, has_advice, latency_ms = ask(advisor, fresh, at_hand, known, at.observations, legal, self._counters)
             if latency_ms > 0.0:
                 self._latency.add(latency_ms, 1)
             fresh &= self._followed(tutor, has_advice)
-            advised = np.where(fresh, sample(tutor, advice_draws), advised)
-            if keys is not None:
-                for row in np.flatnonzero(fresh).tolist():
-                    self._dictionary.store(keys[row], int(advised[row]), None if q_values is None else q_values[row])
-        consulted = heads & (advised != NOTHING)
-        num_consulted = int(np.count_nonzero(consulted))
-        someone_alone = num_consulted < np.count_nonzero(heads)
+        consulted = fresh | reused
+        someone_alone = np.count_nonzero(consulted) < np.count_nonzero(heads)
         if greedy is not None and someone_alone:
             # Tails leaves out the share of exploring that the tutor would have done: alone, the student does it all.
             tails = np.where((heads & ~consulted)[:, None], policy, tails)
-            own = sample(tails, at.own_draws)
-        actions = np.where(consulted, advised, own)
+
+        actions = self._draw(at, tails, tutor, advice_draws, fresh, plan.stored, reused)
+        if keys is not None:
+            for row in fresh.nonzero()[0].tolist():
+                self._dictionary.store(keys[row], int(actions[row]), None if q_values is None else q_values[row])
 
         # μ: a mixture where the tutor's part was at hand before the coin was thrown, else conditional on the coin,
         # which is the mixture at a gate of 1 on heads with advice and 0 otherwise.
@@ -275,28 +271,50 @@ class ExplorationCore:
             eligible &= consulted | ~heads
         if self._rule.reads_advice:
             eligible &= foreseen
+        from_policy = from_tails if tails is policy else policy.take(executed)
+        would_do = from_policy
         if greedy is not None:
-            eligible &= consulted | (actions == greedy)
-        self._count(heads & is_stored, num_consulted, consulted & (actions == (own if greedy is None else greedy)))
+            would_do = greedy == actions
+            eligible &= consulted | would_do
+        self._count(at, tails, reused, consulted, actions, would_do)
         return Decision(
             actions=actions,
-            behaviour_logp=executed_logp(behaviour),
-            policy_logp=floored_logp(from_tails if tails is policy else policy.take(executed)),
+            behaviour=check_executed(behaviour),
+            policy=from_policy,
             heads=heads,
             eligible=eligible,
             consulted=consulted,
             advice=self._imitation_target(executed, consulted, fresh, tutor),
         )
 
-    def _engaged(self, at: _Situation, known: FloatArray, at_hand: BoolArray) -> FloatArray:
-        """How far the tutor is engaged in each state, ``(n,)``: trust where the rule says yes, else 0."""
-        engaged = np.full(len(at.policy), at.engagement)
+    def _engaged(self, at: _Situation, known: FloatArray, at_hand: BoolArray) -> FloatArray | float:
+        """How far the tutor is engaged: trust where the rule says yes, else 0; ``(n,)``, or one number for all."""
         worthwhile = self._rule.on_state(at.policy, at.legal, at.q_values)
+        if worthwhile is None and not self._rule.reads_advice:
+            return at.engagement
+        engaged = np.full(len(at.policy), at.engagement)
         if worthwhile is not None:
             engaged *= worthwhile
         if self._rule.reads_advice:
             engaged[at_hand & ~self._rule.on_advice(known)] = 0.0
         return engaged
+
+    def _draw(
+        self,
+        at: _Situation,
+        tails: FloatArray,
+        tutor: FloatArray,
+        advice_draws: FloatArray,
+        fresh: BoolArray,
+        stored: IntArray,
+        reused: BoolArray,
+    ) -> IntArray:
+        """The executed actions: stored ones, fresh draws from the tutor, or the student's own."""
+        policy, draws = tails, at.own_draws
+        if np.count_nonzero(fresh):
+            policy, draws = np.where(fresh[:, None], tutor, tails), np.where(fresh, advice_draws, draws)
+        drawn = sample(policy, draws)
+        return np.where(reused, stored, drawn) if np.count_nonzero(reused) else drawn
 
     def _followed(self, tutor: FloatArray, has_advice: BoolArray) -> BoolArray:
         return has_advice & self._rule.on_advice(tutor) if self._rule.reads_advice else has_advice
@@ -310,12 +328,22 @@ class ExplorationCore:
             target[fresh] = tutor[fresh]
         return target
 
-    def _count(self, reused: BoolArray, num_consulted: int, agreed: BoolArray) -> None:
+    def _count(
+        self,
+        at: _Situation,
+        tails: FloatArray,
+        reused: BoolArray,
+        consulted: BoolArray,
+        actions: IntArray,
+        would_do: FloatArray | BoolArray,
+    ) -> None:
+        """Counts; ``would_do`` is how probable it was that the student does the same by itself."""
         self._counters.add_reused(int(np.count_nonzero(reused)))
+        num_consulted = int(np.count_nonzero(consulted))
         if num_consulted:
-            num_agreed = int(np.count_nonzero(agreed))
-            self._agreement.add(num_agreed, num_consulted)
-            self._num_free += 0 if self._rule.charges_agreement else num_agreed
+            self._agreement.add(float(would_do.dot(consulted)), num_consulted)
+            if not self._rule.charges_agreement:
+                self._num_free += int(np.count_nonzero(consulted & (sample(tails, at.own_draws) == actions)))
 
     def _remaining(self) -> int | None:
         budget = self._config.advice_budget

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from rllib_plugins.advising.behaviour import IntArray
+from rllib_plugins.advising.behaviour import FloatArray, IntArray, floored_logp
 from rllib_plugins.config import AdviceConfig
 
 BoolArray = NDArray[np.bool_]
@@ -19,9 +19,8 @@ class Decision:
 
     Attributes:
         actions: ``(n,)`` int64, executed.
-        behaviour_logp: ``(n,)`` float32, log μ(a|s) by the estimator that was decided before the coin.
-        policy_logp: ``(n,)`` float32, log π_old(a|s). Where the student would never take the tutor's action it is
-            log ``PROBABILITY_FLOOR`` (−27.6), so that ρ = π_old/μ is practically 0 and nothing becomes infinite.
+        behaviour: ``(n,)`` float64, μ(a|s) by the estimator that was decided before the coin; above 0.
+        policy: ``(n,)`` float64, π_old(a|s); 0 where the student would never take the tutor's action.
         heads: ``(n,)`` bool, the gate's coin; True also where advice was then missed.
         eligible: ``(n,)`` bool, part of the randomised comparison: the coin was fair (gate strictly between 0 and 1),
             advice was not missed, and on tails a value student took its greedy action.
@@ -32,12 +31,22 @@ class Decision:
     """
 
     actions: IntArray
-    behaviour_logp: NDArray[np.float32]
-    policy_logp: NDArray[np.float32]
+    behaviour: FloatArray
+    policy: FloatArray
     heads: BoolArray
     eligible: BoolArray
     consulted: BoolArray
     advice: NDArray[np.float32]
+
+    @property
+    def behaviour_logp(self) -> NDArray[np.float32]:
+        """log μ(a|s), ``(n,)``."""
+        return floored_logp(self.behaviour)
+
+    @property
+    def policy_logp(self) -> NDArray[np.float32]:
+        """log π_old(a|s), ``(n,)``; log ``PROBABILITY_FLOOR`` (−27.6) where it is 0: nothing becomes infinite."""
+        return floored_logp(self.policy)
 
 
 @dataclass(frozen=True, slots=True)

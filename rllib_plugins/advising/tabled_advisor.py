@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rllib_plugins.advising.advisor import AdviceBatch, Source
+from rllib_plugins.advising.behaviour import usable_rows
 from rllib_plugins.advising.table import UNKNOWN, DistributionTable, keys_of
 from rllib_plugins.tasks.base import Task
 
@@ -48,11 +49,14 @@ class TabledAdvisor:
         for row, slot in enumerate(slots):
             if slot == UNKNOWN:
                 unknown.setdefault(keys[row], []).append(row)
-        fresh = self.evaluate(observations[[rows[0] for rows in unknown.values()]])
+        distinct = observations[[rows[0] for rows in unknown.values()]]
+        fresh = self.evaluate(distinct)
+        keep = usable_rows(fresh.probabilities, self.task.legal_batch(distinct))
         for index, (key, rows) in enumerate(unknown.items()):
             source[rows] = Source.MISSED
             if fresh.source[index] != Source.MISSED:
-                self._table.put(key, fresh.probabilities[index])
+                if keep[index]:
+                    self._table.put(key, fresh.probabilities[index])
                 probabilities[rows] = fresh.probabilities[index]
                 source[rows] = self.known_source
                 source[rows[0]] = fresh.source[index]

@@ -23,10 +23,10 @@ LARGEST = 1e100
 class EarnedTrust:
     """Effect of advice, by a decaying inverse-variance mean over updates, and trust = Φ(z + 1).
 
-    Per update: effect = mean advantage on heads − mean advantage on tails, with its squared standard error
-    v = σ²_heads/n_heads + σ²_tails/n_tails. Over updates: S₁ ← δS₁ + effect/v, S₀ ← δS₀ + 1/v; effect = S₁/S₀,
-    SE = 1/√S₀, z = effect/SE. δ = 2^(−n/half_life) for the n compared steps of the update, so that it does not matter
-    into how many updates the steps were cut.
+    Per comparison: effect = mean advantage on heads − mean advantage on tails, with its squared standard error
+    v = σ²_heads/n_heads + σ²_tails/n_tails. Over comparisons: S₁ ← δS₁ + effect/v, S₀ ← δS₀ + 1/v; effect = S₁/S₀,
+    SE = 1/√S₀, z = effect/SE. δ = 2^(−n/half_life) for the n compared steps, so that it does not matter into how
+    many updates the steps were cut.
 
     A group's variance is shrunk towards that of all n steps: two heads that happen to agree would else claim no
     error at all. The advantages of one rollout are not independent (their returns overlap), so the SE is an
@@ -35,13 +35,18 @@ class EarnedTrust:
     Args:
         half_life: Compared steps after which evidence counts half, above 0.
         floor: Smallest gate factor in [0, 1], so that a tutor is re-examined.
+        compared_at_once: Least steps of a comparison, gathered over updates: small groups say little, and their
+            variance is badly known.
     """
 
-    def __init__(self, half_life: float, floor: float):
+    def __init__(self, half_life: float, floor: float, compared_at_once: int = 128):
         self._half_life = half_life
         self._floor = floor
+        self._compared_at_once = compared_at_once
         self._weighted = 0.0
         self._precision = 0.0
+        self._waiting: list[tuple[NDArray[np.float64], NDArray[np.bool_]]] = []
+        self._num_waiting = 0
 
     def observe(self, advantages: ArrayLike, heads: ArrayLike, eligible: ArrayLike) -> None:
         """Adds an update's steps.
@@ -54,9 +59,15 @@ class EarnedTrust:
         values = np.asarray(advantages, dtype=np.float64).ravel()
         keep = np.asarray(eligible, dtype=bool).ravel() & (np.abs(values) < LARGEST)
         values = values[keep]
-        tutor = np.asarray(heads, dtype=bool).ravel()[keep]
         if not values.size:
             return
+        self._waiting.append((values, np.asarray(heads, dtype=bool).ravel()[keep]))
+        self._num_waiting += values.size
+        if self._num_waiting >= self._compared_at_once:
+            waiting, self._waiting, self._num_waiting = self._waiting, [], 0
+            self._compare(*(np.concatenate(parts) for parts in zip(*waiting, strict=True)))
+
+    def _compare(self, values: NDArray[np.float64], tutor: NDArray[np.bool_]) -> None:
         decay = 0.5 ** (values.size / self._half_life)
         self._weighted *= decay
         self._precision *= decay
@@ -94,13 +105,15 @@ class EarnedTrust:
         return max(self.trust, self._floor)
 
     def get_state(self) -> dict[str, Any]:
-        """The running sums."""
-        return {"weighted": self._weighted, "precision": self._precision}
+        """The running sums and the steps that wait to be compared."""
+        return {"weighted": self._weighted, "precision": self._precision, "waiting": list(self._waiting)}
 
     def set_state(self, state: dict[str, Any]) -> None:
         """Takes over a ``get_state``."""
         self._weighted = float(state["weighted"])
         self._precision = float(state["precision"])
+        self._waiting = list(state["waiting"])
+        self._num_waiting = sum(values.size for values, _ in self._waiting)
 
 
 def _compare(tutor: NDArray[np.float64], student: NDArray[np.float64]) -> tuple[float, float] | None:

@@ -13,6 +13,7 @@ from ray.rllib.core.columns import Columns
 from ray.rllib.evaluation.postprocessing import Postprocessing
 
 from rllib_plugins import columns
+from rllib_plugins.advising.behaviour import floored_logp
 from rllib_plugins.advising.decision import ImitationWeights
 from rllib_plugins.config import AdviceConfig
 from rllib_plugins.rollout.arrays import RolloutArrays
@@ -66,17 +67,15 @@ class UpdateBatch(Generic[Values]):
         return len(self.actions)
 
 
-def importance_weights(
-    policy_logp: NDArray[np.float32], behaviour_logp: NDArray[np.float32], cap: float
-) -> NDArray[np.float32]:
+def importance_weights(policy: NDArray[np.float32], behaviour: NDArray[np.float32], cap: float) -> NDArray[np.float32]:
     """ρ = min(c, π_old/μ), the decoupled objective's weight (Hilton et al. 2021, arXiv 2110.00641).
 
     Args:
-        policy_logp: log π_old of the executed actions.
-        behaviour_logp: log μ of the executed actions, same shape.
+        policy: π_old of the executed actions.
+        behaviour: μ of the executed actions, same shape, above 0.
         cap: c.
     """
-    return np.minimum(np.float32(cap), np.exp(policy_logp - behaviour_logp))
+    return np.minimum(np.float32(cap), policy / behaviour)
 
 
 def imitation_targets(
@@ -130,21 +129,19 @@ def make_update_batch(
         advantages = (estimated - estimated.mean()) / max(1e-4, float(estimated.std()))
     tutored = rollout.advice is not None
     if tutored and advice_config.weights == "behaviour":
-        advantages = advantages * importance_weights(
-            rollout.policy_logp, rollout.behaviour_logp, advice_config.weight_cap
-        )
+        advantages = advantages * importance_weights(rollout.policy, rollout.behaviour, advice_config.weight_cap)
     imitation = None
     if rollout.advice is not None and imitation_weights.better > 0 and rollout.consulted.any():
         imitation = imitation_targets(imitation_weights, rollout.advice, rollout.consulted, estimated)
 
-    names = ("observations", "actions", "policy_logp", "logits", "legal")
+    names = ("observations", "actions", "policy", "logits", "legal")
     flat: dict[str, Any] = {name: rollout.flat(name) for name in names}
     batch = UpdateBatch[NDArray[Any]](
         observations=flat["observations"],
         actions=flat["actions"],
         advantages=advantages.reshape(-1),
         targets=(estimated + rollout.values).reshape(-1),
-        old_logp=flat["policy_logp"],
+        old_logp=floored_logp(flat["policy"]),
         old_logits=flat["logits"] if getattr(config, "use_kl_loss", False) else None,
         illegal=None if flat["legal"] is None else ~flat["legal"],
         imitation=None if imitation is None else imitation.reshape(-1, imitation.shape[-1]),

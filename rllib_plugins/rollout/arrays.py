@@ -22,8 +22,8 @@ class RolloutArrays:
         truncated: ``(T, N)`` bool.
         values: ``(T, N)`` float32: V(s_t), or max over legal actions of Q(s_t, ·).
         next_values: ``(T, N)`` float32: V of what followed; filled when the rollout is complete.
-        policy_logp: ``(T, N)`` float32: log π_old of the executed action.
-        behaviour_logp: ``(T, N)`` float32: log μ of the executed action.
+        policy: ``(T, N)`` float32: π_old of the executed action.
+        behaviour: ``(T, N)`` float32: μ of the executed action.
         heads: ``(T, N)`` bool: advice was executed.
         eligible: ``(T, N)`` bool: the coin was thrown.
         consulted: ``(T, N)`` bool: advice was at hand.
@@ -40,8 +40,8 @@ class RolloutArrays:
     truncated: NDArray[np.bool_]
     values: NDArray[np.float32]
     next_values: NDArray[np.float32]
-    policy_logp: NDArray[np.float32]
-    behaviour_logp: NDArray[np.float32]
+    policy: NDArray[np.float32]
+    behaviour: NDArray[np.float32]
     heads: NDArray[np.bool_]
     eligible: NDArray[np.bool_]
     consulted: NDArray[np.bool_]
@@ -86,8 +86,8 @@ class RolloutArrays:
             truncated=zeros(bool),
             values=zeros(np.float32),
             next_values=zeros(np.float32),
-            policy_logp=zeros(np.float32),
-            behaviour_logp=zeros(np.float32),
+            policy=zeros(np.float32),
+            behaviour=zeros(np.float32),
             heads=zeros(bool),
             eligible=zeros(bool),
             consulted=zeros(bool),

@@ -170,8 +170,8 @@ class ArrayEnvRunner(EnvRunner, Checkpointable):
         rollout.rewards[t] = rewards
         rollout.terminated[t] = terminated
         rollout.truncated[t] = truncated
-        rollout.policy_logp[t] = decision.policy_logp
-        rollout.behaviour_logp[t] = decision.behaviour_logp
+        rollout.policy[t] = decision.policy
+        rollout.behaviour[t] = decision.behaviour
         rollout.heads[t] = decision.heads
         rollout.eligible[t] = decision.eligible
         rollout.consulted[t] = decision.consulted

@@ -50,7 +50,7 @@ def test_effect_is_unbiased_and_its_error_honest():
 def test_first_update_is_the_difference_of_means():
     advantages = np.array([3.0, 1.0, 0.0, 2.0, 1.0, 100.0])
     heads = np.array([True, True, False, False, False, True])
-    trust = EarnedTrust(4000, 0.05)
+    trust = EarnedTrust(4000, 0.05, compared_at_once=1)
     trust.observe(advantages, heads, np.array([True] * 5 + [False]))
     assert trust.effect == pytest.approx(2.0 - 1.0)
     total = np.var([3.0, 1.0, 0.0, 2.0, 1.0], ddof=1)
@@ -91,8 +91,23 @@ def test_nothing_to_learn_changes_nothing(advantages, heads):
     assert math.isnan(trust.effect)
 
 
+def test_small_updates_are_gathered_and_survive_a_restore():
+    rng = np.random.default_rng(0)
+    advantages, heads, everywhere = rng.normal(size=160), np.arange(160) % 3 == 0, np.ones(160, bool)
+    whole, parts = EarnedTrust(4000, 0.05, 160), EarnedTrust(4000, 0.05, 160)
+    whole.observe(advantages, heads, everywhere)
+    for start in range(0, 160, 40):
+        assert math.isnan(parts.effect)
+        part = slice(start, start + 40)
+        restored = EarnedTrust(4000, 0.05, 160)
+        restored.set_state(parts.get_state())
+        parts = restored
+        parts.observe(advantages[part], heads[part], everywhere[part])
+    assert (parts.effect, parts.effect_se) == (whole.effect, whole.effect_se)
+
+
 def test_groups_without_spread_are_no_certainty():
-    trust = EarnedTrust(4000, 0.05)
+    trust = EarnedTrust(4000, 0.05, compared_at_once=1)
     trust.observe(np.array([1.0, 1.0, 0.0, 0.0]), np.array([True, True, False, False]), np.ones(4, bool))
     assert 0.1 < trust.effect_se < 2.0
 

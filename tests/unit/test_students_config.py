@@ -69,7 +69,7 @@ def test_a_rollout_holds_the_train_batch_rounded_up():
 
 def test_a_dqn_rollout_holds_whole_fragments():
     config = DQNConfig().env_runners(rollout_fragment_length=5)
-    assert config.rollout_steps == 65
+    assert config.rollout_steps == 20
 
 
 def test_epsilon_follows_its_schedule():

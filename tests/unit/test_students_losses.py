@@ -113,9 +113,8 @@ def test_illegal_actions_have_no_part_in_loss_or_gradient(cls):
 
 
 def test_importance_weights_are_capped_ratios():
-    weights = importance_weights(
-        np.log([0.5, 0.1, 0.8]).astype(np.float32), np.log([0.25, 0.9, 0.8]).astype(np.float32), 1.5
-    )
+    policy, behaviour = np.array([0.5, 0.1, 0.8], np.float32), np.array([0.25, 0.9, 0.8], np.float32)
+    weights = importance_weights(policy, behaviour, 1.5)
     np.testing.assert_allclose(weights, [1.5, 1 / 9, 1.0], rtol=1e-5)
 
 
@@ -130,8 +129,8 @@ def tutored_rollout() -> RolloutArrays:
     arrays = RolloutArrays.allocate(2, 2, 1, 2, for_replay=False, with_advice=True, with_masks=False)
     arrays.rewards[:] = [[1.0, -1.0], [2.0, 0.5]]
     arrays.terminated[:] = True
-    arrays.policy_logp[:] = np.log(0.2)
-    arrays.behaviour_logp[:] = [[np.log(0.4), np.log(0.2)], [np.log(0.2), np.log(0.2)]]
+    arrays.policy[:] = 0.2
+    arrays.behaviour[:] = [[0.4, 0.2], [0.2, 0.2]]
     arrays.consulted[0] = True
     assert arrays.advice is not None
     arrays.advice[0, :, 1] = 1.0
