@@ -67,6 +67,13 @@ class AdviceConfig(BaseModel):
         description="Filtered imitation under earned trust: factor on imitation_weight, on every consulted step, once "
         "the measured effect speaks for the tutor. 0: the filter stays as it is. Typical: 1 to 10.",
     )
+    imitation_until: float = Field(
+        default=0.8,
+        gt=0,
+        le=1,
+        description="Filtered imitation: a step is imitated while the student would take the advised action with less "
+        "than this probability. Below 1 the student keeps trying its own actions. Typical: 0.7 to 0.95.",
+    )
     trust: Literal["fixed", "earned"] = Field(
         default="earned",
         description="earned: the gate follows the measured effect of advice, P(τ)·Φ(z + 1). fixed: the gate is P(τ).",

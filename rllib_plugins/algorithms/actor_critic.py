@@ -207,9 +207,23 @@ def log_policy_array(logits: NDArray[np.float32], illegal: NDArray[np.bool_] | N
     return np.maximum(z - np.log(np.exp(z).sum(axis=1, keepdims=True)), np.finfo(np.float32).min)
 
 
-def imitation_loss(logp: torch.Tensor, imitation: torch.Tensor | None) -> torch.Tensor | float:
-    """Cross-entropy to the advice, −Σ_a imitation·log π, as a mean over the batch; 0 without advice."""
-    return 0.0 if imitation is None else -(imitation * logp).sum(-1).mean()
+def imitated_until(advice: AdviceConfig) -> float:
+    """Probability of the advised action from which on a step is not imitated; above 1 where all advice always is."""
+    return advice.imitation_until if advice.imitation == "filtered" else 2.0
+
+
+def imitation_loss(logp: torch.Tensor, imitation: torch.Tensor | None, until: float) -> torch.Tensor | float:
+    """Cross-entropy to the advice, −Σ_a imitation·log π, as a mean over the batch; 0 without advice.
+
+    A step has no part in it once the student follows the advice with probability ``until``. Imitation without end would
+    make it certain of what the tutor says: then nothing contrasts with the advice, and a mediocre tutor's student
+    neither explores nor finds out.
+    """
+    if imitation is None:
+        return 0.0
+    follows = (imitation * logp.detach().exp()).sum(-1)
+    open_steps = follows < until * imitation.sum(-1)
+    return -((imitation * logp).sum(-1) * open_steps).mean()
 
 
 def common_gradient(
@@ -218,6 +232,7 @@ def common_gradient(
     chosen: NDArray[np.floating[Any]],
     batch: UpdateBatch[NDArray[Any]],
     entropy_coeff: float,
+    until: float,
 ) -> NDArray[np.float32]:
     """∂/∂logits of Σ_i chosen_i·log π(a_i|s_i) − c_e·mean H(π) + mean imitation loss.
 
@@ -229,6 +244,7 @@ def common_gradient(
         chosen: Weight of each executed action's log π, ``(B,)``.
         batch: The steps.
         entropy_coeff: c_e.
+        until: See ``imitation_loss``.
 
     Returns:
         ``(B, A)``.
@@ -240,7 +256,9 @@ def common_gradient(
         negative_entropy = (policy * logp).sum(axis=1, keepdims=True)
         gradient += policy * (logp - negative_entropy) * (entropy_coeff / size)
     if batch.imitation is not None:
-        gradient += (policy * batch.imitation.sum(axis=1, keepdims=True) - batch.imitation) / size
+        total = batch.imitation.sum(axis=1)
+        share = ((batch.imitation * policy).sum(axis=1) < until * total) / np.float32(size)
+        gradient += (policy * total[:, None] - batch.imitation) * share[:, None]
     return gradient
 
 

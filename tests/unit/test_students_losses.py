@@ -104,6 +104,15 @@ def test_imitation_pulls_towards_the_advice(cls):
 
 
 @pytest.mark.parametrize("cls", [PPOLearner, A2CLearner])
+def test_imitation_ends_where_the_student_follows(cls):
+    batch = one_step(advantage=0.0, imitation=torch.tensor([[0.0, 0.7]]))
+    pulls = [gradients(learner(cls), [0.0, z], 2.0, batch)[1][1] for z in (1.3, 1.5)]  # π = 0.786 and 0.818
+    assert pulls[0] < 0.0 and pulls[1] == 0.0
+    everything = learner(cls, advice=AdviceConfig(imitation="all"))
+    assert gradients(everything, [0.0, 1.5], 2.0, batch)[1][1] < 0.0
+
+
+@pytest.mark.parametrize("cls", [PPOLearner, A2CLearner])
 def test_illegal_actions_have_no_part_in_loss_or_gradient(cls):
     batch = one_step(illegal=torch.tensor([[False, False, True]]), imitation=torch.tensor([[1.0, 0.0, 0.0]]))
     loss, logit_gradient, _ = gradients(learner(cls), [0.0, 0.0, 50.0], 2.0, batch, entropy=0.1)

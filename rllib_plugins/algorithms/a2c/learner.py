@@ -13,6 +13,7 @@ from rllib_plugins.advising.decision import ImitationWeights
 from rllib_plugins.algorithms.actor_critic import (
     UpdateBatch,
     common_gradient,
+    imitated_until,
     imitation_loss,
     log_policy,
     log_policy_array,
@@ -61,7 +62,9 @@ class A2CLearner(PPOLearner):
         """The gradients of ``loss`` by logits ``(B, A)`` and values ``(B,)``, written out."""
         logp = log_policy_array(logits, batch.illegal)
         chosen = batch.advantages / np.float32(-len(batch))
-        by_logits = common_gradient(logp, np.exp(logp), chosen, batch, entropy_coeff)
+        by_logits = common_gradient(
+            logp, np.exp(logp), chosen, batch, entropy_coeff, imitated_until(self.config.advice)
+        )
         return by_logits, value_gradient(values, batch.targets, self.config.vf_loss_coeff)
 
     def compute_loss_for_module(
@@ -89,4 +92,4 @@ class A2CLearner(PPOLearner):
         statistics["entropy"] = entropy.detach()
         if entropy_coeff:
             loss = loss - entropy_coeff * entropy
-        return loss + imitation_loss(logp, batch.imitation), statistics
+        return loss + imitation_loss(logp, batch.imitation, imitated_until(config.advice)), statistics

@@ -17,6 +17,7 @@ from rllib_plugins.algorithms.actor_critic import (
     UpdateBatch,
     as_tensors,
     common_gradient,
+    imitated_until,
     imitation_loss,
     log_policy,
     log_policy_array,
@@ -143,7 +144,7 @@ class PPOLearner(ArrayLearner, PPOTorchLearner):
         if entropy_coeff:
             loss = loss - entropy_coeff * entropy
         if batch.imitation is not None:
-            imitation = imitation_loss(logp, batch.imitation)
+            imitation = imitation_loss(logp, batch.imitation, imitated_until(config.advice))
             loss = loss + imitation
         if batch.old_logits is not None:
             old_logp = log_policy(batch.old_logits, batch.illegal)
@@ -168,7 +169,7 @@ class PPOLearner(ArrayLearner, PPOTorchLearner):
         ratio = np.exp(logp[np.arange(len(batch)), batch.actions] - batch.old_logp)
         beyond = np.where(batch.advantages > 0, ratio > 1.0 + config.clip_param, ratio < 1.0 - config.clip_param)
         chosen = np.where(beyond, np.float32(0), ratio * batch.advantages) / -size
-        by_logits = common_gradient(logp, policy, chosen, batch, entropy_coeff)
+        by_logits = common_gradient(logp, policy, chosen, batch, entropy_coeff, imitated_until(config.advice))
         if batch.old_logits is not None:
             by_logits += (policy - np.exp(log_policy_array(batch.old_logits, batch.illegal))) * (kl_coeff / size)
         return by_logits, value_gradient(values, batch.targets, config.vf_loss_coeff, config.vf_clip_param)
