@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import hashlib
 import logging
-import os
 import socket
 import time
 from collections.abc import Callable, Iterable, Sequence
@@ -20,6 +19,7 @@ from tutor_service.client import app_name
 from tutor_service.config import TutorConfig
 from tutor_service.engines import models
 from tutor_service.errors import UserError
+from tutor_service.secrets import read_secret
 
 PREFIX = app_name("")
 ENGINE_BYTES = 1400 * 2**20
@@ -199,10 +199,6 @@ def _check_fields(tutor: TutorConfig) -> None:
     if tutor.backend == "openai":
         if not tutor.base_url or not tutor.model:
             raise UserError(f"tutor '{tutor.name}': backend openai needs base_url and model.")
-        if tutor.api_key_env and not os.environ.get(tutor.api_key_env):
-            raise UserError(
-                f"tutor '{tutor.name}': api_key_env = '{tutor.api_key_env}', but that environment variable is not set."
-            )
         return
     if tutor.scaling.max_replicas < tutor.scaling.min_replicas:
         raise UserError(
@@ -252,20 +248,7 @@ def _access(http: HttpConfig | None) -> Any:
 
     if http is None:
         return None
-    if http.token_env and http.token_file:
-        raise UserError("give the bearer token by token_env or by token_file, not by both.")
-    token: str | None = None
-    if http.token_env:
-        token = os.environ.get(http.token_env, "").strip()
-        source = f"environment variable '{http.token_env}'"
-    elif http.token_file:
-        source = f"token file '{http.token_file}'"
-        try:
-            token = http.token_file.read_text(encoding="utf-8").strip()
-        except (OSError, UnicodeError) as error:
-            raise UserError(f"{source} cannot be read: {error}") from error
-    if token == "":
-        raise UserError(f"{source} holds no bearer token. Set it, or serve without a token.")
+    token = read_secret("bearer token", http.token_env, http.token_file)
     digest = hashlib.sha256(token.encode("utf-8", "surrogatepass")).digest() if token else None
     return AccessSettings(token_sha256=digest, max_body_bytes=http.max_body_bytes)
 

@@ -197,8 +197,8 @@ def build(config: TutorConfig, access: AccessSettings | None = None) -> serve.Ap
         access: What HTTP lets in; None: no HTTP.
     """
     scaling = config.scaling
-    names = (paths.HOME_VARIABLE, config.api_key_env or "")
-    environment = {name: os.environ[name] for name in names if name in os.environ}
+    # Ray shows actors' arguments to all who see the cluster: no secret may be among them.
+    environment = {name: os.environ[name] for name in (paths.HOME_VARIABLE,) if name in os.environ}
     options: dict[str, Any] = {"num_cpus": scaling.num_cpus, "num_gpus": scaling.num_gpus}
     if scaling.accelerator_type:
         options["accelerator_type"] = scaling.accelerator_type
