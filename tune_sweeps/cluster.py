@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 
 from tune_sweeps.signals import cleaning_up, rearm
+from tutor_service.app import STORE_RESOURCE
 from tutor_service.errors import UserError
 
 logger = logging.getLogger(__name__)
@@ -107,6 +108,7 @@ def _start(address: str | None, num_cpus: int) -> None:
                     log_to_driver=False,
                     logging_level=logging.ERROR,
                     object_store_memory=_OBJECT_STORE_BYTES,
+                    resources={STORE_RESOURCE: 1},
                     _node_ip_address="127.0.0.1",
                 )
             rearm()

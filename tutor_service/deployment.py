@@ -37,6 +37,8 @@ _GATEWAY_QUEUE = 1024
 _HEALTH_PERIOD_S = 5.0
 _HEALTH_TIMEOUT_S = 20.0
 _DRAIN_S = 15.0
+_A_TRACE = 0.001
+"""Of a resource that says where, not how much."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -189,12 +191,15 @@ def make_builder(config: TutorConfig, decoding: Decoding, tokenizer: Any) -> Pro
     return ChatPrompts(tokenizer, decoding, template)
 
 
-def build(config: TutorConfig, access: AccessSettings | None = None) -> serve.Application:
+def build(
+    config: TutorConfig, access: AccessSettings | None = None, store_resource: str | None = None
+) -> serve.Application:
     """The Serve application of a tutor.
 
     Args:
         config: The tutor; not a reference.
         access: What HTTP lets in; None: no HTTP.
+        store_resource: Ray resource of the node that keeps the advice store; None: any node will do.
     """
     scaling = config.scaling
     # Ray shows actors' arguments to all who see the cluster: no secret may be among them.
@@ -220,7 +225,7 @@ def build(config: TutorConfig, access: AccessSettings | None = None) -> serve.Ap
         gateway_class,
         name="TutorGateway",
         num_replicas=1,  # what joins equal requests has to be one place
-        ray_actor_options={"num_cpus": 0},
+        ray_actor_options={"num_cpus": 0, "resources": {store_resource: _A_TRACE} if store_resource else {}},
         max_ongoing_requests=_GATEWAY_CALLS,
         max_queued_requests=_GATEWAY_QUEUE,
         max_constructor_retry_count=1,

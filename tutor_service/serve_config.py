@@ -15,6 +15,8 @@ from tutor_service.errors import UserError
 if TYPE_CHECKING:
     from ray.serve import Application
 
+BUILDER = "tutor_service.serve_config:build"
+
 
 class BuildArguments(BaseModel):
     """What a Serve config file says of one tutor."""
@@ -22,9 +24,7 @@ class BuildArguments(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     tutor: str = Field(description="Catalog name, or path of a YAML file on every node.")
-    scaling: dict[str, Any] = Field(
-        default_factory=dict, description="Fields of `scaling` that differ here."
-    )
+    scaling: dict[str, Any] = Field(default_factory=dict, description="Fields of `scaling` that differ here.")
     engine: dict[str, Any] = Field(default_factory=dict, description="vLLM engine options that differ here.")
     token_env: str | None = Field(
         None, description="Environment variable with HTTP's bearer token; none: HTTP is not served at all."

@@ -85,7 +85,10 @@ async def test_the_key_is_read_from_a_mounted_file_too(endpoint, tmp_path):
 @pytest.mark.parametrize(
     ("fields", "said"),
     [
-        ({"api_key_env": "NO_SUCH_KEY"}, r"tutor 'remote': environment variable 'NO_SUCH_KEY' holds no API key on node"),
+        (
+            {"api_key_env": "NO_SUCH_KEY"},
+            r"tutor 'remote': environment variable 'NO_SUCH_KEY' holds no API key on node",
+        ),
         ({"api_key_file": "/no/such/key"}, r"tutor 'remote': file '/no/such/key' with the API key cannot be read on"),
         ({"api_key_env": "A", "api_key_file": "/b"}, "not by both"),
     ],

@@ -20,7 +20,6 @@ from tutor_service.paths import HOME_VARIABLE
 from tutor_service.schema import AdviceRequest
 from tutor_service.store import AdviceStore
 
-
 KEY_VARIABLE = "REMOTE_KEY"
 KEY = "sesame-7f3a9c"
 
