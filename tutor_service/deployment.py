@@ -6,6 +6,7 @@ It binds ``gateway`` and ``engines`` to Serve and owns nothing of what they do.
 from __future__ import annotations
 
 import asyncio
+import logging
 import os
 import time
 from dataclasses import dataclass
@@ -26,6 +27,8 @@ from tutor_service.prompt import ChatPrompts, Decoding, MessagePrompts, Prompt, 
 from tutor_service.schema import Advice, AdviceError, AdviceRequest
 from tutor_service.tolerant import TolerantStore
 
+logger = logging.getLogger("ray.serve")
+
 BATCH = 32
 """Most prompts in one call of a replica."""
 
@@ -34,7 +37,7 @@ IN_FLIGHT = 4
 
 _GATEWAY_CALLS = 256
 _GATEWAY_QUEUE = 1024
-_HEALTH_PERIOD_S = 5.0
+_HEALTH_PERIOD_S = 2.0
 _HEALTH_TIMEOUT_S = 20.0
 _DRAIN_S = 15.0
 _A_TRACE = 0.001
@@ -83,8 +86,16 @@ class TutorReplica:
         return self._facts
 
     async def check_health(self) -> None:
-        """Called by Serve, which replaces the replica when this raises."""
-        await self._engine.check_health()
+        """Called by Serve. A dead engine ends its replica's process, which Serve replaces at the next look.
+
+        By raising it would be replaced only after Serve's third look, and callers would meet the dead engine meanwhile.
+        """
+        try:
+            await self._engine.check_health()
+        except Exception:
+            logger.exception("the engine is gone: this replica ends")
+            logging.shutdown()
+            os._exit(1)
 
     def __del__(self) -> None:
         engine = getattr(self, "_engine", None)

@@ -165,7 +165,7 @@ class VllmEngine:
         vllm_config = EngineArgs(**engine_options(self._config, self._location, self._has_gpu)).create_engine_config()
         executor = Executor.get_class(vllm_config)
         if self._own_process:
-            executor = guarded(executor, vllm_config.parallel_config.world_size, self._has_gpu)
+            executor = guarded(executor, vllm_config.parallel_config.world_size)
         return LLMEngine(vllm_config, executor, log_stats=False, multiprocess_mode=self._own_process)
 
     async def _reasoned(self, prompt: Prompt) -> Evaluation | AdviceError:
