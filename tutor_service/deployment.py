@@ -17,7 +17,7 @@ from ray import serve
 from ray.serve.handle import DeploymentHandle
 
 from tutor_service import paths
-from tutor_service.config import TutorConfig
+from tutor_service.config import ScalingConfig, TutorConfig
 from tutor_service.engines import models
 from tutor_service.engines.base import EngineFacts, Evaluation, make_engine
 from tutor_service.gateway import Gateway, GatewaySettings
@@ -245,8 +245,15 @@ def build(
         graceful_shutdown_timeout_s=_DRAIN_S,
         graceful_shutdown_wait_loop_s=0.2,
     )
-    application: serve.Application = gateway.bind(config, replica.bind(config, environment), access, environment)
+    loaded = config.model_copy(update={"scaling": _of_one_replica(scaling)})
+    application: serve.Application = gateway.bind(config, replica.bind(loaded, environment), access, environment)
     return application
+
+
+def _of_one_replica(scaling: ScalingConfig) -> ScalingConfig:
+    """What a replica has to know; Serve starts replicas anew whose arguments change, and their number is none of it."""
+    kept = ("num_cpus", "num_gpus", "engine_process", "accelerator_type")
+    return ScalingConfig(**{name: getattr(scaling, name) for name in kept})
 
 
 def _autoscaling(config: TutorConfig) -> dict[str, Any]:

@@ -60,3 +60,12 @@ def test_no_variable_but_the_home_travels(monkeypatch: pytest.MonkeyPatch) -> No
     replica = gateway.init_args[1]._bound_deployment
     expected = {"LLM_TUTORS_HOME": "/home/of/tutors"}
     assert gateway.init_args[-1] == replica.init_args[-1] == expected
+
+
+def test_scaling_a_tutor_leaves_its_loaded_replicas_alone() -> None:
+    def replica_of(**scaling: object) -> tuple[object, ...]:
+        config = TutorConfig.model_validate({**TUTOR.model_dump(), "scaling": scaling})
+        return build(config)._bound_deployment.init_args[1]._bound_deployment.init_args
+
+    assert replica_of(max_replicas=1) == replica_of(min_replicas=0, max_replicas=4, max_pending=9)
+    assert replica_of(num_gpus=1) != replica_of(num_gpus=0)
