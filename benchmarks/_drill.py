@@ -172,6 +172,12 @@ class Stage:
         found: dict[str, Any] = self._dashboard("GET", "/api/serve/applications/")["applications"]
         return found
 
+    def serve_runs(self, without: int) -> bool:
+        """Whether another controller than that of a process id is there and has a replica of the tutor running."""
+        controllers = {actor["pid"] for actor in self.actors("SERVE_CONTROLLER")} - {without}
+        application = self.applications().get(APPLICATION, {}) if controllers else {}
+        return application.get("status") == "RUNNING" and bool(self.actors("TutorReplica"))
+
     def tutor_answers(self) -> bool:
         """Whether the tutor gives advice on a state that no one asked about before."""
         import httpx

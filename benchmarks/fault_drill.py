@@ -100,7 +100,12 @@ def controller(scene: Stage, rng: random.Random) -> Struck:
     """kill -9 of Serve's controller."""
     actor = rng.choice(scene.some("SERVE_CONTROLLER"))
     kill_pid(actor["pid"])
-    return Struck(f"Serve controller, pid {actor['pid']}")
+
+    def heal() -> None:
+        """The tutor answers meanwhile; what counts is that the next controller takes it over."""
+        wait_for(lambda: scene.serve_runs(without=actor["pid"]), LIMIT_S, "the next controller")
+
+    return Struck(f"Serve controller, pid {actor['pid']}", heal=heal)
 
 
 def tutor_node(scene: Stage, rng: random.Random) -> Struck:
