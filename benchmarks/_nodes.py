@@ -82,6 +82,7 @@ class Nodes:
     dashboard: str = ""
     nodes: dict[str, Node] = field(default_factory=dict)
     environment: dict[str, str] = field(default_factory=dict)
+    _http: Any = None
 
     def environ(self) -> dict[str, str]:
         """The environment in which nodes run, and clients may."""
@@ -169,12 +170,10 @@ class Nodes:
 
     def state(self, what: str, **filters: str) -> list[dict[str, Any]]:
         """Rows of Ray's state API: ``nodes``, ``actors``, ``workers`` and so on, that match."""
-        import httpx
-
         params: list[tuple[str, str | int]] = [("limit", 10_000), ("detail", "true")]
         for key, value in filters.items():
             params += [("filter_keys", key), ("filter_predicates", "="), ("filter_values", value)]
-        response = httpx.get(
+        response = self._client().get(
             f"{self.dashboard}/api/v0/{what}",
             params=params,
             headers={"Authorization": f"Bearer {self.token}"},
@@ -183,6 +182,14 @@ class Nodes:
         response.raise_for_status()
         rows: list[dict[str, Any]] = response.json()["data"]["result"]["result"]
         return rows
+
+    def _client(self) -> Any:
+        """One client for all questions: each new one costs more processor than its question."""
+        import httpx
+
+        if self._http is None:
+            self._http = httpx.Client()
+        return self._http
 
     def _takes_jobs(self) -> bool:
         """Whether the job server has found its agent, which is seconds after the head is up."""
@@ -233,6 +240,8 @@ class Nodes:
             *(name for name in self.nodes if name == "head"),
         ]:
             self.kill(name)
+        if self._http is not None:
+            self._http.close()
         if self.namespaces:
             subprocess.run(["ip", "link", "del", _bridge()], check=False, capture_output=True)
         shutil.rmtree(self.folder, ignore_errors=True)

@@ -220,7 +220,7 @@ class Drill:
             outcome.tutor_s = time.monotonic() - struck_at
             wait_for(lambda: self._progressed(before), LIMIT_S, "trials")
             outcome.trials_s = time.monotonic() - struck_at
-        except TimeoutError as error:
+        except (TimeoutError, RuntimeError) as error:  # the latter from a node that does not come up again
             outcome.hung = str(error)
         waited = "the tutor answers after {:.0f} s, all trials go on after {:.0f} s"
         say(f"{name}: {outcome.hung or waited.format(outcome.tutor_s, outcome.trials_s)}")
