@@ -26,7 +26,8 @@ TRIAL_CLASS = "Trainable"
 """In the class name of every trial's actor."""
 
 HTTP_TOKEN = "drill"
-START_S = 600.0
+START_S = 300.0
+VICTIM_S = 60.0
 CPUS_PER_STUDENT_NODE = 1
 
 CPU_ENGINE = {
@@ -38,7 +39,9 @@ CPU_ENGINE = {
 }
 """For an actor that holds a "GPU" which is none: vLLM runs on the CPU all the same."""
 
-CPU_ENVIRONMENT = {"OMP_NUM_THREADS": "1", "VLLM_CPU_OMP_THREADS_BIND": "nobind", "RAY_worker_niceness": "0"}
+CPU_ENVIRONMENT = {"OMP_NUM_THREADS": "1", "VLLM_CPU_OMP_THREADS_BIND": "nobind"}
+STUDENT_NICENESS = 4
+"""On a cluster students cannot slow a tutor's start, since its node is another machine; here they share its cores."""
 
 SWEEP = {
     "algorithms": ["ppo", "a2c"],
@@ -114,11 +117,22 @@ class Stage:
     http_port: int
     sweeps: list[str] = field(default_factory=list)
     _asked: int = 0
+    _added: int = 0
 
     @property
     def log(self) -> Path:
         """Where commands write what they print."""
         return self.results.parent / "commands.log"
+
+    def add_student_node(self) -> None:
+        """Adds a node for trials."""
+        self._added += 1
+        self.nodes.add(f"students-{self._added}", CPUS_PER_STUDENT_NODE, niceness=STUDENT_NICENESS)
+
+    def add_tutor_node(self) -> None:
+        """Adds a node with a "GPU", which holds one replica."""
+        self._added += 1
+        self.nodes.add(f"tutors-{self._added}", 0, num_gpus=1, apart=False)
 
     def deploy_tutor(self) -> None:
         """Deploys the tutor by a Serve config, as ``serve deploy`` does, and waits until it answers."""
@@ -157,6 +171,12 @@ class Stage:
         """Serve applications by name."""
         found: dict[str, Any] = self._dashboard("GET", "/api/serve/applications/")["applications"]
         return found
+
+    def serve_runs(self, without: int) -> bool:
+        """Whether another controller than that of a process id is there and has a replica of the tutor running."""
+        controllers = {actor["pid"] for actor in self.actors("SERVE_CONTROLLER")} - {without}
+        application = self.applications().get(APPLICATION, {}) if controllers else {}
+        return application.get("status") == "RUNNING" and bool(self.actors("TutorReplica"))
 
     def tutor_answers(self) -> bool:
         """Whether the tutor gives advice on a state that no one asked about before."""
@@ -233,6 +253,21 @@ class Stage:
         rows = self.nodes.state("actors", state="ALIVE")
         return [row for row in rows if class_part in (row["class_name"] or "") or class_part in (row["name"] or "")]
 
+    def some(self, class_part: str) -> list[dict[str, Any]]:
+        """As ``actors``, by ascending process id; waits for the first one.
+
+        Raises:
+            TimeoutError: There is none.
+        """
+        found: list[dict[str, Any]] = []
+
+        def look() -> bool:
+            found[:] = self.actors(class_part)
+            return bool(found)
+
+        wait_for(look, VICTIM_S, f"an actor '{class_part}'")
+        return sorted(found, key=lambda row: row["pid"])
+
     def node_of(self, actor: dict[str, Any]) -> str:
         """Our name of the node that an actor runs on."""
         for node in self.nodes.state("nodes", state="ALIVE"):
@@ -240,6 +275,22 @@ class Stage:
                 names = [name for name in node["resources_total"] if name.startswith("node-")]
                 return names[0].removeprefix("node-")
         raise LookupError(f"no node of actor {actor['class_name']}")
+
+    def leftovers(self) -> list[str]:
+        """What only a sweep that runs may have: drivers, trials, and engines without a replica."""
+        replicas = {actor["pid"] for actor in self.actors("TutorReplica")}
+        engines = [
+            process
+            for node in self.nodes.nodes.values()
+            for process in node.processes()
+            if any("VLLM" in part for part in _command(process)) and process.ppid() not in replicas
+        ]
+        trials = [actor["pid"] for actor in self.actors(TRIAL_CLASS)]
+        return [
+            *(f"driver {process.pid}" for process in self.drivers()),
+            *(f"trial {pid}" for pid in trials),
+            *(f"engine {process.pid}" for process in engines),
+        ]
 
     def drivers(self) -> list[psutil.Process]:
         """Processes that run a sweep's driver."""
@@ -287,12 +338,12 @@ def stage(folder: Path) -> Iterator[Stage]:
         try:
             say("starting MLflow and 5 nodes")
             mlflow.start()
-            cluster.start_head(2, {"advice_store": 1})
-            for name in ("students-1", "students-2"):
-                cluster.add(name, CPUS_PER_STUDENT_NODE)
-            for name in ("tutors-1", "tutors-2"):
-                cluster.add(name, 0, num_gpus=1, apart=False)
+            cluster.start_head(1, {"advice_store": 1})  # as many CPUs as the driver takes: trials run elsewhere
             scene = Stage(cluster, mlflow, folder / "runs", free_ports(1)[0])
+            for _ in range(2):
+                scene.add_student_node()
+            for _ in range(2):
+                scene.add_tutor_node()
             say("deploying the tutor")
             scene.deploy_tutor()
             yield scene
@@ -306,13 +357,20 @@ def say(text: str) -> None:
 
 
 def wait_for(condition: Callable[[], bool], limit_s: float, what: str, pause_s: float = 0.5) -> float:
-    """Waits for something to hold; returns the seconds that it took.
+    """Waits for something to hold; returns the seconds it took. A dashboard that a fault keeps busy is asked again.
 
     Raises:
         TimeoutError: It did not hold within the limit.
     """
+    import httpx
+
     started = time.monotonic()
-    while not condition():
+    while True:
+        try:
+            if condition():
+                break
+        except (httpx.HTTPError, LookupError):
+            pass
         if time.monotonic() - started > limit_s:
             raise TimeoutError(f"{what}: not within {limit_s:.0f} s")
         time.sleep(pause_s)
@@ -327,6 +385,18 @@ def answers(url: str) -> bool:
         return httpx.get(url, timeout=5).status_code == 200
     except httpx.HTTPError:
         return False
+
+
+def strays(token: str) -> list[psutil.Process]:
+    """Processes of a cluster that is gone: what its nodes started has Ray's token in its environment."""
+    found = []
+    for process in psutil.process_iter():
+        try:
+            if process.environ().get("RAY_AUTH_TOKEN") == token and process.status() != psutil.STATUS_ZOMBIE:
+                found.append(process)
+        except psutil.Error:
+            continue
+    return found
 
 
 def _parse(line: str) -> dict[str, Any] | None:

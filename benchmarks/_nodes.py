@@ -82,6 +82,7 @@ class Nodes:
     dashboard: str = ""
     nodes: dict[str, Node] = field(default_factory=dict)
     environment: dict[str, str] = field(default_factory=dict)
+    _http: Any = None
 
     def environ(self) -> dict[str, str]:
         """The environment in which nodes run, and clients may."""
@@ -102,7 +103,7 @@ class Nodes:
         """Starts the head, with dashboard and job server on loopback, and waits until it takes jobs."""
         return self._tenaciously("head", lambda: self._lead(num_cpus, resources or {}))
 
-    def add(self, name: str, num_cpus: int, num_gpus: int = 0, apart: bool = True) -> Node:
+    def add(self, name: str, num_cpus: int, num_gpus: int = 0, apart: bool = True, niceness: int = 0) -> Node:
         """Starts a node and waits until the head knows it.
 
         Args:
@@ -111,8 +112,11 @@ class Nodes:
             num_gpus: GPUs that it announces; whether there are any is not looked at.
             apart: Whether it gets a network namespace, where the cluster has them. What looks up this machine's own
                 name finds an address there that is not its own; vLLM does so.
+            niceness: Of its workers: nodes that stand for other machines take the processor from each other here.
         """
-        return self._tenaciously(name, lambda: self._join(name, num_cpus, num_gpus, apart and self.namespaces))
+        return self._tenaciously(
+            name, lambda: self._join(name, num_cpus, num_gpus, apart and self.namespaces, niceness)
+        )
 
     def _tenaciously(self, name: str, start: Callable[[], Node]) -> Node:
         """Starts a node, again where it fails: Ray gives a node 30 s to come up, which a busy machine can exceed."""
@@ -143,14 +147,15 @@ class Nodes:
             self._check(node, started)
         return node
 
-    def _join(self, name: str, num_cpus: int, num_gpus: int, apart: bool) -> Node:
+    def _join(self, name: str, num_cpus: int, num_gpus: int, apart: bool, niceness: int) -> Node:
         namespace, address = None, self.nodes["head"].address
         if apart:
             address = f"{SUBNET}.{self._free_host()}"
             namespace = f"lt{os.getpid()}-{secrets.token_hex(3)}"
             make_namespace(namespace, address)
         before = {row["node_id"] for row in self.state("nodes")}
-        node = self._start(name, namespace, address, num_cpus, num_gpus, {}, [f"--address={self.gcs}"])
+        options = [f"--address={self.gcs}"]
+        node = self._start(name, namespace, address, num_cpus, num_gpus, {}, options, niceness)
         started = time.monotonic()
         while not any(
             row["node_id"] not in before and row["state"] == "ALIVE" and f"node-{name}" in row["resources_total"]
@@ -165,12 +170,10 @@ class Nodes:
 
     def state(self, what: str, **filters: str) -> list[dict[str, Any]]:
         """Rows of Ray's state API: ``nodes``, ``actors``, ``workers`` and so on, that match."""
-        import httpx
-
         params: list[tuple[str, str | int]] = [("limit", 10_000), ("detail", "true")]
         for key, value in filters.items():
             params += [("filter_keys", key), ("filter_predicates", "="), ("filter_values", value)]
-        response = httpx.get(
+        response = self._client().get(
             f"{self.dashboard}/api/v0/{what}",
             params=params,
             headers={"Authorization": f"Bearer {self.token}"},
@@ -179,6 +182,14 @@ class Nodes:
         response.raise_for_status()
         rows: list[dict[str, Any]] = response.json()["data"]["result"]["result"]
         return rows
+
+    def _client(self) -> Any:
+        """One client for all questions: each new one costs more processor than its question."""
+        import httpx
+
+        if self._http is None:
+            self._http = httpx.Client()
+        return self._http
 
     def _takes_jobs(self) -> bool:
         """Whether the job server has found its agent, which is seconds after the head is up."""
@@ -229,6 +240,8 @@ class Nodes:
             *(name for name in self.nodes if name == "head"),
         ]:
             self.kill(name)
+        if self._http is not None:
+            self._http.close()
         if self.namespaces:
             subprocess.run(["ip", "link", "del", _bridge()], check=False, capture_output=True)
         shutil.rmtree(self.folder, ignore_errors=True)
@@ -242,6 +255,7 @@ class Nodes:
         num_gpus: int,
         resources: Mapping[str, float],
         options: list[str],
+        niceness: int = 0,
     ) -> Node:
         place = self.folder / f"{len(list(self.folder.iterdir()))}"  # nodes that share one spoil each other's packages
         place.mkdir()
@@ -261,12 +275,16 @@ class Nodes:
             f"--object-store-memory={_OBJECT_STORE_BYTES}",
             "--min-worker-port=0",
             "--max-worker-port=0",
+            # Ray's default is one fixed port: with it taken, by any other Ray on this machine, a head takes no jobs.
+            f"--dashboard-agent-listen-port={free_ports(1)[0]}",
             *options,
         ]
         with log.open("wb") as output:
+            environ = {**self.environ(), "RAY_worker_niceness": str(niceness)}
             process = subprocess.Popen(
-                command, stdout=output, stderr=output, env=self.environ(), start_new_session=True, cwd=self.folder
+                command, stdout=output, stderr=output, env=environ, start_new_session=True, cwd=self.folder
             )
+        set_share(process.pid, niceness)
         node = Node(name, process, address, namespace, log)
         self.nodes[name] = node
         return node
@@ -296,6 +314,13 @@ def nodes(token: str | None = None, namespaces: bool = False, **environment: str
         yield cluster
     finally:
         cluster.close()
+
+
+def set_share(pid: int, niceness: int) -> None:
+    """Makes a session yield to others: where the kernel groups tasks by session, niceness counts within one only."""
+    group = Path(f"/proc/{pid}/autogroup")
+    if niceness and group.exists():
+        group.write_text(str(niceness))
 
 
 def free_ports(count: int) -> list[int]:

@@ -13,23 +13,33 @@ from __future__ import annotations
 import argparse
 import math
 import random
+import signal
 import sys
 import tempfile
+import threading
 import time
-from collections.abc import Callable
-from contextlib import ExitStack
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from types import FrameType
 
 import psutil
 from _harness import Benchmark, add_arguments  # first: it puts the repository's root on sys.path
 
-from benchmarks._drill import APPLICATION, CPUS_PER_STUDENT_NODE, TRIAL_CLASS, Stage, kill_all, say, stage, wait_for
+from benchmarks._drill import APPLICATION, TRIAL_CLASS, Stage, kill_all, say, stage, strays, wait_for
 
 LIMIT_S = 180.0
 BACK_S = 60.0
 SEEDS_PER_SWEEP = 2
-SWEEP_END_S = 1800.0
+SWEEP_END_S = 600.0
+TRIALS_PER_SEED = 8
+LATEST_FRAC = 0.6
+"""A sweep that is further than this is let end before the next fault: its last trials would be done too soon."""
+
+SETTLE_S = 30.0
+WHOLE_S = 2400.0
+"""The drill ends itself, cleaning up, after so many seconds beside those of the soak."""
 _SAMPLE_S = 10.0
 _WARM_UP_FRAC = 0.25
 
@@ -58,21 +68,21 @@ def kill_pid(pid: int) -> None:
 
 def trial(scene: Stage, rng: random.Random) -> Struck:
     """kill -9 of a trial, which is its EnvRunner's process too."""
-    actor = rng.choice(sorted(scene.actors(TRIAL_CLASS), key=lambda row: row["pid"]))
+    actor = rng.choice(scene.some(TRIAL_CLASS))
     kill_pid(actor["pid"])
     return Struck(f"trial, pid {actor['pid']} on {scene.node_of(actor)}")
 
 
 def replica(scene: Stage, rng: random.Random) -> Struck:
     """kill -9 of a tutor's replica."""
-    actor = rng.choice(scene.actors("TutorReplica"))
+    actor = rng.choice(scene.some("TutorReplica"))
     kill_pid(actor["pid"])
     return Struck(f"replica, pid {actor['pid']} on {scene.node_of(actor)}")
 
 
 def engine(scene: Stage, rng: random.Random) -> Struck:
     """kill -9 of the vLLM process below a replica."""
-    actor = rng.choice(scene.actors("TutorReplica"))
+    actor = rng.choice(scene.some("TutorReplica"))
     children = psutil.Process(actor["pid"]).children(recursive=True)
     largest = max(children, key=lambda process: process.memory_info().rss)
     kill_all([largest])
@@ -81,33 +91,35 @@ def engine(scene: Stage, rng: random.Random) -> Struck:
 
 def gateway(scene: Stage, rng: random.Random) -> Struck:
     """kill -9 of the gateway."""
-    actor = rng.choice(scene.actors("TutorGateway"))
+    actor = rng.choice(scene.some("TutorGateway"))
     kill_pid(actor["pid"])
     return Struck(f"gateway, pid {actor['pid']}")
 
 
 def controller(scene: Stage, rng: random.Random) -> Struck:
     """kill -9 of Serve's controller."""
-    actor = rng.choice(scene.actors("SERVE_CONTROLLER"))
+    actor = rng.choice(scene.some("SERVE_CONTROLLER"))
     kill_pid(actor["pid"])
-    return Struck(f"Serve controller, pid {actor['pid']}")
+
+    def heal() -> None:
+        """The tutor answers meanwhile; what counts is that the next controller takes it over."""
+        wait_for(lambda: scene.serve_runs(without=actor["pid"]), LIMIT_S, "the next controller")
+
+    return Struck(f"Serve controller, pid {actor['pid']}", heal=heal)
 
 
 def tutor_node(scene: Stage, rng: random.Random) -> Struck:
     """Power loss of the node that holds the tutor; another one joins."""
-    name = scene.node_of(rng.choice(scene.actors("TutorReplica")))
+    name = scene.node_of(rng.choice(scene.some("TutorReplica")))
     scene.nodes.kill(name)
-    scene.nodes.add(f"tutors-{rng.randrange(10**6)}", 0, num_gpus=1, apart=False)
-    return Struck(f"node {name}")
+    return Struck(f"node {name}", heal=scene.add_tutor_node)
 
 
 def student_node(scene: Stage, rng: random.Random) -> Struck:
     """Power loss of a node with trials; another one joins."""
-    names = sorted({scene.node_of(actor) for actor in scene.actors(TRIAL_CLASS)} - {"head"})
-    name = rng.choice(names)
+    name = scene.node_of(rng.choice(scene.some(TRIAL_CLASS)))
     scene.nodes.kill(name)
-    scene.nodes.add(f"students-{rng.randrange(10**6)}", CPUS_PER_STUDENT_NODE)
-    return Struck(f"node {name}")
+    return Struck(f"node {name}", heal=scene.add_student_node)
 
 
 def mlflow(scene: Stage, rng: random.Random) -> Struck:
@@ -125,8 +137,7 @@ def driver(scene: Stage, rng: random.Random) -> Struck:
 
 def partition(scene: Stage, rng: random.Random) -> Struck:
     """A node with trials is off the network for as long as Ray needs to give it up; then it is back."""
-    names = sorted({scene.node_of(actor) for actor in scene.actors(TRIAL_CLASS)} - {"head"})
-    name = rng.choice(names)
+    name = scene.node_of(rng.choice(scene.some(TRIAL_CLASS)))
     stack = ExitStack()
     how = stack.enter_context(scene.nodes.cut_off(name))
 
@@ -134,7 +145,7 @@ def partition(scene: Stage, rng: random.Random) -> Struck:
         stack.close()
         # A raylet that finds itself given up ends; what stands for the machine starts it again.
         scene.nodes.kill(name)
-        scene.nodes.add(f"students-{rng.randrange(10**6)}", CPUS_PER_STUDENT_NODE)
+        scene.add_student_node()
 
     return Struck(f"node {name}, {how}", away_s=45.0, heal=heal)
 
@@ -191,13 +202,14 @@ class Drill:
     def strike(self, name: str) -> Outcome:
         """One fault, from a sweep that runs to one that runs again."""
         scene = self.scene
-        self._ready(name)
-        struck_at = time.monotonic()
-        hit = FAULTS[name](scene, self.rng)
-        before = scene.running(self.current)
-        say(f"{name}: {hit.victim}")
-        outcome = Outcome(name, hit.victim, math.nan, math.nan)
+        outcome = Outcome(name, "nobody", math.nan, math.nan)
         try:
+            self._ready()
+            struck_at = time.monotonic()
+            hit = FAULTS[name](scene, self.rng)
+            before = scene.running(self.current)
+            outcome.victim = hit.victim
+            say(f"{name}: {hit.victim}")
             if hit.away_s:
                 time.sleep(hit.away_s)
             hit.heal()
@@ -208,25 +220,28 @@ class Drill:
             outcome.tutor_s = time.monotonic() - struck_at
             wait_for(lambda: self._progressed(before), LIMIT_S, "trials")
             outcome.trials_s = time.monotonic() - struck_at
-        except TimeoutError as error:
+        except (TimeoutError, RuntimeError) as error:  # the latter from a node that does not come up again
             outcome.hung = str(error)
         waited = "the tutor answers after {:.0f} s, all trials go on after {:.0f} s"
         say(f"{name}: {outcome.hung or waited.format(outcome.tutor_s, outcome.trials_s)}")
         return outcome
 
-    def _ready(self, name: str) -> None:
-        """Waits for a sweep with trials under way; submits the next one where the last has ended."""
-        deadline = time.monotonic() + SWEEP_END_S
-        while time.monotonic() < deadline:
-            if not self.current or self.scene.job_ended(self.current):
-                self.current = f"drill-{len(self.scene.sweeps) + 1}"
-                say(f"submitting sweep '{self.current}'")
-                self.scene.submit(self.current, list(range(SEEDS_PER_SWEEP)))
-            under_way = any(count >= 1 for count in self.scene.running(self.current).values())
-            if under_way and self.scene.actors(TRIAL_CLASS):
-                return
-            time.sleep(1)
-        raise TimeoutError(f"no sweep got under way for fault '{name}'")
+    def _ready(self) -> None:
+        """Waits for a tutor that answers and a sweep with enough left to do; submits one where there is none."""
+        wait_for(self.scene.tutor_answers, LIMIT_S, "the tutor, before the fault")
+        wait_for(self._under_way, LIMIT_S, "a sweep under way")
+
+    def _under_way(self) -> bool:
+        scene = self.scene
+        if not self.current or scene.job_ended(self.current):
+            self.current = f"drill-{len(scene.sweeps) + 1}"
+            say(f"submitting sweep '{self.current}'")
+            scene.submit(self.current, list(range(SEEDS_PER_SWEEP)))
+        if len(scene.finished(self.current)) > LATEST_FRAC * SEEDS_PER_SWEEP * TRIALS_PER_SEED:
+            say(f"letting sweep '{self.current}' end")
+            wait_for(lambda: scene.job_ended(self.current), SWEEP_END_S, "the sweep's end")
+            return False
+        return any(count >= 1 for count in scene.running(self.current).values()) and bool(scene.actors(TRIAL_CLASS))
 
     def _progressed(self, before: dict[str, int]) -> bool:
         now, ended = self.scene.running(self.current), self.scene.finished(self.current)
@@ -271,7 +286,12 @@ def check_results(scene: Stage, benchmark: Benchmark) -> None:
 def check_leaks(scene: Stage, benchmark: Benchmark) -> None:
     """No application but the tutor's, no driver, no half-written file."""
     benchmark.check("leaked_applications", len(set(scene.applications()) - {APPLICATION}), 0, higher_is_better=False)
-    benchmark.check("leaked_processes", len(scene.drivers()) + len(scene.actors(TRIAL_CLASS)), 0, False)
+    try:
+        wait_for(lambda: not scene.leftovers(), SETTLE_S, "the end of trials, drivers and engines")
+    except TimeoutError as error:
+        say(str(error))
+    benchmark.record("leftovers", scene.leftovers())
+    benchmark.check("leaked_processes", len(scene.leftovers()), 0, higher_is_better=False)
     stray = [path for pattern in (".nodes-*", ".writable-*", "*.part") for path in scene.results.rglob(pattern)]
     benchmark.check("leaked_files", len(stray), 0, higher_is_better=False)
 
@@ -287,8 +307,24 @@ class Memory:
         self.scene = scene
         self.samples: dict[str, list[tuple[float, float]]] = {}
 
-    def sample(self) -> None:
-        """Takes one sample of each process."""
+    @contextmanager
+    def watched(self) -> Iterator[None]:
+        """Takes samples for the time of the block, faults and recoveries included."""
+        ended = threading.Event()
+
+        def watch() -> None:
+            while not ended.wait(_SAMPLE_S):
+                self._sample()
+
+        thread = threading.Thread(target=watch, daemon=True)
+        thread.start()
+        try:
+            yield
+        finally:
+            ended.set()
+            thread.join()
+
+    def _sample(self) -> None:
         head = self.scene.nodes.nodes["head"].processes()
         server = self.scene.mlflow.process
         if server is not None:
@@ -322,18 +358,13 @@ class Memory:
         return found
 
 
-def soak(drill: Drill, memory: Memory, minutes: float, names: list[str]) -> list[Outcome]:
-    """A fault every minute, sampled all the while."""
+def soak(drill: Drill, minutes: float, names: list[str]) -> list[Outcome]:
+    """A fault every minute, or as soon as the last one's victims are back where that takes longer."""
     outcomes: list[Outcome] = []
     started = time.monotonic()
-    strikes = 0
     while (passed := time.monotonic() - started) < minutes * 60:
-        memory.sample()
-        if passed >= strikes * 60:
-            outcomes.append(drill.strike(names[strikes % len(names)]))
-            strikes = max(strikes + 1, int((time.monotonic() - started) // 60) + 1)
-        else:
-            time.sleep(min(_SAMPLE_S, max(0.1, strikes * 60 - passed)))
+        outcomes.append(drill.strike(names[len(outcomes) % len(names)]))
+        time.sleep(max(0.0, 60 - (time.monotonic() - started - passed)))
     return outcomes
 
 
@@ -347,37 +378,57 @@ def main() -> int:
     parser.add_argument("--folder", type=Path, help="keep results and logs there (default: a temporary folder)")
     args = parser.parse_args()
     names = args.only or list(QUICK if args.quick else FAULTS)
-    benchmark = Benchmark("fault_drill")
+    signal.signal(signal.SIGALRM, _too_long)
+    signal.signal(signal.SIGTERM, _too_long)
+    signal.alarm(math.ceil(WHOLE_S + 60 * args.soak))
+    benchmark = Benchmark("fault_drill_soak" if args.soak else "fault_drill")
     with ExitStack() as stack:
         folder = args.folder or Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="drill-")))
-        scene = stack.enter_context(stage(folder.resolve()))
-        drill = Drill(scene, random.Random(args.seed))
-        memory = Memory(scene)
-        outcomes = [drill.strike(name) for name in names]
-        if args.soak:
-            outcomes += soak(drill, memory, args.soak, names)
-        say("waiting for the sweep's end")
-        hung = sum(bool(outcome.hung) for outcome in outcomes)
-        try:
-            wait_for(lambda: scene.job_ended(drill.current), SWEEP_END_S, "the last sweep")
-        except TimeoutError as error:
-            say(str(error))
-            hung += 1
-        benchmark.record("seed", args.seed)
-        benchmark.record("faults", [vars(outcome) for outcome in outcomes])
-        benchmark.check("kinds_of_fault", len({outcome.fault for outcome in outcomes}), len(names))
-        benchmark.check("hung", hung, 0, higher_is_better=False)
-        benchmark.check("tutor_back_s", _worst(outcomes, "tutor_s"), BACK_S, higher_is_better=False)
-        benchmark.check("trials_back_s", _worst(outcomes, "trials_s"), BACK_S, higher_is_better=False)
-        check_results(scene, benchmark)
-        check_leaks(scene, benchmark)
-        if args.soak:
-            growth = memory.growth_mib(0.5 * args.soak * 60)
-            benchmark.record("memory", growth)
-            grown = [name for name, item in growth.items() if item["growth_mib"] > item["noise_mib"]]
-            say(f"processes that grew: {', '.join(grown) or 'none'}")
-            benchmark.check("processes_that_grew", len(grown), 0, higher_is_better=False)
+        with stage(folder.resolve()) as scene:
+            run(scene, benchmark, args, names)
+            token = scene.nodes.token
+        benchmark.check("processes_left_by_the_cluster", len(strays(token)), 0, higher_is_better=False)
     return benchmark.finish(args)
+
+
+def run(scene: Stage, benchmark: Benchmark, args: argparse.Namespace, names: list[str]) -> None:
+    """All faults, or the soak; then what must hold."""
+    drill = Drill(scene, random.Random(args.seed))
+    memory = Memory(scene)
+    if args.soak:
+        with memory.watched():
+            outcomes = soak(drill, args.soak, names)
+    else:
+        outcomes = [drill.strike(name) for name in names]
+    say("waiting for the sweep's end")
+    hung = sum(bool(outcome.hung) for outcome in outcomes)
+    try:
+        wait_for(lambda: scene.job_ended(drill.current), SWEEP_END_S, "the last sweep")
+    except TimeoutError as error:
+        say(str(error))
+        hung += 1
+    benchmark.record("seed", args.seed)
+    benchmark.record("partition", "of network namespaces" if scene.nodes.namespaces else "left out: processes stopped")
+    benchmark.record("faults", [vars(outcome) for outcome in outcomes])
+    kinds = len({outcome.fault for outcome in outcomes})
+    benchmark.check("kinds_of_fault", kinds, min(len(names), int(args.soak) or len(names)))
+    benchmark.check("hung", hung, 0, higher_is_better=False)
+    benchmark.check("tutor_back_s", _worst(outcomes, "tutor_s"), BACK_S, higher_is_better=False)
+    benchmark.check("trials_back_s", _worst(outcomes, "trials_s"), BACK_S, higher_is_better=False)
+    check_results(scene, benchmark)
+    check_leaks(scene, benchmark)
+    if args.soak:
+        growth = memory.growth_mib(0.5 * args.soak * 60)
+        benchmark.record("memory", growth)
+        grown = [name for name, item in growth.items() if item["growth_mib"] > item["noise_mib"]]
+        say(f"processes that grew: {', '.join(grown) or 'none'}")
+        benchmark.check("processes_watched", len(growth), 1)
+        benchmark.check("processes_that_grew", len(grown), 0, higher_is_better=False)
+
+
+def _too_long(number: int, frame: FrameType | None) -> None:
+    """Ends the drill by an exception, so that everything is put away."""
+    raise SystemExit(f"[drill] ended by signal {signal.Signals(number).name}")
 
 
 def _worst(outcomes: list[Outcome], name: str) -> float:

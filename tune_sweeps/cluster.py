@@ -9,13 +9,18 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
+from tune_sweeps.probe import check_ray_address
 from tune_sweeps.signals import cleaning_up, rearm
+from tutor_service.app import STORE_RESOURCE
 from tutor_service.errors import UserError
 
 logger = logging.getLogger(__name__)
 
 ADDRESS_VARIABLE = "RAY_ADDRESS"
 _OBJECT_STORE_BYTES = 200 * 2**20
+_REASON_LENGTH = 500
+"""Ray spreads what it says of other versions over several lines."""
+
 _ATTEMPTS = 3
 """Ray gives a local node 30 s, which a machine under load can miss."""
 
@@ -93,6 +98,8 @@ def ray_cluster(address: str | None, num_cpus: int) -> Iterator[RayCluster]:
 
 
 def _start(address: str | None, num_cpus: int) -> None:
+    if address is not None:
+        check_ray_address(address)
     import ray
 
     for attempt in range(_ATTEMPTS):
@@ -107,6 +114,7 @@ def _start(address: str | None, num_cpus: int) -> None:
                     log_to_driver=False,
                     logging_level=logging.ERROR,
                     object_store_memory=_OBJECT_STORE_BYTES,
+                    resources={STORE_RESOURCE: 1},
                     _node_ip_address="127.0.0.1",
                 )
             rearm()
@@ -123,7 +131,7 @@ def _start(address: str | None, num_cpus: int) -> None:
 
 
 def _cannot_start(address: str | None, error: Exception) -> UserError:
-    reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+    reason = " ".join(str(error).split())[:_REASON_LENGTH] or type(error).__name__
     if address is None:
         return UserError(f"a local Ray could not start: {reason}. Is /tmp writable, and is there memory left?")
     return UserError(

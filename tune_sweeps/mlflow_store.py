@@ -14,6 +14,8 @@ from tutor_service.errors import UserError
 URI_VARIABLE = "MLFLOW_TRACKING_URI"
 DATABASE = "mlflow.db"
 _PROBE_S = 5.0
+_DATABASES = frozenset({"postgresql", "mysql", "sqlite", "mssql"})
+"""What MLflow takes, each with the suffix ``+DRIVER`` of one of SQLAlchemy's drivers or without."""
 
 
 def tracking_uri(results: Path) -> str:
@@ -41,10 +43,32 @@ def check_uri(uri: str) -> None:
                 raise _no_answer(uri, f"it answers {error.code}") from error
         except (OSError, ValueError) as error:
             raise _no_answer(uri, str(getattr(error, "reason", error))) from error
-    elif parts.scheme not in {"sqlite", "postgresql", "postgresql+psycopg2", "mysql", "mysql+pymysql", "file", ""}:
+        return
+    database, _, driver = parts.scheme.partition("+")
+    if parts.scheme in {"", "file"} or (database == "sqlite" and not driver):
+        return
+    if database not in _DATABASES or "+" in driver:
+        raise UserError(f"{URI_VARIABLE}: MLflow knows no '{parts.scheme}:'. Use http(s), sqlite or postgresql.")
+    _check_driver(uri, parts.scheme)
+
+
+def _check_driver(uri: str, scheme: str) -> None:
+    """Whether SQLAlchemy, by which MLflow reaches a database, has the driver that a URI names or implies."""
+    import sqlalchemy
+
+    try:
+        sqlalchemy.make_url(uri).get_dialect().import_dbapi()
+    except sqlalchemy.exc.NoSuchModuleError:
         raise UserError(
-            f"{URI_VARIABLE} = '{uri}': MLflow knows no '{parts.scheme}:'. Use http(s), sqlite or postgresql."
-        )
+            f"{URI_VARIABLE}: SQLAlchemy knows no driver '{scheme}:'. Use e.g. postgresql+psycopg:."
+        ) from None
+    except sqlalchemy.exc.ArgumentError:
+        raise UserError(f"{URI_VARIABLE} is no address of a database: {scheme}://USER@HOST/NAME.") from None
+    except ModuleNotFoundError as error:
+        raise UserError(
+            f"{URI_VARIABLE}: the driver of '{scheme}:' is not installed (package '{error.name}'). Install it, or name "
+            "an installed one, e.g. postgresql+psycopg:."
+        ) from None
 
 
 def _no_answer(uri: str, reason: str) -> UserError:

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import hashlib
 import logging
-import os
 import socket
 import time
 from collections.abc import Callable, Iterable, Sequence
@@ -20,8 +19,12 @@ from tutor_service.client import app_name
 from tutor_service.config import TutorConfig
 from tutor_service.engines import models
 from tutor_service.errors import UserError
+from tutor_service.secrets import read_secret
 
 PREFIX = app_name("")
+STORE_RESOURCE = "advice_store"
+"""Announced by the node that keeps the advice stores, which are local databases: gateways stay there."""
+
 ENGINE_BYTES = 1400 * 2**20
 """Memory of one replica on a CPU beside weights and KV cache: two processes with torch and vLLM."""
 
@@ -82,6 +85,7 @@ def deploy(
     http: HttpConfig | None = None,
     progress: Callable[[str], None] | None = None,
     timeout_s: float = 900.0,
+    launch: Callable[[], None] | None = None,
 ) -> list[str]:
     """Deploys one Serve application per tutor and returns when all are ready to answer at full speed.
 
@@ -92,6 +96,7 @@ def deploy(
         http: Where to listen; None: no port is taken, and tutors are reached by handle only.
         progress: Takes lines about what is going on.
         timeout_s: Most seconds to wait until all are ready.
+        launch: Has Serve start applications that hold these tutors; None: one per tutor, as its configuration says.
 
     Returns:
         Names of the tutors that are deployed.
@@ -111,33 +116,42 @@ def deploy(
         _check_fields(tutor)
     _check_cluster(served)
     access = _access(http)
-    from ray import serve
-
-    from tutor_service.deployment import build
-
     say = progress or (lambda text: None)
     _start_serve(http)
     names = [tutor.name for tutor in served]
     say(f"deploying {', '.join(names)}")
     try:
-        serve.run_many(
-            [
-                serve.RunTarget(
-                    target=build(tutor, access),
-                    name=app_name(tutor.name),
-                    route_prefix=f"/{tutor.name}" if http else None,
-                    logging_config=_QUIET,
-                )
-                for tutor in served
-            ],
-            wait_for_ingress_deployment_creation=False,
-            wait_for_applications_running=False,
-        )
+        if launch is not None:
+            launch()
+        else:
+            _launch(served, access)
         _wait_until_ready(names, say, timeout_s)
     except BaseException:
         delete(names)
         raise
     return names
+
+
+def _launch(tutors: Sequence[TutorConfig], access: Any) -> None:
+    import ray
+    from ray import serve
+
+    from tutor_service.deployment import build
+
+    store_node = STORE_RESOURCE in ray.cluster_resources()
+    serve.run_many(
+        [
+            serve.RunTarget(
+                target=build(tutor, access, STORE_RESOURCE if store_node else None),
+                name=app_name(tutor.name),
+                route_prefix=f"/{tutor.name}" if access else None,
+                logging_config=_QUIET,
+            )
+            for tutor in tutors
+        ],
+        wait_for_ingress_deployment_creation=False,
+        wait_for_applications_running=False,
+    )
 
 
 def delete(names: Iterable[str]) -> None:
@@ -199,10 +213,6 @@ def _check_fields(tutor: TutorConfig) -> None:
     if tutor.backend == "openai":
         if not tutor.base_url or not tutor.model:
             raise UserError(f"tutor '{tutor.name}': backend openai needs base_url and model.")
-        if tutor.api_key_env and not os.environ.get(tutor.api_key_env):
-            raise UserError(
-                f"tutor '{tutor.name}': api_key_env = '{tutor.api_key_env}', but that environment variable is not set."
-            )
         return
     if tutor.scaling.max_replicas < tutor.scaling.min_replicas:
         raise UserError(
@@ -252,20 +262,7 @@ def _access(http: HttpConfig | None) -> Any:
 
     if http is None:
         return None
-    if http.token_env and http.token_file:
-        raise UserError("give the bearer token by token_env or by token_file, not by both.")
-    token: str | None = None
-    if http.token_env:
-        token = os.environ.get(http.token_env, "").strip()
-        source = f"environment variable '{http.token_env}'"
-    elif http.token_file:
-        source = f"token file '{http.token_file}'"
-        try:
-            token = http.token_file.read_text(encoding="utf-8").strip()
-        except (OSError, UnicodeError) as error:
-            raise UserError(f"{source} cannot be read: {error}") from error
-    if token == "":
-        raise UserError(f"{source} holds no bearer token. Set it, or serve without a token.")
+    token = read_secret("bearer token", http.token_env, http.token_file)
     digest = hashlib.sha256(token.encode("utf-8", "surrogatepass")).digest() if token else None
     return AccessSettings(token_sha256=digest, max_body_bytes=http.max_body_bytes)
 

@@ -6,6 +6,7 @@ in a row, then half-open: one call is let through, and its outcome closes the ci
 
 from __future__ import annotations
 
+import math
 import threading
 import time
 from collections.abc import Callable
@@ -76,15 +77,28 @@ class CircuitBreaker:
             self._open_s = self._first_open_s
             self._probing = False
 
-    def failed(self) -> None:
-        """A call was not answered."""
+    @property
+    def patience_s(self) -> float:
+        """Seconds that the next call may hang: no bound while closed; a probe no longer than the circuit was open for.
+
+        So a caller loses at most half of an outage to probes, and a slow tutor gets twice the time at each.
+        """
+        with self._lock:
+            return math.inf if self._open_until is None else self._open_s
+
+    def failed(self, hung: bool = False) -> None:
+        """A call was not answered.
+
+        Args:
+            hung: It took all the time that it had, as several such calls would: the circuit opens at once.
+        """
         with self._lock:
             state = self._state()
             if state is BreakerState.OPEN:  # a call that began before the circuit opened
                 return
             if state is BreakerState.HALF_OPEN:
                 self._open_s = min(2 * self._open_s, self._max_open_s)
-            self._failed_in_a_row += 1
+            self._failed_in_a_row += self._limit if hung else 1
             if state is BreakerState.HALF_OPEN or self._failed_in_a_row >= self._limit:
                 self._open_until = self._clock() + self._open_s
                 self._probing = False

@@ -65,8 +65,10 @@ class TutorClient:
         retries: Most attempts after the first one.
         backoff_s: Mean pause before the first retry; it doubles, and is drawn from ±50 % so that many students do not
             come back at the same moment.
-        breaker_failures: Failed attempts in a row after which the tutor is left alone.
-        breaker_open_s: Seconds that it is first left alone for; doubles with every failed probe, up to a minute.
+        breaker_failures: Failed attempts in a row after which the tutor is left alone; one that hung until the
+            deadline counts as so many.
+        breaker_open_s: Seconds that it is first left alone for, and that the probe after that may take; doubles with
+            every failed probe, up to a minute.
         capacity: Most answers in the map; the oldest goes first.
         batch_size: Most requests in one call.
     """
@@ -180,10 +182,12 @@ class TutorClient:
                 with self._lock:
                     self._stats.skipped_calls += 1
                 return False
+            allowed_s = min(remaining_s, self._breaker.patience_s)
+            started = time.monotonic()
             try:
-                answers = self._call([open_questions[question] for question in batch], remaining_s)
+                answers = self._call([open_questions[question] for question in batch], allowed_s)
             except BackendError as error:
-                self._failed(error.reason)
+                self._failed(error.reason, hung=time.monotonic() - started >= allowed_s)
                 return error.retry
             except BaseException:
                 self._breaker.failed()
@@ -246,9 +250,9 @@ class TutorClient:
             self._known[question] = kept
         return kept
 
-    def _failed(self, reason: str) -> None:
+    def _failed(self, reason: str, hung: bool = False) -> None:
         before = self._breaker.state
-        self._breaker.failed()
+        self._breaker.failed(hung)
         self._note_error(reason)
         with self._lock:
             self._stats.failed_calls += 1

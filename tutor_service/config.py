@@ -52,7 +52,12 @@ class TutorConfig(BaseModel):
     model: str = Field(default="", description="Model id or folder; `embedded:smollm2` is the one that ships.")
     revision: str | None = Field(default=None, description="Model revision, part of the store's key.")
     base_url: str | None = Field(default=None, description="OpenAI-compatible endpoint (backend openai).")
-    api_key_env: str | None = Field(default=None, description="Environment variable that holds the endpoint's key.")
+    api_key_env: str | None = Field(
+        default=None, description="Environment variable of the replica's node that holds the endpoint's key."
+    )
+    api_key_file: str | None = Field(
+        default=None, description="File on the replica's node that holds it, e.g. a mounted secret; not both."
+    )
     chat_template: str | None = Field(
         default=None, description="Template in catalog/templates or a path, for tokenizers without one."
     )

@@ -6,6 +6,7 @@ It binds ``gateway`` and ``engines`` to Serve and owns nothing of what they do.
 from __future__ import annotations
 
 import asyncio
+import logging
 import os
 import time
 from dataclasses import dataclass
@@ -16,7 +17,7 @@ from ray import serve
 from ray.serve.handle import DeploymentHandle
 
 from tutor_service import paths
-from tutor_service.config import TutorConfig
+from tutor_service.config import ScalingConfig, TutorConfig
 from tutor_service.engines import models
 from tutor_service.engines.base import EngineFacts, Evaluation, make_engine
 from tutor_service.gateway import Gateway, GatewaySettings
@@ -26,6 +27,8 @@ from tutor_service.prompt import ChatPrompts, Decoding, MessagePrompts, Prompt, 
 from tutor_service.schema import Advice, AdviceError, AdviceRequest
 from tutor_service.tolerant import TolerantStore
 
+logger = logging.getLogger("ray.serve")
+
 BATCH = 32
 """Most prompts in one call of a replica."""
 
@@ -34,9 +37,11 @@ IN_FLIGHT = 4
 
 _GATEWAY_CALLS = 256
 _GATEWAY_QUEUE = 1024
-_HEALTH_PERIOD_S = 5.0
+_HEALTH_PERIOD_S = 2.0
 _HEALTH_TIMEOUT_S = 20.0
 _DRAIN_S = 15.0
+_A_TRACE = 0.001
+"""Of a resource that says where, not how much."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,8 +86,16 @@ class TutorReplica:
         return self._facts
 
     async def check_health(self) -> None:
-        """Called by Serve, which replaces the replica when this raises."""
-        await self._engine.check_health()
+        """Called by Serve. A dead engine ends its replica's process, which Serve replaces at the next look.
+
+        By raising it would be replaced only after Serve's third look, and callers would meet the dead engine meanwhile.
+        """
+        try:
+            await self._engine.check_health()
+        except Exception:
+            logger.exception("the engine is gone: this replica ends")
+            logging.shutdown()
+            os._exit(1)
 
     def __del__(self) -> None:
         engine = getattr(self, "_engine", None)
@@ -189,16 +202,19 @@ def make_builder(config: TutorConfig, decoding: Decoding, tokenizer: Any) -> Pro
     return ChatPrompts(tokenizer, decoding, template)
 
 
-def build(config: TutorConfig, access: AccessSettings | None = None) -> serve.Application:
+def build(
+    config: TutorConfig, access: AccessSettings | None = None, store_resource: str | None = None
+) -> serve.Application:
     """The Serve application of a tutor.
 
     Args:
         config: The tutor; not a reference.
         access: What HTTP lets in; None: no HTTP.
+        store_resource: Ray resource of the node that keeps the advice store; None: any node will do.
     """
     scaling = config.scaling
-    names = (paths.HOME_VARIABLE, config.api_key_env or "")
-    environment = {name: os.environ[name] for name in names if name in os.environ}
+    # Ray shows actors' arguments to all who see the cluster: no secret may be among them.
+    environment = {name: os.environ[name] for name in (paths.HOME_VARIABLE,) if name in os.environ}
     options: dict[str, Any] = {"num_cpus": scaling.num_cpus, "num_gpus": scaling.num_gpus}
     if scaling.accelerator_type:
         options["accelerator_type"] = scaling.accelerator_type
@@ -220,7 +236,7 @@ def build(config: TutorConfig, access: AccessSettings | None = None) -> serve.Ap
         gateway_class,
         name="TutorGateway",
         num_replicas=1,  # what joins equal requests has to be one place
-        ray_actor_options={"num_cpus": 0},
+        ray_actor_options={"num_cpus": 0, "resources": {store_resource: _A_TRACE} if store_resource else {}},
         max_ongoing_requests=_GATEWAY_CALLS,
         max_queued_requests=_GATEWAY_QUEUE,
         max_constructor_retry_count=1,
@@ -229,8 +245,15 @@ def build(config: TutorConfig, access: AccessSettings | None = None) -> serve.Ap
         graceful_shutdown_timeout_s=_DRAIN_S,
         graceful_shutdown_wait_loop_s=0.2,
     )
-    application: serve.Application = gateway.bind(config, replica.bind(config, environment), access, environment)
+    loaded = config.model_copy(update={"scaling": _of_one_replica(scaling)})
+    application: serve.Application = gateway.bind(config, replica.bind(loaded, environment), access, environment)
     return application
+
+
+def _of_one_replica(scaling: ScalingConfig) -> ScalingConfig:
+    """What a replica has to know; Serve starts replicas anew whose arguments change, and their number is none of it."""
+    kept = ("num_cpus", "num_gpus", "engine_process", "accelerator_type")
+    return ScalingConfig(**{name: getattr(scaling, name) for name in kept})
 
 
 def _autoscaling(config: TutorConfig) -> dict[str, Any]:

@@ -15,6 +15,8 @@ from tutor_service.errors import UserError
 if TYPE_CHECKING:
     from ray.serve import Application
 
+BUILDER = "tutor_service.serve_config:build"
+
 
 class BuildArguments(BaseModel):
     """What a Serve config file says of one tutor."""

@@ -84,6 +84,31 @@ def test_kill_nine_mid_request(service: Service, victim: str):
     assert [answer.probabilities for answer in after if answer] == [answer.probabilities for answer in before if answer]
 
 
+def test_the_next_controller_takes_the_replica_over(service: Service):
+    """It can only where the replica's process still has the logging that Serve set up."""
+    replica = service.process("TutorReplica")
+    (controller,) = controllers()
+    controller.kill()
+    wait_until(lambda: any(found.pid != controller.pid for found in controllers()), 60, "no new controller")
+    time.sleep(5)  # it looks at the replicas that it finds, and stops those that it cannot take over
+    wait_until(
+        lambda: [(tutor.status, tutor.replicas) for tutor in app.status()] == [("RUNNING", 1)], 60, "not taken over"
+    )
+    assert service.process("TutorReplica").pid == replica.pid
+    answers_again(service, "after the controller")
+
+
+def controllers() -> list[psutil.Process]:
+    found = []
+    for process in psutil.Process().children(recursive=True):
+        try:
+            if "ray::ServeController" in " ".join(process.cmdline()):
+                found.append(process)
+        except psutil.NoSuchProcess:
+            continue
+    return found
+
+
 def test_an_engine_process_is_missed_and_outlives_nobody(ray_cluster: None, model_folder: Path, tmp_path: Path):
     tutor = TutorConfig(
         name="tiny",

@@ -59,11 +59,45 @@ async def test_reasoning_gets_room_for_its_thought(endpoint):
     assert endpoint.bodies[-1]["max_tokens"] == 110
 
 
-@pytest.mark.parametrize(("status", "said"), [(401, "refused the key"), (404, "404 for model 'm'")])
-async def test_a_start_that_cannot_work_says_why(endpoint, status, said):
+@pytest.mark.parametrize(
+    ("status", "fields", "said"),
+    [
+        (401, {}, "asks for a key"),
+        (401, {"api_key_env": "REMOTE_KEY"}, "refused the key in 'REMOTE_KEY'"),
+        (404, {}, "404 for model 'm'"),
+    ],
+)
+async def test_a_start_that_cannot_work_says_why(endpoint, monkeypatch, status, fields, said):
+    monkeypatch.setenv("REMOTE_KEY", "sesame")
     endpoint.status = status
+    with pytest.raises(UserError, match=said) as refusal:
+        await OpenAIEngine(tutor(endpoint, **fields)).start()
+    assert "sesame" not in str(refusal.value)
+
+
+async def test_the_key_is_read_from_a_mounted_file_too(endpoint, tmp_path):
+    file = tmp_path / "key"
+    file.write_text("sesame\n")
+    await OpenAIEngine(tutor(endpoint, api_key_file=str(file))).start()
+    assert set(endpoint.keys) == {"Bearer sesame"}
+
+
+@pytest.mark.parametrize(
+    ("fields", "said"),
+    [
+        (
+            {"api_key_env": "NO_SUCH_KEY"},
+            r"tutor 'remote': environment variable 'NO_SUCH_KEY' holds no API key on node",
+        ),
+        ({"api_key_file": "/no/such/key"}, r"tutor 'remote': file '/no/such/key' with the API key cannot be read on"),
+        ({"api_key_env": "A", "api_key_file": "/b"}, "not by both"),
+    ],
+)
+async def test_a_key_that_its_node_has_not_got_is_named(endpoint, monkeypatch, fields, said):
+    monkeypatch.delenv("NO_SUCH_KEY", raising=False)
     with pytest.raises(UserError, match=said):
-        await OpenAIEngine(tutor(endpoint)).start()
+        await OpenAIEngine(tutor(endpoint, **fields)).start()
+    assert endpoint.bodies == [], "nothing was asked with a made-up key"
 
 
 async def test_nobody_at_the_address(endpoint, monkeypatch):

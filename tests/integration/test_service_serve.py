@@ -6,6 +6,7 @@ import socket
 import subprocess
 import sys
 import textwrap
+from pathlib import Path
 
 import pytest
 
@@ -18,6 +19,9 @@ from tutor_service.errors import UserError
 from tutor_service.paths import HOME_VARIABLE
 from tutor_service.schema import AdviceRequest
 from tutor_service.store import AdviceStore
+
+KEY_VARIABLE = "REMOTE_KEY"
+KEY = "sesame-7f3a9c"
 
 
 @pytest.fixture(scope="module")
@@ -33,6 +37,7 @@ def home(tmp_path_factory):
     folder = tmp_path_factory.mktemp("home")
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv(HOME_VARIABLE, str(folder))
+        patch.setenv(KEY_VARIABLE, KEY)  # in the node's own environment: Ray's processes inherit it
         start_ray()
         yield folder
         ray.shutdown()
@@ -100,6 +105,35 @@ def test_a_tutor_that_cannot_start_says_why_and_is_gone(endpoint, home):
             app.deploy([tutor(endpoint, "broken")])
     finally:
         endpoint.status = 200
+    assert app.status() == []
+
+
+def test_an_endpoints_key_is_read_on_the_replicas_node_and_shown_nowhere(endpoint, home):
+    import cloudpickle
+    import psutil
+    import ray
+
+    from tutor_service.deployment import build
+
+    config = tutor(endpoint, "keyed", api_key_env=KEY_VARIABLE)
+    asked = len(endpoint.keys)
+    app.deploy([config])
+    assert set(endpoint.keys[asked:]) == {f"Bearer {KEY}"}
+    travels = cloudpickle.dumps(build(config))
+    assert KEY_VARIABLE.encode() in travels and KEY.encode() not in travels
+    processes = psutil.Process().children(recursive=True)
+    commands = [" ".join(process.cmdline()) for process in processes if process.is_running()]
+    assert any("ServeReplica:tutor-keyed" in command for command in commands)
+    assert not any(KEY in command for command in commands)
+    session = Path(ray._private.worker.global_worker.node.get_session_dir_path())
+    logs = [path for path in session.rglob("*") if path.is_file() and not path.is_symlink()]
+    assert logs and not any(KEY.encode() in path.read_bytes() for path in logs)
+
+
+def test_a_key_that_only_the_driver_has_is_not_sent_after_the_replica(endpoint, home, monkeypatch):
+    monkeypatch.setenv("LATE_KEY", "too-late")
+    with pytest.raises(UserError, match=r"tutor 'keyless': environment variable 'LATE_KEY' holds no API key on node"):
+        app.deploy([tutor(endpoint, "keyless", api_key_env="LATE_KEY")])
     assert app.status() == []
 
 

@@ -165,7 +165,7 @@ def test_attempts_and_pauses_share_one_deadline(monkeypatch: pytest.MonkeyPatch)
     assert backend.timeouts[2] == pytest.approx(backend.timeouts[1] - 3 - 0.2, abs=0.101), "twice as long"
 
 
-def test_calls_that_hang_are_bounded_in_number() -> None:
+def test_calls_that_hang_are_bounded_in_number(monkeypatch: pytest.MonkeyPatch) -> None:
     released = threading.Event()
 
     def hang(requests: Sequence[AdviceRequest]) -> list[Answer]:
@@ -173,10 +173,31 @@ def test_calls_that_hang_are_bounded_in_number() -> None:
         return answering(requests)
 
     backend = Scripted(hang)
-    client = client_of(backend, deadline_s=0.02, retries=0, breaker_failures=1000)
+    client = client_of(backend, deadline_s=0.02, retries=0)
+    monkeypatch.setattr(client._breaker, "allow", lambda: True)
     assert [client.advise(ask(state)) for state in range(12)] == [[None]] * 12
     assert len(backend.seen) == 8 and "hang" in client.stats.last_error
     released.set()
+
+
+def test_one_call_that_hung_is_enough_and_a_probe_hangs_no_longer_than_the_circuit_was_open() -> None:
+    def hang(requests: Sequence[AdviceRequest]) -> list[Answer]:
+        time.sleep(0.6)
+        return answering(requests)
+
+    backend = Scripted(hang, hang, answering)
+    client = client_of(backend, deadline_s=0.5, breaker_failures=3, breaker_open_s=0.1)
+    assert client.advise(ask(1)) == [None]
+    assert client.breaker_state is BreakerState.OPEN
+    time.sleep(0.11)
+    started = time.monotonic()
+    assert client.advise(ask(2)) == [None]
+    assert time.monotonic() - started < 0.4 and backend.timeouts == pytest.approx([0.5, 0.1], abs=0.02)
+    time.sleep(0.21)
+    assert client.advise(ask(3)) == [advice()]
+    assert backend.timeouts[-1] == pytest.approx(0.2, abs=0.02), "a slow tutor gets twice the time"
+    assert client.advise(ask(4)) == [advice()]
+    assert backend.timeouts[-1] == pytest.approx(0.5, abs=0.02), "and all of it, once it has answered"
 
 
 def test_a_tutor_that_is_down_is_left_alone_and_then_probed() -> None:

@@ -17,7 +17,7 @@ import yaml
 from tune_sweeps.loading import load_sweep
 from tune_sweeps.remote.address import dashboard_url, find_token, keeps_secrets
 from tune_sweeps.remote.bundle import entrypoint, runtime_env, submission_id, write_bundle
-from tune_sweeps.remote.dashboard import ClusterFacts, read_facts
+from tune_sweeps.remote.dashboard import HEAD, ClusterFacts, read_facts
 from tune_sweeps.remote.entry import NodeReport, check_reports, unwritable
 from tune_sweeps.remote.requirements import check_tutors, check_versions
 from tutor_service.config import TutorConfig
@@ -99,7 +99,7 @@ class FakeDashboard(BaseHTTPRequestHandler):
             "data": {
                 "result": {
                     "result": [
-                        {"state": "ALIVE", "resources_total": {"CPU": 4.0, "advice_store": 1.0}},
+                        {"state": "ALIVE", "resources_total": {"CPU": 4.0, "advice_store": 1.0, HEAD: 1.0}},
                         {"state": "ALIVE", "resources_total": {"GPU": 2.0, "accelerator_type:A100": 1.0}},
                         {"state": "DEAD", "resources_total": {"GPU": 8.0}},
                     ]
@@ -141,6 +141,7 @@ class TestDashboard:
         facts = read_facts(dashboard, TOKEN)
         assert (facts.ray_version, facts.python_version) == ("2.60.0", "3.11.7")
         assert (facts.total("CPU"), facts.total("GPU"), facts.largest("GPU")) == (4, 2, 2)
+        assert facts.head_cpus == 4
         assert facts.applications == {"tutor-llama"}
 
     def test_a_wrong_token_is_named_as_such_and_not_repeated(self, dashboard: str) -> None:

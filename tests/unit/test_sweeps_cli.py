@@ -99,6 +99,14 @@ def test_a_dry_run_shows_everything_and_starts_nothing(
     assert sorted(path.name for path in here.iterdir()) == []
 
 
+def test_a_cluster_that_is_away_is_refused_before_anything_is_made(
+    here: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    status, _, err = tutor("sweep", "demo", "--address", "127.0.0.1:9", capsys=capsys, monkeypatch=monkeypatch)
+    assert status == 2 and "no Ray answers at '127.0.0.1:9'" in " ".join(err.split())
+    assert not (here / "runs").exists()
+
+
 def test_a_tracking_server_that_is_away_is_refused_before_anything_is_made(
     here: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -210,6 +210,27 @@ def test_a_tracking_server_that_does_not_answer_is_refused_without_its_password(
     check_uri("sqlite:////tmp/x.db")
 
 
+@pytest.mark.parametrize("scheme", ["postgresql", "postgresql+psycopg", "sqlite+pysqlite"])
+def test_a_database_may_be_named_with_the_driver_that_mlflow_is_to_use(scheme: str) -> None:
+    check_uri(f"{scheme}://user:secret@127.0.0.1/mlflow")
+
+
+@pytest.mark.parametrize(
+    ("uri", "said"),
+    [
+        ("postgres://user:secret@host/mlflow", "MLflow knows no 'postgres:'"),
+        ("postgresql+a+b://user:secret@host/mlflow", r"knows no 'postgresql\+a\+b:'"),
+        ("postgresql+nosuch://user:secret@host/mlflow", r"knows no driver 'postgresql\+nosuch:'"),
+        ("postgresql+pg8000://user:secret@host/mlflow", r"not installed \(package 'pg8000'\)"),
+        ("postgresql:secret:mlflow", "no address of a database"),
+    ],
+)
+def test_a_database_that_mlflow_could_not_open_is_refused_without_its_password(uri: str, said: str) -> None:
+    with pytest.raises(UserError, match=said) as caught:
+        check_uri(uri)
+    assert "secret" not in str(caught.value)
+
+
 def test_too_little_memory_is_said_with_the_remedy(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="max_concurrent=1"):
         check_machine(tmp_path, "sqlite:///x", concurrent=2, memory_mib_per_trial=10**9, local=True)

@@ -12,6 +12,7 @@ if TYPE_CHECKING:
 
     from tutor_service.app import HttpConfig
     from tutor_service.config import TutorConfig
+    from tutor_service.serve_file import ServeFile
 
 
 def register(app: typer.Typer) -> None:
@@ -20,12 +21,15 @@ def register(app: typer.Typer) -> None:
 
 
 def serve(
-    tutors: Annotated[list[str], typer.Argument(help="Tutors: names (see `tutor tutors`) or paths of YAML files.")],
+    tutors: Annotated[
+        list[str],
+        typer.Argument(help="Tutors: names (see `tutor tutors`) or paths of YAML files; or one Serve file."),
+    ],
     replicas: Annotated[
         list[str] | None, typer.Option(metavar="NAME=N", help="Replicas of one tutor. May be repeated.")
     ] = None,
-    host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
-    port: Annotated[int, typer.Option(min=1, max=65535, help="Port to listen on.")] = 8000,
+    host: Annotated[str | None, typer.Option(help="Address to listen on. Default: 127.0.0.1.")] = None,
+    port: Annotated[int | None, typer.Option(min=1, max=65535, help="Port to listen on. Default: 8000.")] = None,
     token_env: Annotated[
         str | None, typer.Option(help="Environment variable with the bearer token that callers must show.")
     ] = None,
@@ -45,6 +49,8 @@ def serve(
 
     - `tutor serve llama vicuna --replicas llama=2 --address auto`
 
+    - `tutor serve deploy/serve/paper.yaml --address auto` – as `serve deploy`, and waits until the tutors answer
+
     - `tutor serve llama --stop --address auto`
     """
     from rllib_plugins.advising.advisors import check_tutor
@@ -53,32 +59,48 @@ def serve(
     from tune_sweeps.terminal import log_path, quiet
     from tutor_service.app import HttpConfig
     from tutor_service.errors import UserError
+    from tutor_service.serve_file import is_serve_file, read_serve_file
 
-    configs = [config for config in map(check_tutor, tutors) if config is not None]
-    if not configs:
-        raise UserError(
-            f"{', '.join(tutors)}: references are scripted and run in the student. There is nothing to serve."
-        )
-    configs = _with_replicas(configs, replicas or [])
+    file = None
+    if any(map(is_serve_file, tutors)):
+        if len(tutors) > 1 or replicas or host or port or token_env or token_file:
+            raise UserError("a Serve file says itself what is served, where and to whom: give it alone, and edit it.")
+        file = read_serve_file(tutors[0])
+        configs, http = list(file.tutors), file.http
+    else:
+        configs = [config for config in map(check_tutor, tutors) if config is not None]
+        if not configs:
+            raise UserError(
+                f"{', '.join(tutors)}: references are scripted and run in the student. There is nothing to serve."
+            )
+        configs = _with_replicas(configs, replicas or [])
+        http = HttpConfig(host or "127.0.0.1", port or 8000, token_env=token_env, token_file=token_file)
     where = wanted_address(address)
     if stop and where is None:
         raise UserError(
             "--stop takes tutors of a running cluster down: give --address. A local `tutor serve` ends by Ctrl-C."
         )
-    http = HttpConfig(host=host, port=port, token_env=token_env, token_file=token_file)
     try:
         with interruptible(), quiet(log_path("serve")) as console:
-            _serve(console, configs, http, where, stop)
+            _serve(console, configs, http, file, where, stop)
     except KeyboardInterrupt:
         raise typer.Exit(0 if where is None else EXIT_INTERRUPTED) from None
 
 
-def _serve(console: Console, configs: list[TutorConfig], http: HttpConfig, address: str | None, stop: bool) -> None:
+def _serve(
+    console: Console,
+    configs: list[TutorConfig],
+    http: HttpConfig,
+    file: ServeFile | None,
+    address: str | None,
+    stop: bool,
+) -> None:
     import math
     import signal
 
     from tune_sweeps.cluster import local_cores, ray_cluster
     from tutor_service import app
+    from tutor_service.serve_file import deploy_serve_file
 
     needed = sum(config.scaling.num_cpus * max(1, config.scaling.max_replicas) for config in configs)
     with ray_cluster(address, max(local_cores(), math.ceil(needed))) as cluster:
@@ -87,7 +109,10 @@ def _serve(console: Console, configs: list[TutorConfig], http: HttpConfig, addre
             app.delete(names)
             console.print(f"taken down: {', '.join(names)}")
             return
-        app.deploy(configs, http=http, progress=console.print)
+        if file is not None:
+            deploy_serve_file(file, console.print)
+        else:
+            app.deploy(configs, http=http, progress=console.print)
         for name in names:
             console.print(f"tutor '{name}' answers at http://{http.host}:{http.port}/{name}/advise")
         if not cluster.local:

@@ -118,6 +118,7 @@ def _run(
     from tune_sweeps.cluster import local_cores, wanted_address
     from tune_sweeps.mlflow_store import tracking_uri
     from tune_sweeps.plan import concurrency
+    from tune_sweeps.probe import check_ray_address
     from tune_sweeps.workspace import create_workspace
     from tutor_service.errors import UserError
 
@@ -130,6 +131,8 @@ def _run(
         return
     uri = tracking_uri(results)
     address = wanted_address(address)
+    if address is not None:
+        check_ray_address(address)
     concurrent = concurrency(resolved.config.resources, len(keys), local_cores(), resolved.tutor_cpus)
     check_machine(results, uri, concurrent, resolved.config.resources.memory_mib_per_trial, local=address is None)
     workspace = workspace or create_workspace(results, resolved.config)

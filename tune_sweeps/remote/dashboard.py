@@ -10,6 +10,9 @@ import httpx
 from tutor_service.errors import UserError
 
 TIMEOUT_S = 5.0
+HEAD = "node:__internal_head__"
+"""Ray's own resource that stands for the head."""
+
 _RUNNING = frozenset({"RUNNING", "UNHEALTHY"})
 
 
@@ -32,6 +35,11 @@ class ClusterFacts:
     def total(self, resource: str) -> float:
         """Amount of a resource over all nodes."""
         return sum(node.get(resource, 0.0) for node in self.nodes)
+
+    @property
+    def head_cpus(self) -> float:
+        """CPUs that the head announces."""
+        return sum(node.get("CPU", 0.0) for node in self.nodes if HEAD in node)
 
     def largest(self, resource: str) -> float:
         """Largest amount of a resource on one node."""

@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
+from tune_sweeps.remote.dashboard import HEAD
 from tutor_service.errors import UserError
 
 SWEEP_KEY = "llm_tutors.sweep"
@@ -20,6 +21,8 @@ _NOT_YET = "No available agent"
 """What the job server says of a head that has only just started."""
 
 _AGENT_S = 60.0
+_A_TRACE = 0.001
+"""Of a resource that says where, not how much."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,7 +96,14 @@ class Jobs:
         return mine[-1]
 
     def submit(self, job_id: str, sweep: str, entrypoint: str, runtime_env: dict[str, object], num_cpus: float) -> None:
-        """Starts a job.
+        """Starts a job, whose driver runs on the head: lost with a student's node, it would take the sweep along.
+
+        Args:
+            job_id: Ray's submission id.
+            sweep: The sweep's name.
+            entrypoint: The command.
+            runtime_env: Ray's runtime environment.
+            num_cpus: CPUs of the head that the driver takes; 0 where the head announces none.
 
         Raises:
             UserError: The cluster refuses it.
@@ -107,6 +117,7 @@ class Jobs:
                     runtime_env=runtime_env,
                     metadata={SWEEP_KEY: sweep},
                     entrypoint_num_cpus=num_cpus,
+                    entrypoint_resources={HEAD: _A_TRACE} if num_cpus else None,  # without either Ray takes the head
                 )
                 return
             except (RuntimeError, ValueError, OSError) as error:

@@ -94,7 +94,7 @@ def submit(address: str, submission: Submission, follow: bool, say: Say, write: 
             config.name,
             entrypoint(config.name, submission.results),
             environment,
-            min(DRIVER_CPUS, facts.total("CPU")),
+            min(DRIVER_CPUS, facts.head_cpus),
         )
     say(f"sweep '{config.name}' is job '{job_id}' at {url}")
     return _attend(jobs, job_id, config.name, follow, say, write)

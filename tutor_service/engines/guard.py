@@ -12,6 +12,7 @@ import multiprocessing
 import os
 import signal
 
+from vllm.platforms import current_platform
 from vllm.v1.executor import Executor
 from vllm.v1.executor.multiproc_executor import MultiprocExecutor
 from vllm.v1.executor.uniproc_executor import UniProcExecutor
@@ -27,13 +28,13 @@ class GuardedMultiprocExecutor(MultiprocExecutor):
     """Several devices; vLLM's own pipes end the worker processes with the engine process."""
 
 
-def guarded(executor: type[Executor], world_size: int, has_gpu: bool) -> type[Executor]:
+def guarded(executor: type[Executor], world_size: int) -> type[Executor]:
     """The executor class that ties the engine process to its parent; others than vLLM's two local ones are left as is.
 
     On a CPU vLLM gives even a single worker a process of its own, to set its threads there. Ours are set by the
     environment of the engine process, so the worker can live in it: less memory, a quicker start, one hop less.
     """
-    if executor is UniProcExecutor or (executor is MultiprocExecutor and world_size == 1 and not has_gpu):
+    if executor is UniProcExecutor or (executor is MultiprocExecutor and world_size == 1 and current_platform.is_cpu()):
         return GuardedUniProcExecutor
     return GuardedMultiprocExecutor if executor is MultiprocExecutor else executor
 

@@ -10,8 +10,8 @@ from __future__ import annotations
 import asyncio
 import json
 import math
-import os
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 from tutor_service.config import TutorConfig
@@ -21,6 +21,7 @@ from tutor_service.engines.text import answer_in_text
 from tutor_service.errors import UserError
 from tutor_service.prompt import Decoding, Prompt
 from tutor_service.schema import AdviceError
+from tutor_service.secrets import read_secret
 
 TOP_LOGPROBS = 20
 """Most that OpenAI's API gives; ``engine: {top_logprobs: 5}`` for endpoints that give fewer."""
@@ -46,16 +47,17 @@ class OpenAIEngine:
 
         self._client = openai.AsyncOpenAI(
             base_url=self._config.base_url,
-            api_key=os.environ.get(self._config.api_key_env or "", "") or "none",
+            api_key=self._key() or "none",
             timeout=_TIMEOUT_S,
             max_retries=2,
         )
         try:
             await self._probe()
         except openai.AuthenticationError as error:
+            source = self._config.api_key_env or self._config.api_key_file
+            refused = f"refused the key in '{source}'" if source else "asks for a key: name it in api_key_env"
             raise UserError(
-                f"tutor '{self._config.name}': {self._config.base_url} refused the key in api_key_env = "
-                f"'{self._config.api_key_env}' ({error.status_code})."
+                f"tutor '{self._config.name}': {self._config.base_url} {refused} ({error.status_code})."
             ) from None
         except openai.APIStatusError as error:
             raise UserError(
@@ -116,6 +118,14 @@ class OpenAIEngine:
             return reply.choices[0].message.content or "", _tokens(reply)
 
         return await answer_in_text(generate, prompt.labels, self._config.text_attempts, prompt_tokens=0)
+
+    def _key(self) -> str | None:
+        """The endpoint's key, as this node has it."""
+        file = self._config.api_key_file
+        try:
+            return read_secret("API key", self._config.api_key_env, Path(file) if file else None)
+        except UserError as error:
+            raise UserError(f"tutor '{self._config.name}': {error}") from None
 
     async def _probe(self) -> None:
         """Finds out what the endpoint can do."""

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import functools
 import json
+import logging
 import os
 from collections.abc import Sequence
 from pathlib import Path
@@ -88,7 +89,9 @@ def identity(config: TutorConfig, location: str, dtype: str) -> str:
 
 def set_environment(location: str, has_gpu: bool) -> None:
     """Settings that vLLM reads from the environment; to be made before it is imported."""
-    os.environ.setdefault("VLLM_LOGGING_LEVEL", "ERROR")
+    # Set up by vLLM, logging would lose the handlers that Serve made: a new controller then cannot take replicas over.
+    os.environ["VLLM_CONFIGURE_LOGGING"] = "0"
+    logging.getLogger("vllm").setLevel(logging.ERROR)
     os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")
     os.environ["VLLM_NO_USAGE_STATS"] = "1"
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
@@ -165,7 +168,7 @@ class VllmEngine:
         vllm_config = EngineArgs(**engine_options(self._config, self._location, self._has_gpu)).create_engine_config()
         executor = Executor.get_class(vllm_config)
         if self._own_process:
-            executor = guarded(executor, vllm_config.parallel_config.world_size, self._has_gpu)
+            executor = guarded(executor, vllm_config.parallel_config.world_size)
         return LLMEngine(vllm_config, executor, log_stats=False, multiprocess_mode=self._own_process)
 
     async def _reasoned(self, prompt: Prompt) -> Evaluation | AdviceError:

@@ -1,0 +1,71 @@
+"""What a tutor's Serve application is made of; nothing is started."""
+
+from __future__ import annotations
+
+import os
+
+import pytest
+
+from tutor_service.config import TutorConfig
+from tutor_service.deployment import TutorReplica, build
+
+TUTOR = TutorConfig(name="t", model="a/b")
+
+
+class Ended(BaseException):
+    """Stands for the end of the process."""
+
+
+class Engine:
+    def __init__(self, dead: bool) -> None:
+        self.dead = dead
+
+    async def check_health(self) -> None:
+        if self.dead:
+            raise RuntimeError("gone")
+
+    def shutdown(self) -> None:
+        return
+
+
+@pytest.mark.parametrize("dead", [False, True])
+async def test_a_dead_engine_ends_its_replica_so_that_serve_replaces_it_at_once(
+    dead: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def end(status: int) -> None:
+        assert status != 0
+        raise Ended
+
+    monkeypatch.setattr(os, "_exit", end)
+    replica = object.__new__(TutorReplica)
+    replica._engine = Engine(dead)
+    if not dead:
+        await replica.check_health()
+        return
+    with pytest.raises(Ended):
+        await replica.check_health()
+
+
+@pytest.mark.parametrize("resource", [None, "advice_store"])
+def test_the_gateway_stays_where_the_store_is(resource: str | None) -> None:
+    gateway = build(TUTOR, None, resource)._bound_deployment
+    assert list(gateway.ray_actor_options.get("resources") or {}) == ([resource] if resource else [])
+
+
+def test_no_variable_but_the_home_travels(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("LLM_TUTORS_HOME", "/home/of/tutors")
+    monkeypatch.setenv("SOME_KEY", "sesame")
+    config = TutorConfig(name="t", backend="openai", model="m", base_url="http://x", api_key_env="SOME_KEY")
+    gateway = build(config)._bound_deployment
+    replica = gateway.init_args[1]._bound_deployment
+    expected = {"LLM_TUTORS_HOME": "/home/of/tutors"}
+    assert gateway.init_args[-1] == replica.init_args[-1] == expected
+
+
+def test_scaling_a_tutor_leaves_its_loaded_replicas_alone() -> None:
+    def replica_of(**scaling: object) -> tuple[object, ...]:
+        config = TutorConfig.model_validate({**TUTOR.model_dump(), "scaling": scaling})
+        return build(config)._bound_deployment.init_args[1]._bound_deployment.init_args
+
+    assert replica_of(max_replicas=1) == replica_of(min_replicas=0, max_replicas=4, max_pending=9)
+    assert replica_of(num_gpus=1) != replica_of(num_gpus=0)
