@@ -38,6 +38,7 @@ import json  # noqa: E402
 import math  # noqa: E402
 import os  # noqa: E402
 import platform  # noqa: E402
+import re  # noqa: E402
 import shlex  # noqa: E402
 import statistics  # noqa: E402
 import subprocess  # noqa: E402
@@ -152,6 +153,13 @@ def _plain(value: Any) -> Any:
     return value
 
 
+_INNERMOST = re.compile(r"\[[^\[\]{}\"]+\]")
+
+
+def _on_one_line(numbers: re.Match[str]) -> str:
+    return " ".join(numbers[0].split()).replace("[ ", "[").replace(" ]", "]")
+
+
 class Benchmark:
     """One benchmark's findings: what must hold, and everything else worth keeping.
 
@@ -183,8 +191,12 @@ class Benchmark:
         """Keeps a figure, a list or a table that no bar is set for."""
         self.records[key] = _plain(value)
 
-    def finish(self, args: argparse.Namespace) -> int:
+    def finish(self, args: argparse.Namespace, draw: Callable[[Path], None] | None = None) -> int:
         """Writes the result file and prints the last line, the summary as one JSON object.
+
+        Args:
+            args: The benchmark's arguments.
+            draw: Writes the figure that lies beside the result file, given its path.
 
         Returns:
             The exit status: 1 when a check fell short or none was made.
@@ -200,7 +212,10 @@ class Benchmark:
                 "records": self.records,
             }
             output.parent.mkdir(parents=True, exist_ok=True)
-            output.write_text(json.dumps(full, indent=1, allow_nan=False) + "\n", encoding="utf-8")
+            text = json.dumps(full, indent=1, allow_nan=False)
+            output.write_text(_INNERMOST.sub(_on_one_line, text) + "\n", encoding="utf-8")
+            if draw is not None:
+                draw(output.with_suffix(".png"))
         sys.stderr.flush()
         print(json.dumps(summary, allow_nan=False), flush=True)
         return 0 if self.checks and all(check["ok"] for check in self.checks.values()) else 1

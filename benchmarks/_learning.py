@@ -6,8 +6,10 @@ Ray tasks with one core each, in the order given; workers keep their imports.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import time
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -51,17 +53,16 @@ def run_all(jobs: Sequence[tuple[Callable[..., Curve], tuple[Any, ...]]], cores:
     """Runs functions with arguments as Ray tasks, one per core; results in the order of the jobs."""
     import ray
 
-    if not ray.is_initialized():
-        ray.init(
-            address="local",
-            num_cpus=cores,
-            include_dashboard=False,
-            log_to_driver=False,
-            object_store_memory=100 * 1024 * 1024,
-            _node_ip_address="127.0.0.1",
-        )
+    from rllib_plugins.trial import ensure_ray
+
+    ensure_ray(cores)
     remote = ray.remote(num_cpus=1)(_call)
-    return ray.get([remote.remote(function, arguments) for function, arguments in jobs])
+    asked = [remote.remote(function, arguments) for function, arguments in jobs]
+    left, started = list(asked), time.monotonic()
+    while left:
+        _, left = ray.wait(left, num_returns=min(len(left), max(1, len(jobs) // 20)))
+        print(f"{len(jobs) - len(left)}/{len(jobs)} trials, {time.monotonic() - started:.0f} s", flush=True)
+    return ray.get(asked)
 
 
 def _call(function: Callable[..., Curve], arguments: tuple[Any, ...]) -> Curve:
@@ -117,7 +118,40 @@ def random_return(task: str, episodes: int = 2_000) -> float:
 
 def as_record(curves: Sequence[Curve]) -> dict[str, Any]:
     """Curves as a result file keeps them."""
-    return {"steps": curves[0].steps, "returns": [curve.returns for curve in curves]}
+    return {"steps": curves[0].steps, "returns": [[round(r, 5) for r in curve.returns] for curve in curves]}
+
+
+def draw(path: Path, panels: Mapping[str, Mapping[str, Sequence[Curve]]], columns: int = 3) -> None:
+    """Writes a figure of greedy return over env steps: a panel per cell, means over seeds ± one standard error.
+
+    Args:
+        path: PNG file to write.
+        panels: By title, curves by label; the first of each panel is the untutored or peer's, drawn grey.
+        columns: Panels per row.
+    """
+    import matplotlib
+
+    matplotlib.use("Agg")
+    import matplotlib.pyplot as plt
+
+    from tune_sweeps.plots import GREY, PALETTE
+    from tune_sweeps.statistics import band
+
+    rows = -(-len(panels) // columns)
+    figure, axes = plt.subplots(rows, columns, figsize=(4.2 * columns, 2.8 * rows), squeeze=False, layout="constrained")
+    for ax in axes.flat[len(panels) :]:
+        ax.remove()
+    for ax, (title, groups) in zip(axes.flat, panels.items(), strict=False):
+        for (label, curves), colour in zip(groups.items(), (GREY, *PALETTE), strict=False):
+            length = min(len(curve.steps) for curve in curves)
+            mean, low, high = band(np.array([curve.returns[:length] for curve in curves]))
+            ax.plot(curves[0].steps[:length], mean, color=colour, label=label)
+            ax.fill_between(curves[0].steps[:length], low, high, color=colour, alpha=0.15, linewidth=0)
+        ax.set(title=title, xlabel="env steps", ylabel="greedy return, tutor off")
+        ax.spines[["top", "right"]].set_visible(False)
+    axes.flat[0].legend(frameon=False, fontsize=8)
+    figure.savefig(path, dpi=110)
+    plt.close(figure)
 
 
 def cores() -> int:

@@ -15,7 +15,7 @@ from typing import Any
 from _harness import Benchmark, add_arguments, median
 
 ALGORITHMS = ("dqn", "ppo", "a2c")
-BUDGETS = {"blackjack": (20_000, 104, 200), "snake": (100_000, 1_000, 60), "connect_four": (100_000, 1_000, 100)}
+BUDGETS = {"blackjack": (20_000, 104, 200), "snake": (20_000, 200, 60), "connect_four": (24_000, 400, 100)}
 """Per task: env steps, env steps between evaluations, episodes per evaluation."""
 THRESHOLD_FRAC = 0.95
 
@@ -68,9 +68,11 @@ def main() -> int:
     curves = _learning.run_all(jobs, _learning.cores())
     ratios: dict[str, list[float]] = {"defaults": [], "paper": []}
     num_above_one = num_lower = 0
+    panels: dict[str, Any] = {}
     for index, (algorithm, task) in enumerate(cells):
         part = curves[3 * len(seeds) * index : 3 * len(seeds) * (index + 1)]
         groups = {name: part[offset::3] for offset, name in enumerate(names)}
+        panels[f"{algorithm} · {task}"] = groups
         level = _learning.level_of(groups["untutored"], _learning.random_return(task), THRESHOLD_FRAC)
         record: dict[str, Any] = {"level": level} | {n: _learning.as_record(g) for n, g in groups.items()}
         for name in ("defaults", "paper"):
@@ -89,7 +91,7 @@ def main() -> int:
     benchmark.check("share_of_cells_with_ratio_above_1", num_above_one / len(cells), bar=8 / 9)
     benchmark.check("median_ratio", median(ratios["defaults"] or [float("nan")]), bar=3.0)
     benchmark.check("cells_with_lower_final_return", num_lower, bar=0, higher_is_better=False)
-    return benchmark.finish(args)
+    return benchmark.finish(args, lambda path: _learning.draw(path, panels))
 
 
 if __name__ == "__main__":

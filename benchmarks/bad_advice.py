@@ -15,7 +15,7 @@ from typing import Any
 from _harness import Benchmark, add_arguments
 
 TUTORS = ("oracle", "oracle+random:0.25", "oracle+random:0.5", "oracle+random:0.75", "random", "worst")
-NUM_ENV_STEPS, INTERVAL = 40_000, 500
+NUM_ENV_STEPS, INTERVAL = 20_000, 250
 
 
 def student(algorithm: str, tutor: str, form: str, seed: int, num_env_steps: int) -> Any:
@@ -55,22 +55,27 @@ def main() -> int:
     ]
     curves = iter(_learning.run_all(jobs, _learning.cores()))
     floor = _learning.random_return("blackjack")
+    panels: dict[str, Any] = {}
     for algorithm in algorithms:
         groups = {arm: [next(curves) for _ in seeds] for arm in arms}
         untutored = groups["none", "defaults"]
+        for shown in ("defaults", "paper"):
+            tutored = {tutor: groups[tutor, shown] for tutor in tutors}
+            panels[f"{algorithm} · {shown}"] = {"untutored": untutored} | tutored
         base = [curve.area - floor for curve in untutored]
         for (tutor, form), group in groups.items():
             final = _learning.difference([c.final for c in group], [c.final for c in untutored])
             area = sum(curve.area - floor for curve in group) / sum(base)
             case = f"{algorithm}_{tutor}_{form}"
-            benchmark.record(case, _learning.as_record(group) | {"last": [curve.last for curve in group]})
+            consultations = [curve.last.get("advice/consultations", 0) for curve in group]
+            benchmark.record(case, _learning.as_record(group) | {"consultations": consultations})
             print(
                 f"{case}: final {final.value:+.3f} [{final.low:+.3f}, {final.high:+.3f}], area ×{area:.2f}", flush=True
             )
             if form == "defaults" and tutor != "none":
                 benchmark.check(f"{case}_final_upper_end", final.high, bar=0.0)
                 benchmark.check(f"{case}_area_ratio", area, bar=0.9)
-    return benchmark.finish(args)
+    return benchmark.finish(args, lambda path: _learning.draw(path, panels, columns=2))
 
 
 if __name__ == "__main__":

@@ -77,15 +77,17 @@ def main() -> int:
             jobs.append((_learning.train_ours, (config,)))
             jobs.append((train_peer, (algorithm, task, steps[task], interval, seed)))
     curves = _learning.run_all(jobs, _learning.cores())
+    panels: dict[str, Any] = {}
     for index, (algorithm, task) in enumerate(cells):
         part = curves[2 * len(seeds) * index : 2 * len(seeds) * (index + 1)]
         ours, peer = part[::2], part[1::2]
+        panels[f"{algorithm} · {task}"] = {"Stable-Baselines3": peer, "ours": ours}
         benchmark.record(f"{algorithm}_{task}", {"ours": _learning.as_record(ours), "peer": _learning.as_record(peer)})
         for figure in ("final", "area"):
             found = _learning.difference([getattr(c, figure) for c in ours], [getattr(c, figure) for c in peer])
             benchmark.record(f"{algorithm}_{task}_{figure}_difference", vars_of(found))
             benchmark.check(f"{algorithm}_{task}_{figure}_upper_end", found.high, bar=0.0)
-    return benchmark.finish(args)
+    return benchmark.finish(args, lambda path: _learning.draw(path, panels))
 
 
 def vars_of(interval: Any) -> dict[str, float]:

@@ -76,7 +76,7 @@ class AdviceConfig(BaseModel):
     )
     trust: Literal["fixed", "earned"] = Field(
         default="earned",
-        description="earned: the gate follows the measured effect of advice, P(τ)·Φ(z + 1). fixed: the gate is P(τ).",
+        description="earned: the gate follows the measured effect of advice, P(τ)·Φ(z + b). fixed: the gate is P(τ).",
     )
     trust_floor: float = Field(
         default=0.05, ge=0, le=1, description="Smallest gate factor, so that a tutor is re-examined."
@@ -84,11 +84,12 @@ class AdviceConfig(BaseModel):
     trust_half_life: float = Field(
         default=4_000, gt=0, description="Compared env steps after which evidence about the tutor counts half."
     )
-    dqn_random_share: float = Field(
-        default=0.5,
+    dqn_random_share: float | None = Field(
+        default=None,
         ge=0,
         le=1,
-        description="DQN only: share of exploring steps that stay random beside the tutor. 0 is the paper's form.",
+        description="DQN only. none: on tails the student explores by its own ε-greedy schedule. A number: P(τ) takes "
+        "that schedule's place, and this share of it is random, the rest the tutor's; 0 is the paper's form.",
     )
 
     @model_validator(mode="after")

@@ -231,17 +231,28 @@ def train(config: StudentConfig, on_result: Callable[[dict[str, Any]], None] | N
     return results
 
 
-def ensure_ray() -> None:
-    """Starts a minimal local Ray instance, on the loopback interface and without dashboard, if none is running."""
+def ensure_ray(num_cpus: int = 1) -> None:
+    """Starts a minimal local Ray instance, on the loopback interface and without dashboard, if none is running.
+
+    Args:
+        num_cpus: CPUs that it announces.
+    """
     import ray
 
-    if not ray.is_initialized():
-        ray.init(
-            address="local",
-            num_cpus=1,
-            include_dashboard=False,
-            configure_logging=True,
-            log_to_driver=False,
-            object_store_memory=80 * 1024 * 1024,
-            _node_ip_address="127.0.0.1",
-        )
+    for attempts_left in (2, 1, 0):
+        if ray.is_initialized():
+            return
+        try:
+            ray.init(
+                address="local",
+                num_cpus=num_cpus,
+                include_dashboard=False,
+                configure_logging=True,
+                log_to_driver=False,
+                object_store_memory=80 * 1024 * 1024,
+                _node_ip_address="127.0.0.1",
+            )
+        except Exception:  # plain ones; Ray gives its node 30 s, which a busy machine can exceed
+            ray.shutdown()
+            if not attempts_left:
+                raise

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 from ray.tune import Callback
@@ -90,6 +91,10 @@ def _key(trial: Any) -> str:
 
 
 def _last_words(trial: Any) -> str:
-    error = trial.get_error()
-    lines = [line for line in str(error or "").strip().splitlines() if line.strip()]
+    """The end of a trial's error, from the driver's own folder: ``trial.get_error`` reads a copy that may come later."""
+    try:
+        error = Path(trial.error_file or "").read_text(encoding="utf-8", errors="replace")
+    except OSError:
+        error = ""
+    lines = [line for line in error.splitlines() if line.strip()]
     return "\n".join(lines[-_ERROR_LINES:])

@@ -6,6 +6,7 @@ It binds ``gateway`` and ``engines`` to Serve and owns nothing of what they do.
 from __future__ import annotations
 
 import asyncio
+import json
 import logging
 import os
 import time
@@ -183,11 +184,25 @@ def load_tokenizer(config: TutorConfig) -> Any:
     location = str(config.engine.get("tokenizer") or models.locate(config))
     if models.is_local(location):
         os.environ["HF_HUB_OFFLINE"] = "1"
+        if _is_plain(Path(location)):
+            from transformers import PreTrainedTokenizerFast
+
+            return PreTrainedTokenizerFast.from_pretrained(location)
     from transformers import AutoTokenizer
 
     options = {name: config.engine[name] for name in ("trust_remote_code",) if name in config.engine}
     revision = config.engine.get("tokenizer_revision", config.revision)
     return AutoTokenizer.from_pretrained(location, revision=revision, **options)
+
+
+def _is_plain(folder: Path) -> bool:
+    """Whether a folder's tokenizer is of the class that needs no model's code, and so not torch, which loads slowly."""
+    try:
+        described = json.loads((folder / "tokenizer_config.json").read_text(encoding="utf-8"))
+        plain = described.get("tokenizer_class") in ("PreTrainedTokenizerFast", "TokenizersBackend")
+    except (OSError, ValueError, AttributeError):
+        return False
+    return plain and "auto_map" not in described and (folder / "tokenizer.json").is_file()
 
 
 def make_builder(config: TutorConfig, decoding: Decoding, tokenizer: Any) -> PromptBuilder:

@@ -74,7 +74,7 @@ def exploring_tails(
     random_share: float,
     engaged: FloatArray | float,
 ) -> FloatArray:
-    """A value student's own distribution beside a tutor, so that exploration is never lost.
+    """A value student's own distribution beside a tutor whose P takes the place of the student's ε-schedule.
 
     With P the probability of exploring, s the random share and e how far the tutor is engaged (trust, 0 where the
     rule says no), behaviour is e·[P(1 − s)·π_T + P·s·U + (1 − P)·greedy] + (1 − e)·policy, where U is uniform over

@@ -93,7 +93,8 @@ class ExplorationCore:
         self._tutor_rng = np.random.Generator(np.random.PCG64(tutor))
         self._earned = config.trust == "earned"
         self._trust = EarnedTrust(config.trust_half_life, config.trust_floor)
-        self._tutor_share = 1.0 - config.dqn_random_share if value_based else 1.0
+        self._random_share = config.dqn_random_share if value_based else None
+        self._tutor_share = 1.0 - (self._random_share or 0.0)
         self._dictionary = AdviceDictionary(self._reuse)
         self._counters = AdviceCounters()
         self._agreement = RecentMean()
@@ -153,8 +154,13 @@ class ExplorationCore:
         """How much consulted steps are imitated at an env step."""
         if self._advisor is None:
             return ImitationWeights()
-        evidence = self._trust.evidence if self._earned else 0.0
-        return ImitationWeights.of(self._config, self._rule.probability(self._schedule, step), evidence)
+        evidence, trust = (self._trust.evidence, self._trust.trust) if self._earned else (0.0, 1.0)
+        return ImitationWeights.of(self._config, self._rule.probability(self._schedule, step), evidence, trust)
+
+    @property
+    def num_consultations(self) -> int:
+        """Env steps so far on which advice was used."""
+        return self._counters.consultations
 
     def counters(self) -> dict[str, int]:
         """Running totals, by the names of ``metrics.COUNTERS``."""
@@ -224,10 +230,11 @@ class ExplorationCore:
         tails, greedy = policy, None
         if self._value_based:
             greedy = greedy_actions(policy, legal, at.q_values)
-            share = self._config.dqn_random_share
-            tails = exploring_tails(
-                policy, greedy, legal, probability=at.probability, random_share=share, engaged=engaged
-            )
+            share = self._random_share
+            if share is not None:
+                tails = exploring_tails(
+                    policy, greedy, legal, probability=at.probability, random_share=share, engaged=engaged
+                )
 
         coins, reuse_draws, advice_draws = at.draws
         gate = np.full(len(rows), engaged * (at.probability * self._tutor_share))
@@ -246,7 +253,7 @@ class ExplorationCore:
             fresh &= self._followed(tutor, has_advice)
         consulted = fresh | reused
         someone_alone = np.count_nonzero(consulted) < np.count_nonzero(heads)
-        if greedy is not None and someone_alone:
+        if tails is not policy and someone_alone:
             # Tails leaves out the share of exploring that the tutor would have done: alone, the student does it all.
             tails = np.where((heads & ~consulted)[:, None], policy, tails)
 

@@ -62,17 +62,21 @@ class ImitationWeights:
     worse: float = 0.0
 
     @classmethod
-    def of(cls, advice: AdviceConfig, probability: float, evidence: float = 0.0) -> ImitationWeights:
+    def of(
+        cls, advice: AdviceConfig, probability: float, evidence: float = 0.0, trust: float = 1.0
+    ) -> ImitationWeights:
         """The configured weight, annealed; the filter gives way to full imitation as evidence favours the tutor.
 
         With w = ``imitation_weight`` · P, g = ``imitation_gain`` and e the evidence, filtered imitation weighs advice
-        that turned out better by w·(1 − e) + w·g·e and other advice by w·g·e: what a single step says about advice is
-        mostly noise, what the randomised comparison says is not.
+        that turned out better by w·trust·(1 − e) + w·g·e and other advice by w·g·e: what a single step says about
+        advice is mostly noise, what the randomised comparison says is not. Trust counts although advice that is not
+        trusted is not asked for: a replay buffer remembers what was.
 
         Args:
             advice: How advice is used.
-            probability: P(τ) in [0, 1], without trust.
+            probability: P(τ) in [0, 1].
             evidence: How far the comparison speaks for the tutor, in [0, 1]; 0 where nothing is known.
+            trust: In the tutor, in [0, 1]; 1 where it is fixed.
         """
         if advice.imitation == "off":
             return cls()
@@ -80,7 +84,7 @@ class ImitationWeights:
         if advice.imitation == "all":
             return cls(weight, weight)
         proven = advice.imitation_gain * evidence * weight
-        return cls((1.0 - evidence) * weight + proven, proven)
+        return cls(trust * (1.0 - evidence) * weight + proven, proven)
 
 
 @dataclass(slots=True)

@@ -13,7 +13,9 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 OPTIMISM = 1.0
-"""Added to z: a tutor that nothing is known about starts at Φ(1) = 0.84."""
+"""Added to z while nothing is known about a tutor (trust Φ(1) = 0.84), and taken from it once much is: Φ(z − 1)."""
+PROBATION_STEPS = 512.0
+"""Compared steps after which nothing is added or taken: half of the way from the one to the other."""
 SHRINKAGE = 5.0
 """Observations' worth by which a group's variance is drawn to that of both groups together."""
 LARGEST = 1e100
@@ -21,12 +23,16 @@ LARGEST = 1e100
 
 
 class EarnedTrust:
-    """Effect of advice, by a decaying inverse-variance mean over updates, and trust = Φ(z + 1).
+    """Effect of advice, by a decaying inverse-variance mean over updates, and trust = Φ(z + b).
 
     Per comparison: effect = mean advantage on heads − mean advantage on tails, with its squared standard error
     v = σ²_heads/n_heads + σ²_tails/n_tails. Over comparisons: S₁ ← δS₁ + effect/v, S₀ ← δS₀ + 1/v; effect = S₁/S₀,
     SE = 1/√S₀, z = effect/SE. δ = 2^(−n/half_life) for the n compared steps, so that it does not matter into how
     many updates the steps were cut.
+
+    A tutor starts with the benefit of the doubt and then bears the burden of proof: b = 1 − 2·n/(n + 512) for the n
+    compared steps, counted with the same decay. A tutor as good as the student and no better is thus left alone,
+    instead of being followed for half of the time in which the student could find out more.
 
     A group's variance is shrunk towards that of all n steps: two heads that happen to agree would else claim no
     error at all. The advantages of one rollout are not independent (their returns overlap), so the SE is an
@@ -45,6 +51,7 @@ class EarnedTrust:
         self._compared_at_once = compared_at_once
         self._weighted = 0.0
         self._precision = 0.0
+        self._compared = 0.0
         self._waiting: list[tuple[NDArray[np.float64], NDArray[np.bool_]]] = []
         self._num_waiting = 0
 
@@ -71,11 +78,13 @@ class EarnedTrust:
         decay = 0.5 ** (values.size / self._half_life)
         self._weighted *= decay
         self._precision *= decay
+        self._compared *= decay
         comparison = _compare(values[tutor], values[~tutor])
         if comparison is not None:
             effect, variance = comparison
             self._weighted += effect / variance
             self._precision += 1.0 / variance
+            self._compared += values.size
 
     @property
     def effect(self) -> float:
@@ -89,15 +98,22 @@ class EarnedTrust:
 
     @property
     def trust(self) -> float:
-        """Φ(z + 1) in [0, 1]."""
-        z = self._weighted / math.sqrt(self._precision) if self._precision > 0 else 0.0
-        return 0.5 * math.erfc(-(z + OPTIMISM) / math.sqrt(2.0))
+        """Φ(z + b) in [0, 1]."""
+        return 0.5 * math.erfc(-(self._z + self._bonus) / math.sqrt(2.0))
 
     @property
     def evidence(self) -> float:
-        """How far the comparison speaks for the tutor: 2Φ(z) − 1 for z > 0, else 0; in [0, 1)."""
-        z = self._weighted / math.sqrt(self._precision) if self._precision > 0 else 0.0
+        """How far the comparison speaks for the tutor: max(0, 2Φ(z + min(b, 0)) − 1), in [0, 1)."""
+        z = self._z + min(self._bonus, 0.0)
         return math.erf(z / math.sqrt(2.0)) if z > 0 else 0.0
+
+    @property
+    def _bonus(self) -> float:
+        return OPTIMISM * (1.0 - 2.0 * self._compared / (self._compared + PROBATION_STEPS))
+
+    @property
+    def _z(self) -> float:
+        return self._weighted / math.sqrt(self._precision) if self._precision > 0 else 0.0
 
     @property
     def factor(self) -> float:
@@ -106,12 +122,18 @@ class EarnedTrust:
 
     def get_state(self) -> dict[str, Any]:
         """The running sums and the steps that wait to be compared."""
-        return {"weighted": self._weighted, "precision": self._precision, "waiting": list(self._waiting)}
+        return {
+            "weighted": self._weighted,
+            "precision": self._precision,
+            "compared": self._compared,
+            "waiting": list(self._waiting),
+        }
 
     def set_state(self, state: dict[str, Any]) -> None:
         """Takes over a ``get_state``."""
         self._weighted = float(state["weighted"])
         self._precision = float(state["precision"])
+        self._compared = float(state["compared"])
         self._waiting = list(state["waiting"])
         self._num_waiting = sum(values.size for values, _ in self._waiting)
 

@@ -156,7 +156,8 @@ class ArrayEnvRunner(EnvRunner, Checkpointable):
         q_values = self._view.scores(observations)
         self.rollout.logits[t], self.rollout.values[t] = q_values, best(q_values, legal)
         step = self.num_env_steps_sampled_lifetime
-        policy = epsilon_greedy(q_values, legal, self.config.epsilon_at(step))
+        # The schedule counts the steps that the student took itself: a tutor must not use up its exploration.
+        policy = epsilon_greedy(q_values, legal, self.config.epsilon_at(step - self.core.num_consultations))
         masked = q_values if legal is None else np.where(legal, q_values, -np.inf)
         return self.core.act(observations, policy, legal=legal, q_values=masked.astype(np.float64), step=step)
 

@@ -95,8 +95,7 @@ def test_what_is_in_the_episodes_is_what_was_done(build, make_config):
     oracle = task.oracle_batch(observations)
     consulted = column(episodes, columns.CONSULTED)
     assert (oracle[consulted, actions[consulted]] > 0).all()
-    share = 0.6 if make_config is ppo_config else 0.3  # half of DQN's exploring stays random
-    assert consulted.mean() == pytest.approx(share, abs=0.07)
+    assert consulted.mean() == pytest.approx(0.6, abs=0.07)
     np.testing.assert_array_equal(column(episodes, columns.ADVICE).argmax(axis=1)[consulted], actions[consulted])
     np.testing.assert_array_equal(column(episodes, columns.HEADS), consulted)
     assert (column(episodes, columns.ELIGIBLE) >= consulted).all()

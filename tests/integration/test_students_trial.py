@@ -63,6 +63,19 @@ def test_a_restored_trial_goes_on_as_if_never_stopped(algorithm, tutor: str, tmp
     assert [r["done"] for r in whole] == [False] * 4 + [True]
 
 
+@pytest.mark.parametrize("tutor", ["none", "oracle"])
+def test_a_tutor_does_not_use_up_the_students_exploration(tutor: str, monkeypatch: pytest.MonkeyPatch):
+    algorithm = build_algorithm(student(algorithm="dqn", tutor=tutor))
+    asked: list[int] = []
+    monkeypatch.setattr(type(algorithm.config), "epsilon_at", lambda self, step: asked.append(step) or 0.5)
+    algorithm.train_to(400)
+    consulted = algorithm.runner.core.num_consultations
+    algorithm.stop()
+    assert asked == sorted(asked) and asked[0] == 0
+    assert 392 - consulted <= asked[-1] <= 400 - consulted
+    assert (consulted > 100) == (tutor == "oracle")
+
+
 def test_seeds_differ():
     first, second = (train(student(seed=seed, num_env_steps=500)) for seed in (0, 1))
     assert first[-1]["return_mean"] != second[-1]["return_mean"]

@@ -94,7 +94,7 @@ def test_reused_action_enters_the_mixture(at_hand):
 
 @pytest.mark.parametrize("imitated", ["all", "filtered"])
 @pytest.mark.parametrize("engaged", [1.0, 0.3, 0.0])
-@pytest.mark.parametrize("share", [0.0, 0.5, 1.0])
+@pytest.mark.parametrize("share", [None, 0.0, 0.5, 1.0])
 def test_value_student_explores_as_documented(share, engaged, imitated):
     policy = 0.2 * LEGAL / LEGAL.sum(axis=1, keepdims=True) + 0.8 * np.eye(4)[[0, 0]]
     core = make_core(
@@ -109,9 +109,12 @@ def test_value_student_explores_as_documented(share, engaged, imitated):
     core._trust = type("Trust", (), {"factor": engaged, "trust": engaged})()
     state, seen = rollout(core, num_steps=20, policy=policy, q_values=Q_VALUES[STATES])
     for s in (0, 1):
-        uniform = LEGAL[s] / LEGAL[s].sum()
-        exploring = 0.6 * ((1 - share) * TUTOR[s] + share * uniform) + 0.4 * np.eye(4)[0]
-        expected = engaged * exploring + (1 - engaged) * policy[s]
+        if share is None:
+            expected = 0.6 * engaged * TUTOR[s] + (1 - 0.6 * engaged) * policy[s]
+        else:
+            uniform = LEGAL[s] / LEGAL[s].sum()
+            exploring = 0.6 * ((1 - share) * TUTOR[s] + share * uniform) + 0.4 * np.eye(4)[0]
+            expected = engaged * exploring + (1 - engaged) * policy[s]
         here = state == s
         assert_frequencies(seen["actions"][here], expected)
         np.testing.assert_allclose(seen["behaviour_logp"][here], np.log(expected[seen["actions"][here]]), rtol=1e-5)

@@ -286,7 +286,7 @@ def test_imitation_targets():
 
 
 def test_the_weight_of_imitation_follows_the_schedule():
-    core = make_core(TableAdvisor(UNIFORM, at_hand=True), imitation_weight=2.0, probability_final=0.1)
+    core = make_core(TableAdvisor(UNIFORM, at_hand=True), trust="fixed", imitation_weight=2.0, probability_final=0.1)
     assert core.imitation(0) == ImitationWeights(2.0, 0.0)
     assert core.imitation(50).better == pytest.approx(1.1)
     assert core.imitation(10**6).better == pytest.approx(0.2)
@@ -298,12 +298,14 @@ def test_evidence_for_the_tutor_opens_the_filter_of_imitation():
     advice = {"imitation_weight": 2.0, "imitation_gain": 10.0}
     core = make_core(TableAdvisor(UNIFORM, at_hand=True), trust="earned", **advice)
     heads, rng = np.arange(200) % 2 == 0, np.random.default_rng(0)
+    assert core.imitation(0).better == pytest.approx(2.0 * 0.8413, abs=1e-3), "filtered, by the trust at the start"
     core.observe(rng.normal(size=200) - heads, heads, np.ones(200, bool))
-    assert core.imitation(0) == ImitationWeights(2.0, 0.0), "evidence against the tutor changes nothing"
+    assert core.imitation(0).better < 0.01 and core.imitation(0).worse == 0.0, "nothing of a tutor that does harm"
     core.observe(rng.normal(size=2_000) + np.tile(heads, 10), np.tile(heads, 10), np.ones(2_000, bool))
     weights = core.imitation(0)
     assert weights.better == pytest.approx(20.0, rel=1e-3) and weights.worse == pytest.approx(20.0, rel=1e-3)
     assert ImitationWeights.of(AdviceConfig(**advice), 1.0, 0.5) == ImitationWeights(11.0, 10.0)
+    assert ImitationWeights.of(AdviceConfig(**advice), 1.0, 0.5, 0.25) == ImitationWeights(10.25, 10.0)
 
 
 def test_earned_trust_keeps_a_control_group_and_scales_the_gate():

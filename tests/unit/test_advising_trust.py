@@ -36,6 +36,23 @@ def test_closes_on_bad_advice_keeps_good_and_reopens():
     assert feed(trust, 0.5, 60, gate=0.05)[-1] > 0.9
 
 
+def test_a_tutor_no_better_than_the_student_loses_the_benefit_of_the_doubt():
+    started = [feed(EarnedTrust(4000, 0.05), 0.0, 1, size=128, seed=seed)[-1] for seed in range(200)]
+    proven_equal = [feed(EarnedTrust(4000, 0.05), 0.0, 40, seed=seed)[-1] for seed in range(200)]
+    assert np.mean(started) == pytest.approx(0.66, abs=0.05)  # E Φ(z + 0.6), z standard normal
+    assert np.mean(proven_equal) == pytest.approx(0.25, abs=0.05)  # E Φ(z − 0.84), the variance of z halved by decay
+
+
+def test_evidence_bears_the_burden_of_proof():
+    trusts = [EarnedTrust(4000, 0.05) for _ in range(200)]
+    for seed, trust in enumerate(trusts):
+        feed(trust, 0.0, 40, seed=seed)
+    assert np.mean([trust.evidence > 0 for trust in trusts]) < 0.25
+    good = EarnedTrust(4000, 0.05)
+    feed(good, 0.3, 40)
+    assert good.evidence > 0.99
+
+
 def test_effect_is_unbiased_and_its_error_honest():
     effects, errors = [], []
     for seed in range(200):
@@ -103,7 +120,7 @@ def test_small_updates_are_gathered_and_survive_a_restore():
         restored.set_state(parts.get_state())
         parts = restored
         parts.observe(advantages[part], heads[part], everywhere[part])
-    assert (parts.effect, parts.effect_se) == (whole.effect, whole.effect_se)
+    assert (parts.effect, parts.effect_se, parts.trust) == (whole.effect, whole.effect_se, whole.trust)
 
 
 def test_groups_without_spread_are_no_certainty():

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import json
 import os
+from pathlib import Path
 
 import pytest
 
 from tutor_service.config import TutorConfig
-from tutor_service.deployment import TutorReplica, build
+from tutor_service.deployment import TutorReplica, build, load_tokenizer
 
 TUTOR = TutorConfig(name="t", model="a/b")
 
@@ -69,3 +71,49 @@ def test_scaling_a_tutor_leaves_its_loaded_replicas_alone() -> None:
 
     assert replica_of(max_replicas=1) == replica_of(min_replicas=0, max_replicas=4, max_pending=9)
     assert replica_of(num_gpus=1) != replica_of(num_gpus=0)
+
+
+def save_tokenizer(folder: Path, tokenizer_class: str) -> None:
+    """A tokenizer of two words, whose configuration names a class."""
+    from tokenizers import Tokenizer, models, pre_tokenizers
+
+    tokenizer = Tokenizer(models.WordLevel({"hit": 0, "stick": 1}, unk_token="hit"))
+    tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
+    tokenizer.save(str(folder / "tokenizer.json"))
+    (folder / "tokenizer_config.json").write_text(json.dumps({"tokenizer_class": tokenizer_class}))
+    (folder / "config.json").write_text("{}")
+
+
+@pytest.fixture
+def no_auto_tokenizer(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Importing it imports torch."""
+    import transformers
+
+    class Auto:
+        @staticmethod
+        def from_pretrained(location: str, **options: object) -> str:
+            return location
+
+    monkeypatch.setattr(transformers, "AutoTokenizer", Auto, raising=False)
+
+
+@pytest.mark.parametrize("tokenizer_class", ["TokenizersBackend", "PreTrainedTokenizerFast"])
+@pytest.mark.usefixtures("no_auto_tokenizer")
+def test_a_tokenizer_without_model_code_is_loaded_without_torch(tokenizer_class: str, tmp_path: Path) -> None:
+    save_tokenizer(tmp_path, tokenizer_class)
+    tokenizer = load_tokenizer(TutorConfig(name="t", model=str(tmp_path)))
+    assert tokenizer.encode("stick hit", add_special_tokens=False) == [1, 0]
+
+
+@pytest.mark.parametrize("damage", ["other class", "code of its own", "no tokenizer.json", "not JSON", "a list"])
+@pytest.mark.usefixtures("no_auto_tokenizer")
+def test_any_other_tokenizer_is_left_to_transformers(damage: str, tmp_path: Path) -> None:
+    save_tokenizer(tmp_path, "LlamaTokenizer" if damage == "other class" else "TokenizersBackend")
+    if damage == "code of its own":
+        named = {"tokenizer_class": "PreTrainedTokenizerFast", "auto_map": {"AutoTokenizer": [None, "own.Tokenizer"]}}
+        (tmp_path / "tokenizer_config.json").write_text(json.dumps(named))
+    if damage == "no tokenizer.json":
+        (tmp_path / "tokenizer.json").unlink()
+    if damage in ("not JSON", "a list"):
+        (tmp_path / "tokenizer_config.json").write_text("{" if damage == "not JSON" else "[]")
+    assert load_tokenizer(TutorConfig(name="t", model=str(tmp_path))) == str(tmp_path)

@@ -55,12 +55,12 @@ class DQNConfig(TutoredConfig, RLlibDQNConfig):
         fragment = int(self.get_rollout_fragment_length())
         return -(-TRUST_WINDOW_STEPS // fragment) * fragment
 
-    def epsilon_at(self, num_env_steps: int) -> float:
-        """ε by RLlib's schedule: linear between points, constant outside."""
+    def epsilon_at(self, num_own_steps: int) -> float:
+        """ε by RLlib's schedule after so many steps of the student's own: linear between points, constant outside."""
         if isinstance(self.epsilon, (int, float)):
             return float(self.epsilon)
         steps, values = zip(*self.epsilon, strict=True)
-        return float(np.interp(num_env_steps, steps, values))
+        return float(np.interp(num_own_steps, steps, values))
 
     def validate(self) -> None:
         """RLlib's checks and tutoring's.
