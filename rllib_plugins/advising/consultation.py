@@ -16,6 +16,8 @@ BoolArray = NDArray[np.bool_]
 
 MISSED, MODEL, STORE, SCRIPT = (int(source) for source in Source)  # looking up enum members costs more than counting
 
+NO_ROWS = np.empty(0, dtype=np.int64)
+
 
 @dataclass(slots=True)
 class Plan:
@@ -78,23 +80,36 @@ def rows_at_hand(advisor: Advisor, known: FloatArray, legal: BoolArray | None) -
     return np.asarray(known[:, 0] == known[:, 0])
 
 
+def rows_to_ask(advisor: Advisor, plan: Plan, at_hand: BoolArray) -> IntArray:
+    """Row numbers that the tutor has to be asked about.
+
+    An advisor that says where ``known`` rows come from, by an attribute ``known_source``, is asked about the others
+    only; one that does not keeps its accounts by being asked.
+    """
+    needed = plan.heads
+    if getattr(advisor, "known_source", None) is not None:
+        needed = needed > at_hand
+        if not np.count_nonzero(needed):
+            return NO_ROWS
+    return (needed & (plan.stored == NOTHING)).nonzero()[0]
+
+
 def ask(
     advisor: Advisor,
-    needed: BoolArray,
+    to_ask: IntArray,
     at_hand: BoolArray,
     known: FloatArray,
     observations: NDArray[np.float32],
     legal: BoolArray | None,
     counters: AdviceCounters,
 ) -> tuple[FloatArray, BoolArray, float]:
-    """Gets the tutor's distribution for some rows of a vector step, in at most one call, and counts where from.
+    """Gets the tutor's distribution for some rows of a vector step, in one call, and counts where from.
 
-    Advice that is NaN, no distribution, or illegal in its state is dropped; the last two count as invalid. An advisor
-    that says where ``known`` rows come from, by an attribute ``known_source``, is asked about the others only.
+    Advice that is NaN, no distribution, or illegal in its state is dropped; the last two count as invalid.
 
     Args:
         advisor: The tutor.
-        needed: ``(n,)`` rows that need it; at least one.
+        to_ask: Row numbers, at least one.
         at_hand: ``(n,)`` rows of ``known`` that are usable.
         known: ``(n, num_actions)`` from ``advisor.known``.
         observations: ``(n, obs_dim)``.
@@ -103,16 +118,8 @@ def ask(
 
     Returns:
         Distributions ``(n, num_actions)``, meaningful only where the next says so; ``(n,)`` rows with a usable one, at
-        hand or asked; milliseconds that the call took, 0 where none was needed.
+        hand or asked; milliseconds that the call took.
     """
-    known_source = getattr(advisor, "known_source", None)
-    if known_source is None:
-        to_ask = np.flatnonzero(needed)
-    else:
-        counters.add_source(known_source, int(np.count_nonzero(needed & at_hand)))
-        to_ask = np.flatnonzero(needed & ~at_hand)
-        if not to_ask.size:
-            return known, at_hand, 0.0
     batch = advisor.ask(observations[to_ask])
     usable = usable_rows(batch.probabilities, None if legal is None else legal[to_ask])
     was_at_hand = at_hand[to_ask]

@@ -21,12 +21,13 @@ from rllib_plugins.advising.behaviour import (
     greedy_actions,
     sample,
 )
-from rllib_plugins.advising.consultation import ask, plan_step, rows_at_hand
+from rllib_plugins.advising.consultation import ask, plan_step, rows_at_hand, rows_to_ask
 from rllib_plugins.advising.counters import AdviceCounters, RecentMean
 from rllib_plugins.advising.decision import Blank, BoolArray, Decision, ImitationWeights
-from rllib_plugins.advising.reuse import NOTHING, AdviceDictionary, make_reuse, state_keys
+from rllib_plugins.advising.reuse import AdviceDictionary, make_reuse, state_keys
 from rllib_plugins.advising.rules import make_rule
 from rllib_plugins.advising.schedule import LinearSchedule
+from rllib_plugins.advising.settling import NOT_GREEDY, Settled, settle
 from rllib_plugins.advising.trust import EarnedTrust
 from rllib_plugins.config import AdviceConfig
 from tutor_service.errors import UserError
@@ -222,12 +223,12 @@ class ExplorationCore:
         return Decision(actions, executed, executed, blank.no, blank.no, blank.no, blank.advice)
 
     def _act_tutored(self, advisor: Advisor, at: _Situation) -> Decision:
-        policy, legal, rows = at.policy, at.legal, self._row_numbers(len(at.policy))
+        policy, legal = at.policy, at.legal
         known = advisor.known(at.observations)
         self._check_actions(known.shape[1])
         at_hand = rows_at_hand(advisor, known, legal)
         engaged = self._engaged(at, known, at_hand)
-        tails, greedy = policy, None
+        tails, greedy = policy, NOT_GREEDY
         if self._value_based:
             greedy = greedy_actions(policy, legal, at.q_values)
             share = self._random_share
@@ -237,61 +238,48 @@ class ExplorationCore:
                 )
 
         coins, reuse_draws, advice_draws = at.draws
-        gate = np.full(len(rows), engaged * (at.probability * self._tutor_share))
+        gate = np.full(len(policy), engaged * (at.probability * self._tutor_share))
         keys = state_keys(at.observations) if self._reuse.stores else None
         q_values = at.q_values if self._reuse.needs_q else None
         plan = plan_step(gate, coins, reuse_draws, keys, self._dictionary, q_values, self._remaining())
-        gate, heads = plan.gate, plan.heads
-        is_stored = plan.stored != NOTHING
-        reused = heads & is_stored
-        fresh = heads ^ reused
-        tutor = known
-        if np.count_nonzero(fresh):
-            tutor, has_advice, latency_ms = ask(advisor, fresh, at_hand, known, at.observations, legal, self._counters)
+        tutor, followed = known, at_hand
+        to_ask = rows_to_ask(advisor, plan, at_hand)
+        if to_ask.size:
+            tutor, followed, latency_ms = ask(advisor, to_ask, at_hand, known, at.observations, legal, self._counters)
             if latency_ms > 0.0:
                 self._latency.add(latency_ms, 1)
-            fresh &= self._followed(tutor, has_advice)
-        consulted = fresh | reused
-        someone_alone = np.count_nonzero(consulted) < np.count_nonzero(heads)
-        if tails is not policy and someone_alone:
-            # Tails leaves out the share of exploring that the tutor would have done: alone, the student does it all.
-            tails = np.where((heads & ~consulted)[:, None], policy, tails)
-
-        actions = self._draw(at, tails, tutor, advice_draws, fresh, plan.stored, reused)
-        if keys is not None:
-            for row in fresh.nonzero()[0].tolist():
-                self._dictionary.store(keys[row], int(actions[row]), None if q_values is None else q_values[row])
-
-        # μ: a mixture where the tutor's part was at hand before the coin was thrown, else conditional on the coin,
-        # which is the mixture at a gate of 1 on heads with advice and 0 otherwise.
-        executed = rows * self._num_actions + actions
-        from_tails = tails.take(executed)
-        from_tutor = np.where(is_stored, plan.stored == actions, tutor.take(executed))
-        weight, foreseen = gate, is_stored | at_hand
-        if np.count_nonzero(foreseen) < len(rows):
-            weight = np.where(foreseen, gate, consulted)
-            from_tutor = np.where(weight > 0.0, from_tutor, 0.0)
-        behaviour = weight * from_tutor + (1.0 - weight) * from_tails
-
-        eligible = (gate > 0.0) & (gate < 1.0)
-        if someone_alone:
-            eligible &= consulted | ~heads
         if self._rule.reads_advice:
-            eligible &= foreseen
-        from_policy = from_tails if tails is policy else policy.take(executed)
-        would_do = from_policy
-        if greedy is not None:
-            would_do = greedy == actions
-            eligible &= consulted | would_do
-        self._count(at, tails, reused, consulted, actions, would_do)
+            followed = followed & self._rule.on_advice(tutor)
+
+        settled = settle(
+            policy,
+            tails,
+            tutor,
+            plan.gate,
+            plan.heads,
+            plan.stored,
+            at_hand,
+            followed,
+            at.own_draws,
+            advice_draws,
+            greedy,
+            self._config.imitation == "all",
+            self._rule.reads_advice,
+            not self._rule.charges_agreement,
+        )
+        if keys is not None and len(settled.fresh_rows):
+            actions = settled.actions.tolist()
+            for row in settled.fresh_rows.tolist():
+                self._dictionary.store(keys[row], actions[row], None if q_values is None else q_values[row])
+        self._count(advisor, settled)
         return Decision(
-            actions=actions,
-            behaviour=check_executed(behaviour),
-            policy=from_policy,
-            heads=heads,
-            eligible=eligible,
-            consulted=consulted,
-            advice=self._imitation_target(executed, consulted, fresh, tutor),
+            actions=settled.actions,
+            behaviour=check_executed(settled.behaviour),
+            policy=settled.policy,
+            heads=plan.heads,
+            eligible=settled.eligible,
+            consulted=settled.consulted,
+            advice=settled.advice,
         )
 
     def _engaged(self, at: _Situation, known: FloatArray, at_hand: BoolArray) -> FloatArray | float:
@@ -306,51 +294,15 @@ class ExplorationCore:
             engaged[at_hand & ~self._rule.on_advice(known)] = 0.0
         return engaged
 
-    def _draw(
-        self,
-        at: _Situation,
-        tails: FloatArray,
-        tutor: FloatArray,
-        advice_draws: FloatArray,
-        fresh: BoolArray,
-        stored: IntArray,
-        reused: BoolArray,
-    ) -> IntArray:
-        """The executed actions: stored ones, fresh draws from the tutor, or the student's own."""
-        policy, draws = tails, at.own_draws
-        if np.count_nonzero(fresh):
-            policy, draws = np.where(fresh[:, None], tutor, tails), np.where(fresh, advice_draws, draws)
-        drawn = sample(policy, draws)
-        return np.where(reused, stored, drawn) if np.count_nonzero(reused) else drawn
-
-    def _followed(self, tutor: FloatArray, has_advice: BoolArray) -> BoolArray:
-        return has_advice & self._rule.on_advice(tutor) if self._rule.reads_advice else has_advice
-
-    def _imitation_target(
-        self, executed: IntArray, consulted: BoolArray, fresh: BoolArray, tutor: FloatArray
-    ) -> NDArray[np.float32]:
-        target = np.zeros((len(executed), self._num_actions), dtype=np.float32)
-        target.put(executed, consulted)
-        if self._config.imitation == "all":
-            target[fresh] = tutor[fresh]
-        return target
-
-    def _count(
-        self,
-        at: _Situation,
-        tails: FloatArray,
-        reused: BoolArray,
-        consulted: BoolArray,
-        actions: IntArray,
-        would_do: FloatArray | BoolArray,
-    ) -> None:
-        """Counts; ``would_do`` is how probable it was that the student does the same by itself."""
-        self._counters.add_reused(int(np.count_nonzero(reused)))
-        num_consulted = int(np.count_nonzero(consulted))
+    def _count(self, advisor: Advisor, settled: Settled) -> None:
+        self._counters.add_reused(settled.num_reused)
+        known_source = getattr(advisor, "known_source", None)
+        if known_source is not None:
+            self._counters.add_source(known_source, settled.num_known)
+        num_consulted = settled.num_reused + len(settled.fresh_rows)
         if num_consulted:
-            self._agreement.add(float(would_do.dot(consulted)), num_consulted)
-            if not self._rule.charges_agreement:
-                self._num_free += int(np.count_nonzero(consulted & (sample(tails, at.own_draws) == actions)))
+            self._agreement.add(settled.agreement, num_consulted)
+            self._num_free += settled.num_same
 
     def _remaining(self) -> int | None:
         budget = self._config.advice_budget

@@ -16,9 +16,50 @@ from ray.rllib.core.learner.utils import update_target_network
 from rllib_plugins import columns
 from rllib_plugins.advising.decision import ImitationWeights
 from rllib_plugins.algorithms.array_learner import ArrayLearner
+from rllib_plugins.compiled import compiled
 from rllib_plugins.rollout.network import QView
 from rllib_plugins.rollout.replay import ReplayBatch
 from rllib_plugins.tasks import load_task
+
+
+@compiled
+def add_margin(
+    gradient: NDArray[np.float32],
+    q_values: NDArray[np.float32],
+    actions: NDArray[np.int64],
+    targets: NDArray[np.float32],
+    consulted: NDArray[np.bool_],
+    margin: np.float32,
+    better: np.float32,
+    worse: np.float32,
+) -> None:
+    """Adds the gradient of the large margin on advised actions, max_a [Q(s, a) + m·1(a ≠ a_T)] − Q(s, a_T).
+
+    Args:
+        gradient: ``(B, A)``, written to.
+        q_values: ``(B, A)``, −∞ where illegal.
+        actions: ``(B,)``.
+        targets: ``(B,)``.
+        consulted: ``(B,)`` rows whose action was advised; the others are left alone.
+        margin: m.
+        better: Weight of a row whose target exceeds the student's best Q.
+        worse: Weight of the other rows.
+    """
+    for row in range(len(actions)):
+        if not consulted[row]:
+            continue
+        advised, raised, best = actions[row], 0, q_values[row, 0]
+        highest = np.float32(-np.inf)
+        for action in range(q_values.shape[1]):
+            value = q_values[row, action]
+            best = max(best, value)
+            if action != advised:
+                value += margin
+            if value > highest:
+                highest, raised = value, action
+        weight = better if targets[row] > best else worse
+        gradient[row, raised] += weight
+        gradient[row, advised] -= weight
 
 
 class DQNLearner(ArrayLearner, DQNTorchLearner):
@@ -89,26 +130,17 @@ class DQNLearner(ArrayLearner, DQNTorchLearner):
         huber = self.config.td_error_loss_fn == "huber"
         gradient[rows, batch.actions] = (error.clip(-1.0, 1.0) if huber else 2.0 * error) / len(targets)
         if imitation_weights.better > 0:
-            raised, weight = self._margin_rows(q_values, batch, targets, legal, imitation_weights)
-            weight /= len(targets)
-            gradient[rows, raised] += weight
-            gradient[rows, batch.actions] -= weight
+            add_margin(
+                gradient,
+                q_values if legal is None else np.where(legal, q_values, np.float32(-np.inf)),
+                batch.actions,
+                targets,
+                batch.consulted,
+                np.float32(self.config.margin),
+                np.float32(imitation_weights.better / len(targets)),
+                np.float32(imitation_weights.worse / len(targets)),
+            )
         return gradient
-
-    def _margin_rows(
-        self,
-        q_values: NDArray[np.float32],
-        batch: ReplayBatch,
-        targets: NDArray[np.float32],
-        legal: NDArray[np.bool_] | None,
-        weights: ImitationWeights,
-    ) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
-        """Which action violates the margin most in each row ``(B,)``, and the margin's weight in each ``(B,)``."""
-        own = q_values if legal is None else np.where(legal, q_values, -np.inf)
-        raised = own + np.float32(self.config.margin)
-        raised[np.arange(len(targets)), batch.actions] -= np.float32(self.config.margin)
-        weight = np.where(targets > own.max(axis=1), np.float32(weights.better), np.float32(weights.worse))
-        return raised.argmax(axis=1), weight * batch.consulted
 
     def reduce_metrics(self) -> Any:
         """Statistics of the last batch."""
