@@ -118,6 +118,25 @@ def measure_stock(benchmark: Benchmark, algorithm: str, repetitions: int, steps:
     benchmark.check(f"{algorithm}_wall_lean_over_stock", share, bar=0.5, higher_is_better=False)
 
 
+def profile(benchmark: Benchmark, algorithm: str, steps: int) -> None:
+    """Microseconds per env step and stage, tutored, on our rollout and on RLlib's own."""
+    from benchmarks._profile import LEAN, STOCK, timed
+    from benchmarks._students import OurRun, our_config
+
+    table: dict[str, dict[str, float]] = {}
+    for rollout, stages, count in (("lean", LEAN, steps), ("stock", STOCK, max(500, steps // 8))):
+        run = OurRun(our_config(algorithm, "blackjack", 8, tutor="oracle", rollout=rollout), count, warm_up=600)
+        with timed(stages) as spent:
+            before = run.algorithm.num_env_steps
+            seconds = count / run()
+        per_step = 1e6 / (run.algorithm.num_env_steps - before)
+        run.close()
+        table[rollout] = {stage: round(per_step * part, 1) for stage, part in spent.items()}
+        table[rollout]["rest"] = round(per_step * (seconds - sum(spent.values())), 1)
+        print(f"profile {algorithm} {rollout}, µs per env step: {table[rollout]}", flush=True)
+    benchmark.record(f"{algorithm}_profile_us_per_env_step", table)
+
+
 def growth(benchmark: Benchmark, repetitions: int, steps: int) -> None:
     """Env steps per second by the number of environments."""
     from benchmarks._students import OurRun, our_config
@@ -147,6 +166,7 @@ def main() -> int:
         measure_tutored(benchmark, algorithm, repetitions, steps)
         if not args.quick:
             measure_stock(benchmark, algorithm, 3, steps)
+            profile(benchmark, algorithm, steps)
     if not args.quick:
         growth(benchmark, 3, steps)
     return benchmark.finish(args)

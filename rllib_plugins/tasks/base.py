@@ -77,6 +77,8 @@ class Task:
 
     def encode(self, observation: Any) -> NDArray[np.float32]:
         """The flat vector that the student sees, ``(obs_dim,)``."""
+        if self._is_flat:
+            return np.array(observation, dtype=np.float32)
         return np.asarray(spaces.flatten(self.raw_observation_space, observation), dtype=np.float32)
 
     def unflatten(self, flat: NDArray[np.float32]) -> Any:
@@ -111,6 +113,12 @@ class Task:
     def num_actions(self) -> int:
         """Number of actions."""
         return len(self.actions)
+
+    @cached_property
+    def _is_flat(self) -> bool:
+        """The environment's own observations are flat vectors already: Gymnasium's dispatch would only cost time."""
+        space = self.raw_observation_space
+        return isinstance(space, spaces.Box) and len(space.shape) == 1
 
     @cached_property
     def _spaces(self) -> tuple[spaces.Space[Any], spaces.Space[Any]]:
