@@ -16,7 +16,7 @@ from tune_sweeps.grid import Cell, cells, grid
 from tune_sweeps.loading import apply_setting, difference, dump_sweep, load_sweep, preset_names, validate_sweep
 from tune_sweeps.plan import consultations, make_plan, max_evaluations, num_observations
 from tune_sweeps.resolve import resolve
-from tutor_service.errors import UserError
+from tutor_service.errors import UserError, unknown_name
 
 STEPS = {"blackjack": 40_000, "snake": 100_000, "connect_four": 100_000}
 
@@ -140,7 +140,8 @@ def test_the_grid_is_the_product_of_its_axes(
     [
         ({"seeds": MAX_TRIALS}, "10,000"),
         ({"exclude": [{"task": "blackjack"}]}, "0 trials"),
-        ({"seeds": 0}, "0 trials"),
+        ({"seeds": 0}, "seeds = 0: a sweep has 1 to"),
+        ({"seeds": 10**12}, "1 to 10,000"),
         ({"algorithms": ["ppo", "ppo"]}, "ppo more than once"),
         ({"seeds": [1, 1]}, "more than once"),
         ({"seeds": [-1]}, "0 or more"),
@@ -150,7 +151,7 @@ def test_the_grid_is_the_product_of_its_axes(
         ({"convergance": {}}, "Did you mean 'convergence'"),
         ({"advice": {"theta": 1}}, "advice.theta"),
         ({"advice": {"probability_initial": 2}}, "advice.probability_initial = 2"),
-        ({"overrides": [{"match": {"task": "blackjack"}, "set": {"num_env": 3}}]}, "num_env"),
+        ({"overrides": [{"match": {"task": "blackjack"}, "set": {"num_env": 3}}]}, "Did you mean 'num_envs'"),
         ({"overrides": [{"match": {"task": "blackjack"}, "set": {"advice.theta_frac": -1}}]}, "theta_frac"),
     ],
 )
@@ -168,6 +169,8 @@ def test_what_is_wrong_is_named(fields: dict[str, Any], words: str) -> None:
         ({"hyperparameters": {"ppp": {}}}, "Did you mean 'ppo'"),
         ({"exclude": [{"tutor": "oracel"}]}, "Did you mean 'oracle'"),
         ({"task_options": {"snake": {"size": 6}}}, "snake"),
+        ({"tasks": ["snake"], "task_options": {"snake": {"sise": 6}}}, "Did you mean 'size'.* start_length"),
+        ({"exclude": [{"task": "blackjak"}]}, "unknown task 'blackjak' in a match.* Valid: blackjack, connect_four"),
     ],
 )
 def test_names_that_do_not_exist_are_refused_with_the_nearest(fields: dict[str, Any], words: str) -> None:
@@ -190,6 +193,14 @@ def test_a_newer_preset_is_refused(tmp_path: Path) -> None:
     path.write_text(f"version: {SCHEMA_VERSION + 1}\ntutors: [oracle]\ntasks: [blackjack]\n")
     with pytest.raises(UserError, match="newer release"):
         load_sweep(str(path))
+    with pytest.raises(UserError, match="newer release"):
+        load_sweep("demo", [f"version={SCHEMA_VERSION + 1}"])
+
+
+def test_of_a_long_list_the_nearest_names_are_shown() -> None:
+    message = str(unknown_name("trial", "ppo-s999", [f"ppo-s{seed}" for seed in range(630)], "in MLflow"))
+    assert message.startswith("unknown trial 'ppo-s999' in MLflow. Did you mean 'ppo-s")
+    assert "of 630" in message and len(message) < 250
 
 
 @pytest.mark.parametrize(("text", "words"), [("a: [", "not valid YAML"), ("- 1", "mapping")])

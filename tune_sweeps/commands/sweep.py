@@ -64,6 +64,7 @@ def sweep(
 
     - `tutor sweep --resume mine`
     """
+    from tune_sweeps.checks import check_hyperparameters
     from tune_sweeps.loading import load_sweep
     from tune_sweeps.resolve import resolve
     from tune_sweeps.terminal import make_console
@@ -81,6 +82,7 @@ def sweep(
         raise UserError("which sweep? Name a preset, e.g. `tutor sweep demo`, or --resume NAME.")
     else:
         resolved = resolve(load_sweep(preset, [*_only_tasks(task), *(set_ or [])]))
+        check_hyperparameters(trial.student for trial in resolved.trials)
         choice = choose(results, resolved.config, name, len(resolved.trials))
         resolved = resolve(choice.config)
         workspace = choice.existing
