@@ -11,10 +11,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from rllib_plugins.config import PAPER_ADVICE, StudentConfig
+from rllib_plugins.tasks import load_task
 from tune_sweeps.config import MAX_TRIALS, SCHEMA_VERSION, SweepConfig
 from tune_sweeps.grid import Cell, cells, grid
 from tune_sweeps.loading import apply_setting, difference, dump_sweep, load_sweep, preset_names, validate_sweep
-from tune_sweeps.plan import consultations, make_plan, max_evaluations, num_observations
+from tune_sweeps.plan import TYPICAL_STEPS_PER_S, consultations, make_plan, max_evaluations, num_observations
 from tune_sweeps.resolve import resolve
 from tutor_service.errors import UserError, unknown_name
 
@@ -265,9 +266,11 @@ def test_consultations_are_the_area_under_the_schedule() -> None:
 def test_each_state_is_evaluated_once_at_most() -> None:
     resolved = resolve(load_sweep("demo"))
     mine = [trial for trial in resolved.trials if trial.cell.tutor == "smollm2"]
-    assert num_observations(resolved.tasks["blackjack"]) == 32 * 11 * 2
-    assert max_evaluations(mine, resolved.tasks) == 704
-    assert num_observations(resolve(load_sweep("laptop54")).tasks["snake"]) is None
+    assert num_observations(resolved.tasks["blackjack"]) == 280
+    assert max_evaluations(mine, resolved.tasks) == 280
+    laptop = resolve(load_sweep("laptop54")).tasks
+    assert (num_observations(laptop["snake"]), num_observations(laptop["connect_four"])) == (64, None)
+    assert num_observations(load_task("examples.frozen_lake:FrozenLakeTask")) == 16
 
 
 def test_a_plan_adds_up() -> None:
@@ -279,7 +282,9 @@ def test_a_plan_adds_up() -> None:
     assert plan.concurrent == 2  # a core each, although four would fit
     assert plan.seconds == pytest.approx((6 * 10 + 6 * 20) / 2)
     assert plan.max_evaluations == {}
-    assert make_plan(resolved, cpus=2, speeds={"ppo": 100.0}).seconds is None
+    assert not plan.rough
+    guessed = make_plan(resolved, cpus=2, speeds={"ppo": 100.0})
+    assert guessed.rough and guessed.seconds == pytest.approx((6 * 10 + 6 * 1_000 / TYPICAL_STEPS_PER_S) / 2)
 
 
 def test_tutors_leave_room_for_one_trial_at_least() -> None:
