@@ -14,6 +14,9 @@ from tutor_service.errors import UserError
 
 URI_VARIABLE = "MLFLOW_TRACKING_URI"
 DATABASE = "mlflow.db"
+PAGE = "/#/experiments?workflowType=machine_learning"
+"""Page of MLflow's UI that lists sweeps; without the parameter it opens each on an empty page about LLM traces."""
+
 _PROBE_S = 5.0
 _PORTS = {"postgresql": 5432, "mysql": 3306, "mssql": 1433}
 _DATABASES = frozenset({"postgresql", "mysql", "sqlite", "mssql"})

@@ -182,3 +182,11 @@ def test_a_task_of_ones_own_takes_the_place_of_a_presets(
     assert status == 0
     assert "frozen_lake" in out and "blackjack" not in out
     assert "1,234" in out
+
+
+def test_the_ui_is_opened_on_the_page_that_lists_sweeps(
+    here: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:9")
+    status, out, _ = tutor("ui", capsys=capsys, monkeypatch=monkeypatch)
+    assert status == 0 and "http://127.0.0.1:9/#/experiments?workflowType=machine_learning" in out

@@ -194,6 +194,7 @@ def _results_option(workspace: Workspace) -> str:
 
 def _report(workspace: Workspace, uri: str, console: Console) -> None:
     """The report of a sweep that has just finished, and what to do next."""
+    from tune_sweeps.mlflow_store import PAGE
     from tune_sweeps.report import make_report, show
 
     analysis, files = make_report(uri, workspace.name, workspace.report)
@@ -201,4 +202,6 @@ def _report(workspace: Workspace, uri: str, console: Console) -> None:
     curves = next((path for path in files if path.name == "learning_curves.png"), None)
     console.print(f"report: {files[0]}" + (f" · learning curves: {curves}" if curves else ""))
     if uri.startswith("sqlite:"):
-        console.print(f"all runs in MLflow: tutor ui{_results_option(workspace)}   (then open http://127.0.0.1:5000)")
+        console.print(
+            f"all runs in MLflow: tutor ui{_results_option(workspace)}   (then open http://127.0.0.1:5000{PAGE})"
+        )
