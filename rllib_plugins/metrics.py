@@ -12,6 +12,7 @@ COUNTERS = (
     "advice/model_evaluations",
     "advice/missed",
     "advice/invalid",
+    "advice/tokens",
 )
 """Running totals over the trial. consultations = reused + store_hits + model_evaluations (+ scripted answers)."""
 

@@ -25,7 +25,7 @@ from tune_sweeps.statistics import (
     stratified_interquartile_mean,
 )
 
-COUNTERS = ("consultations", "reused", "store_hits", "model_evaluations", "missed", "invalid")
+COUNTERS = ("consultations", "reused", "store_hits", "model_evaluations", "missed", "invalid", "tokens")
 
 
 @dataclass(frozen=True)

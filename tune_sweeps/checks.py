@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from pathlib import Path
 
+from rllib_plugins.config import StudentConfig
 from tune_sweeps.mlflow_store import check_uri
 from tune_sweeps.workspace import check_writable
 from tutor_service import memory
@@ -11,6 +13,20 @@ from tutor_service.errors import UserError
 
 _DRIVER_MIB = 1_200
 """Memory of the driver with Ray's own processes and MLflow."""
+
+
+def check_hyperparameters(students: Iterable[StudentConfig]) -> None:
+    """Whether RLlib knows the hyperparameters that a user gave; only then is it imported, which takes seconds.
+
+    Raises:
+        UserError: A name that the algorithm does not have, or a text where it has a number.
+    """
+    given = {repr((s.algorithm, s.task, s.hyperparameters)): s for s in students if s.hyperparameters}
+    if given:
+        from rllib_plugins.trial import algorithm_config
+
+        for student in given.values():
+            algorithm_config(student)
 
 
 def check_machine(results: Path, uri: str, concurrent: int, memory_mib_per_trial: int, local: bool) -> None:

@@ -124,10 +124,10 @@ def _start(address: str | None, num_cpus: int) -> None:
             if address is not None or attempt == _ATTEMPTS - 1:
                 raise _cannot_start(address, error) from error
             logger.warning("Ray did not start, trying again: %s", error)
-        except KeyboardInterrupt:
+        except (KeyboardInterrupt, SystemExit):  # while it starts, Ray's own handler turns SIGTERM into the latter
             cleaning_up()
             ray.shutdown()
-            raise
+            raise KeyboardInterrupt from None
 
 
 def _cannot_start(address: str | None, error: Exception) -> UserError:

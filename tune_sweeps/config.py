@@ -167,7 +167,11 @@ class SweepConfig(_Frozen):
     @field_validator("seeds", mode="before")
     @classmethod
     def _count_of_seeds(cls, value: Any) -> Any:
-        return list(range(value)) if isinstance(value, int) and not isinstance(value, bool) else value
+        if not isinstance(value, int) or isinstance(value, bool):
+            return value
+        if not 1 <= value <= MAX_TRIALS:
+            raise ValueError(f"a sweep has 1 to {MAX_TRIALS:,} trials, and so as many seeds at the most")
+        return list(range(value))
 
     @field_validator("algorithms", "tutors", "tasks", "reuse", mode="before")
     @classmethod

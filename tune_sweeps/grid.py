@@ -11,6 +11,7 @@ from pydantic import ValidationError
 
 from rllib_plugins.config import StudentConfig
 from tune_sweeps.config import MAX_TRIALS, UNTUTORED, Match, SweepConfig
+from tune_sweeps.loading import problems
 from tutor_service.errors import UserError
 
 REUSE_WORDS = {True: "reuse", False: "no reuse", None: "–"}
@@ -186,10 +187,7 @@ def _student(config: SweepConfig, cell: Cell, task: str, tutor: str, default_ste
     try:
         return StudentConfig.model_validate(fields)
     except ValidationError as error:
-        problems = "; ".join(
-            f"{'.'.join(map(str, item['loc']))} = {item.get('input')!r}: {item['msg']}" for item in error.errors()
-        )
-        raise UserError(f"cell {cell.label}: {problems}") from error
+        raise UserError(f"cell {cell.label}: {'; '.join(problems(error, StudentConfig))}") from error
 
 
 def _set(fields: dict[str, Any], key: str, value: Any) -> None:

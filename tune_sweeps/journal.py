@@ -44,7 +44,8 @@ class TrialJournal:
         checkpoints: Folders of its checkpoints, oldest first; some of them may have been removed since.
         attempts: How often it was started.
         error: Why it failed last; empty when it did not.
-        unwritten: Lines that could not be written yet, because the disk was full; they are tried again.
+        unwritten: Lines that are not on disk yet; where the disk is full, they are tried again.
+        blocked: Why the last attempt to write them failed; empty when it did not.
     """
 
     def __init__(self, path: Path) -> None:
@@ -55,6 +56,7 @@ class TrialJournal:
         self.attempts = 0
         self.error = ""
         self.unwritten: list[str] = []
+        self.blocked = ""
         self._size = 0
         self._lock = threading.Lock()
         self._load()
@@ -131,8 +133,9 @@ class TrialJournal:
                     os.fsync(file.fileno())
                 self._size = file.tell()
             self.unwritten.clear()
-        except OSError:
-            return
+            self.blocked = ""
+        except OSError as error:
+            self.blocked = error.strerror or str(error)
 
     def _load(self) -> None:
         try:
@@ -187,6 +190,10 @@ class Journal:
         """Tries again to write what could not be written; returns whether all of it is on disk."""
         flushed = [trial.flush() for trial in self.trials.values()]
         return all(flushed)
+
+    def blocked(self) -> str:
+        """Why results cannot be written at the moment; empty when they can."""
+        return next((trial.blocked for trial in self.trials.values() if trial.blocked), "")
 
     def missing(self) -> list[str]:
         """Keys of the trials that are not finished, in the grid's order; failed ones are among them."""

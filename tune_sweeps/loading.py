@@ -38,15 +38,15 @@ def load_sweep(name_or_path: str, settings: Sequence[str] = ()) -> SweepConfig:
             raise unknown_name("preset", name_or_path, preset_names())
     fields = _read(path)
     fields.setdefault("name", path.stem)
+    for setting in settings:
+        apply_setting(fields, setting)
     version = fields.get("version", SCHEMA_VERSION)
     if isinstance(version, int) and version > SCHEMA_VERSION:
         raise UserError(
             f"'{path}' has version = {version}, written for a newer release; this one reads up to {SCHEMA_VERSION}. "
             "Upgrade llm-tutors, or use a preset of this release."
         )
-    for setting in settings:
-        apply_setting(fields, setting)
-    return validate_sweep(fields, str(path))
+    return validate_sweep(fields, f"{path.name} with --set" if settings else str(path))
 
 
 def validate_sweep(fields: Mapping[str, Any], source: str) -> SweepConfig:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import socket
 import urllib.error
 import urllib.parse
 import urllib.request
@@ -13,7 +14,11 @@ from tutor_service.errors import UserError
 
 URI_VARIABLE = "MLFLOW_TRACKING_URI"
 DATABASE = "mlflow.db"
+PAGE = "/#/experiments?workflowType=machine_learning"
+"""Page of MLflow's UI that lists sweeps; without the parameter it opens each on an empty page about LLM traces."""
+
 _PROBE_S = 5.0
+_PORTS = {"postgresql": 5432, "mysql": 3306, "mssql": 1433}
 _DATABASES = frozenset({"postgresql", "mysql", "sqlite", "mssql"})
 """What MLflow takes, each with the suffix ``+DRIVER`` of one of SQLAlchemy's drivers or without."""
 
@@ -50,6 +55,21 @@ def check_uri(uri: str) -> None:
     if database not in _DATABASES or "+" in driver:
         raise UserError(f"{URI_VARIABLE}: MLflow knows no '{parts.scheme}:'. Use http(s), sqlite or postgresql.")
     _check_driver(uri, parts.scheme)
+    _check_database(uri)
+
+
+def _check_database(uri: str) -> None:
+    """Whether something listens at a database server's address; a URI without host leaves it to the driver."""
+    import sqlalchemy
+
+    address = sqlalchemy.make_url(uri)
+    database = address.get_backend_name()
+    if not address.host or database not in _PORTS:
+        return
+    try:
+        socket.create_connection((address.host, address.port or _PORTS[database]), _PROBE_S).close()
+    except OSError as error:
+        raise _no_answer(uri, error.strerror or str(error), f"database ({database})") from error
 
 
 def _check_driver(uri: str, scheme: str) -> None:
@@ -71,11 +91,11 @@ def _check_driver(uri: str, scheme: str) -> None:
         ) from None
 
 
-def _no_answer(uri: str, reason: str) -> UserError:
+def _no_answer(uri: str, reason: str, what: str = "server") -> UserError:
     shown = urllib.parse.urlsplit(uri)
     where = f"{shown.scheme}://{shown.hostname}" + (f":{shown.port}" if shown.port else "")
     return UserError(
-        f"the MLflow server at {where} does not answer ({reason}). Start it, correct {URI_VARIABLE}, or unset "
+        f"the MLflow {what} at {where} does not answer ({reason}). Start it, correct {URI_VARIABLE}, or unset "
         f"{URI_VARIABLE} for an SQLite database in the results folder."
     )
 

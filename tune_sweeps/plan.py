@@ -13,6 +13,10 @@ from tune_sweeps.config import ResourcesConfig
 from tune_sweeps.grid import Trial
 from tune_sweeps.resolve import ResolvedSweep
 
+TYPICAL_STEPS_PER_S = 1_800.0
+"""Env steps per second of a trial, evaluations included, where none is measured yet: laptop54's 5.04 million in 23
+minutes, two trials at once on two cores."""
+
 
 @dataclass(frozen=True, slots=True)
 class Plan:
@@ -29,7 +33,8 @@ class Plan:
         expected_consultations: Consultations of all trials, expected from P(τ) alone; earned trust makes them fewer.
         max_evaluations: Most LLM evaluations, by tutor: no more than consultations can be, nor than the task has
             observations where these can be counted; fewer where the advice store knows states already.
-        seconds: Estimated wall time beside the start of the tutors; None where no speed is known.
+        seconds: Estimated wall time beside the start of the tutors.
+        rough: Whether the estimate goes by ``TYPICAL_STEPS_PER_S``, because an algorithm has not run here yet.
     """
 
     num_cells: int
@@ -41,7 +46,8 @@ class Plan:
     env_steps: int
     expected_consultations: float
     max_evaluations: dict[str, int]
-    seconds: float | None
+    seconds: float
+    rough: bool
 
 
 def make_plan(resolved: ResolvedSweep, cpus: float, speeds: Mapping[str, float]) -> Plan:
@@ -54,10 +60,7 @@ def make_plan(resolved: ResolvedSweep, cpus: float, speeds: Mapping[str, float])
     """
     trials = resolved.trials
     concurrent = concurrency(resolved.config.resources, len(trials), cpus, resolved.tutor_cpus)
-    seconds: float | None = None
-    if all(trial.cell.algorithm in speeds for trial in trials):
-        work = [trial.student.num_env_steps / speeds[trial.cell.algorithm] for trial in trials]
-        seconds = max(sum(work) / concurrent, max(work))
+    work = [trial.student.num_env_steps / speeds.get(trial.cell.algorithm, TYPICAL_STEPS_PER_S) for trial in trials]
     return Plan(
         num_cells=len({trial.cell for trial in trials}),
         num_trials=len(trials),
@@ -71,7 +74,8 @@ def make_plan(resolved: ResolvedSweep, cpus: float, speeds: Mapping[str, float])
             name: max_evaluations([t for t in trials if t.cell.tutor == name], resolved.tasks)
             for name in resolved.tutors
         },
-        seconds=seconds,
+        seconds=max(sum(work) / concurrent, max(work)),
+        rough=any(trial.cell.algorithm not in speeds for trial in trials),
     )
 
 
@@ -111,8 +115,11 @@ def max_evaluations(trials: list[Trial], tasks: Mapping[str, Task]) -> int:
 
 
 def num_observations(task: Task) -> int | None:
-    """How many distinct observations a task's space has; None where that is no finite number."""
-    return _size(task.raw_observation_space)
+    """In how many distinct states advice can be asked for: as the task says, else the size of its observation space.
+
+    None where that is no finite number.
+    """
+    return task.num_states if task.num_states is not None else _size(task.raw_observation_space)
 
 
 def _size(space: object) -> int | None:

@@ -37,13 +37,8 @@ def plan_lines(resolved: ResolvedSweep, plan: Plan, cpus: float) -> Iterator[Ren
         yield f"LLM evaluations of {tutor}: at most {most:,}; fewer where its advice store knows states already"
     if not plan.max_evaluations:
         yield "LLM evaluations: none"
-    if plan.seconds is None:
-        yield "time: unknown until each algorithm has run in a sweep in this results folder"
-    else:
-        yield (
-            f"time: about {duration(plan.seconds)} at the speed of the sweeps in this results folder, "
-            "tutors' start not counted"
-        )
+    speed = "a laptop's typical speed, roughly," if plan.rough else "the speed of the sweeps in this results folder,"
+    yield f"time: about {duration(plan.seconds)} at {speed} tutors' start and first answers not counted"
 
 
 def _cells(resolved: ResolvedSweep) -> Table:

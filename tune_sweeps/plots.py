@@ -352,7 +352,9 @@ def _label_ends(ax: Any, ends: Sequence[tuple[float, str, str]]) -> None:
     """Names each line at its right end; labels that would overlap are pushed apart."""
     low, high = ax.get_ylim()
     ordered = sorted((min(max(value, low), high), text, colour) for value, text, colour in ends)
-    for (_, text, colour), y in zip(ordered, spread([e[0] for e in ordered], 0.085 * (high - low)), strict=True):
+    places = spread([e[0] for e in ordered], 0.085 * (high - low))
+    lift = max(0.0, low - places[0]) if places else 0.0  # below the axis are its own numbers
+    for (_, text, colour), y in zip(ordered, [place + lift for place in places], strict=True):
         ax.annotate(
             text, (1.0, y), xycoords=("axes fraction", "data"), xytext=(4, 0), textcoords="offset points", color=colour,
             va="center", fontsize=8, annotation_clip=False,

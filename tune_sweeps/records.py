@@ -134,7 +134,10 @@ def _find(client: Any, name: str) -> tuple[Any, list[Any]]:
     parents = [] if experiment is None else _search(client, experiment.experiment_id, f"tags.`{TAG_SWEEP}` = '{name}'")
     parents = [run for run in parents if TAG_TRIAL not in run.data.tags]
     if not parents:
-        raise unknown_name("sweep in MLflow", name, sweep_names(client))
+        names = sweep_names(client)
+        if not names:
+            raise UserError(f"no sweep '{name}': MLflow holds none. Run `tutor sweep demo`, or give --results.")
+        raise unknown_name("sweep", name, names, "in MLflow")
     parent = max(parents, key=lambda run: run.info.start_time)
     sweep_id = parent.data.tags[TAG_SWEEP_ID]
     runs = _search(client, experiment.experiment_id, f"tags.`{TAG_SWEEP_ID}` = '{sweep_id}'")
@@ -142,8 +145,13 @@ def _find(client: Any, name: str) -> tuple[Any, list[Any]]:
 
 
 def sweep_names(client: Any) -> list[str]:
-    """Names of all experiments: those of sweeps are among them."""
-    return [item.name for item in client.search_experiments(max_results=_PAGE) if item.name != "Default"]
+    """Names of all experiments that hold a sweep."""
+    experiments = {item.experiment_id: item.name for item in client.search_experiments(max_results=_PAGE)}
+    return [
+        name
+        for key, name in experiments.items()
+        if client.search_runs([key], f"tags.`{TAG_SWEEP}` = '{name}'", max_results=1)
+    ]
 
 
 def _client_of_existing(uri: str) -> Any:

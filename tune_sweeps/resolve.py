@@ -121,4 +121,4 @@ def _check_keys(config: SweepConfig, tasks: Mapping[str, Task], tutors: Iterable
         for axis, known_values in valid.items():
             for value in getattr(match, axis) or ():
                 if value not in known_values:
-                    raise unknown_name(f"{axis} in a match", value, known_values)
+                    raise unknown_name(axis, value, known_values, "in a match")

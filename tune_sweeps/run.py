@@ -234,8 +234,8 @@ def _keep_reference(done: Any, tracker: MlflowTracker) -> None:
 
 
 def _warning(tracker: MlflowTracker, journal: Journal) -> str:
-    if any(trial.unwritten for trial in journal.trials.values()):
-        return "the disk is full: results are kept in memory until there is room"
+    if reason := journal.blocked():
+        return f"results cannot be written ({reason}): they are kept in memory and tried again"
     if tracker.away_since is not None:
         return "MLflow does not answer: training goes on, its points are kept and sent later"
     return ""

@@ -30,6 +30,7 @@ def main_table(analysis: Analysis) -> tuple[list[str], Rows]:
         "speed-up",
         "consultations",
         "LLM evaluations",
+        "tokens",
         "missed",
         "wall time",
     ]
@@ -44,6 +45,7 @@ def main_table(analysis: Analysis) -> tuple[list[str], Rows]:
             speed_word(cell),
             count(cell.totals["consultations"]),
             count(cell.totals["model_evaluations"]),
+            count(cell.totals["tokens"]),
             count(cell.totals["missed"]),
             duration(cell.wall_s),
         ]

@@ -125,7 +125,7 @@ def existing_workspace(results: Path, name: str) -> Workspace:
         names = sweep_names(results)
         if not names:
             raise UserError(f"no sweep '{name}': there is none yet in {results}. Run `tutor sweep demo`, or --results.")
-        raise unknown_name(f"sweep in {results}", name, names)
+        raise unknown_name("sweep", name, names, f"in {results}")
     return found
 
 

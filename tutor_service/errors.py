@@ -10,15 +10,24 @@ class UserError(Exception):
     """A mistake in what the user asked for. The message names the field, the value and the remedy."""
 
 
-def unknown_name(kind: str, name: str, known: Iterable[str]) -> UserError:
-    """An error for a name that is not in a list: it shows the nearest spelling and the whole list.
+_MOST_NAMES = 40
+_NEAREST = 10
+
+
+def unknown_name(kind: str, name: str, known: Iterable[str], where: str = "") -> UserError:
+    """An error for a name that is not in a list: it shows the nearest spelling and the list, of a long one the nearest.
 
     Args:
         kind: What the name should be, e.g. ``tutor``.
         name: What was given.
         known: The valid names.
+        where: Where it was looked for, e.g. ``in MLflow``.
     """
-    names = sorted(known)
+    names = sorted(set(known))
     near = difflib.get_close_matches(name, names, n=1)
     hint = f" Did you mean '{near[0]}'?" if near else ""
-    return UserError(f"unknown {kind} '{name}'.{hint} Valid: {', '.join(names)}.")
+    unknown = f"unknown {kind} '{name}'" + (f" {where}" if where else "")
+    if len(names) > _MOST_NAMES:
+        some = difflib.get_close_matches(name, names, n=_NEAREST, cutoff=0.0)
+        return UserError(f"{unknown}.{hint} The nearest of {len(names)}: {', '.join(some)}.")
+    return UserError(f"{unknown}.{hint} Valid: {', '.join(names)}.")

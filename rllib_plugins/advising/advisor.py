@@ -28,12 +28,14 @@ class AdviceBatch:
         source: ``(n,)`` int8 of ``Source``. A row from the process-local map counts as STORE.
         invalid: Illegal or unparsable answers that it took, summed over the rows.
         latency_ms: Milliseconds that the call took; 0 where no call was needed.
+        tokens: Tokens that the model processed for it, summed over the rows.
     """
 
     probabilities: NDArray[np.float64]
     source: NDArray[np.int8]
     invalid: int
     latency_ms: float
+    tokens: int = 0
 
 
 class Advisor(Protocol):

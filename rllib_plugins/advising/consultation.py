@@ -125,6 +125,7 @@ def ask(
     was_at_hand = at_hand[to_ask]
     source = np.where(was_at_hand & ~usable, STORE, batch.source)  # what is at hand cannot be missed
     counters.invalid += batch.invalid + int(np.count_nonzero(~usable & (source != MISSED) & ~was_at_hand))
+    counters.tokens += batch.tokens
     usable |= was_at_hand
     counters.missed += len(usable) - int(np.count_nonzero(usable))
     for kind in (MODEL, STORE, SCRIPT):

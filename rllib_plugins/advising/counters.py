@@ -25,6 +25,7 @@ class AdviceCounters:
         model_evaluations: Of these, for which the LLM was evaluated.
         missed: Steps at which the coin said heads and no usable advice came: the student acted.
         invalid: Answers that named no legal action, and distributions that were no such.
+        tokens: Prompt and generated tokens that the LLM processed for this trial's advice.
     """
 
     consultations: int = 0
@@ -33,6 +34,7 @@ class AdviceCounters:
     model_evaluations: int = 0
     missed: int = 0
     invalid: int = 0
+    tokens: int = 0
 
     def add_source(self, source: int, num_rows: int) -> None:
         """Counts consultations by where their distribution came from; scripted ones count as consultations only."""

@@ -60,7 +60,7 @@ class TabledAdvisor:
                 probabilities[rows] = fresh.probabilities[index]
                 source[rows] = self.known_source
                 source[rows[0]] = fresh.source[index]
-        return AdviceBatch(probabilities, source, fresh.invalid, fresh.latency_ms)
+        return AdviceBatch(probabilities, source, fresh.invalid, fresh.latency_ms, fresh.tokens)
 
     def get_state(self) -> dict[str, Any]:
         """What is known: which estimator of μ a step uses depends on it, so a restored trial has to know it again."""

@@ -54,10 +54,11 @@ class TutorAdvisor(TabledAdvisor):
         started = time.perf_counter()
         answers = self.client.advise([self.request(observations[row], legal[row]) for row in asked])
         latency_ms = 1e3 * (time.perf_counter() - started)
-        invalid = 0
+        invalid = tokens = 0
         for row, advice in zip(asked, answers, strict=True):
             if advice is None:
                 continue
+            tokens += advice.tokens
             distribution = scatter(advice, legal[row])
             if distribution is None:
                 self._warn(advice)
@@ -66,7 +67,7 @@ class TutorAdvisor(TabledAdvisor):
             probabilities[row] = distribution
             source[row] = Source.MODEL if advice.source == "model" else Source.STORE
             invalid += advice.invalid if advice.source == "model" else 0
-        return AdviceBatch(probabilities, source, invalid, latency_ms)
+        return AdviceBatch(probabilities, source, invalid, latency_ms, tokens)
 
     def request(self, observation: NDArray[np.float32], legal: NDArray[np.bool_]) -> AdviceRequest:
         """The question about one flat observation ``(obs_dim,)`` with its mask ``(num_actions,)``."""

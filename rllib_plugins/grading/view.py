@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import textwrap
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 from rich.console import Group, RenderableType
@@ -11,6 +12,9 @@ from rich.table import Table
 from rich.text import Text
 
 from rllib_plugins.grading.card import ReportCard
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
 
 _TUTOR, _ORACLE, _CONSTANT = "#1f6feb", "#2da44e", "#9a9a9a"
 
@@ -108,11 +112,16 @@ def write_figure(card: ReportCard, path: Path) -> Path:
     for axes in (left, right):
         axes.spines[["top", "right"]].set_visible(False)
         if axes.patches:
-            axes.legend(loc="upper left", bbox_to_anchor=(0, -0.1), ncols=2, frameon=False, fontsize="small")
+            _legend_below(axes)
     figure.suptitle(textwrap.fill(card.verdict, 120), fontsize="medium")
     path.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(path, dpi=140)
     return path
+
+
+def _legend_below(axes: Axes) -> None:
+    """A legend under the axis' own label, however high the figure is."""
+    axes.legend(loc="upper left", bbox_to_anchor=(0, 0), borderaxespad=3.8, ncols=2, frameon=False, fontsize="small")
 
 
 def _percent(value: float | None) -> str:

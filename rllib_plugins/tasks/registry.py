@@ -96,5 +96,5 @@ def _import(path: str) -> Any:
         ) from error
     if not hasattr(module, attribute):
         names = [key for key, value in vars(module).items() if isinstance(value, type) and issubclass(value, Task)]
-        raise unknown_name(f"task of module '{module_name}'", attribute, [key for key in names if key != "Task"])
+        raise unknown_name("task", attribute, [key for key in names if key != "Task"], f"in module '{module_name}'")
     return getattr(module, attribute)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import fields
 from typing import Any
 
 import gymnasium as gym
@@ -13,7 +14,7 @@ from rllib_plugins.envs.snake_rules import FEATURE_TABLE, SnakeRules
 from rllib_plugins.envs.snake_vector import SnakeVectorEnv
 from rllib_plugins.tasks.base import Task
 from rllib_plugins.tasks.snake_oracle import FEATURE_ACTIONS, feature_action, safe_actions
-from tutor_service.errors import UserError
+from tutor_service.errors import UserError, unknown_name
 
 _GAME = (
     "You steer a snake on a board of {size} by {size} cells. Each step you choose left, straight or right, relative "
@@ -57,9 +58,11 @@ class SnakeTask(Task):
         try:
             rules = self._game = SnakeRules(**self.env_kwargs)
         except TypeError as error:
-            raise UserError(
-                f"task 'snake' with options {options}: {error}. See SnakeRules for the valid ones."
-            ) from error
+            valid = [field.name for field in fields(SnakeRules)]
+            for option in options:
+                if option not in valid:
+                    raise unknown_name("option of task 'snake'", option, valid) from error
+            raise UserError(f"task 'snake' with options {options}: {error}.") from error
         self.rules = _GAME.format(size=rules.size, food=rules.reward_food, death=rules.reward_death)
         if rules.reward_step:
             self.rules += f" Every other step pays {rules.reward_step:g}."

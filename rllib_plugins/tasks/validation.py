@@ -71,17 +71,22 @@ def _check_actions(task: Task) -> None:
 
 def _check_observation(task: Task, observation: Any) -> Any:
     where = f"task '{task.name}', observation {observation!r}"
+    method = "encode"
     try:
         flat = task.encode(observation)
+        method = "unflatten"
         same = task.unflatten(flat)
+        method = "describe"
         text = task.describe(observation)
         text_again = task.describe(same)
+        method = "legal"
         legal = np.asarray(task.legal(same))
+        method = "oracle"
         advice = task.oracle(same)
     except UserError:
         raise
     except Exception as error:
-        raise UserError(f"{where}: {type(error).__name__}: {error}") from error
+        raise UserError(f"{where}: {method} fails with {type(error).__name__}: {error}") from error
     if not isinstance(text, str) or not text.strip():
         raise UserError(f"{where}: describe returned {text!r}. It must return a text.")
     if text != text_again:

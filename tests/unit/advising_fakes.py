@@ -15,13 +15,15 @@ class TableAdvisor:
         at_hand: Whether ``known`` shows them.
         source: Where asked rows come from.
         invalid: Invalid answers per call.
+        tokens: Tokens per call.
     """
 
-    def __init__(self, table, *, at_hand: bool, source: Source = Source.MODEL, invalid: int = 0):
+    def __init__(self, table, *, at_hand: bool, source: Source = Source.MODEL, invalid: int = 0, tokens: int = 0):
         self.table = np.asarray(table, dtype=np.float64)
         self.at_hand = at_hand
         self.source = source
         self.invalid = invalid
+        self.tokens = tokens
         self.num_asked = 0
 
     def _rows(self, observations):
@@ -35,7 +37,7 @@ class TableAdvisor:
         rows = self._rows(observations)
         self.num_asked += len(rows)
         source = np.where(np.isnan(rows).any(axis=1), Source.MISSED, self.source).astype(np.int8)
-        return AdviceBatch(rows, source, self.invalid, 12.0)
+        return AdviceBatch(rows, source, self.invalid, 12.0, self.tokens)
 
 
 class LearningAdvisor(TableAdvisor):

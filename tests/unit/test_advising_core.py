@@ -246,6 +246,13 @@ def test_bad_advice_is_dropped_and_counted(row, at_hand):
     assert counted["advice/missed"] == 2 and counted["advice/invalid"] == 3 and counted["advice/consultations"] == 0
 
 
+def test_tokens_add_up_over_the_calls():
+    advisor = TableAdvisor(UNIFORM, at_hand=False, tokens=90)
+    core = make_core(advisor, reuse="off", **ALWAYS)
+    run(core, 5)
+    assert core.counters()["advice/tokens"] == 5 * 90
+
+
 def test_scripted_advice_counts_as_consultation_only():
     core = make_core(TableAdvisor(UNIFORM, at_hand=False, source=Source.SCRIPT), reuse="off", **ALWAYS)
     run(core, 5)

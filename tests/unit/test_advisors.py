@@ -73,7 +73,7 @@ class FakeClient:
 
 def uniform(request: AdviceRequest, source: str = "model", invalid: int = 0) -> Advice:
     n = len(request.actions)
-    return Advice((1 / n,) * n, 0.9, source, 5.0, invalid)
+    return Advice((1 / n,) * n, 0.9, source, 5.0, invalid, 70 if source == "model" else 0)
 
 
 TASK = Line()
@@ -95,10 +95,10 @@ def test_the_tutor_sees_words_and_legal_labels_and_each_state_once() -> None:
     ]
     np.testing.assert_allclose(batch.probabilities, [[1 / 3] * 3, [0, 0.5, 0.5], [1 / 3] * 3])
     assert batch.source.tolist() == [Source.MODEL, Source.MODEL, Source.STORE]
-    assert batch.latency_ms > 0
+    assert batch.latency_ms > 0 and batch.tokens == 2 * 70
     np.testing.assert_array_equal(advisor.known(observations), batch.probabilities)
     again = advisor.ask(observations)
-    assert again.source.tolist() == [Source.STORE] * 3 and again.latency_ms == 0 and client.calls == 1
+    assert again.source.tolist() == [Source.STORE] * 3 and again.latency_ms == again.tokens == 0 and client.calls == 1
     np.testing.assert_array_equal(again.probabilities, batch.probabilities)
 
 

@@ -56,6 +56,8 @@ def test_every_command_explains_itself(name: str) -> None:
         (["sweep", "demo", "--set", "tasks=[blakjack]"], "Did you mean 'blackjack'"),
         (["sweep", "demo", "--set", "seed=3"], "Did you mean 'seeds'"),
         (["sweep", "demo", "--set", "seeds=20000"], "10,000"),
+        (["sweep", "demo", "--set", "hyperparameters.ppo.lrr=1"], "unknown hyperparameter 'lrr'. Did you mean 'lr'"),
+        (["sweep", "demo", "--dry-run", "--set", "hyperparameters.dqn.lr=fast"], "hyperparameter lr = 'fast'"),
         (["sweep", "demo", "--resume", "demo"], "leave out the preset"),
         (["sweep", "--resume", "demo"], "none yet"),
         (["report", "demo"], "no sweep has run here"),
@@ -67,6 +69,7 @@ def test_every_command_explains_itself(name: str) -> None:
         (["grade", "none", "blackjack"], "no one to grade"),
         (["ask", "oracle", "blakjack"], "Did you mean 'blackjack'"),
         (["train", "pppo", "blackjack"], "Did you mean 'ppo'"),
+        (["train", "ppo", "blackjack", "--set", "hyperparameters.lrr=1"], "Did you mean 'lr'"),
         (["train", "ppo", "blackjack", "--set", "num_env=3"], "Did you mean 'num_envs'"),
         (["train", "ppo", "blackjack", "--set", "advice.thet=3"], "advice.thet"),
         (["serve", "oracle"], "nothing to serve"),
@@ -107,12 +110,13 @@ def test_a_cluster_that_is_away_is_refused_before_anything_is_made(
     assert not (here / "runs").exists()
 
 
+@pytest.mark.parametrize("uri", ["http://127.0.0.1:9", "postgresql+psycopg://me:secret@127.0.0.1:9/mlflow"])
 def test_a_tracking_server_that_is_away_is_refused_before_anything_is_made(
-    here: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+    uri: str, here: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:9")
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", uri)
     status, _, err = tutor("sweep", "demo", capsys=capsys, monkeypatch=monkeypatch)
-    assert status == 2 and "does not answer" in err
+    assert status == 2 and "does not answer" in err and "secret" not in err
     assert not (here / "runs").exists()
 
 
@@ -178,3 +182,11 @@ def test_a_task_of_ones_own_takes_the_place_of_a_presets(
     assert status == 0
     assert "frozen_lake" in out and "blackjack" not in out
     assert "1,234" in out
+
+
+def test_the_ui_is_opened_on_the_page_that_lists_sweeps(
+    here: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:9")
+    status, out, _ = tutor("ui", capsys=capsys, monkeypatch=monkeypatch)
+    assert status == 0 and "http://127.0.0.1:9/#/experiments?workflowType=machine_learning" in out

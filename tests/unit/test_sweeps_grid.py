@@ -11,12 +11,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from rllib_plugins.config import PAPER_ADVICE, StudentConfig
+from rllib_plugins.tasks import load_task
 from tune_sweeps.config import MAX_TRIALS, SCHEMA_VERSION, SweepConfig
 from tune_sweeps.grid import Cell, cells, grid
 from tune_sweeps.loading import apply_setting, difference, dump_sweep, load_sweep, preset_names, validate_sweep
-from tune_sweeps.plan import consultations, make_plan, max_evaluations, num_observations
+from tune_sweeps.plan import TYPICAL_STEPS_PER_S, consultations, make_plan, max_evaluations, num_observations
 from tune_sweeps.resolve import resolve
-from tutor_service.errors import UserError
+from tutor_service.errors import UserError, unknown_name
 
 STEPS = {"blackjack": 40_000, "snake": 100_000, "connect_four": 100_000}
 
@@ -140,7 +141,8 @@ def test_the_grid_is_the_product_of_its_axes(
     [
         ({"seeds": MAX_TRIALS}, "10,000"),
         ({"exclude": [{"task": "blackjack"}]}, "0 trials"),
-        ({"seeds": 0}, "0 trials"),
+        ({"seeds": 0}, "seeds = 0: a sweep has 1 to"),
+        ({"seeds": 10**12}, "1 to 10,000"),
         ({"algorithms": ["ppo", "ppo"]}, "ppo more than once"),
         ({"seeds": [1, 1]}, "more than once"),
         ({"seeds": [-1]}, "0 or more"),
@@ -150,7 +152,7 @@ def test_the_grid_is_the_product_of_its_axes(
         ({"convergance": {}}, "Did you mean 'convergence'"),
         ({"advice": {"theta": 1}}, "advice.theta"),
         ({"advice": {"probability_initial": 2}}, "advice.probability_initial = 2"),
-        ({"overrides": [{"match": {"task": "blackjack"}, "set": {"num_env": 3}}]}, "num_env"),
+        ({"overrides": [{"match": {"task": "blackjack"}, "set": {"num_env": 3}}]}, "Did you mean 'num_envs'"),
         ({"overrides": [{"match": {"task": "blackjack"}, "set": {"advice.theta_frac": -1}}]}, "theta_frac"),
     ],
 )
@@ -168,6 +170,8 @@ def test_what_is_wrong_is_named(fields: dict[str, Any], words: str) -> None:
         ({"hyperparameters": {"ppp": {}}}, "Did you mean 'ppo'"),
         ({"exclude": [{"tutor": "oracel"}]}, "Did you mean 'oracle'"),
         ({"task_options": {"snake": {"size": 6}}}, "snake"),
+        ({"tasks": ["snake"], "task_options": {"snake": {"sise": 6}}}, "Did you mean 'size'.* start_length"),
+        ({"exclude": [{"task": "blackjak"}]}, "unknown task 'blackjak' in a match.* Valid: blackjack, connect_four"),
     ],
 )
 def test_names_that_do_not_exist_are_refused_with_the_nearest(fields: dict[str, Any], words: str) -> None:
@@ -190,6 +194,14 @@ def test_a_newer_preset_is_refused(tmp_path: Path) -> None:
     path.write_text(f"version: {SCHEMA_VERSION + 1}\ntutors: [oracle]\ntasks: [blackjack]\n")
     with pytest.raises(UserError, match="newer release"):
         load_sweep(str(path))
+    with pytest.raises(UserError, match="newer release"):
+        load_sweep("demo", [f"version={SCHEMA_VERSION + 1}"])
+
+
+def test_of_a_long_list_the_nearest_names_are_shown() -> None:
+    message = str(unknown_name("trial", "ppo-s999", [f"ppo-s{seed}" for seed in range(630)], "in MLflow"))
+    assert message.startswith("unknown trial 'ppo-s999' in MLflow. Did you mean 'ppo-s")
+    assert "of 630" in message and len(message) < 250
 
 
 @pytest.mark.parametrize(("text", "words"), [("a: [", "not valid YAML"), ("- 1", "mapping")])
@@ -254,9 +266,11 @@ def test_consultations_are_the_area_under_the_schedule() -> None:
 def test_each_state_is_evaluated_once_at_most() -> None:
     resolved = resolve(load_sweep("demo"))
     mine = [trial for trial in resolved.trials if trial.cell.tutor == "smollm2"]
-    assert num_observations(resolved.tasks["blackjack"]) == 32 * 11 * 2
-    assert max_evaluations(mine, resolved.tasks) == 704
-    assert num_observations(resolve(load_sweep("laptop54")).tasks["snake"]) is None
+    assert num_observations(resolved.tasks["blackjack"]) == 280
+    assert max_evaluations(mine, resolved.tasks) == 280
+    laptop = resolve(load_sweep("laptop54")).tasks
+    assert (num_observations(laptop["snake"]), num_observations(laptop["connect_four"])) == (64, None)
+    assert num_observations(load_task("examples.frozen_lake:FrozenLakeTask")) == 16
 
 
 def test_a_plan_adds_up() -> None:
@@ -268,7 +282,9 @@ def test_a_plan_adds_up() -> None:
     assert plan.concurrent == 2  # a core each, although four would fit
     assert plan.seconds == pytest.approx((6 * 10 + 6 * 20) / 2)
     assert plan.max_evaluations == {}
-    assert make_plan(resolved, cpus=2, speeds={"ppo": 100.0}).seconds is None
+    assert not plan.rough
+    guessed = make_plan(resolved, cpus=2, speeds={"ppo": 100.0})
+    assert guessed.rough and guessed.seconds == pytest.approx((6 * 10 + 6 * 1_000 / TYPICAL_STEPS_PER_S) / 2)
 
 
 def test_tutors_leave_room_for_one_trial_at_least() -> None:

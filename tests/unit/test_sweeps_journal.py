@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import socket
 from pathlib import Path
 
 import pytest
@@ -74,11 +75,19 @@ def test_a_full_disk_loses_nothing_and_stops_nobody(tmp_path: Path, monkeypatch:
     monkeypatch.setattr(journal_module.Path, "open", full)
     trial.result(10, 1, {"m": 2.0})
     trial.done()
-    assert trial.unwritten and not trial.flush()
+    assert trial.unwritten and not trial.flush() and trial.blocked == "No space left on device"
     monkeypatch.undo()
-    assert trial.flush()
+    assert trial.flush() and not trial.blocked
     again = TrialJournal(trial.path)
     assert (again.status, [p.step for p in again.points]) == ("done", [0, 10])
+
+
+def test_a_slow_disk_is_not_called_full(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    journal = Journal(tmp_path, ["t"])
+    seen: list[str] = []
+    monkeypatch.setattr(journal_module.os, "fsync", lambda file: seen.append(journal.blocked()))
+    journal["t"].done()
+    assert seen == [""]
 
 
 def test_half_a_line_on_a_full_disk_is_written_over(tmp_path: Path) -> None:
@@ -211,8 +220,16 @@ def test_a_tracking_server_that_does_not_answer_is_refused_without_its_password(
 
 
 @pytest.mark.parametrize("scheme", ["postgresql", "postgresql+psycopg", "sqlite+pysqlite"])
-def test_a_database_may_be_named_with_the_driver_that_mlflow_is_to_use(scheme: str) -> None:
+def test_a_database_may_be_named_with_the_driver_that_mlflow_is_to_use(
+    scheme: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    knocked: list[tuple[str, int]] = []
+    monkeypatch.setattr(
+        "tune_sweeps.mlflow_store.socket.create_connection",
+        lambda address, timeout: (knocked.append(address), socket.socket())[1],
+    )
     check_uri(f"{scheme}://user:secret@127.0.0.1/mlflow")
+    assert knocked == ([] if scheme.startswith("sqlite") else [("127.0.0.1", 5432)])
 
 
 @pytest.mark.parametrize(

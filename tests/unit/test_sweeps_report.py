@@ -12,7 +12,7 @@ from tune_sweeps.analysis import Analysis, analyse
 from tune_sweeps.grid import Cell
 from tune_sweeps.loading import load_sweep
 from tune_sweeps.notes import notes
-from tune_sweeps.plots import spread
+from tune_sweeps.plots import _label_ends, spread
 from tune_sweeps.records import EVAL, RunRecord, Series, SweepRecord
 from tune_sweeps.report import to_markdown
 from tune_sweeps.tables import aggregate_table, main_table, test_table, write_csv
@@ -23,7 +23,13 @@ STEPS = np.arange(0, 20_001, 100, dtype=float)
 def run(tutor: str, seed: int, full_at: float, algorithm: str = "ppo", status: str = "FINISHED") -> RunRecord:
     cell = Cell(algorithm, tutor, "blackjack", None if tutor == "none" else True)
     series = {EVAL: Series(STEPS, np.minimum(1.0, STEPS / full_at))}
-    last = {EVAL: 1.0, "wall_s": 12.0, "advice/consultations": 100.0, "advice/model_evaluations": 7.0}
+    last = {
+        EVAL: 1.0,
+        "wall_s": 12.0,
+        "advice/consultations": 100.0,
+        "advice/model_evaluations": 7.0,
+        "advice/tokens": 1234.0,
+    }
     return RunRecord(f"{algorithm}-{tutor}-s{seed}", cell, seed, status, series, last)
 
 
@@ -114,7 +120,7 @@ def test_tables_markdown_and_csv_say_the_same(tmp_path: Path) -> None:
     analysis = two_to_one()
     header, rows = main_table(analysis)
     assert [row[2] for row in rows] == ["untutored", "oracle"]
-    assert all(len(row) == len(header) for row in rows)
+    assert all(len(row) == len(header) for row in rows) and rows[1][header.index("tokens")] == "1,234"
     text = to_markdown(analysis, [tmp_path / "learning_curves.png"])
     assert rows[1][6] in text and "learning_curves.png" in text and "## By axis" in text
     assert len(aggregate_table(analysis)[1]) == 4
@@ -131,6 +137,15 @@ def test_labels_are_pushed_apart_around_where_they_belong() -> None:
     placed = spread([1.0, 1.0, 1.0, 9.0], 1.0)
     assert placed == pytest.approx([0.0, 1.0, 2.0, 9.0])
     assert all(b - a >= 0.999 for a, b in pairwise(placed))
+
+
+def test_labels_of_lines_that_end_at_the_bottom_stay_above_the_axis_numbers() -> None:
+    from matplotlib.figure import Figure
+
+    ax = Figure().subplots()
+    ax.set_ylim(-0.03, 1.05)
+    _label_ends(ax, [(0.0, name, "black") for name in ("untutored", "smollm2", "oracle")])
+    assert min(text.xy[1] for text in ax.texts) >= -0.03
 
 
 test_table.__test__ = False  # type: ignore[attr-defined]

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from tune_sweeps.cluster import ray_cluster
 from tune_sweeps.signals import cleaned_up, cleaning_up, interruptible, rearm
 
 
@@ -73,3 +74,19 @@ def test_the_third_signal_ends_the_process_whatever_it_does() -> None:
         "    time.sleep(60)\n"
     )
     assert subprocess.run([sys.executable, "-c", code], timeout=30, check=False).returncode == 130
+
+
+def test_a_termination_that_ray_turns_into_an_exit_while_it_starts_is_an_interrupt(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    import ray
+
+    def ended(**options: object) -> None:
+        raise SystemExit(1)
+
+    monkeypatch.setattr(ray, "init", ended)
+    try:
+        with pytest.raises(KeyboardInterrupt), ray_cluster(None, 1):
+            pass
+    finally:
+        cleaned_up()

@@ -188,7 +188,7 @@ def fail(self: Task, observation: Any) -> str:
         (broken(actions=("left", " ")), r"empty label"),
         (broken(actions="lr"), r"tuple of texts"),
         (broken(rules=""), r"'rules' is missing"),
-        (broken(describe=fail), r"observation array\(.*KeyError.*no words"),
+        (broken(describe=fail), r"observation array\(.*describe fails with KeyError.*no words"),
         (broken(describe=lambda self, observation: "  "), r"observation array\(.*describe returned '  '"),
         (broken(legal=lambda self, observation: np.zeros(2, dtype=bool)), r"observation array\(.*no action"),
         (broken(legal=lambda self, observation: np.ones(3, dtype=bool)), r"observation array\(.*2 booleans"),

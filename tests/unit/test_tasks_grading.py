@@ -12,6 +12,7 @@ from rich.console import Console
 from rllib_plugins.grading import ReportCard, grade
 from rllib_plugins.grading import card as scores
 from rllib_plugins.grading.states import visited_states
+from rllib_plugins.grading.view import _legend_below
 from rllib_plugins.tasks import Task, load_task
 from rllib_plugins.tasks.connect_four import ConnectFourTask
 from tutor_service.errors import UserError
@@ -192,3 +193,19 @@ def test_the_card_can_be_read_logged_and_looked_at(tmp_path: Path) -> None:
     assert all(isinstance(value, float) and np.isfinite(value) for value in metrics.values())
     path = card.figure(tmp_path / "sub" / "card.png")
     assert path.read_bytes()[:4] == b"\x89PNG"
+
+
+@pytest.mark.parametrize("num_situations", [1, 12])
+def test_the_figure_s_legend_lies_below_the_axis_label(num_situations: int) -> None:
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(10.5, 1.6 + 0.45 * max(4, num_situations)), layout="constrained")
+    FigureCanvasAgg(figure)
+    axes = figure.subplots()
+    axes.barh(range(num_situations), 1.0, label="tutor")
+    axes.set_xlabel("agreement with the oracle")
+    _legend_below(axes)
+    figure.canvas.draw()
+    assert axes.get_legend().get_window_extent().y1 <= axes.xaxis.label.get_window_extent().y0
+    assert axes.get_legend().get_window_extent().y0 >= 0

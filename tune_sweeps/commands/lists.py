@@ -75,7 +75,7 @@ def tasks() -> None:
     from tune_sweeps.terminal import make_console
 
     table = Table(box=None, pad_edge=False)
-    for column in ("task", "environment", "actions", "observations", "oracle", "env steps"):
+    for column in ("task", "environment", "actions", "states", "oracle", "env steps"):
         table.add_column(column, overflow="fold")
     for name in task_names():
         task = load_task(name)

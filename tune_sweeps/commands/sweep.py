@@ -64,6 +64,7 @@ def sweep(
 
     - `tutor sweep --resume mine`
     """
+    from tune_sweeps.checks import check_hyperparameters
     from tune_sweeps.loading import load_sweep
     from tune_sweeps.resolve import resolve
     from tune_sweeps.terminal import make_console
@@ -81,6 +82,7 @@ def sweep(
         raise UserError("which sweep? Name a preset, e.g. `tutor sweep demo`, or --resume NAME.")
     else:
         resolved = resolve(load_sweep(preset, [*_only_tasks(task), *(set_ or [])]))
+        check_hyperparameters(trial.student for trial in resolved.trials)
         choice = choose(results, resolved.config, name, len(resolved.trials))
         resolved = resolve(choice.config)
         workspace = choice.existing
@@ -192,6 +194,7 @@ def _results_option(workspace: Workspace) -> str:
 
 def _report(workspace: Workspace, uri: str, console: Console) -> None:
     """The report of a sweep that has just finished, and what to do next."""
+    from tune_sweeps.mlflow_store import PAGE
     from tune_sweeps.report import make_report, show
 
     analysis, files = make_report(uri, workspace.name, workspace.report)
@@ -199,4 +202,6 @@ def _report(workspace: Workspace, uri: str, console: Console) -> None:
     curves = next((path for path in files if path.name == "learning_curves.png"), None)
     console.print(f"report: {files[0]}" + (f" · learning curves: {curves}" if curves else ""))
     if uri.startswith("sqlite:"):
-        console.print(f"all runs in MLflow: tutor ui{_results_option(workspace)}   (then open http://127.0.0.1:5000)")
+        console.print(
+            f"all runs in MLflow: tutor ui{_results_option(workspace)}   (then open http://127.0.0.1:5000{PAGE})"
+        )

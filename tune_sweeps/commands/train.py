@@ -35,11 +35,13 @@ def train(
     - `tutor train dqn snake --set num_envs=16 --set hyperparameters.lr=0.0005`
     """
     from rllib_plugins.advising.advisors import check_tutor
+    from tune_sweeps.checks import check_hyperparameters
     from tune_sweeps.service import tutors_up
     from tune_sweeps.signals import interruptible
     from tune_sweeps.terminal import log_path, quiet
 
     student = _student(algorithm, task, tutor, steps, seed, set_ or [])
+    check_hyperparameters([student])
     config = check_tutor(tutor)
     tutors = [config] if config else []
     from rllib_plugins.trial import train as train_student  # once nothing is wrong: it imports Ray and torch

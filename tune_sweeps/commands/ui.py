@@ -21,25 +21,25 @@ def ui(
 ) -> None:
     """Open MLflow's UI over the sweeps in a results folder; ends with Ctrl-C.
 
-    Example: `tutor ui`, then http://127.0.0.1:5000 in a browser
+    Example: `tutor ui`, then the address that it shows in a browser
     """
     import os
     import sys
 
-    from tune_sweeps.mlflow_store import DATABASE, quiet_environment, tracking_uri
+    from tune_sweeps.mlflow_store import DATABASE, PAGE, quiet_environment, tracking_uri
     from tune_sweeps.terminal import make_console
     from tutor_service.errors import UserError
 
     uri = tracking_uri(results)
     console = make_console()
     if uri.startswith(("http://", "https://")):
-        console.print(f"$MLFLOW_TRACKING_URI names a server: its pages are at {uri}")
+        console.print(f"$MLFLOW_TRACKING_URI names a server: its pages are at {uri}{PAGE}")
         return
     if uri.startswith("sqlite:") and not Path(uri.removeprefix("sqlite:///")).exists():
         raise UserError(f"no sweep has run here: '{results / DATABASE}' does not exist. Run `tutor sweep demo` first.")
     _check_port(port)
     quiet_environment()
-    console.print(f"MLflow's UI is coming up at http://{HOST}:{port}; Ctrl-C ends it")
+    console.print(f"MLflow's UI is coming up; Ctrl-C ends it. Open http://{HOST}:{port}{PAGE}")
     sys.stdout.flush()
     command = [sys.executable, "-m", "mlflow", "server", "--backend-store-uri", uri, "--host", HOST]
     os.execv(sys.executable, [*command, "--port", str(port), "--workers", "1"])
