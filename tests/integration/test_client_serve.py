@@ -28,7 +28,12 @@ def cluster() -> Iterator[None]:
     ray.shutdown()
 
 
-@serve.deployment(num_replicas=1, ray_actor_options={"num_cpus": 0.1}, health_check_period_s=1)
+@serve.deployment(
+    num_replicas=1,
+    ray_actor_options={"num_cpus": 0.1},
+    health_check_period_s=1,
+    graceful_shutdown_wait_loop_s=0.2,  # by default a replica that is to go stays 2 s even when it has nothing to do
+)
 class FakeGateway:
     """Answers at once, unless the first state says what else to do; counts the states it evaluated in a file."""
 

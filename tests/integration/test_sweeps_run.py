@@ -176,29 +176,43 @@ def test_resuming_runs_the_failed_trial_alone_and_then_nothing(ran: Ran) -> None
 class Driver:
     """A sweep in another process, in a process group of its own."""
 
-    def __init__(self, results: Path, sleep_s: float) -> None:
+    def __init__(self, results: Path, name: str, sleep_s: float) -> None:
         self.results = results
-        self.output = results / "output.txt"
+        self.mark = f"{MARK}={results}/{name}"
+        self.output = results / f"{name}.txt"
         self.results.mkdir(exist_ok=True)
-        with self.output.open("a") as file:
+        variable, _, value = self.mark.partition("=")
+        with self.output.open("w") as file:
             self.process = subprocess.Popen(
                 [sys.executable, "-m", "tests.integration.sweep_driver", str(results), str(sleep_s)],
                 stdout=file,
                 stderr=file,
                 start_new_session=True,
+                env={**os.environ, variable: value},
             )
+
+    def events(self, event: str) -> int:
+        """How many there are in the journals, those of earlier drivers included."""
+        return sum(path.read_text().count(f'"event": "{event}"') for path in self.results.glob("*/trials/*.jsonl"))
 
     def wait_for(self, event: str, count: int) -> None:
         deadline = time.monotonic() + 300
         while time.monotonic() < deadline and self.process.poll() is None:
-            found = sum(path.read_text().count(f'"event": "{event}"') for path in self.results.glob("*/trials/*.jsonl"))
-            if found >= count:
+            if self.events(event) >= count:
                 return
             time.sleep(0.1)
         raise AssertionError(f"no {count} × {event}: {self.output.read_text()}")
 
+    def end(self, number: signal.Signals) -> None:
+        """Sends the signal, and waits for the end of the driver, not of what it started."""
+        if number == signal.SIGINT:
+            os.killpg(self.process.pid, number)  # as a terminal does: the whole group
+        else:
+            os.kill(self.process.pid, number)
+        self.process.wait(timeout=60)
+
     def left_behind(self) -> list[str]:
-        """Processes that were started by this sweep: they carry its mark in their environment."""
+        """Processes that were started by this driver: they carry its mark in their environment."""
         found = []
         for entry in Path("/proc").iterdir():
             if not entry.name.isdigit() or int(entry.name) == os.getpid():
@@ -208,7 +222,7 @@ class Driver:
                 command = (entry / "cmdline").read_bytes()
             except OSError:
                 continue
-            if MARK.encode() + b"=" + str(self.results).encode() + b"\0" in environment + b"\0" and command:
+            if self.mark.encode() + b"\0" in environment + b"\0" and command:
                 found.append(command.replace(b"\0", b" ").decode())
         return found
 
@@ -217,7 +231,7 @@ MARK = "LLM_TUTORS_TEST_SWEEP"
 
 
 def gone(driver: Driver) -> None:
-    """Waits until nothing of it is left: Ray's agents look after their parent only now and then."""
+    """Waits until nothing of it is left: Ray's agents take a minute to give up on a driver that was killed."""
     deadline = time.monotonic() + 240
     while (left := driver.left_behind()) and time.monotonic() < deadline:
         time.sleep(0.5)
@@ -232,7 +246,7 @@ def finished(results: Path) -> set[str]:
 
 
 def check_whole(results: Path, finished_before: set[str]) -> None:
-    """All trials done, none that was finished before the kill repeated, no double and no missing point."""
+    """All trials done, none that was finished before an end repeated, no double and no missing point."""
     uri = tracking_uri(results)
     record = read_sweep(uri, NAME)
     assert [run.status for run in record.runs] == ["FINISHED"] * 4
@@ -246,25 +260,24 @@ def check_whole(results: Path, finished_before: set[str]) -> None:
     assert finished_before and all(ends.count(name) == 1 for name in finished_before)
 
 
-@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGINT, signal.SIGTERM], ids=["kill -9", "Ctrl-C", "term"])
-def test_a_driver_that_ends_at_any_moment_leaves_nothing_behind_and_can_be_continued(
-    tmp_path: Path, number: signal.Signals, monkeypatch: pytest.MonkeyPatch
-) -> None:
+@pytest.mark.timeout(1200)
+def test_a_driver_that_ends_at_any_moment_leaves_nothing_behind_and_can_be_continued(tmp_path: Path) -> None:
+    """One sweep is killed, then interrupted, then terminated; the next driver begins as soon as one has ended."""
     results = tmp_path / "results"
-    monkeypatch.setenv(MARK, str(results))
-    first = Driver(results, sleep_s=0.3)
-    first.wait_for("done", 1)
-    if number == signal.SIGINT:
-        os.killpg(first.process.pid, number)  # as a terminal does: the whole group
-    else:
-        os.kill(first.process.pid, number)
-    first.process.wait(timeout=60)
-    gone(first)
-    if number != signal.SIGKILL:
-        assert "interrupted=True" in first.output.read_text()
+    killed = Driver(results, "killed", sleep_s=0.4)
+    killed.wait_for("done", 1)
+    killed.end(signal.SIGKILL)
     finished_before = finished(results)
-    second = Driver(results, sleep_s=0.0)
-    assert second.process.wait(timeout=400) == 0
-    assert "done=4" in second.output.read_text()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        driver = Driver(results, number.name, sleep_s=0.4)
+        driver.wait_for("result", driver.events("result") + 3)
+        driver.end(number)
+        assert "interrupted=True" in driver.output.read_text()
+        gone(driver)
+        finished_before |= finished(results)
+    last = Driver(results, "last", sleep_s=0.0)
+    assert last.process.wait(timeout=400) == 0
+    assert "done=4" in last.output.read_text()
     check_whole(results, finished_before)
-    gone(second)
+    gone(last)
+    gone(killed)

@@ -15,7 +15,7 @@ import pytest
 from mlflow.exceptions import MlflowException
 
 from rllib_plugins import metrics
-from tests.integration.sweep_driver import config
+from tests.integration.sweep_driver import NAME, config
 from tune_sweeps.journal import Journal
 from tune_sweeps.mlflow_store import check_uri, make_client, quiet_environment
 from tune_sweeps.resolve import resolve
@@ -67,22 +67,31 @@ class Server:
             self.process = None
 
 
-@pytest.fixture
-def server(tmp_path: Path) -> Iterator[Server]:
-    server = Server(tmp_path)
-    server.start()
+@pytest.fixture(scope="module")
+def one_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    server = Server(tmp_path_factory.mktemp("server"))
     yield server
     server.stop()
+
+
+@pytest.fixture
+def server(one_server: Server) -> Server:
+    """A server that runs, whatever the test before did to it; each test has an experiment of its own there."""
+    if one_server.process is None:
+        one_server.start()
+    return one_server
 
 
 def values(value: float) -> dict[str, float]:
     return dict.fromkeys(metrics.ALL, value)
 
 
-def tracker(uri: str, journal: Journal, sweep_id: str = "id", location: str | None = None) -> MlflowTracker:
+def tracker(
+    uri: str, journal: Journal, sweep_id: str = "id", location: str | None = None, name: str = NAME
+) -> MlflowTracker:
     return MlflowTracker(
         uri,
-        name="fakes",
+        name=name,
         sweep_id=sweep_id,
         config_yaml="name: fakes\n",
         trials={trial.key: trial for trial in resolve(config()).trials},
@@ -97,15 +106,16 @@ def open_journal(folder: Path) -> Journal:
     return Journal(folder, [trial.key for trial in resolve(config()).trials])
 
 
-def children(uri: str) -> dict[str, Any]:
+def children(uri: str, experiment_name: str = NAME) -> dict[str, Any]:
     client = make_client(uri)
-    experiment = client.get_experiment_by_name("fakes")
+    experiment = client.get_experiment_by_name(experiment_name)
     runs = client.search_runs([experiment.experiment_id])
     return {run.data.tags[TAG_TRIAL]: run for run in runs if TAG_TRIAL in run.data.tags}
 
 
-def steps(uri: str, name: str = "eval/return_mean") -> list[int]:
-    return [e.step for e in make_client(uri).get_metric_history(children(uri)[KEY].info.run_id, name)]
+def steps(uri: str, name: str = "eval/return_mean", experiment_name: str = NAME) -> list[int]:
+    run = children(uri, experiment_name)[KEY]
+    return [e.step for e in make_client(uri).get_metric_history(run.info.run_id, name)]
 
 
 def until(condition: Callable[[], bool]) -> None:
@@ -123,14 +133,14 @@ def until(condition: Callable[[], bool]) -> None:
 
 def test_training_goes_on_while_mlflow_is_away_and_the_points_arrive_later(server: Server, tmp_path: Path) -> None:
     journal = open_journal(tmp_path / "trials")
-    following = tracker(server.uri, journal)
+    following = tracker(server.uri, journal, name="away")
     following.start()
     trial = journal[KEY]
     trial.start()
     for step in (0, 100):
         trial.result(step, 1.0, values(step))
         following.wake()
-    until(lambda: KEY in children(server.uri) and steps(server.uri) == [0, 100])
+    until(lambda: steps(server.uri, experiment_name="away") == [0, 100])
     server.stop()
     for step in (200, 300):
         started = time.perf_counter()
@@ -143,13 +153,13 @@ def test_training_goes_on_while_mlflow_is_away_and_the_points_arrive_later(serve
     trial.done()
     assert following.finish("FINISHED", timeout_s=120)
     for name in ("eval/return_mean", "advice/trust", "wall_s"):
-        assert steps(server.uri, name) == [0, 100, 200, 300, 400]
-    assert children(server.uri)[KEY].info.status == "FINISHED"
+        assert steps(server.uri, name, "away") == [0, 100, 200, 300, 400]
+    assert children(server.uri, "away")[KEY].info.status == "FINISHED"
 
 
 def test_what_did_not_arrive_before_the_end_is_sent_by_the_next_run(server: Server, tmp_path: Path) -> None:
     journal = open_journal(tmp_path / "trials")
-    first = tracker(server.uri, journal)
+    first = tracker(server.uri, journal, name="late")
     journal[KEY].start()
     journal[KEY].result(0, 1.0, values(0))
     first.sync()
@@ -157,10 +167,10 @@ def test_what_did_not_arrive_before_the_end_is_sent_by_the_next_run(server: Serv
     journal[KEY].result(100, 1.0, values(100))
     assert not first.finish("KILLED", timeout_s=1)
     server.start()
-    second = tracker(server.uri, open_journal(tmp_path / "trials"))
+    second = tracker(server.uri, open_journal(tmp_path / "trials"), name="late")
     assert second.finish("FINISHED", timeout_s=60)
-    assert steps(server.uri) == [0, 100]
-    assert list(children(server.uri)) == [KEY]
+    assert steps(server.uri, experiment_name="late") == [0, 100]
+    assert list(children(server.uri, "late")) == [KEY]
     assert second.parent_id == first.parent_id
 
 
@@ -230,5 +240,5 @@ def test_another_sweep_of_the_same_name_has_runs_of_its_own(database: str, tmp_p
         parents.add(following.parent_id)
     assert len(parents) == 2
     client = make_client(database)
-    runs = client.search_runs([client.get_experiment_by_name("fakes").experiment_id])
+    runs = client.search_runs([client.get_experiment_by_name(NAME).experiment_id])
     assert len([run for run in runs if run.data.tags.get(TAG_TRIAL) == KEY]) == 2
