@@ -17,6 +17,7 @@ from tune_sweeps.cluster import local_cpus, ray_cluster
 from tune_sweeps.identity import run_tags, tutor_tags
 from tune_sweeps.journal import Journal
 from tune_sweeps.loading import dump_sweep
+from tune_sweeps.logs import bind
 from tune_sweeps.mlflow_store import artifact_location
 from tune_sweeps.plan import concurrency
 from tune_sweeps.policy import BestPolicies
@@ -77,6 +78,7 @@ def run_sweep(
     Raises:
         UserError: Ray or a tutor cannot start.
     """
+    bind(sweep=workspace.name)
     trials = {trial.key: trial for trial in resolved.trials}
     journal = workspace.journal(list(trials))
     tracker = MlflowTracker(
@@ -160,7 +162,12 @@ def _tune(
     config = resolved.config
     missing = set(journal.missing())
     specs = [
-        {"key": trial.key, "student": trial.student.model_dump(), "restore": journal[trial.key].last_checkpoint()}
+        {
+            "sweep": workspace.name,
+            "key": trial.key,
+            "student": trial.student.model_dump(),
+            "restore": journal[trial.key].last_checkpoint(),
+        }
         for trial in resolved.trials
         if trial.key in missing
     ]

@@ -28,7 +28,7 @@ STORE_RESOURCE = "advice_store"
 ENGINE_BYTES = 1400 * 2**20
 """Memory of one replica on a CPU beside weights and KV cache: two processes with torch and vLLM."""
 
-_QUIET = {"log_level": "ERROR", "enable_access_log": False}
+_QUIET = {"encoding": "JSON", "log_level": "ERROR", "enable_access_log": False}
 """Serve's own words, beside errors, are for its developers; a line per call would cost more than the call."""
 
 _POLL_S = 0.25
