@@ -91,7 +91,7 @@ def _key(trial: Any) -> str:
 
 
 def _last_words(trial: Any) -> str:
-    """The end of a trial's error, from the driver's own folder: ``trial.get_error`` reads a copy that may come later."""
+    """The end of a trial's error, as the driver wrote it: ``trial.get_error`` reads a copy that comes later."""
     try:
         error = Path(trial.error_file or "").read_text(encoding="utf-8", errors="replace")
     except OSError:
