@@ -28,6 +28,7 @@ from tune_sweeps.signals import cleaned_up, cleaning_up
 from tune_sweeps.tracking import MlflowTracker
 from tune_sweeps.view import View
 from tune_sweeps.workspace import Workspace
+from tutor_service.app import nodes_on_demand
 
 _MLFLOW_AT_END_S = 60.0
 _MLFLOW_AT_INTERRUPT_S = 5.0
@@ -137,7 +138,7 @@ def _run_missing(
     with ray_cluster(address, cpus) as cluster, deployed(tutors, cluster, console.print):
         _reference_returns(resolved, tracker)
         missing = journal.missing()
-        concurrent = concurrency(resources, len(missing), cluster.cpus, resolved.tutor_cpus)
+        concurrent = concurrency(resources, len(missing), cluster.cpus, resolved.tutor_cpus, nodes_on_demand())
         progress = Progress({trial.key: trial for trial in resolved.trials}, journal)
         console.print(f"running {len(missing)} of {len(resolved.trials)} trials, {concurrent} at once")
         with View(console, progress, concurrent, lambda: _warning(tracker, journal)) as view:

@@ -88,7 +88,9 @@ def submit(address: str, submission: Submission, follow: bool, say: Say, write: 
     with tempfile.TemporaryDirectory(prefix="llm-tutors-") as folder:
         bundle = Path(folder)
         write_bundle(bundle, config)
-        environment = runtime_env(bundle, submission.code, os.environ, submission.tracking_uri)
+        environment = runtime_env(
+            bundle, submission.code, os.environ, submission.tracking_uri, submission.nodes_on_demand
+        )
         jobs.submit(
             job_id,
             config.name,
