@@ -10,15 +10,17 @@ import os
 import subprocess
 import sys
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import psutil
 
-from benchmarks._nodes import Nodes, free_ports, kill_all, nodes
+from benchmarks._memory import role
+from benchmarks._nodes import Nodes, free_ports, kill_all, nodes, with_children
 
 TUTOR = "smollm2"
 APPLICATION = f"tutor-{TUTOR}"
@@ -93,10 +95,14 @@ class Mlflow:
     def kill(self) -> None:
         """SIGKILL to the server and its workers."""
         if self.process is not None:
-            leader = psutil.Process(self.process.pid)
-            kill_all([leader, *leader.children(recursive=True)])
+            kill_all(self.processes())
             self.process.wait()
             self.process = None
+
+    def processes(self) -> list[psutil.Process]:
+        """The server and its workers."""
+        server = self.process
+        return with_children(server.pid) if server is not None else []
 
 
 @dataclass
@@ -243,9 +249,9 @@ class Stage:
         }
 
     def job_ended(self, sweep: str) -> bool:
-        """Whether the latest job of a sweep is over."""
+        """Whether the latest job of a sweep is over, or there is none."""
         jobs = [job for job in self._jobs() if (job.get("metadata") or {}).get("llm_tutors.sweep") == sweep]
-        latest = max(jobs, key=lambda job: job["start_time"])
+        latest = max(jobs, key=lambda job: job["start_time"], default={"status": "FAILED"})
         return latest["status"] in {"SUCCEEDED", "FAILED", "STOPPED"}
 
     def actors(self, class_part: str) -> list[dict[str, Any]]:
@@ -291,6 +297,19 @@ class Stage:
             *(f"trial {pid}" for pid in trials),
             *(f"engine {process.pid}" for process in engines),
         ]
+
+    def processes(self) -> list[psutil.Process]:
+        """All processes of all nodes, and of MLflow."""
+        found = [process for node in list(self.nodes.nodes.values()) for process in node.processes()]
+        return found + self.mlflow.processes()
+
+    def census(self) -> Counter[str]:
+        """How many processes there are of each kind, Ray's idle workers aside."""
+        found: Counter[str] = Counter()
+        for process in self.processes():
+            with suppress(psutil.Error):
+                found[role(process)] += 1
+        return Counter({kind: count for kind, count in found.items() if not kind.startswith("ray::IDLE")})
 
     def drivers(self) -> list[psutil.Process]:
         """Processes that run a sweep's driver."""

@@ -19,7 +19,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -31,7 +31,7 @@ SUBNET = "10.213.7"
 START_S = 120.0
 _OBJECT_STORE_BYTES = 80 * 2**20
 _GRACE_S = 10.0
-_ATTEMPTS = 3
+_ATTEMPTS = 5
 
 
 @dataclass
@@ -53,12 +53,8 @@ class Node:
     log: Path
 
     def processes(self) -> list[psutil.Process]:
-        """All processes of the node, workers and what they started included."""
-        try:
-            leader = psutil.Process(self.process.pid)
-            return [leader, *leader.children(recursive=True)]
-        except psutil.NoSuchProcess:
-            return []
+        """All processes of the node, workers and what they started included, also where ``ray start`` has ended."""
+        return list({*with_children(self.process.pid), *in_session(self.process.pid)})
 
 
 @dataclass
@@ -162,6 +158,7 @@ class Nodes:
             for row in self.state("nodes")
         ):
             self._check(node, started)
+        set_share(node.process.pid, niceness)  # not before: Ray gives a node 30 s to come up
         return node
 
     def alive(self) -> int:
@@ -284,7 +281,6 @@ class Nodes:
             process = subprocess.Popen(
                 command, stdout=output, stderr=output, env=environ, start_new_session=True, cwd=self.folder
             )
-        set_share(process.pid, niceness)
         node = Node(name, process, address, namespace, log)
         self.nodes[name] = node
         return node
@@ -333,6 +329,25 @@ def free_ports(count: int) -> list[int]:
     finally:
         for item in sockets:
             item.close()
+
+
+def with_children(pid: int) -> list[psutil.Process]:
+    """A process and all that it started, as long as it is there."""
+    try:
+        leader = psutil.Process(pid)
+        return [leader, *leader.children(recursive=True)]
+    except psutil.NoSuchProcess:
+        return []
+
+
+def in_session(leader: int) -> list[psutil.Process]:
+    """Processes of a session; it is there for as long as one of them is, its leader or not."""
+    found = []
+    for pid in psutil.pids():
+        with suppress(psutil.NoSuchProcess, ProcessLookupError):
+            if os.getsid(pid) == leader:
+                found.append(psutil.Process(pid))
+    return found
 
 
 def kill_all(processes: list[psutil.Process], number: int = signal.SIGKILL) -> None:

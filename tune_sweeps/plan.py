@@ -79,11 +79,16 @@ def make_plan(resolved: ResolvedSweep, cpus: float, speeds: Mapping[str, float])
     )
 
 
-def concurrency(resources: ResourcesConfig, num_trials: int, cpus: float, tutor_cpus: float) -> int:
+def concurrency(
+    resources: ResourcesConfig, num_trials: int, cpus: float, tutor_cpus: float, nodes_on_demand: bool = False
+) -> int:
     """How many trials run at once: as many as fit beside the tutors, and no more than there are cores.
 
-    A trial computes on one thread: with more trials than cores each only gets slower and holds its memory longer.
+    A trial computes on one thread: with more trials than cores each only gets slower and holds its memory longer. Where
+    an autoscaler adds nodes, trials that wait are what it adds them for.
     """
+    if nodes_on_demand:
+        return max(1, min(num_trials, resources.max_concurrent or num_trials))
     fitting = int((cpus - tutor_cpus) / resources.num_cpus_per_trial + 1e-9)
     wanted = resources.max_concurrent or int(max(1, cpus))
     return max(1, min(num_trials, wanted, fitting))

@@ -15,6 +15,7 @@ from rllib_plugins.config import ALGORITHMS
 from rllib_plugins.tasks import Task, load_task, task_names
 from tune_sweeps.config import UNTUTORED, SweepConfig
 from tune_sweeps.grid import Trial, grid
+from tutor_service.client import service_url
 from tutor_service.config import TutorConfig
 from tutor_service.errors import UserError, unknown_name
 
@@ -27,7 +28,7 @@ class ResolvedSweep:
         config: The sweep.
         trials: Its trials, in the order of their start.
         tasks: The tasks by their short names.
-        tutors: The tutors that a service must be deployed for, by their short names; references are not among them.
+        tutors: The tutors that take a service, by their short names; references are not among them.
     """
 
     config: SweepConfig
@@ -37,7 +38,9 @@ class ResolvedSweep:
 
     @property
     def tutor_cpus(self) -> float:
-        """Ray CPUs that the tutors' replicas take at least."""
+        """Ray CPUs that the tutors' replicas take at least; none where a remote service has them."""
+        if service_url():
+            return 0.0
         return sum(
             tutor.scaling.num_cpus * max(1, tutor.scaling.min_replicas)
             for tutor in self.tutors.values()

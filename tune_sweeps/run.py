@@ -17,6 +17,7 @@ from tune_sweeps.cluster import local_cpus, ray_cluster
 from tune_sweeps.identity import run_tags, tutor_tags
 from tune_sweeps.journal import Journal
 from tune_sweeps.loading import dump_sweep
+from tune_sweeps.logs import bind
 from tune_sweeps.mlflow_store import artifact_location
 from tune_sweeps.plan import concurrency
 from tune_sweeps.policy import BestPolicies
@@ -27,6 +28,7 @@ from tune_sweeps.signals import cleaned_up, cleaning_up
 from tune_sweeps.tracking import MlflowTracker
 from tune_sweeps.view import View
 from tune_sweeps.workspace import Workspace
+from tutor_service.app import nodes_on_demand
 
 _MLFLOW_AT_END_S = 60.0
 _MLFLOW_AT_INTERRUPT_S = 5.0
@@ -77,6 +79,7 @@ def run_sweep(
     Raises:
         UserError: Ray or a tutor cannot start.
     """
+    bind(sweep=workspace.name)
     trials = {trial.key: trial for trial in resolved.trials}
     journal = workspace.journal(list(trials))
     tracker = MlflowTracker(
@@ -135,7 +138,7 @@ def _run_missing(
     with ray_cluster(address, cpus) as cluster, deployed(tutors, cluster, console.print):
         _reference_returns(resolved, tracker)
         missing = journal.missing()
-        concurrent = concurrency(resources, len(missing), cluster.cpus, resolved.tutor_cpus)
+        concurrent = concurrency(resources, len(missing), cluster.cpus, resolved.tutor_cpus, nodes_on_demand())
         progress = Progress({trial.key: trial for trial in resolved.trials}, journal)
         console.print(f"running {len(missing)} of {len(resolved.trials)} trials, {concurrent} at once")
         with View(console, progress, concurrent, lambda: _warning(tracker, journal)) as view:
@@ -160,7 +163,12 @@ def _tune(
     config = resolved.config
     missing = set(journal.missing())
     specs = [
-        {"key": trial.key, "student": trial.student.model_dump(), "restore": journal[trial.key].last_checkpoint()}
+        {
+            "sweep": workspace.name,
+            "key": trial.key,
+            "student": trial.student.model_dump(),
+            "restore": journal[trial.key].last_checkpoint(),
+        }
         for trial in resolved.trials
         if trial.key in missing
     ]

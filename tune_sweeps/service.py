@@ -11,6 +11,7 @@ from contextlib import contextmanager
 
 from tune_sweeps.cluster import RayCluster, local_cores, ray_cluster, wanted_address
 from tune_sweeps.signals import cleaning_up
+from tutor_service.client import service_url
 from tutor_service.config import TutorConfig
 
 
@@ -20,13 +21,15 @@ def tutors_up(
 ) -> Iterator[None]:
     """Ray with tutors deployed, for the time of a ``with`` block; tutors that ran before stay as they are.
 
+    Those that are reached at ``$LLM_TUTORS_URL`` are somebody else's to deploy.
+
     Args:
         tutors: Those that need a service; none: nothing is started.
         progress: Takes lines about what is going on.
         address: Address of a running Ray; None: ``$RAY_ADDRESS``, else a local one is started.
         spare_cpus: Ray CPUs that a local one has beside the tutors'.
     """
-    if not tutors:
+    if not tutors or service_url():
         yield
         return
     needed = sum(tutor.scaling.num_cpus * max(1, tutor.scaling.min_replicas) for tutor in tutors) + spare_cpus
@@ -41,6 +44,8 @@ def tutors_up(
 def deployed(tutors: Sequence[TutorConfig], cluster: RayCluster, progress: Callable[[str], None]) -> Iterator[None]:
     """Tutors deployed on a Ray that is connected, for the time of a ``with`` block; those that ran before stay.
 
+    Those that are reached at ``$LLM_TUTORS_URL`` are somebody else's to deploy.
+
     Args:
         tutors: Those that need a service.
         cluster: The Ray.
@@ -48,7 +53,7 @@ def deployed(tutors: Sequence[TutorConfig], cluster: RayCluster, progress: Calla
     """
     from tutor_service import app, embedded
 
-    if not tutors:
+    if not tutors or service_url():
         yield
         return
 

@@ -10,14 +10,16 @@ from typing import Any
 
 from ray.tune import Checkpoint, Trainable
 
+from tune_sweeps.logs import bind
+
 logger = logging.getLogger(__name__)
 
 TRIAL = "trial"
-"""Key of Tune's config under which a trial lies: ``key``, ``student`` and ``restore``."""
+"""Key of Tune's config under which a trial lies: ``sweep``, ``key``, ``student``, ``restore``."""
 
 
 def resumable(student_class: type[Trainable]) -> type[Trainable]:
-    """A trainable that takes ``{"trial": {"key", "student", "restore"}}`` and runs ``student_class``.
+    """A trainable that takes ``{"trial": {"sweep", "key", "student", "restore"}}`` and runs ``student_class``.
 
     Args:
         student_class: A trainable whose config is the fields of a ``StudentConfig``, and whose ``reset_config``, if it
@@ -28,6 +30,8 @@ def resumable(student_class: type[Trainable]) -> type[Trainable]:
         """``student_class``, restored first where an earlier attempt left a checkpoint."""
 
         def setup(self, config: dict[str, Any]) -> None:
+            trial = config[TRIAL]
+            bind(sweep=trial["sweep"], trial=trial["key"], tutor=trial["student"]["tutor"])
             super().setup(config[TRIAL]["student"])
             restore = config[TRIAL].get("restore")
             if restore:

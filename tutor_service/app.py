@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import logging
+import os
 import socket
 import time
 from collections.abc import Callable, Iterable, Sequence
@@ -25,10 +26,13 @@ PREFIX = app_name("")
 STORE_RESOURCE = "advice_store"
 """Announced by the node that keeps the advice stores, which are local databases: gateways stay there."""
 
+ON_DEMAND_VARIABLE = "LLM_TUTORS_NODES_ON_DEMAND"
+"""Set where an autoscaler adds the nodes that something waits for: what the cluster has now says nothing then."""
+
 ENGINE_BYTES = 1400 * 2**20
 """Memory of one replica on a CPU beside weights and KV cache: two processes with torch and vLLM."""
 
-_QUIET = {"log_level": "ERROR", "enable_access_log": False}
+_QUIET = {"encoding": "JSON", "log_level": "ERROR", "enable_access_log": False}
 """Serve's own words, beside errors, are for its developers; a line per call would cost more than the call."""
 
 _POLL_S = 0.25
@@ -132,6 +136,11 @@ def deploy(
     return names
 
 
+def nodes_on_demand() -> bool:
+    """Whether an autoscaler adds the nodes that are missing, by ``$LLM_TUTORS_NODES_ON_DEMAND``."""
+    return os.environ.get(ON_DEMAND_VARIABLE, "") not in {"", "0"}
+
+
 def _launch(tutors: Sequence[TutorConfig], access: Any) -> None:
     import ray
     from ray import serve
@@ -226,6 +235,8 @@ def _check_cluster(tutors: Sequence[TutorConfig]) -> None:
     """Whether the cluster can ever hold the replicas that always run."""
     import ray
 
+    if nodes_on_demand():
+        return
     total = ray.cluster_resources()
     gpus = sum(tutor.scaling.num_gpus * max(1, tutor.scaling.min_replicas) for tutor in tutors)
     cpus = sum(tutor.scaling.num_cpus * max(1, tutor.scaling.min_replicas) for tutor in tutors)

@@ -275,6 +275,11 @@ def app_name(tutor_name: str) -> str:
     return f"tutor-{tutor_name}"
 
 
+def service_url() -> str | None:
+    """Base address of a remote service, by ``$LLM_TUTORS_URL``; None: tutors are on the process's own Ray cluster."""
+    return os.environ.get(URL_VARIABLE) or None
+
+
 def connect(
     tutor: TutorConfig, *, deadline_s: float = 30.0, url: str | None = None, token: str | None = None
 ) -> TutorClient:
@@ -292,7 +297,7 @@ def connect(
     """
     if tutor.backend == "reference":
         raise UserError(f"tutor '{tutor.name}' is a scripted reference: it runs in the student, not as a service.")
-    url = url or os.environ.get(URL_VARIABLE)
+    url = url or service_url()
     if not url:
         from tutor_service.backends.serve_handle import ServeHandleBackend
 

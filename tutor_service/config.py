@@ -38,7 +38,10 @@ class ScalingConfig(BaseModel):
 
 
 class TutorConfig(BaseModel):
-    """One tutor. Every field that can change an answer is part of the advice store's key."""
+    """One tutor. What can change an answer of its model is part of the advice store's key.
+
+    ``temperature`` and ``calibrate`` are not: what is stored comes before them.
+    """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 

@@ -106,6 +106,7 @@ class Gateway:
             max_in_flight=settings.max_in_flight,
             max_pending=settings.max_pending,
         )
+        metrics.show_pending(lambda: self.num_pending)
 
     @property
     def num_pending(self) -> int:
@@ -243,7 +244,6 @@ class Gateway:
             else:
                 found[offset + index] = AdviceError("tutor: overloaded, too many states wait for the model", retry=True)
         self._queue.pump()
-        self._metrics.pending(len(self._queue))
 
     async def _keep(self, evaluated: list[tuple[Ticket, Evaluation]]) -> None:
         """Stores what the model said, on a thread: a commit waits for the disk."""

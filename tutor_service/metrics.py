@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter as Tally
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 
@@ -73,9 +73,9 @@ class GatewayMetrics:
         self._invalid.inc(invalid)
         self._tokens.inc(tokens)
 
-    def pending(self, prompts: int) -> None:
-        """Shows how many prompts wait for the model."""
-        self._pending.set(prompts)
+    def show_pending(self, prompts: Callable[[], int]) -> None:
+        """Takes a function that says how many prompts wait for the model; it is asked whenever somebody looks."""
+        self._pending.set_function(prompts)
 
     def store_failed(self) -> None:
         """Counts one call of the store that failed."""

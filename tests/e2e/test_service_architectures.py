@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from tests.e2e.reference import distributions, make_checkpoint, total_variation
-from tutor_service.config import TutorConfig
+from tutor_service.config import CATALOG_DIR, TutorConfig
 from tutor_service.engines.vllm import VllmEngine
 from tutor_service.prompt import ChatPrompts, read_template
 from tutor_service.schema import AdviceRequest
@@ -20,7 +20,8 @@ async def test_scored_distributions_equal_those_of_transformers(architecture: st
     folder = make_checkpoint(architecture, model_folder, tmp_path / "model")
     tokenizer = AutoTokenizer.from_pretrained(folder)
     prompts = []
-    for template in (None, read_template("vicuna")):
+    shipped = [read_template(path.stem) for path in sorted((CATALOG_DIR / "templates").glob("*.jinja"))]
+    for template in (None, *shipped):
         builder = ChatPrompts(tokenizer, "scored", template)
         for number in range(4):
             prompts.append(builder.build(AdviceRequest("Some rules.", f"State {number}.", ("stick", "hit"))))

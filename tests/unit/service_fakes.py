@@ -77,11 +77,13 @@ class FakeStore:
         self.kept.update(items)
 
 
-def make_gateway(model: FakeModel, store: FakeStore | None = None, **settings: object) -> Gateway:
+def make_gateway(
+    model: FakeModel, store: FakeStore | None = None, metrics: GatewayMetrics | None = None, **settings: object
+) -> Gateway:
     """A gateway over fakes."""
     builder = ChatPrompts(FakeTokenizer(), "scored")
     options = GatewaySettings(**{"identity": "fake", **settings})  # type: ignore[arg-type]
-    return Gateway(options, builder, model, store or FakeStore(), GatewayMetrics("fake"))
+    return Gateway(options, builder, model, store or FakeStore(), metrics or GatewayMetrics("fake"))
 
 
 def request(

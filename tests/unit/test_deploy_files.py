@@ -196,6 +196,24 @@ def test_the_sweeps_cluster_finds_the_tutors_service_and_needs_no_gpu() -> None:
     assert not [pod for pod in pods(cluster) if "nvidia.com/gpu" in pod["containers"][0]["resources"]["limits"]]
 
 
+def test_the_sweeps_command_is_one_that_can_run_again_and_keeps_its_results_on_every_node() -> None:
+    import typer
+
+    from tune_sweeps.cli import app
+    from tune_sweeps.loading import load_sweep
+
+    job, cluster = kuberay("rayjob")
+    program, command, *arguments = job["spec"]["entrypoint"].split()
+    assert program == "tutor"
+    given = typer.main.get_command(app).commands[command].make_context(command, arguments).params  # type: ignore[attr-defined]
+    assert load_sweep(given["preset"]) and given["name"] and given["resume"] is None  # by its name it goes on
+    for pod in pods(cluster):
+        shared = {v["name"] for v in pod["volumes"] if "persistentVolumeClaim" in v}
+        for container in pod["containers"]:
+            mounts = [mount["mountPath"] for mount in container["volumeMounts"] if mount["name"] in shared]
+            assert any(given["results"].is_relative_to(mount) for mount in mounts)
+
+
 def test_no_secret_stands_in_any_file() -> None:
     """Names that end in token, password, secret or key carry no literal; Kubernetes gets them from a Secret."""
 

@@ -5,6 +5,7 @@ import pytest
 
 from tests.unit.service_fakes import FakeModel, FakeStore, make_gateway, request
 from tutor_service.gateway import MAX_LIST
+from tutor_service.metrics import GatewayMetrics
 from tutor_service.schema import Advice, AdviceError, AdviceRequest
 from tutor_service.store import StoredAdvice
 
@@ -105,6 +106,18 @@ async def test_beyond_its_bound_requests_are_refused_for_the_moment():
     assert sources(answers).count("model") == 10
     assert all(answer.retry for answer in answers if isinstance(answer, AdviceError))
     assert sources(await gateway.advise([request(24)])) == ["model"]
+
+
+async def test_the_queue_that_prometheus_sees_is_the_one_of_this_moment():
+    model, metrics = FakeModel(), GatewayMetrics("fake")
+    model.open.clear()
+    gateway = make_gateway(model, metrics=metrics)
+    asked = asyncio.create_task(gateway.advise([request(n) for n in range(7)]))
+    await asyncio.sleep(0.01)
+    assert b'tutor_pending_prompts{tutor="fake"} 7.0' in metrics.exposition()
+    model.open.set()
+    await asked
+    assert b'tutor_pending_prompts{tutor="fake"} 0.0' in metrics.exposition()
 
 
 async def test_a_model_that_fails_says_so_and_is_asked_again():

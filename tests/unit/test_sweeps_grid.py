@@ -15,7 +15,11 @@ from rllib_plugins.tasks import load_task
 from tune_sweeps.config import MAX_TRIALS, SCHEMA_VERSION, SweepConfig
 from tune_sweeps.grid import Cell, cells, grid
 from tune_sweeps.loading import apply_setting, difference, dump_sweep, load_sweep, preset_names, validate_sweep
+<<<<<<< HEAD
 from tune_sweeps.plan import TYPICAL_STEPS_PER_S, consultations, make_plan, max_evaluations, num_observations
+=======
+from tune_sweeps.plan import concurrency, consultations, make_plan, max_evaluations, num_observations
+>>>>>>> 8501e4df2eb220d0899e669036500e516324e13d
 from tune_sweeps.resolve import resolve
 from tutor_service.errors import UserError, unknown_name
 
@@ -291,6 +295,14 @@ def test_tutors_leave_room_for_one_trial_at_least() -> None:
     plan = make_plan(resolve(load_sweep("paper")), cpus=2, speeds={})
     assert plan.concurrent == 1
     assert plan.tutor_gpus == 3
+
+
+def test_trials_wait_for_nodes_only_where_nodes_come() -> None:
+    resources = load_sweep("paper").resources
+    assert concurrency(resources, 630, cpus=6, tutor_cpus=0) == 6
+    assert concurrency(resources, 630, cpus=6, tutor_cpus=0, nodes_on_demand=True) == 630
+    bounded = resources.model_copy(update={"max_concurrent": 64})
+    assert concurrency(bounded, 630, cpus=6, tutor_cpus=0, nodes_on_demand=True) == 64
 
 
 def test_a_cell_is_what_it_says() -> None:

@@ -8,6 +8,7 @@ from urllib.parse import urlsplit
 
 from tune_sweeps.config import SweepConfig
 from tune_sweeps.loading import dump_sweep
+from tutor_service.app import ON_DEMAND_VARIABLE
 from tutor_service.errors import UserError
 
 SWEEP_FILE = "sweep.yaml"
@@ -42,7 +43,11 @@ def write_bundle(folder: Path, config: SweepConfig) -> None:
 
 
 def runtime_env(
-    folder: Path, code: Path | None, environ: Mapping[str, str], tracking_uri: str | None
+    folder: Path,
+    code: Path | None,
+    environ: Mapping[str, str],
+    tracking_uri: str | None,
+    nodes_on_demand: bool = False,
 ) -> dict[str, object]:
     """Ray's runtime environment of the job.
 
@@ -51,6 +56,7 @@ def runtime_env(
         code: Checkout whose packages replace the image's; None: the image's own.
         environ: This process's environment; what ``FORWARDED`` names goes along.
         tracking_uri: MLflow's address as the cluster sees it; None: as ``environ`` says.
+        nodes_on_demand: Whether the job waits for nodes that an autoscaler adds.
 
     Raises:
         UserError: An address holds a password, or the checkout lacks the packages.
@@ -66,6 +72,8 @@ def runtime_env(
                 "alone; MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD belong in the nodes' environment "
                 "(deploy/README.md)."
             )
+    if nodes_on_demand:
+        variables[ON_DEMAND_VARIABLE] = "1"
     result: dict[str, object] = {"working_dir": str(folder), "env_vars": variables}
     if code is not None:
         missing = [package for package in PACKAGES if not (code / package / "__init__.py").is_file()]

@@ -21,12 +21,12 @@ from tune_sweeps.remote.dashboard import ClusterFacts, read_facts
 from tune_sweeps.remote.entry import READY
 from tune_sweeps.remote.jobs import JobInfo, Jobs
 from tune_sweeps.remote.requirements import check_tutors, check_versions
+from tutor_service.client import service_url
 from tutor_service.config import load_tutor
 from tutor_service.errors import UserError
 
 RESULTS = "/shared/runs"
 DRIVER_CPUS = 1.0
-LLM_TUTORS_URL = "LLM_TUTORS_URL"
 
 Say = Callable[[str], None]
 
@@ -73,7 +73,7 @@ def submit(address: str, submission: Submission, follow: bool, say: Say, write: 
     config = _sweep(submission)
     url, token, facts = _cluster(address, say)
     check_versions(facts, version("ray"), platform.python_version())
-    if not os.environ.get(LLM_TUTORS_URL):
+    if not service_url():
         tutors = [load_tutor(name) for name in config.tutored]
         check_tutors(facts, tutors, submission.nodes_on_demand)
     jobs = Jobs(url, token)
@@ -88,7 +88,9 @@ def submit(address: str, submission: Submission, follow: bool, say: Say, write: 
     with tempfile.TemporaryDirectory(prefix="llm-tutors-") as folder:
         bundle = Path(folder)
         write_bundle(bundle, config)
-        environment = runtime_env(bundle, submission.code, os.environ, submission.tracking_uri)
+        environment = runtime_env(
+            bundle, submission.code, os.environ, submission.tracking_uri, submission.nodes_on_demand
+        )
         jobs.submit(
             job_id,
             config.name,

@@ -20,7 +20,7 @@ def advice_key(identity: str, prompt_token_ids: Sequence[int], label_token_ids: 
     depends neither on the process nor on the machine.
 
     Args:
-        identity: Everything of the tutor that can change an answer: model, revision, decoding, temperature, and so on.
+        identity: Everything of the tutor that can change an answer: model, revision, precision, decoding, and so on.
         prompt_token_ids: The whole prompt, rules and state and template included, as the model reads it.
         label_token_ids: The token of each legal action, in order.
 

@@ -1,0 +1,55 @@
+"""What is logged during a sweep says where it belongs, in a form that machines read."""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Iterator
+
+import pytest
+
+from tune_sweeps import logs
+from tune_sweeps.trainable import TRIAL, resumable
+
+
+@pytest.fixture(autouse=True)
+def only_here() -> Iterator[None]:
+    yield
+    logging.getLogger().removeHandler(logs._handler)
+
+
+class Student:
+    """Stands for a trainable whose checkpoint is of no use."""
+
+    def setup(self, config: dict) -> None:
+        logging.getLogger("rllib_plugins.somewhere").warning("the tutor is left alone")
+
+    def cleanup(self) -> None:
+        pass
+
+
+def written(capsys: pytest.CaptureFixture[str]) -> list[dict]:
+    return [json.loads(line) for line in capsys.readouterr().err.splitlines()]
+
+
+def test_a_trials_records_carry_sweep_trial_and_tutor(capsys: pytest.CaptureFixture[str]) -> None:
+    student = resumable(Student)()  # type: ignore[arg-type]
+    for key in ("first", "second"):  # Tune uses an actor for one trial after the other
+        student.setup({TRIAL: {"sweep": "demo", "key": key, "student": {"tutor": "smollm2"}}})
+    first, second = written(capsys)
+    assert (first["sweep"], first["trial"], first["tutor"]) == ("demo", "first", "smollm2")
+    assert second["trial"] == "second"
+    assert (first["level"], first["logger"]) == ("WARNING", "rllib_plugins.somewhere")
+    assert first["message"] == "the tutor is left alone"
+
+
+def test_a_record_is_one_line_whatever_it_says(capsys: pytest.CaptureFixture[str]) -> None:
+    logs.bind(sweep="demo")
+    try:
+        raise ValueError("no\nway")
+    except ValueError:
+        logging.getLogger("anything").exception("two\nlines of %d", 2)
+    (record,) = written(capsys)
+    assert record["sweep"] == "demo" and "trial" not in record
+    assert record["message"] == "two\nlines of 2"
+    assert "ValueError: no\nway" in record["error"]
