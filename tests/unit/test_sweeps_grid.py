@@ -15,11 +15,14 @@ from rllib_plugins.tasks import load_task
 from tune_sweeps.config import MAX_TRIALS, SCHEMA_VERSION, SweepConfig
 from tune_sweeps.grid import Cell, cells, grid
 from tune_sweeps.loading import apply_setting, difference, dump_sweep, load_sweep, preset_names, validate_sweep
-<<<<<<< HEAD
-from tune_sweeps.plan import TYPICAL_STEPS_PER_S, consultations, make_plan, max_evaluations, num_observations
-=======
-from tune_sweeps.plan import concurrency, consultations, make_plan, max_evaluations, num_observations
->>>>>>> 8501e4df2eb220d0899e669036500e516324e13d
+from tune_sweeps.plan import (
+    TYPICAL_STEPS_PER_S,
+    concurrency,
+    consultations,
+    make_plan,
+    max_evaluations,
+    num_observations,
+)
 from tune_sweeps.resolve import resolve
 from tutor_service.errors import UserError, unknown_name
 
