@@ -38,6 +38,7 @@ def our_hyperparameters(algorithm: str, num_envs: int, num_env_steps: int) -> di
             "entropy_coeff": 0.0,
             "grad_clip": 0.5,
             "optimizer": {"eps": 1e-5},
+            "orthogonal_init": True,
             "model_config": {"fcnet_activation": "tanh"},
         }
     if algorithm == "a2c":
@@ -51,6 +52,7 @@ def our_hyperparameters(algorithm: str, num_envs: int, num_env_steps: int) -> di
             "grad_clip": 0.5,
             "standardize_advantages": False,
             "optimizer": {"type": "rmsprop", "alpha": 0.99, "eps": 1e-5},
+            "orthogonal_init": True,
             "model_config": {"fcnet_activation": "tanh"},
         }
     return {

@@ -6,6 +6,7 @@ Owns no parameters: equal seeds give the initial weights of stock RLlib, and wha
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import numpy as np
@@ -25,6 +26,19 @@ def _mlp(model: Any) -> nn.Sequential:
             "use flat observations, or set rollout: stock"
         )
     return layers
+
+
+def initialise_orthogonally(module: Any) -> None:
+    """Gives ``DefaultPPOTorchRLModule`` orthogonal weights and biases of 0, in place.
+
+    Gains are √2 in hidden layers, 0.01 in the policy's last, so that the first policy is nearly uniform, and 1 in the
+    value's last: Andrychowicz et al. 2021 (arXiv 2006.05990), and the default of Stable-Baselines3.
+    """
+    gains = {id(_mlp(module.pi)[-1]): 0.01, id(_mlp(module.vf)[-1]): 1.0}
+    for layer in module.modules():
+        if isinstance(layer, nn.Linear):
+            nn.init.orthogonal_(layer.weight, gains.get(id(layer), math.sqrt(2.0)))
+            nn.init.zeros_(layer.bias)
 
 
 class ActorCriticView:

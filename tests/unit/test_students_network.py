@@ -18,6 +18,7 @@ from rllib_plugins.rollout.network import (
     best,
     epsilon_greedy,
     greedy,
+    initialise_orthogonally,
     masked_softmax,
 )
 from tutor_service.errors import UserError
@@ -107,6 +108,23 @@ def test_what_the_optimiser_does_is_seen_when_acting_and_in_checkpoints():
     module.set_state({name: np.zeros(tuple(p.shape), np.float32) for name, p in module.state_dict().items()})
     assert not view.act(OBSERVATIONS)[0].any()
     assert not whole.any()
+
+
+@pytest.mark.parametrize("shared", [False, True])
+def test_orthogonal_weights_begin_with_a_nearly_uniform_policy(shared: bool):
+    module = build(DefaultPPOTorchRLModule, vf_share_layers=shared, fcnet_activation="tanh")
+    whole = flatten_parameters(list(module.parameters()))
+    initialise_orthogonally(module)
+    weights = [p.detach().numpy() for p in module.parameters() if p.ndim == 2]
+    for weight in weights:
+        gram = weight @ weight.T if weight.shape[0] <= weight.shape[1] else weight.T @ weight
+        np.testing.assert_allclose(gram, gram[0, 0] * np.eye(len(gram)), atol=1e-5)
+    gains = sorted(float(np.sqrt((w @ w.T if w.shape[0] <= w.shape[1] else w.T @ w)[0, 0])) for w in weights)
+    np.testing.assert_allclose(gains[:2], [0.01, 1.0], rtol=1e-4)
+    np.testing.assert_allclose(gains[2:], np.sqrt(2.0), rtol=1e-4)
+    logits, _ = ActorCriticView(module).act(OBSERVATIONS)
+    assert 0 < np.abs(logits).max() < 0.1
+    assert whole.data_ptr() == next(module.parameters()).data_ptr()
 
 
 def test_acting_leaves_the_observations_alone():

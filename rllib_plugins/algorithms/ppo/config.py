@@ -15,6 +15,7 @@ class PPOConfig(TutoredConfig, RLlibPPOConfig):
 
     Attributes:
         standardize_advantages: Standardise advantages over the train batch, as RLlib always does.
+        orthogonal_init: Begin with orthogonal weights and a nearly uniform policy; see ``initialise_orthogonally``.
     """
 
     def __init__(self, algo_class: Any = None) -> None:
@@ -23,6 +24,7 @@ class PPOConfig(TutoredConfig, RLlibPPOConfig):
         super().__init__(algo_class=algo_class or PPO)
         self._set_tutoring_defaults()
         self.standardize_advantages = True
+        self.orthogonal_init = False
         self.training(
             lr=1e-3,
             gamma=0.99,

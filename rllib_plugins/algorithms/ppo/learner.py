@@ -27,7 +27,7 @@ from rllib_plugins.algorithms.actor_critic import (
 )
 from rllib_plugins.algorithms.array_learner import ArrayLearner
 from rllib_plugins.rollout.arrays import RolloutArrays
-from rllib_plugins.rollout.network import ActorCriticView
+from rllib_plugins.rollout.network import ActorCriticView, initialise_orthogonally
 
 
 class PPOLearner(ArrayLearner, PPOTorchLearner):
@@ -36,6 +36,8 @@ class PPOLearner(ArrayLearner, PPOTorchLearner):
     def build(self) -> None:
         """Builds what RLlib builds."""
         super().build()
+        if self.config.orthogonal_init:
+            initialise_orthogonally(self.module[DEFAULT_MODULE_ID].unwrapped())
         self._rng = np.random.default_rng(self.config.seed)
 
     def bind(self, module: Any) -> None:
