@@ -18,9 +18,11 @@ from rllib_plugins import metrics
 from rllib_plugins.config import StudentConfig
 from rllib_plugins.hyperparameters import default_hyperparameters
 from tutor_service.errors import UserError, unknown_name
+from tutor_service.local_ray import start_local_ray
 
 _EVALUATION_SEED = 1_000_003
 _CHECKPOINT = "trial.pkl"
+_OBJECT_STORE_BYTES = 80 * 2**20
 
 
 def build_algorithm(config: StudentConfig) -> Any:
@@ -241,20 +243,5 @@ def ensure_ray(num_cpus: int = 1) -> None:
     """
     import ray
 
-    for attempts_left in (2, 1, 0):
-        if ray.is_initialized():
-            return
-        try:
-            ray.init(
-                address="local",
-                num_cpus=num_cpus,
-                include_dashboard=False,
-                configure_logging=True,
-                log_to_driver=False,
-                object_store_memory=80 * 1024 * 1024,
-                _node_ip_address="127.0.0.1",
-            )
-        except Exception:  # plain ones; Ray gives its node 30 s, which a busy machine can exceed
-            ray.shutdown()
-            if not attempts_left:
-                raise
+    if not ray.is_initialized():
+        start_local_ray(num_cpus, object_store_memory=_OBJECT_STORE_BYTES)

@@ -13,16 +13,12 @@ from tune_sweeps.probe import check_ray_address
 from tune_sweeps.signals import cleaning_up, rearm
 from tutor_service.app import STORE_RESOURCE
 from tutor_service.errors import UserError
-
-logger = logging.getLogger(__name__)
+from tutor_service.local_ray import start_local_ray
 
 ADDRESS_VARIABLE = "RAY_ADDRESS"
 _OBJECT_STORE_BYTES = 200 * 2**20
 _REASON_LENGTH = 500
 """Ray spreads what it says of other versions over several lines."""
-
-_ATTEMPTS = 3
-"""Ray gives a local node 30 s, which a machine under load can miss."""
 
 _ENVIRONMENT = {
     "RAY_USAGE_STATS_ENABLED": "0",
@@ -102,32 +98,19 @@ def _start(address: str | None, num_cpus: int) -> None:
         check_ray_address(address)
     import ray
 
-    for attempt in range(_ATTEMPTS):
-        try:
-            if address is not None:
-                ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR)
-            else:
-                ray.init(
-                    address="local",
-                    num_cpus=num_cpus,
-                    include_dashboard=False,
-                    log_to_driver=False,
-                    logging_level=logging.ERROR,
-                    object_store_memory=_OBJECT_STORE_BYTES,
-                    resources={STORE_RESOURCE: 1},
-                    _node_ip_address="127.0.0.1",
-                )
-            rearm()
-            return
-        except Exception as error:  # Ray raises plain exceptions here, too
-            ray.shutdown()
-            if address is not None or attempt == _ATTEMPTS - 1:
-                raise _cannot_start(address, error) from error
-            logger.warning("Ray did not start, trying again: %s", error)
-        except (KeyboardInterrupt, SystemExit):  # while it starts, Ray's own handler turns SIGTERM into the latter
-            cleaning_up()
-            ray.shutdown()
-            raise KeyboardInterrupt from None
+    try:
+        if address is not None:
+            ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR)
+        else:
+            start_local_ray(num_cpus, object_store_memory=_OBJECT_STORE_BYTES, resources={STORE_RESOURCE: 1})
+        rearm()
+    except Exception as error:  # Ray raises plain exceptions here, too
+        ray.shutdown()
+        raise _cannot_start(address, error) from error
+    except (KeyboardInterrupt, SystemExit):  # while it starts, Ray's own handler turns SIGTERM into the latter
+        cleaning_up()
+        ray.shutdown()
+        raise KeyboardInterrupt from None
 
 
 def _cannot_start(address: str | None, error: Exception) -> UserError:

@@ -14,6 +14,7 @@ from tutor_service import app
 from tutor_service.client import app_name
 from tutor_service.config import TutorConfig
 from tutor_service.errors import UserError
+from tutor_service.local_ray import start_local_ray
 from tutor_service.schema import Advice, AdviceError, AdviceRequest, AdviceSource
 
 
@@ -110,7 +111,7 @@ def _running(tutor: TutorConfig, progress: Callable[[str], None] | None) -> Iter
                 ray.shutdown()  # a cluster of somebody else's is not ours to deploy on
                 if progress:
                     progress("no service with this tutor runs here: starting one for this question")
-                _start_local(tutor)
+                start_local_ray(math.ceil(tutor.scaling.num_cpus * max(1, tutor.scaling.min_replicas)) or 1)
             app.deploy([tutor], progress=progress)
         yield
     finally:
@@ -129,17 +130,3 @@ def _connect() -> bool:
     except (ConnectionError, RuntimeError, ValueError):
         return False
     return True
-
-
-def _start_local(tutor: TutorConfig) -> None:
-    import ray
-
-    num_cpus = max(1, math.ceil(tutor.scaling.num_cpus * max(1, tutor.scaling.min_replicas)))
-    ray.init(
-        address="local",
-        include_dashboard=False,
-        num_cpus=num_cpus,
-        log_to_driver=False,
-        logging_level=logging.ERROR,
-        _node_ip_address="127.0.0.1",
-    )

@@ -1,0 +1,57 @@
+"""Starts Ray on this machine alone. Knows nothing of what runs on it."""
+
+from __future__ import annotations
+
+import logging
+import traceback
+from typing import Any
+
+logger = logging.getLogger(__name__)
+
+_ATTEMPTS = 3
+
+
+def start_local_ray(num_cpus: int, **options: Any) -> None:
+    """Starts a Ray of this process's own, on the loopback interface and without dashboard.
+
+    Ray gives its processes 30 seconds to come up, which a busy machine can exceed: then it is tried again.
+
+    Args:
+        num_cpus: CPUs that it announces.
+        **options: More arguments of ``ray.init``.
+
+    Raises:
+        Exception: What Ray raised at the last attempt; its exceptions here are plain ones.
+    """
+    import ray
+
+    for attempt in range(1, _ATTEMPTS + 1):
+        try:
+            ray.init(
+                address="local",
+                num_cpus=num_cpus,
+                include_dashboard=False,
+                log_to_driver=False,
+                logging_level=logging.ERROR,
+                _node_ip_address="127.0.0.1",
+                **options,
+            )
+            return
+        except Exception as error:
+            ray.shutdown()
+            end_unfinished_node(error)
+            if attempt == _ATTEMPTS:
+                raise
+            logger.warning("Ray did not start, trying again: %s", error)
+
+
+def end_unfinished_node(error: BaseException) -> None:
+    """Ends the processes of a Ray node whose start ended by this error.
+
+    ``ray.shutdown`` does not know such a node, and leaves its processes running until this one ends.
+    """
+    from ray._private.node import Node
+
+    selves = (frame.f_locals.get("self") for frame, _ in traceback.walk_tb(error.__traceback__))
+    for node in {id(item): item for item in selves if isinstance(item, Node)}.values():
+        node.kill_all_processes(check_alive=False, allow_graceful=False)
