@@ -97,7 +97,7 @@ class Memory:
             mean = float(sizes[kept].mean())
             found[f"{series.name} {pid}"] = {
                 "growth_mib": float(fit.slope * span),
-                "noise_mib": max(3 * float(fit.stderr) * span, 0.05 * mean),
+                "noise_mib": max(0.05 * mean, 3 * float(fit.stderr) * span),  # in this order: the latter may be NaN
                 "mean_mib": mean,
                 "lived_s": float(life),
             }

@@ -71,6 +71,7 @@ def test_an_actor_is_one_process_whatever_it_is_busy_with() -> None:
     titles = ["ray::IDLE", *["ray::ServeController", "ray::ServeController.listen_for_change"] * 50]
     found = sampled(Process(7, titles, [100.0] * 100)).growth_mib(900)
     assert list(found) == ["ray::ServeController 7"]
+    assert found["ray::ServeController 7"]["noise_mib"] >= 5  # also where it never changed
 
 
 def test_an_id_that_is_given_again_is_another_process() -> None:
