@@ -152,7 +152,7 @@ def test_overload_is_refused_and_passes(service: Service):
         thread.start()
     pending, grown = [], []
     while time.monotonic() < stop:
-        pending.append(service.handle.stats.remote().result(timeout_s=30).pending)
+        pending.append(service.handle.stats.remote().result(timeout_s=OVERLOAD_S).pending)
         grown.append(gateway.memory_info().rss - memory_before)
         time.sleep(0.5)
     for thread in threads:
