@@ -6,6 +6,7 @@ Knows the student and its checkpoints; must not know MLflow or the grid.
 from __future__ import annotations
 
 import logging
+import os
 from typing import Any
 
 from ray.tune import Checkpoint, Trainable
@@ -13,6 +14,9 @@ from ray.tune import Checkpoint, Trainable
 from tune_sweeps.logs import bind
 
 logger = logging.getLogger(__name__)
+
+LEAST_PRIORITY = 19
+"""Of the thread that trains: a tutor's replica that starts on the same cores is waited for by all trials."""
 
 TRIAL = "trial"
 """Key of Tune's config under which a trial lies: ``sweep``, ``key``, ``student``, ``restore``."""
@@ -31,6 +35,7 @@ def resumable(student_class: type[Trainable]) -> type[Trainable]:
 
         def setup(self, config: dict[str, Any]) -> None:
             trial = config[TRIAL]
+            os.setpriority(os.PRIO_PROCESS, 0, LEAST_PRIORITY)
             bind(sweep=trial["sweep"], trial=trial["key"], tutor=trial["student"]["tutor"])
             super().setup(config[TRIAL]["student"])
             restore = config[TRIAL].get("restore")

@@ -66,7 +66,10 @@ class FakeStudent(Trainable):
         path = self.student.hyperparameters.get("trace")
         if path:
             with Path(path).open("a") as file:
-                file.write(f"{self.student.algorithm}-{self.student.tutor}-{self.student.seed} {what} {os.getpid()}\n")
+                file.write(
+                    f"{self.student.algorithm}-{self.student.tutor}-{self.student.seed} {what} {os.getpid()} "
+                    f"{os.getpriority(os.PRIO_PROCESS, 0)}\n"
+                )
 
 
 def fake_student() -> type[Trainable]:

@@ -129,6 +129,11 @@ def test_a_trial_that_failed_once_went_on_from_its_checkpoint_without_a_double_o
     assert steps.count("1000") == 1
 
 
+def test_trials_leave_the_cores_to_a_tutor_that_starts_on_them(ran: Ran) -> None:
+    lines = (ran.results / "trace").read_text().splitlines()
+    assert lines and {line.split()[3] for line in lines} == {"19"}
+
+
 def test_the_configuration_is_an_artifact(ran: Ran, tmp_path: Path) -> None:
     assert ran.read().config == ran.sweep
     client = make_client(ran.uri)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import os
 from collections.abc import Iterator
 
 import pytest
@@ -32,7 +33,10 @@ def written(capsys: pytest.CaptureFixture[str]) -> list[dict]:
     return [json.loads(line) for line in capsys.readouterr().err.splitlines()]
 
 
-def test_a_trials_records_carry_sweep_trial_and_tutor(capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_trials_records_carry_sweep_trial_and_tutor(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(os, "setpriority", lambda *arguments: None)
     student = resumable(Student)()  # type: ignore[arg-type]
     for key in ("first", "second"):  # Tune uses an actor for one trial after the other
         student.setup({TRIAL: {"sweep": "demo", "key": key, "student": {"tutor": "smollm2"}}})
