@@ -11,6 +11,7 @@ from pathlib import Path
 import grpc
 import pytest
 
+from tune_sweeps import probe
 from tune_sweeps.cluster import _cannot_start
 from tune_sweeps.probe import check_ray_address
 from tutor_service.errors import UserError
@@ -78,7 +79,8 @@ def test_nobody_at_the_address(scheme: str) -> None:
     assert "no Ray answers" in refused(f"{scheme}no-such-host.invalid:6379")
 
 
-def test_somebody_who_says_nothing() -> None:
+def test_somebody_who_says_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(probe, "TIMEOUT_S", 0.5)
     with socket.socket() as silent:
         silent.bind(("127.0.0.1", 0))
         silent.listen()
