@@ -74,6 +74,17 @@ class AdviceConfig(BaseModel):
         description="Filtered imitation: a step is imitated while the student would take the advised action with less "
         "than this probability. Below 1 the student keeps trying its own actions. Typical: 0.7 to 0.95.",
     )
+    imitation_replay: float = Field(
+        default=16.0,
+        ge=0,
+        description="Filtered imitation under earned trust, lean rollout: how often an advised step is imitated again, "
+        "in gradient steps of their own, once the measured effect speaks for the tutor. 0: never. Typical: 4 to 32.",
+    )
+    imitation_replay_steps: int = Field(
+        default=500,
+        ge=0,
+        description="Most of these gradient steps in a trial: they cost time, and most of what they bring comes early.",
+    )
     trust: Literal["fixed", "earned"] = Field(
         default="earned",
         description="earned: the gate follows the measured effect of advice, P(τ)·Φ(z + b). fixed: the gate is P(τ).",

@@ -51,15 +51,17 @@ class Decision:
 
 @dataclass(frozen=True, slots=True)
 class ImitationWeights:
-    """Weight of the imitation term on a consulted step, by how its advice turned out.
+    """How much a consulted step is imitated, by how its advice turned out.
 
     Attributes:
         better: Where the advised action turned out better than expected.
         worse: Where it did not; never above ``better``.
+        replay: Times that a step is imitated again, whatever it turned out like.
     """
 
     better: float = 0.0
     worse: float = 0.0
+    replay: float = 0.0
 
     @classmethod
     def of(
@@ -70,7 +72,8 @@ class ImitationWeights:
         With w = ``imitation_weight`` · P, g = ``imitation_gain`` and e the evidence, filtered imitation weighs advice
         that turned out better by w·trust·(1 − e) + w·g·e and other advice by w·g·e: what a single step says about
         advice is mostly noise, what the randomised comparison says is not. Trust counts although advice that is not
-        trusted is not asked for: a replay buffer remembers what was.
+        trusted is not asked for: a replay buffer remembers what was. Steps are imitated again ``imitation_replay``·e
+        times.
 
         Args:
             advice: How advice is used.
@@ -84,7 +87,7 @@ class ImitationWeights:
         if advice.imitation == "all":
             return cls(weight, weight)
         proven = advice.imitation_gain * evidence * weight
-        return cls(trust * (1.0 - evidence) * weight + proven, proven)
+        return cls(trust * (1.0 - evidence) * weight + proven, proven, advice.imitation_replay * evidence)
 
 
 @dataclass(slots=True)

@@ -6,6 +6,7 @@ checks that RLlib spends on every minibatch. Must not know any loss.
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Sequence
 from typing import Any
 
@@ -20,8 +21,12 @@ from rllib_plugins.advising.decision import ImitationWeights
 from rllib_plugins.advising.rules import make_rule
 from rllib_plugins.advising.schedule import LinearSchedule
 from rllib_plugins.config import AdviceConfig
+from rllib_plugins.rollout.advice_memory import AdviceSample
 from rllib_plugins.rollout.mlp import flatten_parameters
 from tutor_service.errors import UserError
+
+SETTLED_SHARE = 0.1
+"""Share of remembered advice that the student need not follow for more of it to be left alone."""
 
 _OPTIMIZERS = ("adam", "rmsprop")
 
@@ -55,6 +60,7 @@ class ArrayLearner:
             whole = self._optimizer.param_groups[0]["params"][0]
             self._gradient: NDArray[np.float32] = whole.grad.numpy()
             self._gradients = [p.grad.numpy() for p in module.parameters() if p.grad is not None]
+            self._advice_optimizer = torch.optim.Adam([whole], fused=True)
             self.bind(module)
 
     def bind(self, module: Any) -> None:
@@ -110,8 +116,34 @@ class ArrayLearner:
             rule = make_rule(advice.rule, advice.rule_options)
             self.imitation_weights = ImitationWeights.of(advice, rule.probability(schedule, step))
 
+    def imitate_again(self, sample: AdviceSample) -> bool:
+        """One gradient step on nothing but remembered advice; False, and no step, where the student follows it already.
+
+        The steps have an optimiser of their own (Adam at the present learning rate), whose step sizes follow from
+        imitation alone.
+
+        Args:
+            sample: Advised steps.
+        """
+        self._gradient.fill(0.0)
+        if self.imitate(sample) < SETTLED_SHARE:
+            return False
+        self._advice_optimizer.param_groups[0]["lr"] = self._optimizer.param_groups[0]["lr"]
+        self.clip()
+        self._advice_optimizer.step()
+        return True
+
+    def imitate(self, sample: AdviceSample) -> float:
+        """Writes the gradient of imitating some steps; returns the share of them that is not followed yet."""
+        raise NotImplementedError
+
     def descend(self) -> None:
         """One optimiser step on the gradients that the view's ``backward`` wrote, clipped as the config says."""
+        self.clip()
+        self._optimizer.step()
+
+    def clip(self) -> None:
+        """Clips the gradients as the config says."""
         clip = self.config.grad_clip
         if clip is not None:
             if self.config.grad_clip_by == "global_norm":
@@ -120,7 +152,6 @@ class ArrayLearner:
                 np.clip(self._gradient, -clip, clip, out=self._gradient)
             else:
                 clip_norm(self._gradients, clip)
-        self._optimizer.step()
 
     def record(self, num_steps: int, **statistics: float) -> None:
         """Keeps the latest statistics until ``reduce_metrics``."""
@@ -140,7 +171,8 @@ class ArrayLearner:
 
     def get_lean_state(self) -> dict[str, Any]:
         """What RLlib's checkpoint of a learner leaves out."""
-        return {}
+        return {"advice_optimizer": copy.deepcopy(self._advice_optimizer.state_dict())}
 
     def set_lean_state(self, state: dict[str, Any]) -> None:
         """Takes a ``get_lean_state``."""
+        self._advice_optimizer.load_state_dict(state["advice_optimizer"])

@@ -21,6 +21,7 @@ from ray.rllib.utils.metrics import (
 )
 
 from rllib_plugins.advising.core import ExplorationCore
+from rllib_plugins.algorithms.advice_replay import AdviceReplay
 from rllib_plugins.rollout.env_runner import ArrayEnvRunner
 from rllib_plugins.rollout.network import ActorCriticView, QView, greedy
 from rllib_plugins.tasks import Task, load_task
@@ -50,6 +51,7 @@ class LeanTraining:
         if self.is_lean:
             self.runner.bind(module)
             self.task = self.runner.task
+            self.advice_replay = AdviceReplay.for_rollout(self.config, self.runner.rollout)
         else:
             self.task = load_task(self.config.task, **self.config.task_options)
         self._view = QView(module) if self.config.value_based else ActorCriticView(module)
@@ -175,8 +177,9 @@ class LeanTraining:
 
     def get_lean_state(self) -> dict[str, Any]:
         """What RLlib's own checkpoint of the learner leaves out."""
-        return {"learner": self.learner.get_lean_state()}
+        return {"learner": self.learner.get_lean_state(), "advice_replay": self.advice_replay.get_state()}
 
     def set_lean_state(self, state: dict[str, Any]) -> None:
         """Takes a ``get_lean_state``."""
         self.learner.set_lean_state(state["learner"])
+        self.advice_replay.set_state(state["advice_replay"])

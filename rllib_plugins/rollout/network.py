@@ -84,6 +84,17 @@ class ActorCriticView:
         assert actor is not None and critic is not None
         self._trunk.backward(actor + critic)
 
+    def forward_policy(self, observations: Array) -> Array:
+        """Logits ``(n, num_actions)``, remembered for ``backward_policy``."""
+        return self._actor.forward(observations if self._trunk is None else self._trunk.forward(observations))
+
+    def backward_policy(self, logits: Array) -> None:
+        """Writes the gradients of the policy's parameters; the critic's stay as they are."""
+        features = self._actor.backward(logits, to_inputs=self._trunk is not None)
+        if self._trunk is not None:
+            assert features is not None
+            self._trunk.backward(features)
+
     def _features(self, observations: Array) -> Array:
         return observations if self._trunk is None else self._trunk(observations)
 

@@ -310,9 +310,10 @@ def test_evidence_for_the_tutor_opens_the_filter_of_imitation():
     assert core.imitation(0).better < 0.01 and core.imitation(0).worse == 0.0, "nothing of a tutor that does harm"
     core.observe(rng.normal(size=2_000) + np.tile(heads, 10), np.tile(heads, 10), np.ones(2_000, bool))
     weights = core.imitation(0)
+    assert weights.replay == pytest.approx(16.0, rel=1e-3)
     assert weights.better == pytest.approx(20.0, rel=1e-3) and weights.worse == pytest.approx(20.0, rel=1e-3)
-    assert ImitationWeights.of(AdviceConfig(**advice), 1.0, 0.5) == ImitationWeights(11.0, 10.0)
-    assert ImitationWeights.of(AdviceConfig(**advice), 1.0, 0.5, 0.25) == ImitationWeights(10.25, 10.0)
+    assert ImitationWeights.of(AdviceConfig(**advice), 1.0, 0.5) == ImitationWeights(11.0, 10.0, 8.0)
+    assert ImitationWeights.of(AdviceConfig(**advice), 1.0, 0.5, 0.25) == ImitationWeights(10.25, 10.0, 8.0)
 
 
 def test_earned_trust_keeps_a_control_group_and_scales_the_gate():

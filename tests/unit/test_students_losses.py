@@ -13,14 +13,17 @@ from rllib_plugins.algorithms.a2c.learner import A2CLearner
 from rllib_plugins.algorithms.actor_critic import (
     UpdateBatch,
     as_tensors,
+    imitation_loss,
     imitation_targets,
     importance_weights,
+    log_policy,
     make_update_batch,
 )
 from rllib_plugins.algorithms.array_learner import clip_norm
 from rllib_plugins.algorithms.dqn.learner import DQNLearner
 from rllib_plugins.algorithms.ppo.learner import PPOLearner
 from rllib_plugins.config import AdviceConfig
+from rllib_plugins.rollout.advice_memory import AdviceSample
 from rllib_plugins.rollout.arrays import RolloutArrays
 from rllib_plugins.rollout.replay import ReplayBatch
 
@@ -232,6 +235,36 @@ def test_the_margin_ignores_illegal_actions():
     loss, gradient = margin_of([1.0, 1.5, 9.0], target=2.0, legal=[True, True, False])
     assert loss == pytest.approx(1.3)
     assert gradient == [-1.0, 1.0, 0.0]
+
+
+@pytest.mark.parametrize("masked", [False, True])
+@pytest.mark.parametrize("cls", [PPOLearner, A2CLearner])
+def test_imitating_again_descends_the_imitation_loss_and_nothing_else(cls, masked: bool):
+    logits, _, batch = random_batch(3, masked=masked)
+    logits = (3 * logits).astype(np.float32)  # some of it is followed already
+    made, written = learner(cls), []
+    made._view = SimpleNamespace(forward_policy=lambda observations: logits, backward_policy=written.append)
+    legal = None if batch.illegal is None else ~batch.illegal
+    advice = np.eye(3, dtype=np.float32)[batch.imitation.argmax(axis=1)]
+    share = made.imitate(AdviceSample(batch.observations, advice, legal))
+
+    z = torch.from_numpy(logits).requires_grad_()
+    illegal = None if batch.illegal is None else torch.from_numpy(batch.illegal)
+    logp = log_policy(z, illegal)
+    imitation_loss(logp, torch.from_numpy(advice), AdviceConfig().imitation_until).backward()
+    np.testing.assert_allclose(written[0], z.grad.numpy(), rtol=2e-4, atol=2e-6)
+    followed = (advice * logp.detach().exp().numpy()).sum(axis=1) >= 0.8
+    assert share == pytest.approx(1 - followed.mean()) and 0 < share < 1
+
+
+def test_dqn_imitates_again_by_the_margin():
+    q_values = np.array([[1.0, 1.5, 9.0], [3.0, 1.5, 9.0]], np.float32)
+    made, written = learner(DQNLearner), []
+    made._view = SimpleNamespace(online=SimpleNamespace(forward=lambda observations: q_values, backward=written.append))
+    advice = np.array([[1, 0, 0], [1, 0, 0]], np.float32)
+    legal = np.array([[True, True, False]] * 2)
+    assert made.imitate(AdviceSample(np.zeros((2, 1), np.float32), advice, legal)) == 0.5
+    assert written[0].tolist() == [[-0.5, 0.5, 0.0], [0.0, 0.0, 0.0]]
 
 
 def random_batch(seed: int, *, masked: bool, size: int = 12) -> tuple[np.ndarray, np.ndarray, UpdateBatch]:

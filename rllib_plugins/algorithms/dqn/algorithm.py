@@ -48,6 +48,7 @@ class DQN(LeanTraining, RLlibDQN):
         """Remembers the new steps, learns at the end of a fragment, feeds earned trust at the end of a rollout."""
         runner = self.runner
         self.replay.add(runner.rollout, start, stop)
+        self.advice_replay.add(runner.rollout, start, stop)
         if runner.cursor % self.fragment_steps == 0:
             self._num_fragments += 1
             step = runner.num_env_steps_sampled_lifetime
@@ -70,6 +71,7 @@ class DQN(LeanTraining, RLlibDQN):
                 num_env_steps=step,
                 imitation_weights=imitation_weights,
             )
+        self.advice_replay.learn(self.learner, imitation_weights.replay)
         self.learner.refresh_target(step)
 
     def _feed_trust(self) -> None:

@@ -17,6 +17,7 @@ from rllib_plugins import columns
 from rllib_plugins.advising.decision import ImitationWeights
 from rllib_plugins.algorithms.array_learner import ArrayLearner
 from rllib_plugins.compiled import compiled
+from rllib_plugins.rollout.advice_memory import AdviceSample
 from rllib_plugins.rollout.network import QView
 from rllib_plugins.rollout.replay import ReplayBatch
 from rllib_plugins.tasks import load_task
@@ -142,6 +143,17 @@ class DQNLearner(ArrayLearner, DQNTorchLearner):
             )
         return gradient
 
+    def imitate(self, sample: AdviceSample) -> float:
+        """Writes the gradient of the mean margin; returns the share of steps whose advised action is not the best."""
+        actions, size = sample.advice.argmax(axis=1), len(sample.advice)
+        q_values = self._view.online.forward(sample.observations)
+        gradient = np.zeros_like(q_values)
+        legal_q = q_values if sample.legal is None else np.where(sample.legal, q_values, np.float32(-np.inf))
+        no_targets, all_steps, weight = np.zeros(size, np.float32), np.ones(size, bool), np.float32(1 / size)
+        add_margin(gradient, legal_q, actions, no_targets, all_steps, np.float32(self.config.margin), weight, weight)
+        self._view.online.backward(gradient)
+        return float((legal_q.argmax(axis=1) != actions).mean())
+
     def reduce_metrics(self) -> Any:
         """Statistics of the last batch."""
         if self._last is not None:
@@ -219,9 +231,10 @@ class DQNLearner(ArrayLearner, DQNTorchLearner):
         return (shortfall * weight * torch.from_numpy(consulted)).mean()
 
     def get_lean_state(self) -> dict[str, Any]:
-        """When the target network was last refreshed."""
-        return {"last_target_update": self._last_target_update}
+        """When the target network was last refreshed, too."""
+        return super().get_lean_state() | {"last_target_update": self._last_target_update}
 
     def set_lean_state(self, state: dict[str, Any]) -> None:
         """Takes a ``get_lean_state``."""
+        super().set_lean_state(state)
         self._last_target_update = state["last_target_update"]

@@ -26,7 +26,8 @@ class PPO(LeanTraining, RLlibPPO):
         if not runner.complete:
             return
         step = runner.num_env_steps_sampled_lifetime
-        advantages = self.learner.update_from_rollout(
-            runner.rollout, num_env_steps=step, imitation_weights=runner.core.imitation(step)
-        )
+        weights = runner.core.imitation(step)
+        advantages = self.learner.update_from_rollout(runner.rollout, num_env_steps=step, imitation_weights=weights)
+        self.advice_replay.add(runner.rollout)
+        self.advice_replay.learn(self.learner, weights.replay)
         runner.core.observe(advantages, runner.rollout.heads, runner.rollout.eligible)

@@ -26,6 +26,7 @@ from rllib_plugins.algorithms.actor_critic import (
     value_gradient,
 )
 from rllib_plugins.algorithms.array_learner import ArrayLearner
+from rllib_plugins.rollout.advice_memory import AdviceSample
 from rllib_plugins.rollout.arrays import RolloutArrays
 from rllib_plugins.rollout.network import ActorCriticView, initialise_orthogonally
 
@@ -74,6 +75,16 @@ class PPOLearner(ArrayLearner, PPOTorchLearner):
             self._update_module_kl_coeff(module_id=DEFAULT_MODULE_ID, config=config, kl_loss=statistics["mean_kl_loss"])
         self.record(len(batch) * config.num_epochs, **statistics)
         return advantages
+
+    def imitate(self, sample: AdviceSample) -> float:
+        """Writes the gradient of ``imitation_loss`` at weight 1; returns the share of steps that it counts."""
+        logits = self._view.forward_policy(sample.observations)
+        policy = np.exp(log_policy_array(logits, None if sample.legal is None else ~sample.legal))
+        total = sample.advice.sum(axis=1)
+        open_steps = (sample.advice * policy).sum(axis=1) < imitated_until(self.config.advice) * total
+        share = open_steps / np.float32(len(total))
+        self._view.backward_policy((policy * total[:, None] - sample.advice) * share[:, None])
+        return float(open_steps.mean())
 
     def statistics(
         self, logits: NDArray[np.float32], values: NDArray[np.float32], batch: UpdateBatch[NDArray[Any]]
@@ -177,14 +188,15 @@ class PPOLearner(ArrayLearner, PPOTorchLearner):
         return by_logits, value_gradient(values, batch.targets, config.vf_loss_coeff, config.vf_clip_param)
 
     def get_lean_state(self) -> dict[str, Any]:
-        """The order of minibatches and the KL coefficient."""
-        state: dict[str, Any] = {"rng": self._rng.bit_generator.state}
+        """The order of minibatches and the KL coefficient too."""
+        state = super().get_lean_state() | {"rng": self._rng.bit_generator.state}
         if self.config.use_kl_loss:
             state["kl_coeff"] = float(self.curr_kl_coeffs_per_module[DEFAULT_MODULE_ID])
         return state
 
     def set_lean_state(self, state: dict[str, Any]) -> None:
         """Takes a ``get_lean_state``."""
+        super().set_lean_state(state)
         self._rng.bit_generator.state = state["rng"]
         if "kl_coeff" in state:
             coefficient: Any = self.curr_kl_coeffs_per_module[DEFAULT_MODULE_ID]
