@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 FloatArray = NDArray[np.float64]
 IntArray = NDArray[np.int64]
+BoolArray = NDArray[np.bool_]
 
 PROBABILITY_FLOOR = 1e-12
 """Least probability whose logarithm is taken: log 1e-12 = −27.6 stands for "the student would never do this"."""
@@ -33,17 +34,6 @@ def sample(probabilities: FloatArray, uniforms: FloatArray) -> IntArray:
     """
     cumulative = probabilities.cumsum(axis=1)
     return np.asarray((cumulative > uniforms[:, None] * cumulative[:, -1:]).argmax(axis=1))
-
-
-def check_executed(probabilities: FloatArray) -> FloatArray:
-    """The probabilities, ``(n,)``, by which executed actions were drawn, as they are.
-
-    Raises:
-        ValueError: One is 0 or NaN, which no drawn action can have: the distribution it was drawn from was no such.
-    """
-    if not np.minimum.reduce(probabilities, initial=1.0) > 0.0:
-        raise ValueError("an action distribution is NaN or sums to 0: the student has diverged, or no action is legal")
-    return probabilities
 
 
 def floored_logp(probabilities: NDArray[np.floating[Any]]) -> NDArray[np.float32]:

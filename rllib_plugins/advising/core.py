@@ -6,47 +6,30 @@ neither Ray, nor torch, nor how a tutor works. Evaluation never calls it.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from rllib_plugins.advising import kernels
 from rllib_plugins.advising.advisor import Advisor
-from rllib_plugins.advising.behaviour import (
-    FloatArray,
-    IntArray,
-    check_executed,
-    exploring_tails,
-    greedy_actions,
-    sample,
-)
-from rllib_plugins.advising.consultation import ask, plan_step, rows_at_hand, rows_to_ask
+from rllib_plugins.advising.behaviour import BoolArray, FloatArray, exploring_tails, greedy_actions
+from rllib_plugins.advising.consultation import ask, judge, look_up
 from rllib_plugins.advising.counters import AdviceCounters, RecentMean
-from rllib_plugins.advising.decision import Blank, BoolArray, Decision, ImitationWeights
-from rllib_plugins.advising.reuse import AdviceDictionary, make_reuse, state_keys
+from rllib_plugins.advising.decision import Decision, Decisions, ImitationWeights
+from rllib_plugins.advising.reuse import make_reuse
+from rllib_plugins.advising.row_index import as_rows
 from rllib_plugins.advising.rules import make_rule
 from rllib_plugins.advising.schedule import LinearSchedule
-from rllib_plugins.advising.settling import NOT_GREEDY, Settled, settle
+from rllib_plugins.advising.stored_actions import StoredActions
 from rllib_plugins.advising.trust import EarnedTrust
 from rllib_plugins.config import AdviceConfig
 from tutor_service.errors import UserError
 
 __all__ = ["Decision", "ExplorationCore"]
 
-
-@dataclass(slots=True)
-class _Situation:
-    """What a vector step finds: ``act``'s arguments, how far the tutor may act, and the step's random draws."""
-
-    observations: NDArray[np.float32]
-    policy: FloatArray
-    legal: BoolArray | None
-    q_values: FloatArray | None
-    probability: float
-    engagement: float
-    own_draws: FloatArray
-    draws: FloatArray
+_NO_ROWS = np.empty((0, 0))
+_ALL_LEGAL = np.empty((0, 0), dtype=bool)
 
 
 class ExplorationCore:
@@ -89,6 +72,8 @@ class ExplorationCore:
             raise UserError(f"advice.reuse = '{config.reuse}' compares Q-values, which only the algorithm dqn has.")
         if advisor is not None:
             self._check_actions(getattr(advisor, "num_actions", num_actions))
+        self._known_source = int(getattr(advisor, "known_source", -1))
+        self._asks_always = getattr(advisor, "known_source", None) is None
         student, tutor = np.random.SeedSequence(seed).spawn(2)
         self._student_rng = np.random.Generator(np.random.PCG64(student))
         self._tutor_rng = np.random.Generator(np.random.PCG64(tutor))
@@ -96,13 +81,14 @@ class ExplorationCore:
         self._trust = EarnedTrust(config.trust_half_life, config.trust_floor)
         self._random_share = config.dqn_random_share if value_based else None
         self._tutor_share = 1.0 - (self._random_share or 0.0)
-        self._dictionary = AdviceDictionary(self._reuse)
+        self._stored = StoredActions(self._reuse)
         self._counters = AdviceCounters()
         self._agreement = RecentMean()
         self._latency = RecentMean()
         self._num_free = 0
         self._probability = 0.0
-        self._blank = Blank.of(0, num_actions)
+        self._found = kernels.room(0)
+        self._options = (config.imitation == "all", not self._rule.charges_agreement)
 
     def act(
         self,
@@ -127,19 +113,45 @@ class ExplorationCore:
             UserError: The tutor's action set is not the task's.
             ValueError: A row of ``policy`` is NaN or sums to 0.
         """
+        decision = Decision.of(len(policy), self._num_actions)
+        self.act_into(decision.steps(), 0, observations, policy, legal=legal, q_values=q_values, step=step)
+        return decision
+
+    def act_into(
+        self,
+        out: Decisions,
+        t: int,
+        observations: NDArray[np.float32],
+        policy: FloatArray,
+        *,
+        legal: BoolArray | None = None,
+        q_values: FloatArray | None = None,
+        step: int,
+    ) -> None:
+        """As ``act``, written into vector step ``t`` of ``out``; without a tutor what is about advice stays as it is.
+
+        Raises:
+            UserError: The tutor's action set is not the task's.
+            ValueError: A row of ``policy`` is NaN or sums to 0.
+        """
         own_draws = self._student_rng.random(len(policy))
         if self._advisor is None:
-            return self._act_alone(policy, own_draws)
+            _act_alone(out, t, policy, own_draws)
+            return
         draws = self._tutor_rng.random((3, len(policy)))
         probability = self._open_probability(step)
         engagement = self._trust.factor if self._earned else 1.0
         self._probability = probability * engagement * self._tutor_share
-        if probability * engagement <= 0.0:
-            return self._act_alone(policy, own_draws)
-        return self._act_tutored(
-            self._advisor,
-            _Situation(observations, policy, legal, q_values, probability, engagement, own_draws, draws),
-        )
+        if probability * engagement > 0.0:
+            self._act_tutored(
+                *(self._advisor, out, t, as_rows(observations), policy, legal, q_values),
+                *(probability, engagement, own_draws, draws),
+            )
+            return
+        _act_alone(out, t, policy, own_draws)
+        for array in (out.heads, out.eligible, out.consulted, out.advice):
+            if array is not None:
+                array[t] = 0
 
     def observe(self, advantages: ArrayLike, heads: ArrayLike, eligible: ArrayLike) -> None:
         """Feeds earned trust with the steps of a learner update; arrays of one shape.
@@ -190,7 +202,7 @@ class ExplorationCore:
         return {
             "student_rng": self._student_rng.bit_generator.state,
             "tutor_rng": self._tutor_rng.bit_generator.state,
-            "dictionary": self._dictionary.get_state(),
+            "dictionary": self._stored.get_state(),
             "trust": self._trust.get_state(),
             "counters": self._counters.get_state(),
             "agreement": self._agreement.get_state(),
@@ -206,7 +218,7 @@ class ExplorationCore:
             return
         self._student_rng.bit_generator.state = state["student_rng"]
         self._tutor_rng.bit_generator.state = state["tutor_rng"]
-        self._dictionary.set_state(state["dictionary"])
+        self._stored.set_state(state["dictionary"])
         self._trust.set_state(state["trust"])
         self._counters.set_state(state["counters"])
         self._agreement.set_state(state["agreement"])
@@ -216,93 +228,104 @@ class ExplorationCore:
         if state["advisor"] is not None:
             getattr(self._advisor, "set_state", lambda _: None)(state["advisor"])
 
-    def _act_alone(self, policy: FloatArray, own_draws: FloatArray) -> Decision:
-        rows, blank = self._row_numbers(len(policy)), self._blank
-        actions = sample(policy, own_draws)
-        executed = check_executed(policy[rows, actions])
-        return Decision(actions, executed, executed, blank.no, blank.no, blank.no, blank.advice)
-
-    def _act_tutored(self, advisor: Advisor, at: _Situation) -> Decision:
-        policy, legal = at.policy, at.legal
-        known = advisor.known(at.observations)
-        self._check_actions(known.shape[1])
-        at_hand = rows_at_hand(advisor, known, legal)
-        engaged = self._engaged(at, known, at_hand)
-        tails, greedy = policy, NOT_GREEDY
+    def _act_tutored(
+        self,
+        advisor: Advisor,
+        out: Decisions,
+        t: int,
+        observations: NDArray[np.float32],
+        policy: FloatArray,
+        legal: BoolArray | None,
+        q_values: FloatArray | None,
+        probability: float,
+        engagement: float,
+        own_draws: FloatArray,
+        draws: FloatArray,
+    ) -> None:
+        n, stored, remaining = len(policy), self._stored, self._remaining()
+        if len(self._found[0]) != n:
+            self._found = kernels.room(n)
+        if stored.room < n:
+            stored.reserve(observations)
+        tutor = look_up(advisor, observations, legal)
+        self._check_actions(tutor[0].shape[1])
+        worthwhile, declined = judge(self._rule, policy, legal, q_values, observations, tutor)
+        tails, scores, allowed = policy, _NO_ROWS, _ALL_LEGAL
         if self._value_based:
-            greedy = greedy_actions(policy, legal, at.q_values)
-            share = self._random_share
-            if share is not None:
+            scores = policy if q_values is None else q_values
+            allowed = _ALL_LEGAL if legal is None or q_values is None else legal
+            if self._random_share is not None:
                 tails = exploring_tails(
-                    policy, greedy, legal, probability=at.probability, random_share=share, engaged=engaged
+                    policy,
+                    greedy_actions(policy, legal, q_values),
+                    legal,
+                    probability=probability,
+                    random_share=self._random_share,
+                    engaged=engagement * worthwhile if len(worthwhile) else engagement,
                 )
-
-        coins, reuse_draws, advice_draws = at.draws
-        gate = np.full(len(policy), engaged * (at.probability * self._tutor_share))
-        keys = state_keys(at.observations) if self._reuse.stores else None
-        q_values = at.q_values if self._reuse.needs_q else None
-        plan = plan_step(gate, coins, reuse_draws, keys, self._dictionary, q_values, self._remaining())
-        tutor, followed = known, at_hand
-        to_ask = rows_to_ask(advisor, plan, at_hand)
-        if to_ask.size:
-            tutor, followed, latency_ms = ask(advisor, to_ask, at_hand, known, at.observations, legal, self._counters)
-            if latency_ms > 0.0:
-                self._latency.add(latency_ms, 1)
-        if self._rule.reads_advice:
-            followed = followed & self._rule.on_advice(tutor)
-
-        settled = settle(
+        found, options, capacity = self._found, self._options, stored.index.capacity
+        reuse, reuse_q = stored.reuse, q_values if self._reuse.needs_q and q_values is not None else _NO_ROWS
+        outputs = (out.actions, out.behaviour, out.policy, out.heads, out.eligible, out.consulted, out.advice)
+        is_done, settled = kernels.decide(
+            engagement * (probability * self._tutor_share),
+            worthwhile,
+            kernels.NO_LIMIT if remaining is None else remaining,
+            draws,
+            observations,
+            tutor,
+            self._asks_always,
+            stored.arrays,
+            capacity,
+            reuse,
+            reuse_q,
             policy,
             tails,
-            tutor,
-            plan.gate,
-            plan.heads,
-            plan.stored,
-            at_hand,
-            followed,
-            at.own_draws,
-            advice_draws,
-            greedy,
-            self._config.imitation == "all",
-            self._rule.reads_advice,
-            not self._rule.charges_agreement,
+            scores,
+            allowed,
+            own_draws,
+            declined,
+            options,
+            found,
+            t,
+            outputs,
         )
-        if keys is not None and len(settled.fresh_rows):
-            actions = settled.actions.tolist()
-            for row in settled.fresh_rows.tolist():
-                self._dictionary.store(keys[row], actions[row], None if q_values is None else q_values[row])
-        self._count(advisor, settled)
-        return Decision(
-            actions=settled.actions,
-            behaviour=check_executed(settled.behaviour),
-            policy=settled.policy,
-            heads=plan.heads,
-            eligible=settled.eligible,
-            consulted=settled.consulted,
-            advice=settled.advice,
-        )
+        if not is_done:
+            stored.serve(observations, found, draws[1], reuse_q)
+            known = self._ask(advisor, tutor, observations, legal)
+            if self._rule.reads_advice:
+                declined = ~self._rule.on_advice(known)
+            settled = kernels.settle(
+                policy, tails, scores, allowed, own_draws, draws, known, declined, options, found, t, outputs
+            )
+            kernels.store(observations, reuse_q, stored.arrays, capacity, reuse, found, t, outputs)
+            stored.store(observations, found, out.actions[t], reuse_q)
+        self._count(*settled)
 
-    def _engaged(self, at: _Situation, known: FloatArray, at_hand: BoolArray) -> FloatArray | float:
-        """How far the tutor is engaged: trust where the rule says yes, else 0; ``(n,)``, or one number for all."""
-        worthwhile = self._rule.on_state(at.policy, at.legal, at.q_values)
-        if worthwhile is None and not self._rule.reads_advice:
-            return at.engagement
-        engaged = np.full(len(at.policy), at.engagement)
-        if worthwhile is not None:
-            engaged *= worthwhile
-        if self._rule.reads_advice:
-            engaged[at_hand & ~self._rule.on_advice(known)] = 0.0
-        return engaged
+    def _ask(
+        self, advisor: Advisor, tutor: kernels.Tutor, observations: NDArray[np.float32], legal: BoolArray | None
+    ) -> FloatArray:
+        """Asks where the coin says heads, nothing stored serves, and it has to be; the distributions ``(n, …)``."""
+        _, heads, ready, slots, at_hand, _ = self._found
+        known = tutor[0][slots]
+        slots[:] = np.arange(len(slots))
+        to_ask = heads & (ready == kernels.NOTHING) & (self._asks_always | ~at_hand)
+        if to_ask.any():
+            latency_ms = ask(advisor, to_ask.nonzero()[0], known, observations, legal, self._counters)
+            if latency_ms > 0.0:
+                self._latency.add(latency_ms, 1)
+        return known
 
-    def _count(self, advisor: Advisor, settled: Settled) -> None:
-        self._counters.add_reused(settled.num_reused)
-        known_source = getattr(advisor, "known_source", None)
-        if known_source is not None:
-            self._counters.add_source(known_source, settled.num_known)
-        num_consulted = settled.num_reused + len(settled.fresh_rows)
-        if num_consulted:
-            self._agreement.add(settled.agreement, num_consulted)
-            self._num_free += settled.num_same
+    def _count(
+        self, is_sound: bool, num_reused: int, num_fresh: int, num_known: int, num_same: int, agreement: float
+    ) -> None:
+        _check(is_sound)
+        self._stored.room -= num_fresh
+        self._counters.add_reused(num_reused)
+        if not self._asks_always:
+            self._counters.add_source(self._known_source, num_known)
+        if num_reused + num_fresh:
+            self._agreement.add(agreement, num_reused + num_fresh)
+            self._num_free += num_same
 
     def _remaining(self) -> int | None:
         budget = self._config.advice_budget
@@ -316,14 +339,18 @@ class ExplorationCore:
         probability = self._rule.probability(self._schedule, step)
         return min(probability, self._config.probability_cap) if self._earned else probability
 
-    def _row_numbers(self, n: int) -> IntArray:
-        if n != len(self._blank.rows):
-            self._blank = Blank.of(n, self._num_actions)
-        return self._blank.rows
-
     def _check_actions(self, num_advised: int) -> None:
         if num_advised != self._num_actions:
             raise UserError(
                 f"the tutor advises on {num_advised} actions, the task has {self._num_actions}: "
                 "give the tutor the task's own action labels."
             )
+
+
+def _act_alone(out: Decisions, t: int, policy: FloatArray, own_draws: FloatArray) -> None:
+    _check(kernels.act_alone(policy, own_draws, t, (out.actions, out.behaviour, out.policy)))
+
+
+def _check(is_sound: bool) -> None:
+    if not is_sound:
+        raise ValueError("an action distribution is NaN or sums to 0: the student has diverged, or no action is legal")

@@ -2,20 +2,34 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
-from rllib_plugins.advising.behaviour import FloatArray, IntArray, floored_logp
+from rllib_plugins.advising.behaviour import BoolArray, FloatArray, IntArray, floored_logp
 from rllib_plugins.config import AdviceConfig
 
-BoolArray = NDArray[np.bool_]
+
+class Decisions(Protocol):
+    """Where vector steps are written: ``Decision``'s arrays, each with a leading axis of vector steps.
+
+    Probabilities may be float32. ``advice`` may be None where there is no tutor.
+    """
+
+    actions: IntArray
+    behaviour: NDArray[np.floating[Any]]
+    policy: NDArray[np.floating[Any]]
+    heads: BoolArray
+    eligible: BoolArray
+    consulted: BoolArray
+    advice: NDArray[np.float32] | None
 
 
 @dataclass(slots=True)
 class Decision:
-    """One vector step. Arrays may be shared between steps: do not write into them.
+    """One vector step.
 
     Attributes:
         actions: ``(n,)`` int64, executed.
@@ -37,6 +51,20 @@ class Decision:
     eligible: BoolArray
     consulted: BoolArray
     advice: NDArray[np.float32]
+
+    @classmethod
+    def of(cls, n: int, num_actions: int) -> Decision:
+        """Arrays of zeros for ``n`` environments."""
+        return cls(
+            np.zeros(n, dtype=np.int64),
+            *(np.zeros(n), np.zeros(n)),
+            *np.zeros((3, n), dtype=bool),
+            np.zeros((n, num_actions), dtype=np.float32),
+        )
+
+    def steps(self) -> Decisions:
+        """The same memory as one vector step among ``Decisions``."""
+        return Decision(*(getattr(self, field.name)[None] for field in fields(self)))
 
     @property
     def behaviour_logp(self) -> NDArray[np.float32]:
@@ -88,26 +116,3 @@ class ImitationWeights:
             return cls(weight, weight)
         proven = advice.imitation_gain * evidence * weight
         return cls(trust * (1.0 - evidence) * weight + proven, proven, advice.imitation_replay * evidence)
-
-
-@dataclass(slots=True)
-class Blank:
-    """Read-only arrays of a vector step without advice, kept because they are the same at every step.
-
-    Attributes:
-        rows: ``(n,)`` 0 … n − 1.
-        no: ``(n,)`` False.
-        advice: ``(n, num_actions)`` zeros.
-    """
-
-    rows: IntArray
-    no: BoolArray
-    advice: NDArray[np.float32]
-
-    @classmethod
-    def of(cls, n: int, num_actions: int) -> Blank:
-        """Those of ``n`` environments."""
-        blank = cls(np.arange(n), np.zeros(n, dtype=bool), np.zeros((n, num_actions), dtype=np.float32))
-        for array in (blank.rows, blank.no, blank.advice):
-            array.setflags(write=False)
-        return blank

@@ -1,27 +1,18 @@
 """Reuse rules: how often an advised action serves again. Knows neither tutors nor the store of distributions.
 
-The dictionary of stored actions belongs to one trial. Each entry holds the action and one number, its *memory*, whose
-meaning is the rule's own (a budget, a probability, a Q-value).
+The dictionary of stored actions belongs to one trial (``stored_actions``). Each entry holds the action and one number,
+its *memory*, whose meaning is the rule's own (a budget, a probability, a Q-value). The rules here are compiled:
+``kernels`` says the same in numbers.
 """
 
 from __future__ import annotations
 
-import hashlib
 import math
-from collections.abc import Sequence
 from typing import Any, ClassVar
 
-import numpy as np
-from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field
 
 from rllib_plugins.advising.registry import RuleRegistry
-from rllib_plugins.advising.table import keys_of
-
-NOTHING = -1
-"""In place of an action: nothing stored serves."""
-_RAW_KEY_BYTES = 512
-_DIGEST_BYTES = 16
 
 
 class ReuseRule(BaseModel):
@@ -123,90 +114,6 @@ class QChange(ReuseRule):
     def reused(self, memory: float, q: float) -> float | None:
         """Q(s, a) at this use."""
         return q
-
-
-class AdviceDictionary:
-    """The trial's stored actions, by state.
-
-    Args:
-        rule: When a stored action serves again.
-    """
-
-    def __init__(self, rule: ReuseRule):
-        self._rule = rule
-        self._entries: dict[bytes, tuple[int, float]] = {}
-
-    def __len__(self) -> int:
-        return len(self._entries)
-
-    def serve(
-        self,
-        keys: Sequence[bytes],
-        is_open: Sequence[bool],
-        is_heads: Sequence[bool],
-        draws: Sequence[float],
-        q_rows: Sequence[Sequence[float]] | None,
-    ) -> list[int]:
-        """The stored action that serves each visit, or ``NOTHING``; it is used up on heads only.
-
-        Visits are taken in order. What one finds follows from those before it, never from its own coin.
-
-        Args:
-            keys: The states' keys, n.
-            is_open: Whether the tutor may act in the state, n.
-            is_heads: The coins, n.
-            draws: Uniform numbers in [0, 1), n: the visits' own.
-            q_rows: Q-values ``(n, num_actions)`` where the rule needs them.
-        """
-        entries, usable = self._entries, self._rule.usable
-        served = []
-        for row, key in enumerate(keys):
-            entry = entries.get(key)
-            if entry is None or not is_open[row]:
-                served.append(NOTHING)
-                continue
-            action, memory = entry
-            q = math.nan if q_rows is None else q_rows[row][action]
-            if not usable(memory, draws[row], q):
-                served.append(NOTHING)
-                continue
-            served.append(action)
-            if is_heads[row]:
-                self._keep(key, action, self._rule.reused(memory, q))
-        return served
-
-    def store(self, key: bytes, action: int, q_row: Sequence[float] | None) -> None:
-        """Keeps a freshly advised action, in place of what was stored."""
-        if self._rule.stores:
-            self._keep(key, action, self._rule.stored(math.nan if q_row is None else q_row[action]))
-
-    def _keep(self, key: bytes, action: int, memory: float | None) -> None:
-        if memory is None:
-            self._entries.pop(key, None)
-        else:
-            self._entries[key] = (action, memory)
-
-    def get_state(self) -> dict[str, Any]:
-        """Plain copy: keys, actions ``(num_entries,)`` and memories ``(num_entries,)``."""
-        values = self._entries.values()
-        return {
-            "keys": list(self._entries),
-            "actions": np.array([action for action, _ in values], dtype=np.int64),
-            "memories": np.array([memory for _, memory in values], dtype=np.float64),
-        }
-
-    def set_state(self, state: dict[str, Any]) -> None:
-        """Takes over a ``get_state``."""
-        pairs = zip(state["actions"].tolist(), state["memories"].tolist(), strict=True)
-        self._entries = dict(zip(state["keys"], pairs, strict=True))
-
-
-def state_keys(observations: NDArray[np.float32]) -> list[bytes]:
-    """One key per row of ``(n, obs_dim)``: the row's bytes, or their BLAKE2b digest where they are many."""
-    rows = keys_of(observations)
-    if observations.shape[1] * observations.itemsize <= _RAW_KEY_BYTES:
-        return rows
-    return [hashlib.blake2b(row, digest_size=_DIGEST_BYTES).digest() for row in rows]
 
 
 _REGISTRY: RuleRegistry[ReuseRule] = RuleRegistry("advice.reuse", ReuseRule)

@@ -12,6 +12,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from rllib_plugins.compiled import compiled
+
 OPTIMISM = 1.0
 """Added to z while nothing is known about a tutor (trust Φ(1) = 0.84), and taken from it once much is: Φ(z − 1)."""
 PROBATION_STEPS = 512.0
@@ -43,6 +45,11 @@ class EarnedTrust:
         floor: Smallest gate factor in [0, 1], so that a tutor is re-examined.
         compared_at_once: Least steps of a comparison, gathered over updates: small groups say little, and their
             variance is badly known.
+
+    Attributes:
+        trust: Φ(z + b) in [0, 1].
+        factor: What the gate is multiplied by: trust, at least the floor.
+        evidence: How far the comparison speaks for the tutor: max(0, 2Φ(z + min(b, 0)) − 1), in [0, 1).
     """
 
     def __init__(self, half_life: float, floor: float, compared_at_once: int = 128):
@@ -52,8 +59,9 @@ class EarnedTrust:
         self._weighted = 0.0
         self._precision = 0.0
         self._compared = 0.0
-        self._waiting: list[tuple[NDArray[np.float64], NDArray[np.bool_]]] = []
+        self._waiting, self._heads = np.empty(0), np.empty(0, dtype=bool)
         self._num_waiting = 0
+        self._weigh()
 
     def observe(self, advantages: ArrayLike, heads: ArrayLike, eligible: ArrayLike) -> None:
         """Adds an update's steps.
@@ -63,16 +71,22 @@ class EarnedTrust:
             heads: Whether the tutor acted, same shape.
             eligible: Whether the step is part of the comparison, same shape.
         """
-        values = np.asarray(advantages, dtype=np.float64).ravel()
-        keep = np.asarray(eligible, dtype=bool).ravel() & (np.abs(values) < LARGEST)
-        values = values[keep]
-        if not values.size:
-            return
-        self._waiting.append((values, np.asarray(heads, dtype=bool).ravel()[keep]))
-        self._num_waiting += values.size
+        values = np.asarray(advantages).ravel()
+        if len(self._waiting) < self._num_waiting + len(values):
+            more = len(values) + self._compared_at_once
+            self._waiting = np.concatenate([self._waiting[: self._num_waiting], np.empty(more)])
+            self._heads = np.concatenate([self._heads[: self._num_waiting], np.empty(more, dtype=bool)])
+        self._num_waiting = add_compared(
+            values,
+            np.asarray(heads, dtype=bool).ravel(),
+            np.asarray(eligible, dtype=bool).ravel(),
+            self._waiting,
+            self._heads,
+            self._num_waiting,
+        )
         if self._num_waiting >= self._compared_at_once:
-            waiting, self._waiting, self._num_waiting = self._waiting, [], 0
-            self._compare(*(np.concatenate(parts) for parts in zip(*waiting, strict=True)))
+            num_compared, self._num_waiting = self._num_waiting, 0
+            self._compare(self._waiting[:num_compared], self._heads[:num_compared])
 
     def _compare(self, values: NDArray[np.float64], tutor: NDArray[np.bool_]) -> None:
         decay = 0.5 ** (values.size / self._half_life)
@@ -85,6 +99,7 @@ class EarnedTrust:
             self._weighted += effect / variance
             self._precision += 1.0 / variance
             self._compared += values.size
+        self._weigh()
 
     @property
     def effect(self) -> float:
@@ -96,29 +111,14 @@ class EarnedTrust:
         """Standard error of ``effect``; NaN before there is evidence."""
         return 1.0 / math.sqrt(self._precision) if self._precision > 0 else math.nan
 
-    @property
-    def trust(self) -> float:
-        """Φ(z + b) in [0, 1]."""
-        return 0.5 * math.erfc(-(self._z + self._bonus) / math.sqrt(2.0))
-
-    @property
-    def evidence(self) -> float:
-        """How far the comparison speaks for the tutor: max(0, 2Φ(z + min(b, 0)) − 1), in [0, 1)."""
-        z = self._z + min(self._bonus, 0.0)
-        return math.erf(z / math.sqrt(2.0)) if z > 0 else 0.0
-
-    @property
-    def _bonus(self) -> float:
-        return OPTIMISM * (1.0 - 2.0 * self._compared / (self._compared + PROBATION_STEPS))
-
-    @property
-    def _z(self) -> float:
-        return self._weighted / math.sqrt(self._precision) if self._precision > 0 else 0.0
-
-    @property
-    def factor(self) -> float:
-        """What the gate is multiplied by: trust, at least the floor."""
-        return max(self.trust, self._floor)
+    def _weigh(self) -> None:
+        """Follows a change of the running sums: these are read at every step."""
+        z = self._weighted / math.sqrt(self._precision) if self._precision > 0 else 0.0
+        bonus = OPTIMISM * (1.0 - 2.0 * self._compared / (self._compared + PROBATION_STEPS))
+        self.trust = 0.5 * math.erfc(-(z + bonus) / math.sqrt(2.0))
+        self.factor = max(self.trust, self._floor)
+        proven = z + min(bonus, 0.0)
+        self.evidence = math.erf(proven / math.sqrt(2.0)) if proven > 0 else 0.0
 
     def get_state(self) -> dict[str, Any]:
         """The running sums and the steps that wait to be compared."""
@@ -126,7 +126,8 @@ class EarnedTrust:
             "weighted": self._weighted,
             "precision": self._precision,
             "compared": self._compared,
-            "waiting": list(self._waiting),
+            "waiting": self._waiting[: self._num_waiting].copy(),
+            "heads": self._heads[: self._num_waiting].copy(),
         }
 
     def set_state(self, state: dict[str, Any]) -> None:
@@ -134,8 +135,27 @@ class EarnedTrust:
         self._weighted = float(state["weighted"])
         self._precision = float(state["precision"])
         self._compared = float(state["compared"])
-        self._waiting = list(state["waiting"])
-        self._num_waiting = sum(values.size for values, _ in self._waiting)
+        self._waiting, self._heads = state["waiting"].copy(), state["heads"].copy()
+        self._num_waiting = len(self._waiting)
+        self._weigh()
+
+
+@compiled
+def add_compared(
+    advantages: NDArray[np.floating[Any]],
+    heads: NDArray[np.bool_],
+    eligible: NDArray[np.bool_],
+    waiting: NDArray[np.float64],
+    waiting_heads: NDArray[np.bool_],
+    num_waiting: int,
+) -> int:
+    """Adds the steps that are part of the comparison to those that wait for it; how many wait then."""
+    for step in range(len(advantages)):
+        advantage = np.float64(advantages[step])
+        if eligible[step] and abs(advantage) < LARGEST:
+            waiting[num_waiting], waiting_heads[num_waiting] = advantage, heads[step]
+            num_waiting += 1
+    return num_waiting
 
 
 def _compare(tutor: NDArray[np.float64], student: NDArray[np.float64]) -> tuple[float, float] | None:
@@ -143,16 +163,23 @@ def _compare(tutor: NDArray[np.float64], student: NDArray[np.float64]) -> tuple[
     if not tutor.size or not student.size:
         return None
     everything = np.concatenate([tutor, student])
-    total = float(everything.var(ddof=1))
-    if total <= max(1e-18 * float(np.abs(everything).max()) ** 2, 1e-100):
+    _, squares = _spread(everything)
+    total = squares / (everything.size - 1)
+    if total <= max(1e-18 * float(np.maximum.reduce(np.abs(everything))) ** 2, 1e-100):
         return None
-    variance = _shrunk_variance(tutor, total) / tutor.size + _shrunk_variance(student, total) / student.size
-    return float(tutor.mean() - student.mean()), variance
+    effect, variance = 0.0, 0.0
+    for values, sign in ((tutor, 1.0), (student, -1.0)):
+        mean, squares = _spread(values)
+        effect += sign * mean
+        variance += (squares + SHRINKAGE * total) / (values.size - 1 + SHRINKAGE) / values.size
+    return effect, variance
 
 
-def _shrunk_variance(values: NDArray[np.float64], total: float) -> float:
-    squares = float(((values - values.mean()) ** 2).sum())
-    return (squares + SHRINKAGE * total) / (values.size - 1 + SHRINKAGE)
+def _spread(values: NDArray[np.float64]) -> tuple[float, float]:
+    """Mean, and sum of squared deviations from it."""
+    mean = np.add.reduce(values) / values.size
+    deviations = values - mean
+    return float(mean), float(np.add.reduce(deviations * deviations))
 
 
 def value_advantages(

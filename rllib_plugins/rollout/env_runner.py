@@ -22,7 +22,7 @@ from ray.rllib.utils.metrics import NUM_ENV_STEPS_SAMPLED_LIFETIME
 
 from rllib_plugins.advising.advisor import Advisor
 from rllib_plugins.advising.advisors import make_advisor
-from rllib_plugins.advising.core import Decision, ExplorationCore
+from rllib_plugins.advising.core import ExplorationCore
 from rllib_plugins.rollout.arrays import RolloutArrays
 from rllib_plugins.rollout.network import ActorCriticView, QView, best, epsilon_greedy, masked_softmax
 
@@ -131,8 +131,8 @@ class ArrayEnvRunner(EnvRunner, Checkpointable):
         for t in range(start, stop):
             observations = self._observations
             legal = self.task.legal_batch(observations)
-            decision = step(t, observations, legal)
-            self._write(t, observations, legal, decision)
+            step(t, observations, legal)
+            self._write(t, observations, legal)
             self.num_env_steps_sampled_lifetime += self.num_envs
             self.cursor = t + 1
         if self.complete:
@@ -145,39 +145,31 @@ class ArrayEnvRunner(EnvRunner, Checkpointable):
         self._finished_sum, self._finished_count = 0.0, 0
         return mean
 
-    def _policy_step(self, t: int, observations: NDArray[np.float32], legal: NDArray[np.bool_] | None) -> Decision:
+    def _policy_step(self, t: int, observations: NDArray[np.float32], legal: NDArray[np.bool_] | None) -> None:
         assert isinstance(self._view, ActorCriticView)
         logits, values = self._view.act(observations)
         self.rollout.logits[t], self.rollout.values[t] = logits, values
         policy = masked_softmax(logits, legal)
-        return self.core.act(observations, policy, legal=legal, step=self.num_env_steps_sampled_lifetime)
+        step = self.num_env_steps_sampled_lifetime
+        self.core.act_into(self.rollout, t, observations, policy, legal=legal, step=step)
 
-    def _value_step(self, t: int, observations: NDArray[np.float32], legal: NDArray[np.bool_] | None) -> Decision:
+    def _value_step(self, t: int, observations: NDArray[np.float32], legal: NDArray[np.bool_] | None) -> None:
         q_values = self._view.scores(observations)
         self.rollout.logits[t], self.rollout.values[t] = q_values, best(q_values, legal)
         step = self.num_env_steps_sampled_lifetime
         # The schedule counts the steps that the student took itself: a tutor must not use up its exploration.
         policy = epsilon_greedy(q_values, legal, self.config.epsilon_at(step - self.core.num_consultations))
         masked = q_values if legal is None else np.where(legal, q_values, -np.inf)
-        return self.core.act(observations, policy, legal=legal, q_values=masked.astype(np.float64), step=step)
+        q_values = masked.astype(np.float64)
+        self.core.act_into(self.rollout, t, observations, policy, legal=legal, q_values=q_values, step=step)
 
-    def _write(
-        self, t: int, observations: NDArray[np.float32], legal: NDArray[np.bool_] | None, decision: Decision
-    ) -> None:
+    def _write(self, t: int, observations: NDArray[np.float32], legal: NDArray[np.bool_] | None) -> None:
         rollout = self.rollout
-        following, rewards, terminated, truncated, infos = self.env.step(decision.actions)
+        following, rewards, terminated, truncated, infos = self.env.step(rollout.actions[t])
         rollout.observations[t] = observations
-        rollout.actions[t] = decision.actions
         rollout.rewards[t] = rewards
         rollout.terminated[t] = terminated
         rollout.truncated[t] = truncated
-        rollout.policy[t] = decision.policy
-        rollout.behaviour[t] = decision.behaviour
-        rollout.heads[t] = decision.heads
-        rollout.eligible[t] = decision.eligible
-        rollout.consulted[t] = decision.consulted
-        if rollout.advice is not None:
-            rollout.advice[t] = decision.advice
         if rollout.legal is not None:
             rollout.legal[t] = legal
         if rollout.next_observations is not None:
@@ -190,12 +182,11 @@ class ArrayEnvRunner(EnvRunner, Checkpointable):
             self._finished_sum += float(self._running_returns[ended].sum())
             self._finished_count += len(ended)
             self._running_returns[ended] = 0.0
-            for i in ended:
-                final = infos["final_obs"][i]
-                if rollout.next_observations is not None:
-                    rollout.next_observations[t, i] = final
-                if truncated[i] and not terminated[i]:
-                    self._cuts.append((t, int(i), np.asarray(final, np.float32)))
+            final = infos["final_obs"]
+            if rollout.next_observations is not None:
+                rollout.next_observations[t, ended] = final[ended]
+            for i in np.flatnonzero(truncated & ~terminated).tolist():
+                self._cuts.append((t, i, np.array(final[i], np.float32)))
         self._observations = np.asarray(following, np.float32)
 
     def _bootstrap(self) -> None:

@@ -1,5 +1,6 @@
 """Advising and reuse rules by name, by formula, and refused when wrong."""
 
+import math
 import subprocess
 import sys
 
@@ -8,13 +9,10 @@ import pytest
 from pydantic import Field, ValidationError
 
 from rllib_plugins.advising.reuse import (
-    NOTHING,
-    AdviceDictionary,
     ReuseRule,
     make_reuse,
     register_reuse,
     reuse_names,
-    state_keys,
 )
 from rllib_plugins.advising.rules import AdvisingRule, make_rule, margin, q_range, register_rule, rule_names
 from rllib_plugins.advising.rules import entropy as normalised_entropy
@@ -71,19 +69,16 @@ def test_confidence():
     assert rule.on_advice(np.array([[0.6, 0.4], [0.5, 0.5], [np.nan, np.nan]])).tolist() == [True, False, False]
 
 
-# The dictionary of stored actions
+# What the rules say
 
 
 def served(rule, *, draws, q_rows=None):
     """Which of a row of visits to one state reuse serves, all of them heads; a miss is stored afresh."""
-    dictionary = AdviceDictionary(rule)
-    out = []
+    memory, out = None, []
     for visit, draw in enumerate(draws):
-        q_row = None if q_rows is None else q_rows[visit]
-        (action,) = dictionary.serve([b"s"], [True], [True], [draw], None if q_row is None else [q_row])
-        out.append(action != NOTHING)
-        if action == NOTHING:
-            dictionary.store(b"s", 1, q_row)
+        q = math.nan if q_rows is None else q_rows[visit][1]
+        out.append(memory is not None and rule.usable(memory, draw, q))
+        memory = rule.reused(memory, q) if out[-1] else rule.stored(q)
     return out
 
 
@@ -91,22 +86,6 @@ def served(rule, *, draws, q_rows=None):
 def test_budget_serves_so_many_times_then_asks(budget):
     visits = served(make_reuse("budget", {"budget": budget}), draws=np.zeros(3 * (budget + 1)))
     assert visits == ([False] + [True] * budget) * 3
-
-
-def test_tails_and_closed_gates_use_nothing_up():
-    dictionary = AdviceDictionary(make_reuse("budget", {"budget": 1}))
-    dictionary.store(b"s", 1, None)
-    draws = [0.0] * 3
-    assert dictionary.serve([b"s"] * 3, [True, False, True], [False] * 3, draws, None) == [1, NOTHING, 1]
-    assert dictionary.serve([b"s"] * 3, [True] * 3, [True] * 3, draws, None) == [1, NOTHING, NOTHING]
-
-
-def test_exhausted_entries_are_dropped():
-    dictionary = AdviceDictionary(make_reuse("budget", {"budget": 1}))
-    dictionary.store(b"s", 1, None)
-    assert len(dictionary) == 1
-    dictionary.serve([b"s"], [True], [True], [0.0], None)
-    assert len(dictionary) == 0
 
 
 def test_decay_probability_falls_by_lambda():
@@ -121,17 +100,7 @@ def test_q_change_serves_while_the_value_does_not_fall():
 
 
 def test_off_stores_nothing():
-    assert served(make_reuse("off", {}), draws=np.zeros(5)) == [False] * 5
-
-
-def test_state_keys_tell_states_apart():
-    for width in (1, 128, 129, 300):
-        rows = np.random.default_rng(0).integers(0, 2, (50, width)).astype(np.float32)
-        keys = state_keys(rows)
-        distinct = {row.tobytes() for row in rows}
-        assert len(set(keys)) == len(distinct)
-        assert state_keys(rows) == keys and state_keys(rows[7:8])[0] == keys[7]
-        assert max(map(len, keys)) <= 512
+    assert not make_reuse("off", {}).stores
 
 
 # Names and options

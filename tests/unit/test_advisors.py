@@ -23,7 +23,8 @@ from rllib_plugins.advising.advisors import (
     check_tutor,
     make_advisor,
 )
-from rllib_plugins.advising.table import UNKNOWN, DistributionTable, keys_of
+from rllib_plugins.advising.kernels import UNKNOWN
+from rllib_plugins.advising.table import DistributionTable
 from rllib_plugins.advising.tutor_advisor import scatter
 from rllib_plugins.tasks import Task
 from tutor_service.config import TutorConfig
@@ -232,7 +233,7 @@ def test_the_table_holds_the_latest_and_drops_the_oldest(numbers: list[int], cap
         if number not in order:
             order.append(number)
             order = order[-capacity:]
-        table.put(keys_of(row_of(number))[0], np.array([number, -number], dtype=float))
+        table.put(row_of(number), np.array([[number, -number]], dtype=float))
     assert len(table) == len(order)
     for number in range(31):
         slots = table.find(row_of(number))
@@ -248,16 +249,32 @@ def row_of(number: int) -> np.ndarray:
 def test_the_table_grows_beyond_its_first_array_and_hands_out_copies() -> None:
     table = DistributionTable(2)
     for number in range(3000):
-        table.put(keys_of(row_of(number))[0], np.array([number, 0.0]))
+        table.put(row_of(number), np.array([[number, 0.0]]))
     rows = table.rows(table.find(np.concatenate([row_of(number) for number in (2999, 0, 7777)])))
     np.testing.assert_array_equal(rows[:, 0], [2999, 0, np.nan])
     rows[:] = -1
     assert table.rows(table.find(row_of(2999)))[0, 0] == 2999
 
 
-def test_observations_of_other_layouts_have_the_same_keys() -> None:
-    table = np.arange(12, dtype=np.float32).reshape(3, 4)
-    assert keys_of(table.astype(np.float64)) == keys_of(np.asfortranarray(table)) == keys_of(table)
-    assert keys_of(table[:, ::2]) == keys_of(table[:, ::2].copy())
+def test_a_restored_table_drops_what_the_first_would_have_dropped() -> None:
+    first, second = DistributionTable(1, 5), DistributionTable(1, 5)
+    for number in range(8):
+        first.put(row_of(number), np.full((1, 1), number))
+    second.set_state(first.get_state())
+    for table in (first, second):
+        table.put(row_of(8), np.full((1, 1), 8))
+        assert [number for number in range(9) if table.find(row_of(number))[0] != UNKNOWN] == [4, 5, 6, 7, 8]
+    np.testing.assert_equal(first.get_state(), second.get_state())
+
+
+def test_observations_are_told_apart_by_their_bits_and_not_by_their_layout() -> None:
+    rows = np.array([[0.0, 1.0], [-0.0, 1.0], [np.nan, 1.0], [0.0, -1.0]], dtype=np.float32)
+    table = DistributionTable(1)
+    table.put(rows, np.arange(4.0)[:, None])
+    for layout in (rows.astype(np.float64), np.asfortranarray(rows), np.repeat(rows, 2, axis=1)[:, ::2]):
+        assert table.rows(table.find(layout))[:, 0].tolist() == [0, 1, 2, 3]
+    assert table.find(np.zeros((1, 3), dtype=np.float32)).tolist() == [UNKNOWN]
+    with pytest.raises(ValueError, match="3 numbers"):
+        table.put(np.zeros((1, 3)), np.zeros((1, 1)))
     with pytest.raises(ValueError, match="capacity"):
         DistributionTable(2, 0)

@@ -1,0 +1,90 @@
+"""Wall time of a sweep on our rollout beside RLlib's own, trials per hour by cores, and how soon a trial starts.
+
+The sweep is ``laptop54`` as `tutor sweep` runs it, MLflow, evaluations and Tune included, without the LLM, whose time is
+not the students', and with fewer env steps: RLlib's own rollout would take hours for all of them. What starting takes
+weighs the more, so the full sweep gains more than this shows.
+
+Run ``.venv/bin/python benchmarks/sweep_speed.py`` on a machine with nothing else running (``--quick``: Blackjack, 2
+algorithms).
+"""
+
+from __future__ import annotations
+
+import argparse
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+from _harness import FOLDER, Benchmark, add_arguments, median
+
+CONSOLE = Path(sys.executable).with_name("tutor")
+STARTS = 5
+
+
+def sweep_s(folder: Path, name: str, *settings: str) -> float:
+    """Seconds that one sweep takes, from its command to its end."""
+    command = [str(CONSOLE), "sweep", "laptop54", "--name", name, "--results", str(folder)]
+    for setting in ("tutors=[oracle, random]", *settings):
+        command += ["--set", setting]
+    started = time.perf_counter()
+    with (folder / f"{name}.log").open("wb") as log:
+        subprocess.run(command, cwd=FOLDER.parent, stdout=log, stderr=subprocess.STDOUT, check=True)
+    return time.perf_counter() - started
+
+
+def num_trials(folder: Path, name: str) -> int:
+    """Trials that a sweep finished, by its journal."""
+    return len(list((folder / name / "trials").glob("*")))
+
+
+def trial_starts() -> list[float]:
+    """Seconds from a trial's config to its first env step, in a process that ran another trial before."""
+    from rllib_plugins.config import StudentConfig
+    from rllib_plugins.trial import StudentTrial, ensure_ray
+
+    ensure_ray()
+    configs = [
+        StudentConfig(algorithm=algorithm, task="snake", tutor="oracle", seed=seed, eval_episodes=1).model_dump()
+        for seed in range(STARTS)
+        for algorithm in ("dqn", "ppo", "a2c")
+    ]
+    trial, seconds = StudentTrial(config=configs[0]), []
+    for config in configs[1:]:
+        started = time.perf_counter()
+        trial.reset_config(config)
+        trial.step()
+        seconds.append(time.perf_counter() - started)
+    trial.cleanup()
+    return seconds
+
+
+def main() -> int:
+    """Measures and reports."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    add_arguments(parser)
+    args = parser.parse_args()
+    benchmark = Benchmark("sweep_speed")
+    size = ["num_env_steps=4000"]
+    if args.quick:
+        size = ["num_env_steps=2000", "algorithms=[ppo, a2c]", "tasks=[blackjack]"]
+    with tempfile.TemporaryDirectory(prefix="sweep-speed-") as name:
+        folder = Path(name)
+        walls = {rollout: sweep_s(folder, rollout, f"rollout={rollout}", *size) for rollout in ("lean", "stock")}
+        benchmark.record("wall_s", walls)
+        benchmark.check("wall_lean_over_stock", walls["lean"] / walls["stock"], bar=0.5, higher_is_better=False)
+        for cores in (1, 2):
+            settings = (f"resources.max_concurrent={cores}", "resources.num_cpus_per_trial=1")
+            seconds = sweep_s(folder, f"cores-{cores}", *settings, *size)
+            rate = 3600 * num_trials(folder, f"cores-{cores}") / seconds
+            print(f"{cores} trials at once, a core each: {rate:,.0f} trials/h", flush=True)
+            benchmark.record(f"trials_per_h_{cores}", rate)
+    starts = trial_starts()
+    benchmark.record("trial_start_s", starts)
+    benchmark.check("trial_start_s", median(starts), bar=3.0, higher_is_better=False)
+    return benchmark.finish(args)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

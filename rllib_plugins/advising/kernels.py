@@ -1,0 +1,431 @@
+"""The exploration core's machine code: looking states up, coins and reuse, who acts. Numbers and arrays only.
+
+It is one module because the compiler's cache of a function does not notice changes to functions in other files.
+
+An index of states is three arrays: ``rows`` ``(num_rows, obs_dim)``, the bits of each known observation; ``buckets``,
+a power of two of row numbers (slots) by hash, with linear probing and at least half of them ``UNKNOWN``; ``counts``,
+how many slots are in use and which was given away last.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+
+from rllib_plugins.compiled import compiled
+
+Floats: TypeAlias = NDArray[np.float64]
+Reals: TypeAlias = NDArray[np.float32] | NDArray[np.float64]
+Ints: TypeAlias = NDArray[np.int64]
+Bools: TypeAlias = NDArray[np.bool_]
+Words: TypeAlias = NDArray[np.uint32]
+
+Tutor: TypeAlias = tuple[Floats, Words, Ints]
+"""Distributions ``(m, num_actions)``, NaN where there is none, and ``rows`` and ``buckets`` of the index that leads to
+them; with no buckets, they are those of the n environments in order."""
+Stored: TypeAlias = tuple[Words, Ints, Ints, Ints, Floats]
+"""``rows``, ``buckets`` and ``counts`` of an index, and by slot the stored actions and their memories."""
+Reuse: TypeAlias = tuple[int, float, float]
+"""Number of the reuse rule; λ of ``DECAY`` or the least change of ``Q_CHANGE``; memory of a fresh entry."""
+Found: TypeAlias = tuple[Floats, Bools, Ints, Ints, Bools, Bools]
+"""Each ``(n,)``: the probability of heads, 0 once the budget ran out; the coins; the action that reuse holds ready, on
+heads and tails alike, or ``NOTHING``; the row of the tutor's distributions; whether one was at hand before the coins;
+whether the action was drawn from it."""
+Out: TypeAlias = tuple[Ints, Reals, Reals, Bools, Bools, Bools, NDArray[np.float32]]
+"""``Decisions``' arrays, in their order."""
+Options: TypeAlias = tuple[bool, bool]
+Settled: TypeAlias = tuple[bool, int, int, int, int, float]
+"""Whether all distributions were such; environments whose action was a stored one; whose action was drawn from the
+tutor; that needed the tutor's distribution and had it at hand; in which the student would have drawn the same; the sum
+over consulted ones of the probability that the student would have done the same."""
+
+UNKNOWN = 0
+"""Slot of an observation that is in no index."""
+NOTHING = -1
+"""In place of an action: nothing stored serves."""
+NO_LIMIT = -1
+"""In place of the consultations that are left."""
+OFF, BUDGET, DECAY, Q_CHANGE, OWN = range(5)
+"""Reuse rules that are compiled, by number, and any other."""
+
+_MULTIPLIER = np.uint64(0x9E3779B97F4A7C15)
+_HALF = np.uint64(32)
+
+
+def room(n: int) -> Found:
+    """For a vector step of n environments."""
+    flags, numbers = np.zeros((3, n), dtype=bool), np.zeros((2, n), dtype=np.int64)
+    return np.zeros(n), flags[0], numbers[0], numbers[1], flags[1], flags[2]
+
+
+@compiled
+def _home(words: Words, num_buckets: int) -> int:
+    """Where the search for a row begins."""
+    mixed = np.uint64(0)
+    for word in words:
+        mixed = (mixed ^ np.uint64(word)) * _MULTIPLIER
+        mixed ^= mixed >> _HALF
+    return np.int64(mixed & np.uint64(num_buckets - 1))
+
+
+@compiled
+def _same(first: Words, second: Words) -> bool:
+    same = len(first) == len(second)
+    for i in range(min(len(first), len(second))):
+        same = same and first[i] == second[i]
+    return same
+
+
+@compiled
+def _slot_of(words: Words, rows: Words, buckets: Ints) -> int:
+    bucket = _home(words, len(buckets))
+    while True:
+        slot = buckets[bucket]
+        if slot == UNKNOWN or _same(rows[slot], words):
+            return slot
+        bucket = (bucket + 1) & (len(buckets) - 1)
+
+
+@compiled
+def _forget(forgotten: int, rows: Words, buckets: Ints) -> None:
+    """Empties a slot's bucket and moves up those that were pushed past it."""
+    last = len(buckets) - 1
+    hole = _home(rows[forgotten], len(buckets))
+    while buckets[hole] != forgotten:
+        hole = (hole + 1) & last
+    bucket = hole
+    while True:
+        bucket = (bucket + 1) & last
+        slot = buckets[bucket]
+        if slot == UNKNOWN:
+            break
+        if ((bucket - _home(rows[slot], len(buckets))) & last) >= ((bucket - hole) & last):
+            buckets[hole] = slot
+            hole = bucket
+    buckets[hole] = UNKNOWN
+
+
+@compiled
+def enter(slot: int, rows: Words, buckets: Ints) -> None:
+    """Makes a row known that is not yet."""
+    bucket = _home(rows[slot], len(buckets))
+    while buckets[bucket] != UNKNOWN:
+        bucket = (bucket + 1) & (len(buckets) - 1)
+    buckets[bucket] = slot
+
+
+@compiled
+def claim(words: Words, rows: Words, buckets: Ints, counts: Ints, capacity: int) -> int:
+    """The slot of an observation: its own, a new one, or from ``capacity`` on that of the oldest."""
+    slot = _slot_of(words, rows, buckets)
+    if slot != UNKNOWN:
+        return slot
+    if counts[0] < capacity:
+        counts[0] += 1
+        slot = counts[0]
+    else:
+        slot = counts[1] % capacity + 1
+        counts[1] = slot
+        _forget(slot, rows, buckets)
+    rows[slot] = words
+    enter(slot, rows, buckets)
+    return slot
+
+
+@compiled
+def find(observations: NDArray[np.float32], rows: Words, buckets: Ints, slots: Ints) -> None:
+    """Writes the slot of each observation ``(n, obs_dim)`` into ``slots`` ``(n,)``."""
+    words = observations.view(np.uint32)
+    for row in range(len(words)):
+        slots[row] = _slot_of(words[row], rows, buckets)
+
+
+@compiled
+def draw(probabilities: Floats, uniform: float) -> int:
+    """One action of ``(num_actions,)`` by inverting the cumulative distribution; never one of probability 0.
+
+    The probabilities need not sum to exactly 1; of NaN the action is meaningless.
+    """
+    total = 0.0
+    for probability in probabilities:
+        total += probability
+    cumulative = 0.0
+    for action in range(len(probabilities)):
+        cumulative += probabilities[action]
+        if cumulative > uniform * total:
+            return action
+    return 0
+
+
+@compiled
+def act_alone(policy: Floats, own_draws: Floats, t: int, out: tuple[Ints, Reals, Reals]) -> bool:
+    """A vector step without a tutor, into step ``t`` of the outputs; False where a distribution was none."""
+    actions, behaviour, executed = out
+    is_sound = True
+    for row in range(len(policy)):
+        action = draw(policy[row], own_draws[row])
+        probability = policy[row, action]
+        is_sound = is_sound and probability > 0.0
+        actions[t, row], behaviour[t, row], executed[t, row] = action, probability, probability
+    return is_sound
+
+
+@compiled
+def _serves(rule: int, option: float, memory: float, uniform: float, q: float) -> bool:
+    """``ReuseRule.usable`` of the compiled rules."""
+    if rule == BUDGET:
+        return memory > 0.0
+    if rule == DECAY:
+        return uniform < memory
+    return math.isnan(memory) or math.isnan(q) or q - memory >= option
+
+
+@compiled
+def _memory_after(rule: int, option: float, memory: float, q: float) -> float:
+    """``ReuseRule.reused`` of the compiled rules."""
+    if rule == BUDGET:
+        return memory - 1.0
+    if rule == DECAY:
+        return option * memory
+    return q
+
+
+@compiled
+def plan(
+    gate: float,
+    worthwhile: Bools,
+    remaining: int,
+    draws: Floats,
+    observations: NDArray[np.float32],
+    tutor: Tutor,
+    asks_always: bool,
+    stored: Stored,
+    reuse: Reuse,
+    q_values: Floats,
+    found: Found,
+) -> int:
+    """Throws the coins of a vector step of n environments and looks up what is at hand and what is stored.
+
+    The order matters: what an environment finds follows from the coins of those before it, never from its own, so
+    budgets are kept exactly and each action's probability is that given everything before it. Advice that is asked for
+    in this step is stored when the step ends.
+
+    Args:
+        gate: Probability of heads.
+        worthwhile: ``(n,)`` where the gate is open at all; empty: everywhere.
+        remaining: Consultations left in the advice budget, or ``NO_LIMIT``.
+        draws: ``(3, n)`` uniform draws: of the coins, of reuse, of the tutor's actions.
+        observations: ``(n, obs_dim)``.
+        tutor: What the tutor has at hand.
+        asks_always: Whether the tutor is asked about that, too.
+        stored: The stored actions.
+        reuse: The reuse rule; ``OWN`` finds nothing here.
+        q_values: ``(n, num_actions)`` where the reuse rule looks at them, else empty.
+        found: Output.
+
+    Returns:
+        In how many environments the tutor has to be asked.
+    """
+    distributions, tutor_rows, tutor_buckets = tutor
+    rows, buckets, _, stored_actions, memories = stored
+    rule, option, _ = reuse
+    gates, heads, ready, slots, at_hand, _ = found
+    words = observations.view(np.uint32)
+    num_heads = num_to_ask = 0
+    for row in range(len(gates)):
+        is_open = (len(worthwhile) == 0 or worthwhile[row]) and not 0 <= remaining <= num_heads
+        gates[row] = gate if is_open else 0.0
+        heads[row] = draws[0, row] < gates[row]
+        num_heads += heads[row]
+        slots[row] = _slot_of(words[row], tutor_rows, tutor_buckets) if len(tutor_buckets) else row
+        at_hand[row] = not math.isnan(distributions[slots[row], 0])
+        ready[row] = NOTHING
+        if gates[row] > 0.0 and OFF < rule < OWN:
+            slot = _slot_of(words[row], rows, buckets)
+            if slot != UNKNOWN:
+                q = q_values[row, stored_actions[slot]] if len(q_values) else math.nan
+                if _serves(rule, option, memories[slot], draws[1, row], q):
+                    ready[row] = stored_actions[slot]
+                    if heads[row]:
+                        memories[slot] = _memory_after(rule, option, memories[slot], q)
+        if heads[row] and ready[row] == NOTHING and (asks_always or not at_hand[row]):
+            num_to_ask += 1
+    return num_to_ask
+
+
+@compiled
+def _greedy(scores: Floats, legal: Bools, row: int) -> int:
+    """The first legal action of the highest score; ``legal`` may be empty."""
+    best, highest = 0, -math.inf
+    for action in range(scores.shape[1]):
+        score = scores[row, action] if len(legal) == 0 or legal[row, action] else -math.inf
+        if math.isnan(score):
+            return action
+        if score > highest:
+            best, highest = action, score
+    return best
+
+
+@compiled
+def settle(
+    policy: Floats,
+    tails: Floats,
+    scores: Floats,
+    legal: Bools,
+    own_draws: Floats,
+    draws: Floats,
+    distributions: Floats,
+    declined: Bools,
+    options: Options,
+    found: Found,
+    t: int,
+    out: Out,
+) -> Settled:
+    """Draws the executed actions of a vector step of n environments, into vector step ``t`` of the outputs.
+
+    μ is a mixture where the tutor's part was at hand before the coin was thrown, else conditional on the coin, which
+    is the mixture at a gate of 1 on heads with advice and of 0 otherwise.
+
+    Args:
+        policy: ``(n, num_actions)`` the untutored student's distribution.
+        tails: ``(n, num_actions)`` what the student does beside a tutor; it leaves out the share of exploring that the
+            tutor would have done, so that a student left alone on heads falls back to ``policy``.
+        scores: ``(n, num_actions)`` what a value student's greedy action maximises; empty: the student samples.
+        legal: ``(n, num_actions)``; empty: all actions are.
+        own_draws: ``(n,)`` uniform draws for the student's actions.
+        draws: ``plan``'s.
+        distributions: ``(m, num_actions)`` the tutor's, at hand or asked for; NaN where there is none.
+        declined: ``(n,)`` advice that the advising rule does not follow; empty where the rule does not read advice.
+        options: Imitate the tutor's whole distribution where it was drawn from; count the consulted environments in
+            which the student would have drawn the same.
+        found: ``plan``'s, which ``fresh`` is written into.
+        t: Vector step of the outputs.
+        out: Output.
+    """
+    gates, heads, ready, slots, at_hand, fresh = found
+    actions, behaviour, executed, out_heads, eligible, consulted, advice = out
+    whole_advice, counts_same = options
+    is_sound = True
+    num_reused = num_fresh = num_known = num_same = 0
+    agreement = 0.0
+    for row in range(len(policy)):
+        slot, is_ready = slots[row], ready[row] != NOTHING
+        followed = not math.isnan(distributions[slot, 0]) and (len(declined) == 0 or not declined[row])
+        reused = heads[row] and is_ready
+        fresh[row] = heads[row] and not is_ready and followed
+        advised = fresh[row] or reused
+        own = policy[row] if heads[row] and not advised else tails[row]
+        if reused:
+            action = ready[row]
+            num_reused += 1
+        elif fresh[row]:
+            action = draw(distributions[slot], draws[2, row])
+            num_fresh += 1
+        else:
+            action = draw(own, own_draws[row])
+        if heads[row] and not is_ready and at_hand[row]:
+            num_known += 1
+
+        foreseen = is_ready or at_hand[row]
+        weight = gates[row] if foreseen else (1.0 if advised else 0.0)
+        from_tutor = 0.0
+        if is_ready:
+            from_tutor = 1.0 if ready[row] == action else 0.0
+        elif weight > 0.0:
+            from_tutor = distributions[slot, action]
+        probability = weight * from_tutor + (1.0 - weight) * own[action]
+        is_sound = is_sound and probability > 0.0
+
+        comparable = 0.0 < gates[row] < 1.0 and (advised or not heads[row]) and (foreseen or len(declined) == 0)
+        would_do = policy[row, action]
+        if len(scores):
+            would_do = 1.0 if _greedy(scores, legal, row) == action else 0.0
+            comparable = comparable and (advised or would_do > 0.0)
+        actions[t, row], behaviour[t, row], executed[t, row] = action, probability, policy[row, action]
+        out_heads[t, row], eligible[t, row], consulted[t, row] = heads[row], comparable, advised
+        advice[t, row] = 0.0
+        if advised:
+            agreement += would_do
+            if fresh[row] and whole_advice:
+                advice[t, row] = distributions[slot]
+            else:
+                advice[t, row, action] = 1.0
+            if counts_same and draw(own, own_draws[row]) == action:
+                num_same += 1
+    return is_sound, num_reused, num_fresh, num_known, num_same, agreement
+
+
+@compiled
+def store(
+    observations: NDArray[np.float32],
+    q_values: Floats,
+    stored: Stored,
+    capacity: int,
+    reuse: Reuse,
+    found: Found,
+    t: int,
+    out: Out,
+) -> None:
+    """Keeps the freshly advised actions of a vector step, in place of what was stored.
+
+    Args:
+        observations: ``(n, obs_dim)``.
+        q_values: ``plan``'s.
+        stored: The stored actions, with room for n more.
+        capacity: Of their index.
+        reuse: The reuse rule; ``OWN`` stores nothing here.
+        found: ``settle``'s.
+        t: Vector step of ``out``.
+        out: ``settle``'s.
+    """
+    rows, buckets, counts, stored_actions, memories = stored
+    rule, _, first = reuse
+    words, fresh, actions = observations.view(np.uint32), found[-1], out[0]
+    for row in range(len(fresh)):
+        if fresh[row] and OFF < rule < OWN:
+            slot, action = claim(words[row], rows, buckets, counts, capacity), actions[t, row]
+            stored_actions[slot] = action
+            memories[slot] = q_values[row, action] if len(q_values) else first
+
+
+@compiled
+def decide(
+    gate: float,
+    worthwhile: Bools,
+    remaining: int,
+    draws: Floats,
+    observations: NDArray[np.float32],
+    tutor: Tutor,
+    asks_always: bool,
+    stored: Stored,
+    capacity: int,
+    reuse: Reuse,
+    q_values: Floats,
+    policy: Floats,
+    tails: Floats,
+    scores: Floats,
+    legal: Bools,
+    own_draws: Floats,
+    declined: Bools,
+    options: Options,
+    found: Found,
+    t: int,
+    out: Out,
+) -> tuple[bool, Settled]:
+    """A whole vector step: ``plan`` and, if nobody has to be asked, ``settle`` and ``store``, whose arguments it takes.
+
+    Returns:
+        Whether all is done, and if so ``settle``'s result. If not, the caller asks and goes on: the call into compiled
+        code costs more than what it does.
+    """
+    if plan(gate, worthwhile, remaining, draws, observations, tutor, asks_always, stored, reuse, q_values, found):
+        return False, (True, 0, 0, 0, 0, 0.0)
+    if reuse[0] == OWN:
+        return False, (True, 0, 0, 0, 0, 0.0)
+    settled = settle(policy, tails, scores, legal, own_draws, draws, tutor[0], declined, options, found, t, out)
+    if settled[2]:
+        store(observations, q_values, stored, capacity, reuse, found, t, out)
+    return True, settled
