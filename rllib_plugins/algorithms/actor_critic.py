@@ -15,6 +15,7 @@ from ray.rllib.evaluation.postprocessing import Postprocessing
 from rllib_plugins import columns
 from rllib_plugins.advising.behaviour import floored_logp
 from rllib_plugins.advising.decision import ImitationWeights
+from rllib_plugins.compiled import compiled
 from rllib_plugins.config import AdviceConfig
 from rllib_plugins.rollout.arrays import RolloutArrays
 from rllib_plugins.rollout.gae import generalised_advantages
@@ -95,8 +96,33 @@ def imitation_targets(
         consulted: ``(...,)``.
         advantages: ``(...,)``, not standardised.
     """
-    weight = np.where(advantages > 0, np.float32(weights.better), np.float32(weights.worse))
-    return advice * (weight * consulted)[..., None]
+    targets = np.empty_like(advice)
+    _weigh(
+        advice.reshape(-1, advice.shape[-1]),
+        consulted.reshape(-1),
+        advantages.reshape(-1),
+        np.float32(weights.better),
+        np.float32(weights.worse),
+        targets.reshape(-1, advice.shape[-1]),
+    )
+    return targets
+
+
+@compiled
+def _weigh(
+    advice: NDArray[np.float32],
+    consulted: NDArray[np.bool_],
+    advantages: NDArray[np.float32],
+    better: np.float32,
+    worse: np.float32,
+    targets: NDArray[np.float32],
+) -> None:
+    for step in range(len(advice)):
+        weight = np.float32(0)
+        if consulted[step]:
+            weight = better if advantages[step] > 0 else worse
+        for action in range(advice.shape[1]):
+            targets[step, action] = advice[step, action] * weight
 
 
 def make_update_batch(
@@ -256,10 +282,27 @@ def common_gradient(
         negative_entropy = (policy * logp).sum(axis=1, keepdims=True)
         gradient += policy * (logp - negative_entropy) * (entropy_coeff / size)
     if batch.imitation is not None:
-        total = batch.imitation.sum(axis=1)
-        share = ((batch.imitation * policy).sum(axis=1) < until * total) / np.float32(size)
-        gradient += (policy * total[:, None] - batch.imitation) * share[:, None]
+        add_imitation(gradient, policy, batch.imitation, np.float32(until))
     return gradient
+
+
+@compiled
+def add_imitation(
+    gradient: NDArray[np.float32],
+    policy: NDArray[np.float32],
+    imitation: NDArray[np.float32],
+    until: np.float32,
+) -> None:
+    """Adds ∂/∂logits of ``imitation_loss``; all arrays ``(B, A)``, ``gradient`` is written to."""
+    share = np.float32(1) / np.float32(len(gradient))
+    for step in range(len(gradient)):
+        total = follows = np.float32(0)
+        for action in range(gradient.shape[1]):
+            total += imitation[step, action]
+            follows += imitation[step, action] * policy[step, action]
+        if follows < until * total:
+            for action in range(gradient.shape[1]):
+                gradient[step, action] += (policy[step, action] * total - imitation[step, action]) * share
 
 
 def value_gradient(
