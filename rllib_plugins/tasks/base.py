@@ -15,7 +15,7 @@ import numpy as np
 from gymnasium import spaces
 from numpy.typing import NDArray
 
-from rllib_plugins.tasks.flat import FlatEnv, FlatVectorEnv
+from rllib_plugins.tasks.flat import FlatEnv, FlatVectorEnv, TurnsVectorEnv
 from tutor_service.errors import UserError
 
 Policy: TypeAlias = Callable[[NDArray[np.float32]], NDArray[np.floating[Any]]]
@@ -163,10 +163,7 @@ class Task:
         native = self.make_native_vec(num_envs)
         if native is not None:
             return FlatVectorEnv(native, self.encode_batch, self.observation_space, seed)
-        sync = gym.vector.SyncVectorEnv(
-            [self.make] * num_envs, copy=False, autoreset_mode=gym.vector.AutoresetMode.SAME_STEP
-        )
-        return FlatVectorEnv(sync, None, self.observation_space, seed)
+        return FlatVectorEnv(TurnsVectorEnv(self.make, num_envs), None, self.observation_space, seed)
 
     def make_native_vec(self, num_envs: int) -> gym.vector.VectorEnv[Any, Any, Any] | None:
         """A vector environment written as array code, with its own observations; None: one after the other.

@@ -44,6 +44,33 @@ class FlatEnv(gym.Wrapper[NDArray[np.float32], int, Any, Any]):
         return self._encode(observation), float(reward), terminated, truncated, info
 
 
+class TurnsVectorEnv(gym.vector.SyncVectorEnv):
+    """Flat environments stepped one after the other: Gymnasium's, in SAME_STEP mode, without its dispatch by spaces."""
+
+    def __init__(self, make: Callable[[], FlatEnv], num_envs: int) -> None:
+        """Makes ``num_envs`` environments."""
+        super().__init__([make] * num_envs, copy=False, autoreset_mode=gym.vector.AutoresetMode.SAME_STEP)
+
+    def step(self, actions: Any) -> tuple[Any, Any, Any, Any, dict[str, Any]]:
+        """Steps all environments; ``actions`` is ``(num_envs,)``."""
+        infos: dict[str, Any] = {}
+        observations, rewards, terminations, truncations = [], [], [], []
+        for i, (env, action) in enumerate(zip(self.envs, np.asarray(actions).tolist(), strict=True)):
+            observation, reward, terminated, truncated, info = env.step(action)
+            if terminated or truncated:
+                infos = self._add_info(infos, {"final_obs": observation, "final_info": info}, i)
+                observation, info = env.reset()
+            if info:
+                infos = self._add_info(infos, info, i)
+            observations.append(observation)
+            rewards.append(reward)
+            terminations.append(terminated)
+            truncations.append(truncated)
+        np.concatenate(observations, out=self._observations.reshape(-1))
+        flags = np.array([terminations, truncations], dtype=bool)
+        return self._observations, np.array(rewards), flags[0], flags[1], infos
+
+
 class FlatVectorEnv(gym.vector.VectorWrapper):
     """A vector environment with encoded observations; its first reset is seeded.
 
