@@ -88,7 +88,15 @@ def our_config(
 
 
 def peer_model(algorithm: str, task: str, num_envs: int, num_env_steps: int = 40_000, seed: int = 0) -> Any:
-    """The peer at ``SETTINGS``."""
+    """The peer at ``SETTINGS``; its logger, which would leave a folder per run, writes nothing."""
+    from stable_baselines3.common.logger import Logger
+
+    model = _make_peer(algorithm, task, num_envs, num_env_steps, seed)
+    model.set_logger(Logger(folder=None, output_formats=[]))
+    return model
+
+
+def _make_peer(algorithm: str, task: str, num_envs: int, num_env_steps: int, seed: int) -> Any:
     import torch
     from stable_baselines3 import A2C, DQN, PPO
     from stable_baselines3.common.vec_env import DummyVecEnv
