@@ -2,7 +2,7 @@
 
 Knows nothing of what is measured. A benchmark is run by path (``.venv/bin/python benchmarks/NAME.py [--quick]``)::
 
-    from _harness import Benchmark, add_arguments, alternate, median
+    from _harness import Benchmark, add_arguments, alternate, ratio
 
     def main() -> int:
         parser = argparse.ArgumentParser(description=__doc__)
@@ -11,7 +11,7 @@ Knows nothing of what is measured. A benchmark is run by path (``.venv/bin/pytho
         benchmark = Benchmark("store")
         rates = alternate({"ours": measure_ours, "peer": measure_peer}, repetitions=2 if args.quick else 7)
         benchmark.record("rates", rates)
-        benchmark.check("ours_over_peer", median(rates["ours"]) / median(rates["peer"]), bar=0.95)
+        benchmark.check("ours_over_peer", ratio(rates["ours"], rates["peer"]), bar=0.95)
         return benchmark.finish(args)
 
     if __name__ == "__main__":
@@ -99,6 +99,16 @@ def alternate(
 def median(figures: Sequence[float]) -> float:
     """The median: of repetitions, the one that a busy machine moves least."""
     return statistics.median(figures)
+
+
+def ratio(ours: Sequence[float], peers: Sequence[float]) -> float:
+    """The median over rounds of ours by the peer's: in a round a machine whose speed drifts moves both alike.
+
+    Args:
+        ours: Figures of ``alternate``.
+        peers: Those of the candidate beside it, round by round.
+    """
+    return median([one / other for one, other in zip(ours, peers, strict=True)])
 
 
 def describe_machine() -> dict[str, Any]:

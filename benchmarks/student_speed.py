@@ -15,7 +15,7 @@ import sys
 import time
 from typing import Any
 
-from _harness import Benchmark, add_arguments, alternate, median
+from _harness import Benchmark, add_arguments, alternate, median, ratio
 
 ALGORITHMS = ("dqn", "ppo", "a2c")
 
@@ -86,8 +86,8 @@ def measure_case(benchmark: Benchmark, algorithm: str, task: str, num_envs: int,
     peer.close()
     case = f"{algorithm}_{task}_{num_envs}"
     benchmark.record(case, rates)
-    benchmark.check(f"{case}_over_sb3", median(rates["ours"]) / median(rates["peer"]), bar=1.0)
-    benchmark.check(f"{case}_over_floor", median(rates["ours"]) / median(rates["floor"]), bar=0.5)
+    benchmark.check(f"{case}_over_sb3", ratio(rates["ours"], rates["peer"]), bar=1.0)
+    benchmark.check(f"{case}_over_floor", ratio(rates["ours"], rates["floor"]), bar=0.5)
 
 
 def measure_tutored(benchmark: Benchmark, algorithm: str, repetitions: int, steps: int) -> None:
@@ -99,7 +99,7 @@ def measure_tutored(benchmark: Benchmark, algorithm: str, repetitions: int, step
     for run in runs.values():
         run.close()
     benchmark.record(f"{algorithm}_tutored", rates)
-    benchmark.check(f"{algorithm}_tutored_over_untutored", median(rates["oracle"]) / median(rates["none"]), bar=0.9)
+    benchmark.check(f"{algorithm}_tutored_over_untutored", ratio(rates["oracle"], rates["none"]), bar=0.9)
 
 
 def measure_stock(benchmark: Benchmark, algorithm: str, repetitions: int, steps: int) -> None:
@@ -114,7 +114,7 @@ def measure_stock(benchmark: Benchmark, algorithm: str, repetitions: int, steps:
     for run in runs.values():
         run.close()
     benchmark.record(f"{algorithm}_rollouts", rates)
-    share = median(rates["stock"]) / median(rates["lean"])
+    share = ratio(rates["stock"], rates["lean"])
     benchmark.check(f"{algorithm}_wall_lean_over_stock", share, bar=0.5, higher_is_better=False)
 
 

@@ -28,7 +28,7 @@ from multiprocessing.connection import Connection, Listener
 from pathlib import Path
 from typing import Any
 
-from _harness import FOLDER, Benchmark, add_arguments, alternate, median
+from _harness import FOLDER, Benchmark, add_arguments, alternate, median, ratio
 
 from tutor_service import paths
 from tutor_service.config import TutorConfig, load_tutor
@@ -164,7 +164,7 @@ def compare_paths(benchmark: Benchmark, both: Comparison, seconds: float, rounds
             rounds,
         )
         benchmark.record(f"advice_per_s_batch_{batch}", rates)
-        share = median(rates["serve"]) / median(rates["offline"])
+        share = ratio(rates["serve"], rates["offline"])
         benchmark.check(f"serve_over_offline_batch_{batch}", share, 0.95 if batch >= 8 else 0.85)
         rate = median(rates["serve"])
     return rate
@@ -182,7 +182,7 @@ def compare_decodings(benchmark: Benchmark, both: Comparison, rounds: int) -> No
     )
     benchmark.record("states_per_s_by_decoding", rates)
     for method, bar in (("full_label", 5.0), ("grammar", 1.1), ("text", 4.0)):
-        benchmark.check(f"scored_over_{method}", median(rates["scored"]) / median(rates[method]), bar)
+        benchmark.check(f"scored_over_{method}", ratio(rates["scored"], rates[method]), bar)
 
 
 def arithmetic_share(benchmark: Benchmark, both: Comparison, peer: Any, rate: float, model: str) -> None:

@@ -12,7 +12,7 @@ from __future__ import annotations
 import argparse
 import sys
 
-from _harness import Benchmark, add_arguments, alternate, median
+from _harness import Benchmark, add_arguments, alternate, ratio
 
 
 def main() -> int:
@@ -42,9 +42,7 @@ def main() -> int:
                     run.close()
                 case = f"{algorithm}_{task}_{num_envs}"
                 benchmark.record(case, rates)
-                benchmark.check(
-                    f"{case}_tutored_over_untutored", median(rates["oracle"]) / median(rates["none"]), bar=0.9
-                )
+                benchmark.check(f"{case}_tutored_over_untutored", ratio(rates["oracle"], rates["none"]), bar=0.9)
     return benchmark.finish(args)
 
 
