@@ -1,8 +1,8 @@
 """Wall time of a sweep on our rollout beside RLlib's own, trials per hour by cores, and how soon a trial starts.
 
-The sweep is ``laptop54`` as `tutor sweep` runs it, MLflow, evaluations and Tune included, without the LLM, whose time is
-not the students', and with fewer env steps: RLlib's own rollout would take hours for all of them. What starting takes
-weighs the more, so the full sweep gains more than this shows.
+The sweep is ``laptop54`` as `tutor sweep` runs it, MLflow, evaluations and Tune included, without the LLM, whose time
+is not the students', and with fewer env steps: RLlib's own rollout would take hours for all of them. What starting
+takes weighs the more, so the full sweep gains more than this shows.
 
 Run ``.venv/bin/python benchmarks/sweep_speed.py`` on a machine with nothing else running (``--quick``: Blackjack, 2
 algorithms).
