@@ -10,7 +10,6 @@ from rllib_plugins.advising.behaviour import BoolArray, FloatArray, IntArray, us
 from rllib_plugins.advising.counters import AdviceCounters
 from rllib_plugins.advising.kernels import Tutor, find
 from rllib_plugins.advising.rules import AdvisingRule
-from rllib_plugins.advising.table import DistributionTable
 
 _NO_INDEX = (np.empty((0, 0), dtype=np.uint32), np.empty(0, dtype=np.int64))
 _EMPTY = np.empty(0, dtype=bool)
@@ -19,19 +18,15 @@ MISSED, MODEL, STORE, SCRIPT = (int(source) for source in Source)  # looking up 
 
 
 def look_up(advisor: Advisor, observations: NDArray[np.float32], legal: BoolArray | None) -> Tutor:
-    """What the tutor has at hand.
+    """What a tutor without a ``DistributionTable`` has at hand.
 
-    An advisor that has a ``DistributionTable`` as ``table`` is looked up in compiled code. One that keeps accounts
-    (``known_source``) keeps distributions over legal actions only; others are checked.
+    An advisor that keeps accounts (``known_source``) keeps distributions over legal actions only; others are checked.
 
     Args:
         advisor: The tutor.
         observations: ``(n, obs_dim)``.
         legal: ``(n, num_actions)`` or None.
     """
-    table = getattr(advisor, "table", None)
-    if isinstance(table, DistributionTable):
-        return table.arrays
     known = advisor.known(observations)
     if getattr(advisor, "known_source", None) is None:
         known = np.where(usable_rows(known, legal)[:, None], known, np.nan)
@@ -46,14 +41,22 @@ def judge(
     observations: NDArray[np.float32],
     tutor: Tutor,
 ) -> tuple[BoolArray, BoolArray]:
-    """The rule's masks ``(n,)`` of states worth asking about, empty for all, and of advice not to follow, or empty."""
-    worthwhile = rule.on_state(policy, legal, q_values)
-    if not rule.reads_advice:
-        return _EMPTY if worthwhile is None else worthwhile, _EMPTY
-    known = _distributions(observations, tutor)
-    declined = ~rule.on_advice(known)
-    not_declined = np.isnan(known[:, 0]) | ~declined
-    return not_declined if worthwhile is None else worthwhile & not_declined, declined
+    """The rule's masks ``(n,)`` of states worth asking about, empty for all, and of advice not to follow, or empty.
+
+    Raises:
+        ValueError: A mask of another shape.
+    """
+    worthwhile, declined = rule.on_state(policy, legal, q_values), _EMPTY
+    if rule.reads_advice:
+        known = _distributions(observations, tutor)
+        declined = ~rule.on_advice(known)
+        not_declined = np.isnan(known[:, 0]) | ~declined
+        worthwhile = not_declined if worthwhile is None else worthwhile & not_declined
+    if worthwhile is None:
+        return _EMPTY, declined
+    if worthwhile.shape != (len(policy),):
+        raise ValueError(f"{type(rule).__name__}'s mask of states: {worthwhile.shape}, expected ({len(policy)},)")
+    return worthwhile, declined
 
 
 def ask(

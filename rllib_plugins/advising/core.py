@@ -15,13 +15,14 @@ from rllib_plugins.advising import kernels
 from rllib_plugins.advising.advisor import Advisor
 from rllib_plugins.advising.behaviour import BoolArray, FloatArray, exploring_tails, greedy_actions
 from rllib_plugins.advising.consultation import ask, judge, look_up
-from rllib_plugins.advising.counters import AdviceCounters, RecentMean
+from rllib_plugins.advising.counters import UNACCOUNTED, AdviceCounters, RecentMean
 from rllib_plugins.advising.decision import Decision, Decisions, ImitationWeights
 from rllib_plugins.advising.reuse import make_reuse
 from rllib_plugins.advising.row_index import as_rows
 from rllib_plugins.advising.rules import make_rule
 from rllib_plugins.advising.schedule import LinearSchedule
 from rllib_plugins.advising.stored_actions import StoredActions
+from rllib_plugins.advising.table import DistributionTable
 from rllib_plugins.advising.trust import EarnedTrust
 from rllib_plugins.config import AdviceConfig
 from tutor_service.errors import UserError
@@ -29,6 +30,7 @@ from tutor_service.errors import UserError
 __all__ = ["Decision", "ExplorationCore"]
 
 _NO_ROWS = np.empty((0, 0))
+_ALL = np.empty(0, dtype=bool)
 _ALL_LEGAL = np.empty((0, 0), dtype=bool)
 
 
@@ -72,8 +74,10 @@ class ExplorationCore:
             raise UserError(f"advice.reuse = '{config.reuse}' compares Q-values, which only the algorithm dqn has.")
         if advisor is not None:
             self._check_actions(getattr(advisor, "num_actions", num_actions))
-        self._known_source = int(getattr(advisor, "known_source", -1))
-        self._asks_always = getattr(advisor, "known_source", None) is None
+        self._known_source = int(getattr(advisor, "known_source", UNACCOUNTED))
+        self._asks_always = self._known_source == UNACCOUNTED
+        table = getattr(advisor, "table", None)
+        self._table = table if isinstance(table, DistributionTable) else None
         student, tutor = np.random.SeedSequence(seed).spawn(2)
         self._student_rng = np.random.Generator(np.random.PCG64(student))
         self._tutor_rng = np.random.Generator(np.random.PCG64(tutor))
@@ -87,6 +91,7 @@ class ExplorationCore:
         self._latency = RecentMean()
         self._num_free = 0
         self._probability = 0.0
+        self._judges = self._rule.looks
         self._found = kernels.room(0)
         self._options = (config.imitation == "all", not self._rule.charges_agreement)
 
@@ -143,10 +148,8 @@ class ExplorationCore:
         engagement = self._trust.factor if self._earned else 1.0
         self._probability = probability * engagement * self._tutor_share
         if probability * engagement > 0.0:
-            self._act_tutored(
-                *(self._advisor, out, t, as_rows(observations), policy, legal, q_values),
-                *(probability, engagement, own_draws, draws),
-            )
+            observations = as_rows(observations)
+            self._act_tutored(out, t, observations, policy, legal, q_values, probability, engagement, own_draws, draws)
             return
         _act_alone(out, t, policy, own_draws)
         for array in (out.heads, out.eligible, out.consulted, out.advice):
@@ -230,7 +233,6 @@ class ExplorationCore:
 
     def _act_tutored(
         self,
-        advisor: Advisor,
         out: Decisions,
         t: int,
         observations: NDArray[np.float32],
@@ -242,14 +244,20 @@ class ExplorationCore:
         own_draws: FloatArray,
         draws: FloatArray,
     ) -> None:
-        n, stored, remaining = len(policy), self._stored, self._remaining()
+        n, stored = len(policy), self._stored
         if len(self._found[0]) != n:
             self._found = kernels.room(n)
         if stored.room < n:
             stored.reserve(observations)
-        tutor = look_up(advisor, observations, legal)
-        self._check_actions(tutor[0].shape[1])
-        worthwhile, declined = judge(self._rule, policy, legal, q_values, observations, tutor)
+        if self._table is not None:
+            tutor = self._table.arrays
+        else:
+            assert self._advisor is not None
+            tutor = look_up(self._advisor, observations, legal)
+            self._check_actions(tutor[0].shape[1])
+        worthwhile = declined = _ALL
+        if self._judges:
+            worthwhile, declined = judge(self._rule, policy, legal, q_values, observations, tutor)
         tails, scores, allowed = policy, _NO_ROWS, _ALL_LEGAL
         if self._value_based:
             scores = policy if q_values is None else q_values
@@ -263,19 +271,18 @@ class ExplorationCore:
                     random_share=self._random_share,
                     engaged=engagement * worthwhile if len(worthwhile) else engagement,
                 )
-        found, options, capacity = self._found, self._options, stored.index.capacity
+        found, options = self._found, self._options
         reuse, reuse_q = stored.reuse, q_values if self._reuse.needs_q and q_values is not None else _NO_ROWS
         outputs = (out.actions, out.behaviour, out.policy, out.heads, out.eligible, out.consulted, out.advice)
         is_done, settled = kernels.decide(
             engagement * (probability * self._tutor_share),
             worthwhile,
-            kernels.NO_LIMIT if remaining is None else remaining,
+            self._remaining(),
             draws,
             observations,
             tutor,
             self._asks_always,
             stored.arrays,
-            capacity,
             reuse,
             reuse_q,
             policy,
@@ -291,50 +298,43 @@ class ExplorationCore:
         )
         if not is_done:
             stored.serve(observations, found, draws[1], reuse_q)
-            known = self._ask(advisor, tutor, observations, legal)
+            known = self._ask(tutor, observations, legal)
             if self._rule.reads_advice:
                 declined = ~self._rule.on_advice(known)
             settled = kernels.settle(
                 policy, tails, scores, allowed, own_draws, draws, known, declined, options, found, t, outputs
             )
-            kernels.store(observations, reuse_q, stored.arrays, capacity, reuse, found, t, outputs)
+            kernels.store(observations, reuse_q, stored.arrays, reuse, found, t, outputs)
             stored.store(observations, found, out.actions[t], reuse_q)
-        self._count(*settled)
-
-    def _ask(
-        self, advisor: Advisor, tutor: kernels.Tutor, observations: NDArray[np.float32], legal: BoolArray | None
-    ) -> FloatArray:
-        """Asks where the coin says heads, nothing stored serves, and it has to be; the distributions ``(n, …)``."""
-        _, heads, ready, slots, at_hand, _ = self._found
-        known = tutor[0][slots]
-        slots[:] = np.arange(len(slots))
-        to_ask = heads & (ready == kernels.NOTHING) & (self._asks_always | ~at_hand)
-        if to_ask.any():
-            latency_ms = ask(advisor, to_ask.nonzero()[0], known, observations, legal, self._counters)
-            if latency_ms > 0.0:
-                self._latency.add(latency_ms, 1)
-        return known
-
-    def _count(
-        self, is_sound: bool, num_reused: int, num_fresh: int, num_known: int, num_same: int, agreement: float
-    ) -> None:
+        is_sound, num_reused, num_fresh, num_known, num_same, agreement = settled
+        stored.room -= num_fresh
         _check(is_sound)
-        self._stored.room -= num_fresh
-        self._counters.add_reused(num_reused)
-        if not self._asks_always:
-            self._counters.add_source(self._known_source, num_known)
+        self._counters.add_step(num_reused, 0 if self._asks_always else num_known, self._known_source)
         if num_reused + num_fresh:
             self._agreement.add(agreement, num_reused + num_fresh)
             self._num_free += num_same
 
-    def _remaining(self) -> int | None:
+    def _ask(self, tutor: kernels.Tutor, observations: NDArray[np.float32], legal: BoolArray | None) -> FloatArray:
+        """Asks where the coin says heads, nothing stored serves, and it has to be; the distributions ``(n, …)``."""
+        _, (ready, slots), (heads, at_hand, _) = self._found
+        known = tutor[0][slots]
+        slots[:] = np.arange(len(slots))
+        to_ask = heads & (ready == kernels.NOTHING) & (self._asks_always | ~at_hand)
+        if to_ask.any():
+            assert self._advisor is not None
+            latency_ms = ask(self._advisor, to_ask.nonzero()[0], known, observations, legal, self._counters)
+            if latency_ms > 0.0:
+                self._latency.add(latency_ms, 1)
+        return known
+
+    def _remaining(self) -> int:
+        """Consultations left in the advice budget, or ``kernels.NO_LIMIT``."""
         budget = self._config.advice_budget
-        return None if budget is None else budget - (self._counters.consultations - self._num_free)
+        return kernels.NO_LIMIT if budget is None else budget - (self._counters.consultations - self._num_free)
 
     def _open_probability(self, step: int) -> float:
         """P(τ), below 1 where there has to be a control group; 0 once the advice budget is spent."""
-        remaining = self._remaining()
-        if remaining is not None and remaining <= 0:
+        if self._config.advice_budget is not None and self._remaining() <= 0:
             return 0.0
         probability = self._rule.probability(self._schedule, step)
         return min(probability, self._config.probability_cap) if self._earned else probability

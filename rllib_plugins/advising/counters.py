@@ -10,6 +10,8 @@ from rllib_plugins.advising.advisor import Source
 from rllib_plugins.metrics import COUNTERS
 
 MODEL, STORE = int(Source.MODEL), int(Source.STORE)
+UNACCOUNTED = -1
+"""In place of a source: the advisor does not say what an answer at hand counts as."""
 HALF_LIFE = 500.0
 """Observations after which one counts half in a recent average."""
 
@@ -44,10 +46,14 @@ class AdviceCounters:
         elif source == MODEL:
             self.model_evaluations += num_rows
 
-    def add_reused(self, num_rows: int) -> None:
-        """Counts consultations that the dictionary answered."""
-        self.consultations += num_rows
-        self.reused += num_rows
+    def add_step(self, num_reused: int, num_known: int, known_source: int) -> None:
+        """Counts consultations of a vector step that the dictionary and what is at hand answered."""
+        self.reused += num_reused
+        self.consultations += num_reused + num_known
+        if known_source == STORE:
+            self.store_hits += num_known
+        elif known_source == MODEL:
+            self.model_evaluations += num_known
 
     def report(self) -> dict[str, int]:
         """The totals under their metric names."""

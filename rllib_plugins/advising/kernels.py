@@ -30,10 +30,10 @@ Stored: TypeAlias = tuple[Words, Ints, Ints, Ints, Floats]
 """``rows``, ``buckets`` and ``counts`` of an index, and by slot the stored actions and their memories."""
 Reuse: TypeAlias = tuple[int, float, float]
 """Number of the reuse rule; λ of ``DECAY`` or the least change of ``Q_CHANGE``; memory of a fresh entry."""
-Found: TypeAlias = tuple[Floats, Bools, Ints, Ints, Bools, Bools]
-"""Each ``(n,)``: the probability of heads, 0 once the budget ran out; the coins; the action that reuse holds ready, on
-heads and tails alike, or ``NOTHING``; the row of the tutor's distributions; whether one was at hand before the coins;
-whether the action was drawn from it."""
+Found: TypeAlias = tuple[Floats, Ints, Bools]
+"""``(n,)`` the probability of heads, 0 once the budget ran out; ``(2, n)`` the action that reuse holds ready, on heads
+and tails alike, or ``NOTHING``, and the row of the tutor's distributions; ``(3, n)`` the coins, whether the tutor's
+distribution was at hand before them, and whether the action was drawn from it."""
 Out: TypeAlias = tuple[Ints, Reals, Reals, Bools, Bools, Bools, NDArray[np.float32]]
 """``Decisions``' arrays, in their order."""
 Options: TypeAlias = tuple[bool, bool]
@@ -57,8 +57,7 @@ _HALF = np.uint64(32)
 
 def room(n: int) -> Found:
     """For a vector step of n environments."""
-    flags, numbers = np.zeros((3, n), dtype=bool), np.zeros((2, n), dtype=np.int64)
-    return np.zeros(n), flags[0], numbers[0], numbers[1], flags[1], flags[2]
+    return np.zeros(n), np.zeros((2, n), dtype=np.int64), np.zeros((3, n), dtype=bool)
 
 
 @compiled
@@ -118,16 +117,16 @@ def enter(slot: int, rows: Words, buckets: Ints) -> None:
 
 
 @compiled
-def claim(words: Words, rows: Words, buckets: Ints, counts: Ints, capacity: int) -> int:
-    """The slot of an observation: its own, a new one, or from ``capacity`` on that of the oldest."""
+def claim(words: Words, rows: Words, buckets: Ints, counts: Ints) -> int:
+    """The slot of an observation: its own, a new one, or once ``rows`` are full that of the oldest."""
     slot = _slot_of(words, rows, buckets)
     if slot != UNKNOWN:
         return slot
-    if counts[0] < capacity:
+    if counts[0] + 1 < len(rows):
         counts[0] += 1
         slot = counts[0]
     else:
-        slot = counts[1] % capacity + 1
+        slot = counts[1] % counts[0] + 1
         counts[1] = slot
         _forget(slot, rows, buckets)
     rows[slot] = words
@@ -232,7 +231,11 @@ def plan(
     distributions, tutor_rows, tutor_buckets = tutor
     rows, buckets, _, stored_actions, memories = stored
     rule, option, _ = reuse
-    gates, heads, ready, slots, at_hand, _ = found
+    gates, (ready, slots), (heads, at_hand, _) = (
+        found[0],
+        (found[1][0], found[1][1]),
+        (found[2][0], found[2][1], found[2][2]),
+    )
     words = observations.view(np.uint32)
     num_heads = num_to_ask = 0
     for row in range(len(gates)):
@@ -305,7 +308,11 @@ def settle(
         t: Vector step of the outputs.
         out: Output.
     """
-    gates, heads, ready, slots, at_hand, fresh = found
+    gates, (ready, slots), (heads, at_hand, fresh) = (
+        found[0],
+        (found[1][0], found[1][1]),
+        (found[2][0], found[2][1], found[2][2]),
+    )
     actions, behaviour, executed, out_heads, eligible, consulted, advice = out
     whole_advice, counts_same = options
     is_sound = True
@@ -346,12 +353,12 @@ def settle(
             comparable = comparable and (advised or would_do > 0.0)
         actions[t, row], behaviour[t, row], executed[t, row] = action, probability, policy[row, action]
         out_heads[t, row], eligible[t, row], consulted[t, row] = heads[row], comparable, advised
-        advice[t, row] = 0.0
+        whole = fresh[row] and whole_advice
+        for other in range(policy.shape[1]):
+            advice[t, row, other] = distributions[slot, other] if whole else 0.0
         if advised:
             agreement += would_do
-            if fresh[row] and whole_advice:
-                advice[t, row] = distributions[slot]
-            else:
+            if not whole:
                 advice[t, row, action] = 1.0
             if counts_same and draw(own, own_draws[row]) == action:
                 num_same += 1
@@ -363,7 +370,6 @@ def store(
     observations: NDArray[np.float32],
     q_values: Floats,
     stored: Stored,
-    capacity: int,
     reuse: Reuse,
     found: Found,
     t: int,
@@ -374,8 +380,7 @@ def store(
     Args:
         observations: ``(n, obs_dim)``.
         q_values: ``plan``'s.
-        stored: The stored actions, with room for n more.
-        capacity: Of their index.
+        stored: The stored actions; ``rows`` have room for n more, or the oldest give way.
         reuse: The reuse rule; ``OWN`` stores nothing here.
         found: ``settle``'s.
         t: Vector step of ``out``.
@@ -383,10 +388,10 @@ def store(
     """
     rows, buckets, counts, stored_actions, memories = stored
     rule, _, first = reuse
-    words, fresh, actions = observations.view(np.uint32), found[-1], out[0]
+    words, fresh, actions = observations.view(np.uint32), found[2][2], out[0]
     for row in range(len(fresh)):
         if fresh[row] and OFF < rule < OWN:
-            slot, action = claim(words[row], rows, buckets, counts, capacity), actions[t, row]
+            slot, action = claim(words[row], rows, buckets, counts), actions[t, row]
             stored_actions[slot] = action
             memories[slot] = q_values[row, action] if len(q_values) else first
 
@@ -401,7 +406,6 @@ def decide(
     tutor: Tutor,
     asks_always: bool,
     stored: Stored,
-    capacity: int,
     reuse: Reuse,
     q_values: Floats,
     policy: Floats,
@@ -427,5 +431,5 @@ def decide(
         return False, (True, 0, 0, 0, 0, 0.0)
     settled = settle(policy, tails, scores, legal, own_draws, draws, tutor[0], declined, options, found, t, out)
     if settled[2]:
-        store(observations, q_values, stored, capacity, reuse, found, t, out)
+        store(observations, q_values, stored, reuse, found, t, out)
     return True, settled

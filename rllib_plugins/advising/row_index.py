@@ -12,7 +12,7 @@ from rllib_plugins.advising import kernels
 from rllib_plugins.advising.kernels import claim, enter, find
 
 CAPACITY = 250_000
-_FIRST_ROWS = 1024
+_FIRST_ROWS = 64
 
 Array = TypeVar("Array", bound=NDArray[Any])
 
@@ -82,7 +82,7 @@ class RowIndex:
 
     def claim(self, observation: NDArray[np.float32]) -> int:
         """The slot of ``(obs_dim,)``, for which there is room: its own, a new one, or that of the oldest."""
-        return claim(observation.view(np.uint32), self.rows, self.buckets, self.counts, self.capacity)
+        return claim(observation.view(np.uint32), self.rows, self.buckets, self.counts)
 
     def by_age(self) -> NDArray[np.int64]:
         """The slots in use, oldest first."""

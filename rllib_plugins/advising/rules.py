@@ -33,6 +33,11 @@ class AdvisingRule(BaseModel):
     reads_advice: ClassVar[bool] = False
     """``on_advice`` is overwritten."""
 
+    @property
+    def looks(self) -> bool:
+        """Whether the gate depends on more than the step."""
+        return self.reads_advice or type(self).on_state is not AdvisingRule.on_state
+
     def probability(self, schedule: LinearSchedule, step: int) -> float:
         """Consultation probability at an env step, before the state is looked at. Default: P(τ)."""
         return schedule(step)

@@ -67,7 +67,7 @@ class StoredActions:
         """
         if self.reuse[0] != kernels.OWN:
             return
-        gates, heads, ready, *_ = found
+        gates, ready, heads = found[0], found[1][0], found[2][0]
         for row, slot in enumerate(self.index.find(observations).tolist()):
             action = int(self._actions[slot])
             if gates[row] <= 0.0 or action == NOTHING:
@@ -88,7 +88,7 @@ class StoredActions:
             q_values: ``(n, num_actions)``, or empty where the rule does not need them.
         """
         if self.reuse[0] == kernels.OWN:
-            for row in found[-1].nonzero()[0].tolist():
+            for row in found[2][2].nonzero()[0].tolist():
                 action = int(actions[row])
                 memory = self._rule.stored(_q(q_values, row, action))
                 self._keep(self.index.claim(observations[row]), action, memory)
@@ -109,9 +109,11 @@ class StoredActions:
         """Takes over a ``get_state``."""
         self._clear(self.index.capacity)
         observations = as_rows(state["observations"])
-        self.reserve(observations)
-        slots = [self.index.claim(observation) for observation in observations]
-        self._actions[slots], self._memories[slots] = state["actions"], state["memories"]
+        if observations.shape[1]:
+            self.reserve(observations)
+            slots = [self.index.claim(observation) for observation in observations]
+            self._actions[slots], self._memories[slots] = state["actions"], state["memories"]
+            self.room = self.index.room
 
 
 def _compiled_form(rule: ReuseRule) -> Reuse:

@@ -210,6 +210,14 @@ def value_advantages(
         ``(T, num_envs)``.
     """
     advantages = rewards + gamma * next_values * ~terminated - values
-    for step in range(len(advantages) - 2, -1, -1):
-        advantages[step] += gamma * lambda_ * ~ended[step] * advantages[step + 1]
+    _accumulate(advantages, ended, gamma * lambda_)
     return advantages
+
+
+@compiled
+def _accumulate(advantages: NDArray[np.float64], ended: NDArray[np.bool_], decay: float) -> None:
+    """A = δ + decay·A' within an episode, in place, ``(T, num_envs)``."""
+    for step in range(len(advantages) - 2, -1, -1):
+        for env in range(advantages.shape[1]):
+            if not ended[step, env]:
+                advantages[step, env] += decay * advantages[step + 1, env]

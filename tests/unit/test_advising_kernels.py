@@ -78,6 +78,47 @@ def test_a_compiled_reuse_rule_is_the_python_one(seed: int, rules: tuple[ReuseRu
     assert cores[0].counters() == cores[1].counters()
 
 
+def test_the_dictionary_grows_on_after_a_restore() -> None:
+    def make() -> ExplorationCore:
+        return ExplorationCore(
+            AdviceConfig(),
+            num_actions=3,
+            theta_steps=10_000.0,
+            advisor=TableAdvisor(np.full((2_000, 3), 1 / 3), at_hand=True),
+            seed=0,
+        )
+
+    core = make()
+    visits = np.random.default_rng(0).integers(0, 2_000, (300, 7))
+    for step, visited in enumerate(visits):
+        if step == 40:
+            again = make()
+            again.set_state(core.get_state())
+        if step >= 40:
+            other = again.act(states(*visited), np.full((7, 3), 1 / 3), step=step)
+        decision = core.act(states(*visited), np.full((7, 3), 1 / 3), step=step)
+        assert step < 40 or decision.actions.tolist() == other.actions.tolist()
+    np.testing.assert_equal(core.get_state(), again.get_state())
+    assert 500 < len(core.get_state()["dictionary"]["actions"]) < 2_000 and core.counters()["advice/reused"] > 100
+
+
+@pytest.mark.parametrize("rule", [Budget(budget=1), OwnBudget(budget=1)])
+def test_a_full_dictionary_forgets_the_oldest(rule: ReuseRule) -> None:
+    core = ExplorationCore(
+        AdviceConfig(probability_initial=1.0, probability_final=1.0, trust="fixed"),
+        num_actions=2,
+        theta_steps=1.0,
+        advisor=TableAdvisor(np.full((9, 2), 0.5), at_hand=True),
+        seed=0,
+    )
+    core._reuse, core._stored = rule, StoredActions(rule, capacity=3)
+    for state in (0, 1, 2, 3):
+        core.act(states(state), np.full((1, 2), 0.5), step=0)
+    assert core.get_state()["dictionary"]["observations"][:, 0].tolist() == [1, 2, 3]
+    core.act(states(0, 3), np.full((2, 2), 0.5), step=0)
+    assert core.counters()["advice/reused"] == 1, "3 is remembered, 0 is not"
+
+
 @pytest.mark.parametrize("rule", [Budget(budget=1), OwnBudget(budget=1)])
 def test_tails_and_closed_gates_use_nothing_up(rule: ReuseRule) -> None:
     stored, none = StoredActions(rule), np.empty((0, 0))
@@ -90,18 +131,18 @@ def test_tails_and_closed_gates_use_nothing_up(rule: ReuseRule) -> None:
         where = states(*[5] * n), tutor, False, stored.arrays, stored.reuse, none, found
         kernels.plan(gate, np.empty(0, bool), kernels.NO_LIMIT, draws, *where)
         stored.serve(states(*[5] * n), found, draws[1], none)
-        return list(found[2])
+        return list(found[1][0])
 
     stored.reserve(states(5))
     keeping = kernels.room(1)
-    keeping[-1][:] = True
+    keeping[2][:] = True
     out = (
         np.ones((1, 1), np.int64),
         *(np.zeros((1, 1)),) * 2,
         *(np.zeros((1, 1), bool),) * 3,
         np.zeros((1, 1, 2), "f4"),
     )
-    kernels.store(states(5), none, stored.arrays, stored.index.capacity, stored.reuse, keeping, 0, out)
+    kernels.store(states(5), none, stored.arrays, stored.reuse, keeping, 0, out)
     stored.store(states(5), keeping, out[0][0], none)
     assert visit(0.0, [0.0, 0.0]) == [NOTHING, NOTHING]
     assert visit(0.5, [0.9, 0.9, 0.9]) == [1, 1, 1]
@@ -121,16 +162,15 @@ def step(**changed: object) -> tuple[kernels.Settled, dict[str, np.ndarray]]:
         "declined": np.empty(0, dtype=bool),
         "options": (False, True),
     }
-    heads, ready, slots = np.array([True, True, False]), np.array([NOTHING, 1, NOTHING]), np.zeros(3, dtype=np.int64)
-    at_hand = changed.pop("at_hand", np.ones(3, dtype=bool))
-    found = np.full(3, 0.5), heads, ready, slots, at_hand, np.zeros(3, dtype=bool)
+    flags = np.array([[True, True, False], [changed.pop("at_hand", True)] * 3, [False] * 3])
+    found = np.full(3, 0.5), np.array([[NOTHING, 1, NOTHING], [0, 0, 0]]), flags
     names = ("actions", "behaviour", "policy", "heads", "eligible", "consulted")
     types = (np.int64, float, float, bool, bool, bool)
     out = {name: np.zeros((2, 3), dtype) for name, dtype in zip(names, types, strict=True)}
     out["advice"] = np.zeros((2, 3, 2), dtype=np.float32)
     settled = settle(*(given | changed).values(), found, 1, tuple(out.values()))
     assert not any(array[0].any() for array in out.values()), "written is one vector step"
-    return settled, {name: array[1] for name, array in out.items()} | {"fresh": found[-1]}
+    return settled, {name: array[1] for name, array in out.items()} | {"fresh": flags[2]}
 
 
 def test_what_is_counted() -> None:
@@ -146,7 +186,7 @@ def test_what_is_counted() -> None:
 
 
 def test_a_student_left_alone_on_heads_does_all_of_its_own_exploring() -> None:
-    _, alone = step(at_hand=np.zeros(3, dtype=bool), distributions=np.full((1, 2), np.nan))
+    _, alone = step(at_hand=False, distributions=np.full((1, 2), np.nan))
     assert alone["consulted"].tolist() == [False, True, False]
     assert alone["eligible"].tolist() == [False, True, True]
     np.testing.assert_allclose(alone["behaviour"], [0.9, 0.6, 0.8])
