@@ -22,45 +22,56 @@ from rllib_plugins.rollout.network import QView
 from rllib_plugins.rollout.replay import ReplayBatch
 from rllib_plugins.tasks import load_task
 
+_ALL_LEGAL = np.empty((0, 0), dtype=bool)
+
 
 @compiled
-def add_margin(
-    gradient: NDArray[np.float32],
+def q_gradient(
     q_values: NDArray[np.float32],
+    legal: NDArray[np.bool_],
     actions: NDArray[np.int64],
     targets: NDArray[np.float32],
+    huber: bool,
     consulted: NDArray[np.bool_],
     margin: np.float32,
     better: np.float32,
     worse: np.float32,
-) -> None:
-    """Adds the gradient of the large margin on advised actions, max_a [Q(s, a) + m·1(a ≠ a_T)] − Q(s, a_T).
+) -> NDArray[np.float32]:
+    """∂/∂Q of the mean TD error and of the large margin on advised actions, max_a [Q(s, a) + m·1(a ≠ a_T)] − Q(s, a_T).
 
     Args:
-        gradient: ``(B, A)``, written to.
-        q_values: ``(B, A)``, −∞ where illegal.
+        q_values: ``(B, A)``.
+        legal: ``(B, A)``; empty: all actions are. The margin looks at legal ones only.
         actions: ``(B,)``.
         targets: ``(B,)``.
-        consulted: ``(B,)`` rows whose action was advised; the others are left alone.
+        huber: Huber's error, else the squared one.
+        consulted: ``(B,)`` rows whose action was advised: the margin is on these.
         margin: m.
-        better: Weight of a row whose target exceeds the student's best Q.
-        worse: Weight of the other rows.
+        better: Weight of the margin where the target exceeds the student's best Q, over B.
+        worse: Its weight elsewhere.
     """
+    gradient = np.zeros_like(q_values)
     for row in range(len(actions)):
-        if not consulted[row]:
-            continue
-        advised, raised, best = actions[row], 0, q_values[row, 0]
-        highest = np.float32(-np.inf)
-        for action in range(q_values.shape[1]):
-            value = q_values[row, action]
-            best = max(best, value)
-            if action != advised:
-                value += margin
-            if value > highest:
-                highest, raised = value, action
-        weight = better if targets[row] > best else worse
-        gradient[row, raised] += weight
-        gradient[row, advised] -= weight
+        advised, target = actions[row], targets[row]
+        error = q_values[row, advised] - target
+        if not huber:
+            error *= np.float32(2)
+        elif abs(error) > 1:  # NaN stays
+            error = np.sign(error)
+        gradient[row, advised] = error / np.float32(len(actions))
+        if better > 0 and consulted[row]:
+            raised, best, highest = 0, np.float32(-np.inf), np.float32(-np.inf)
+            for action in range(q_values.shape[1]):
+                value = q_values[row, action] if len(legal) == 0 or legal[row, action] else np.float32(-np.inf)
+                best = max(best, value)
+                if action != advised:
+                    value += margin
+                if value > highest:
+                    highest, raised = value, action
+            weight = better if target > best else worse
+            gradient[row, raised] += weight
+            gradient[row, advised] -= weight
+    return gradient
 
 
 class DQNLearner(ArrayLearner, DQNTorchLearner):
@@ -125,23 +136,17 @@ class DQNLearner(ArrayLearner, DQNTorchLearner):
             legal: ``(B, A)`` masks of the states, or None.
             imitation_weights: λ, where the target exceeds the student's best Q and where it does not.
         """
-        rows = np.arange(len(targets))
-        gradient = np.zeros_like(q_values)
-        error = q_values[rows, batch.actions] - targets
-        huber = self.config.td_error_loss_fn == "huber"
-        gradient[rows, batch.actions] = (error.clip(-1.0, 1.0) if huber else 2.0 * error) / len(targets)
-        if imitation_weights.better > 0:
-            add_margin(
-                gradient,
-                q_values if legal is None else np.where(legal, q_values, np.float32(-np.inf)),
-                batch.actions,
-                targets,
-                batch.consulted,
-                np.float32(self.config.margin),
-                np.float32(imitation_weights.better / len(targets)),
-                np.float32(imitation_weights.worse / len(targets)),
-            )
-        return gradient
+        return q_gradient(
+            q_values,
+            _ALL_LEGAL if legal is None else legal,
+            batch.actions,
+            targets,
+            self.config.td_error_loss_fn == "huber",
+            batch.consulted,
+            np.float32(self.config.margin),
+            np.float32(imitation_weights.better / len(targets)),
+            np.float32(imitation_weights.worse / len(targets)),
+        )
 
     def imitate(self, sample: AdviceSample) -> float:
         """Writes the gradient of the mean margin; returns the share of steps whose advised action is not the best."""
