@@ -292,17 +292,23 @@ def add_imitation(
     policy: NDArray[np.float32],
     imitation: NDArray[np.float32],
     until: np.float32,
-) -> None:
-    """Adds ∂/∂logits of ``imitation_loss``; all arrays ``(B, A)``, ``gradient`` is written to."""
-    share = np.float32(1) / np.float32(len(gradient))
+) -> int:
+    """Adds ∂/∂logits of ``imitation_loss``; all arrays ``(B, A)``, ``gradient`` is written to.
+
+    Returns:
+        How many steps have a part in it.
+    """
+    share, num_open = np.float32(1) / np.float32(len(gradient)), 0
     for step in range(len(gradient)):
         total = follows = np.float32(0)
         for action in range(gradient.shape[1]):
             total += imitation[step, action]
             follows += imitation[step, action] * policy[step, action]
         if follows < until * total:
+            num_open += 1
             for action in range(gradient.shape[1]):
                 gradient[step, action] += (policy[step, action] * total - imitation[step, action]) * share
+    return num_open
 
 
 def value_gradient(

@@ -150,14 +150,16 @@ class DQNLearner(ArrayLearner, DQNTorchLearner):
 
     def imitate(self, sample: AdviceSample) -> float:
         """Writes the gradient of the mean margin; returns the share of steps whose advised action is not the best."""
-        actions, size = sample.advice.argmax(axis=1), len(sample.advice)
+        rows, advised = np.arange(len(sample.advice)), sample.advice.argmax(axis=1)
         q_values = self._view.online.forward(sample.observations)
-        gradient = np.zeros_like(q_values)
         legal_q = q_values if sample.legal is None else np.where(sample.legal, q_values, np.float32(-np.inf))
-        no_targets, all_steps, weight = np.zeros(size, np.float32), np.ones(size, bool), np.float32(1 / size)
-        add_margin(gradient, legal_q, actions, no_targets, all_steps, np.float32(self.config.margin), weight, weight)
+        raised = legal_q + np.float32(self.config.margin)
+        raised[rows, advised] = legal_q[rows, advised]
+        gradient, share = np.zeros_like(q_values), np.float32(1 / len(rows))
+        gradient[rows, raised.argmax(axis=1)] += share
+        gradient[rows, advised] -= share
         self._view.online.backward(gradient)
-        return float((legal_q.argmax(axis=1) != actions).mean())
+        return float((legal_q.argmax(axis=1) != advised).mean())
 
     def reduce_metrics(self) -> Any:
         """Statistics of the last batch."""

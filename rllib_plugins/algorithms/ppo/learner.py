@@ -15,6 +15,7 @@ from rllib_plugins import columns
 from rllib_plugins.advising.decision import ImitationWeights
 from rllib_plugins.algorithms.actor_critic import (
     UpdateBatch,
+    add_imitation,
     as_tensors,
     common_gradient,
     imitated_until,
@@ -80,11 +81,10 @@ class PPOLearner(ArrayLearner, PPOTorchLearner):
         """Writes the gradient of ``imitation_loss`` at weight 1; returns the share of steps that it counts."""
         logits = self._view.forward_policy(sample.observations)
         policy = np.exp(log_policy_array(logits, None if sample.legal is None else ~sample.legal))
-        total = sample.advice.sum(axis=1)
-        open_steps = (sample.advice * policy).sum(axis=1) < imitated_until(self.config.advice) * total
-        share = open_steps / np.float32(len(total))
-        self._view.backward_policy((policy * total[:, None] - sample.advice) * share[:, None])
-        return float(open_steps.mean())
+        gradient = np.zeros_like(policy)
+        num_open = add_imitation(gradient, policy, sample.advice, np.float32(imitated_until(self.config.advice)))
+        self._view.backward_policy(gradient)
+        return num_open / len(gradient)
 
     def statistics(
         self, logits: NDArray[np.float32], values: NDArray[np.float32], batch: UpdateBatch[NDArray[Any]]
