@@ -269,7 +269,7 @@ class ExplorationCore:
                     legal,
                     probability=probability,
                     random_share=self._random_share,
-                    engaged=engagement * worthwhile if len(worthwhile) else engagement,
+                    engaged=np.where(worthwhile, engagement, 0.0) if len(worthwhile) else engagement,
                 )
         found, options = self._found, self._options
         reuse, reuse_q = stored.reuse, q_values if self._reuse.needs_q and q_values is not None else _NO_ROWS

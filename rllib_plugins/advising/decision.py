@@ -18,13 +18,13 @@ class Decisions(Protocol):
     Probabilities may be float32. ``advice`` may be None where there is no tutor.
     """
 
-    actions: IntArray
-    behaviour: NDArray[np.floating[Any]]
-    policy: NDArray[np.floating[Any]]
-    heads: BoolArray
-    eligible: BoolArray
-    consulted: BoolArray
-    advice: NDArray[np.float32] | None
+    actions: NDArray[Any]
+    behaviour: NDArray[Any]
+    policy: NDArray[Any]
+    heads: NDArray[Any]
+    eligible: NDArray[Any]
+    consulted: NDArray[Any]
+    advice: Any
 
 
 @dataclass(slots=True)
@@ -55,12 +55,9 @@ class Decision:
     @classmethod
     def of(cls, n: int, num_actions: int) -> Decision:
         """Arrays of zeros for ``n`` environments."""
-        return cls(
-            np.zeros(n, dtype=np.int64),
-            *(np.zeros(n), np.zeros(n)),
-            *np.zeros((3, n), dtype=bool),
-            np.zeros((n, num_actions), dtype=np.float32),
-        )
+        numbers, flags = np.zeros((2, n)), np.zeros((3, n), dtype=bool)
+        advice = np.zeros((n, num_actions), dtype=np.float32)
+        return cls(np.zeros(n, dtype=np.int64), numbers[0], numbers[1], flags[0], flags[1], flags[2], advice)
 
     def steps(self) -> Decisions:
         """The same memory as one vector step among ``Decisions``."""

@@ -10,7 +10,7 @@ how many slots are in use and which was given away last.
 from __future__ import annotations
 
 import math
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,7 +18,6 @@ from numpy.typing import NDArray
 from rllib_plugins.compiled import compiled
 
 Floats: TypeAlias = NDArray[np.float64]
-Reals: TypeAlias = NDArray[np.float32] | NDArray[np.float64]
 Ints: TypeAlias = NDArray[np.int64]
 Bools: TypeAlias = NDArray[np.bool_]
 Words: TypeAlias = NDArray[np.uint32]
@@ -34,7 +33,7 @@ Found: TypeAlias = tuple[Floats, Ints, Bools]
 """``(n,)`` the probability of heads, 0 once the budget ran out; ``(2, n)`` the action that reuse holds ready, on heads
 and tails alike, or ``NOTHING``, and the row of the tutor's distributions; ``(3, n)`` the coins, whether the tutor's
 distribution was at hand before them, and whether the action was drawn from it."""
-Out: TypeAlias = tuple[Ints, Reals, Reals, Bools, Bools, Bools, NDArray[np.float32]]
+Out: TypeAlias = tuple[Ints, NDArray[Any], NDArray[Any], Bools, Bools, Bools, NDArray[np.float32]]
 """``Decisions``' arrays, in their order."""
 Options: TypeAlias = tuple[bool, bool]
 Settled: TypeAlias = tuple[bool, int, int, int, int, float]
@@ -67,7 +66,8 @@ def _home(words: Words, num_buckets: int) -> int:
     for word in words:
         mixed = (mixed ^ np.uint64(word)) * _MULTIPLIER
         mixed ^= mixed >> _HALF
-    return np.int64(mixed & np.uint64(num_buckets - 1))
+    home: int = np.int64(mixed & np.uint64(num_buckets - 1))  # type: ignore[assignment]  # compiled, both are one
+    return home
 
 
 @compiled
@@ -160,7 +160,7 @@ def draw(probabilities: Floats, uniform: float) -> int:
 
 
 @compiled
-def act_alone(policy: Floats, own_draws: Floats, t: int, out: tuple[Ints, Reals, Reals]) -> bool:
+def act_alone(policy: Floats, own_draws: Floats, t: int, out: tuple[Ints, NDArray[Any], NDArray[Any]]) -> bool:
     """A vector step without a tutor, into step ``t`` of the outputs; False where a distribution was none."""
     actions, behaviour, executed = out
     is_sound = True

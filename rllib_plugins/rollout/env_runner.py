@@ -160,8 +160,9 @@ class ArrayEnvRunner(EnvRunner, Checkpointable):
         # The schedule counts the steps that the student took itself: a tutor must not use up its exploration.
         policy = epsilon_greedy(q_values, legal, self.config.epsilon_at(step - self.core.num_consultations))
         masked = q_values if legal is None else np.where(legal, q_values, -np.inf)
-        q_values = masked.astype(np.float64)
-        self.core.act_into(self.rollout, t, observations, policy, legal=legal, q_values=q_values, step=step)
+        self.core.act_into(
+            self.rollout, t, observations, policy, legal=legal, q_values=masked.astype(np.float64), step=step
+        )
 
     def _write(self, t: int, observations: NDArray[np.float32], legal: NDArray[np.bool_] | None) -> None:
         rollout = self.rollout

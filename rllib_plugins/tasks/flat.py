@@ -47,7 +47,7 @@ class FlatEnv(gym.Wrapper[NDArray[np.float32], int, Any, Any]):
 class TurnsVectorEnv(gym.vector.SyncVectorEnv):
     """Flat environments stepped one after the other: Gymnasium's, in SAME_STEP mode, without its dispatch by spaces."""
 
-    def __init__(self, make: Callable[[], FlatEnv], num_envs: int) -> None:
+    def __init__(self, make: Callable[[], gym.Env[Any, Any]], num_envs: int) -> None:
         """Makes ``num_envs`` environments."""
         super().__init__([make] * num_envs, copy=False, autoreset_mode=gym.vector.AutoresetMode.SAME_STEP)
 
@@ -66,9 +66,10 @@ class TurnsVectorEnv(gym.vector.SyncVectorEnv):
             rewards.append(reward)
             terminations.append(terminated)
             truncations.append(truncated)
-        np.concatenate(observations, out=self._observations.reshape(-1))
+        batch: Any = self._observations
+        np.concatenate(observations, out=batch.reshape(-1))
         flags = np.array([terminations, truncations], dtype=bool)
-        return self._observations, np.array(rewards), flags[0], flags[1], infos
+        return batch, np.array(rewards), flags[0], flags[1], infos
 
 
 class FlatVectorEnv(gym.vector.VectorWrapper):
