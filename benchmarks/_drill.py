@@ -298,6 +298,13 @@ class Stage:
             *(f"engine {process.pid}" for process in engines),
         ]
 
+    def stray_files(self) -> list[Path]:
+        """Half-written results, and temporary folders of ours that nobody will come back for."""
+        return [
+            *(path for pattern in (".nodes-*", ".writable-*", "*.part") for path in self.results.rglob(pattern)),
+            *Path(self.nodes.environment["TMPDIR"]).glob("llm-tutors-*"),
+        ]
+
     def processes(self) -> list[psutil.Process]:
         """All processes of all nodes, and of MLflow."""
         found = [process for node in list(self.nodes.nodes.values()) for process in node.processes()]
@@ -354,6 +361,9 @@ def stage(folder: Path) -> Iterator[Stage]:
         (home / "models").symlink_to(paths.models_dir())  # the embedded tutor is prepared already; advice is not shared
     environment = {"LLM_TUTORS_TOKEN": HTTP_TOKEN, paths.HOME_VARIABLE: str(home), **CPU_ENVIRONMENT}
     with nodes(namespaces=True, **environment) as cluster:
+        scratch = cluster.folder / "tmp"
+        scratch.mkdir()
+        cluster.environment["TMPDIR"] = str(scratch)
         try:
             say("starting MLflow and 5 nodes")
             mlflow.start()

@@ -177,7 +177,7 @@ def check_results(scene: Stage, benchmark: Benchmark, num_trials: int) -> None:
 
 
 def check_leaks(scene: Stage, benchmark: Benchmark, census: Counter[str]) -> None:
-    """No application but the tutor's, no process beyond a ``census`` before the faults, no half-written file."""
+    """No application but the tutor's, no process beyond a ``census`` before the faults, no file that nobody needs."""
     benchmark.check("leaked_applications", len(set(scene.applications()) - {APPLICATION}), 0, higher_is_better=False)
 
     def leftovers() -> list[str]:
@@ -190,7 +190,8 @@ def check_leaks(scene: Stage, benchmark: Benchmark, census: Counter[str]) -> Non
     left = leftovers()
     benchmark.record("leftovers", left)
     benchmark.check("leaked_processes", len(left), 0, higher_is_better=False)
-    stray = [path for pattern in (".nodes-*", ".writable-*", "*.part") for path in scene.results.rglob(pattern)]
+    stray = [str(path) for path in scene.stray_files()]
+    benchmark.record("stray_files", stray)
     benchmark.check("leaked_files", len(stray), 0, higher_is_better=False)
 
 

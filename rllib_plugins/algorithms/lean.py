@@ -6,8 +6,6 @@ Owns when to sample and when to update, and the checkpoint of what RLlib does no
 from __future__ import annotations
 
 import math
-import shutil
-import tempfile
 from typing import Any
 
 import numpy as np
@@ -37,8 +35,6 @@ class LeanTraining:
     learner_group: Any
     metrics: Any
     task: Task
-    _logdir: Any
-    _own_logdir: str | None = None
 
     def setup(self, config: Any) -> None:
         """Builds what RLlib builds, then lets rollout and learner share one module."""
@@ -57,18 +53,12 @@ class LeanTraining:
         self._view = QView(module) if self.config.value_based else ActorCriticView(module)
 
     def _setup_logdir(self) -> None:
-        """A folder of our own where Tune gives none: RLlib leaves an empty one per algorithm in ``~/ray_results``."""
+        """No folder is made where Tune gives none, since nothing is written to it.
+
+        RLlib leaves an empty one per algorithm in ``~/ray_results``, and any other would outlive a killed trial.
+        """
         if self._storage is not None:  # type: ignore[attr-defined]
             super()._setup_logdir()  # type: ignore[misc]
-            return
-        self._own_logdir = tempfile.mkdtemp(prefix="llm-tutors-")
-        self._logdir = self._own_logdir
-
-    def cleanup(self) -> None:
-        """Stops what RLlib started and removes the log folder."""
-        super().cleanup()  # type: ignore[misc]
-        if self._own_logdir is not None:
-            shutil.rmtree(self._own_logdir, ignore_errors=True)
 
     @property
     def runner(self) -> ArrayEnvRunner:

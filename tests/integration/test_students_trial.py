@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -74,6 +75,15 @@ def test_a_tutor_does_not_use_up_the_students_exploration(tutor: str, monkeypatc
     assert asked == sorted(asked) and asked[0] == 0
     assert 392 - consulted <= asked[-1] <= 400 - consulted
     assert (consulted > 100) == (tutor == "oracle")
+
+
+def test_a_trial_that_is_killed_leaves_no_folder_behind(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    trial = StudentTrial(config=student().model_dump())
+    run(trial, 1)
+    made = list(tmp_path.iterdir())
+    trial.cleanup()
+    assert not made
 
 
 def test_seeds_differ():
