@@ -22,7 +22,7 @@ def check_ray_address(address: str) -> None:
     """Whether a Ray cluster can be joined at an address.
 
     Args:
-        address: As ``ray.init`` takes it. ``auto`` and ``ray://`` are Ray's own to find; the latter is only knocked at.
+        address: As ``ray.init`` takes it. ``auto`` is Ray's own to find; of ``ray://`` the token is.
 
     Raises:
         UserError: Nobody answers, somebody else does, or the token is missing or wrong.
@@ -40,6 +40,21 @@ def check_ray_address(address: str) -> None:
         ) from error
     if where == address:
         _check_token(address)
+    else:
+        _check_client_server(address, where)
+
+
+def _check_client_server(address: str, where: str) -> None:
+    """Waits for the greeting of a gRPC server: Ray Client itself tries it three times, for half a minute in all."""
+    import grpc
+
+    with grpc.insecure_channel(where) as channel:
+        try:
+            grpc.channel_ready_future(channel).result(timeout=TIMEOUT_S)
+        except grpc.FutureTimeoutError:
+            raise UserError(
+                f"something answers at '{address}', but it is no Ray Client server, which has by default port 10001."
+            ) from None
 
 
 def _check_token(address: str) -> None:

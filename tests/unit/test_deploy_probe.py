@@ -79,12 +79,17 @@ def test_nobody_at_the_address(scheme: str) -> None:
     assert "no Ray answers" in refused(f"{scheme}no-such-host.invalid:6379")
 
 
-def test_somebody_who_says_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(("scheme", "what"), [("", "Ray cluster"), ("ray://", "Ray Client server")])
+def test_somebody_who_says_nothing(scheme: str, what: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(probe, "TIMEOUT_S", 0.5)
     with socket.socket() as silent:
         silent.bind(("127.0.0.1", 0))
         silent.listen()
-        assert "it is no Ray cluster" in refused(f"127.0.0.1:{silent.getsockname()[1]}")
+        assert f"it is no {what}" in refused(f"{scheme}127.0.0.1:{silent.getsockname()[1]}")
+
+
+def test_a_server_of_ray_client_is_taken_for_one(head: str) -> None:
+    check_ray_address(f"ray://{head}")
 
 
 def test_what_ray_finds_itself_is_left_to_it() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import socket
 import threading
@@ -167,6 +168,29 @@ class TestDashboard:
             with pytest.raises(UserError, match="does not answer"):
                 read_facts(f"http://127.0.0.1:{silent.getsockname()[1]}", TOKEN, timeout_s=0.2)
             assert time.monotonic() - started < 5
+
+    def test_an_answer_that_never_ends_is_given_up_on(self) -> None:
+        """Each piece of it comes in time, and so would each of four calls."""
+
+        heard = threading.Event()
+
+        def dribble(server: socket.socket) -> None:
+            with server.accept()[0] as connection, contextlib.suppress(OSError):
+                connection.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 1000000\r\n\r\n")
+                while not heard.wait(0.05):
+                    connection.sendall(b" ")
+
+        with socket.socket() as slow:
+            slow.bind(("127.0.0.1", 0))
+            slow.listen()
+            thread = threading.Thread(target=dribble, args=[slow])
+            thread.start()
+            started = time.monotonic()
+            with pytest.raises(UserError, match="does not answer"):
+                read_facts(f"http://127.0.0.1:{slow.getsockname()[1]}", TOKEN, timeout_s=0.3)
+            assert time.monotonic() - started < 5
+            heard.set()
+            thread.join()
 
     def test_something_else_there_is_no_dashboard(self, dashboard: str) -> None:
         with pytest.raises(UserError, match="no Ray dashboard"):

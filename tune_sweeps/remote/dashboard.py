@@ -7,9 +7,12 @@ from typing import Any
 
 import httpx
 
+from tutor_service.deadline import BoundedCalls
 from tutor_service.errors import UserError
 
-TIMEOUT_S = 5.0
+TIMEOUT_S = 8.0
+"""For all that is asked, name look-ups and slow answers included: the user waits for it."""
+
 HEAD = "node:__internal_head__"
 """Ray's own resource that stands for the head."""
 
@@ -52,11 +55,22 @@ def read_facts(url: str, token: str | None, timeout_s: float = TIMEOUT_S) -> Clu
     Args:
         url: Its base address: see ``address.dashboard_url``.
         token: Ray's token; None where the cluster asks for none.
-        timeout_s: Most seconds for each of four calls; the first one fails where nobody answers.
+        timeout_s: Most seconds for all of it.
 
     Raises:
         UserError: It does not answer, refuses the token, or is no Ray dashboard.
     """
+    try:
+        # httpx bounds each read and not their sum, and the look-up of a name not at all.
+        return BoundedCalls(1).run(lambda: _ask(url, token, timeout_s), timeout_s)
+    except (TimeoutError, httpx.TimeoutException):
+        raise UserError(
+            f"the cluster at {url} does not answer (waited {timeout_s:g} s). Is the address right, and is the way "
+            "there open (`ray dashboard deploy/ray/cluster.yaml`, `kubectl port-forward`)?"
+        ) from None
+
+
+def _ask(url: str, token: str | None, timeout_s: float) -> ClusterFacts:
     headers = {"Authorization": f"Bearer {token}"} if token else {}
     with httpx.Client(base_url=url, headers=headers, timeout=timeout_s) as client:
         version = _get(client, "/api/version", token)
@@ -86,10 +100,7 @@ def _get(client: httpx.Client, path: str, token: str | None, params: dict[str, A
     try:
         response = client.get(path, params=params)
     except httpx.TimeoutException:
-        raise UserError(
-            f"the cluster at {url} does not answer (waited {client.timeout.connect:g} s). Is the address right, and is "
-            "the way there open (`ray dashboard deploy/ray/cluster.yaml`, `kubectl port-forward`)?"
-        ) from None
+        raise
     except httpx.HTTPError as error:
         raise UserError(
             f"the cluster at {url} cannot be reached: {error}. Is the address right, and is the way there open "
