@@ -42,6 +42,17 @@ CPU_ENGINE = {
 """For an actor that holds a "GPU" which is none: vLLM runs on the CPU all the same."""
 
 CPU_ENVIRONMENT = {"OMP_NUM_THREADS": "1", "VLLM_CPU_OMP_THREADS_BIND": "nobind"}
+RAY_MEMORY = {
+    "MALLOC_CONF": "background_thread:true,dirty_decay_ms:1000,muzzy_decay_ms:0,narenas:2",
+    "RAY_task_events_max_num_task_in_gcs": "1000",
+    "RAY_maximum_gcs_destroyed_actor_cached_count": "100",
+    "RAY_maximum_gcs_dead_worker_cached_count": "100",
+    "RAY_maximum_gcs_dead_node_cached_count": "5",
+}
+"""Ray keeps 100,000 of each past task, actor and worker; jemalloc, which its daemons preload, keeps freed pages while
+threads are idle. Half an hour does not fill such caches. Bounded so low, they fill within minutes, and what still grows
+then is a leak. The images (deploy/docker/Dockerfile) bound the same, higher."""
+
 STUDENT_NICENESS = 4
 """On a cluster students cannot slow a tutor's start, since its node is another machine; here they share its cores."""
 
@@ -359,7 +370,7 @@ def stage(folder: Path) -> Iterator[Stage]:
     home.mkdir(exist_ok=True)
     if not (home / "models").exists():
         (home / "models").symlink_to(paths.models_dir())  # the embedded tutor is prepared already; advice is not shared
-    environment = {"LLM_TUTORS_TOKEN": HTTP_TOKEN, paths.HOME_VARIABLE: str(home), **CPU_ENVIRONMENT}
+    environment = {"LLM_TUTORS_TOKEN": HTTP_TOKEN, paths.HOME_VARIABLE: str(home), **CPU_ENVIRONMENT, **RAY_MEMORY}
     with nodes(namespaces=True, **environment) as cluster:
         scratch = cluster.folder / "tmp"
         scratch.mkdir()

@@ -13,8 +13,8 @@ from pathlib import Path
 import psutil
 
 _SAMPLE_S = 10.0
-_WARM_UP_FRAC = 0.25
-_WARM_UP_S = 120.0
+_WARM_UP_FRAC = 0.5
+_CURVE_S = 60.0
 
 
 @dataclass
@@ -80,8 +80,10 @@ class Memory:
     def growth_mib(self, least_s: float) -> dict[str, dict[str, float]]:
         """By process that lived for at least ``least_s``: growth over that time by least squares, and its noise.
 
-        The first quarter, and two minutes of it or half where there are not as many, is warm-up. The noise is three
-        standard errors of the slope over the same time, and at least 5 % of the mean: an allocator's own steps.
+        The first half is warm-up: pages of a program are touched, an allocator's pools and bounded caches fill, in a
+        daemon of Ray's for about ten minutes. What fills up is slower or done in the second half; what leaks goes on as
+        before, and is found where it gains 5 % of the mean in that time. The noise is three standard errors of the
+        slope over the same time, and at least those 5 %: an allocator's own steps.
         """
         import numpy as np
         from scipy import stats
@@ -91,7 +93,7 @@ class Memory:
             if not series.points or (life := series.points[-1][0] - series.points[0][0]) < least_s:
                 continue
             times, sizes = np.array(series.points).T
-            kept = times >= times[0] + max(_WARM_UP_FRAC * life, min(_WARM_UP_S, life / 2))
+            kept = times >= times[0] + _WARM_UP_FRAC * life
             fit = stats.linregress(times[kept], sizes[kept])
             span = times[kept][-1] - times[kept][0]
             mean = float(sizes[kept].mean())
@@ -101,4 +103,15 @@ class Memory:
                 "mean_mib": mean,
                 "lived_s": float(life),
             }
+        return found
+
+    def curves_mib(self, least_s: float) -> dict[str, list[float]]:
+        """By process that lived for at least ``least_s``: its memory once a minute, from its first sample on."""
+        found = {}
+        for (pid, _), series in self.series.items():
+            if not series.points or series.points[-1][0] - series.points[0][0] < least_s:
+                continue
+            start = series.points[0][0]
+            by_minute = {int((at - start) // _CURVE_S): size for at, size in reversed(series.points)}
+            found[f"{series.name} {pid}"] = [round(by_minute[minute], 1) for minute in sorted(by_minute)]
         return found

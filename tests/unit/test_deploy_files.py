@@ -253,6 +253,18 @@ class TestDockerfile:
             if name != "base":
                 assert re.findall(r"(?m)^USER (.*)$", target)[-1:] == ["1000:1000"], name
 
+    def test_bounds_of_rays_memory_are_settings_of_the_installed_ray(self) -> None:
+        """A misspelt one would be ignored."""
+        import ray
+
+        from benchmarks._drill import RAY_MEMORY
+
+        server = (Path(ray.__file__).parent / "core" / "src" / "ray" / "gcs" / "gcs_server").read_bytes()
+        bounds = re.findall(r"RAY_([a-z]\w+)=", self.path.read_text())
+        assert set(bounds) <= {name.removeprefix("RAY_") for name in RAY_MEMORY}
+        for name in RAY_MEMORY:
+            assert not name.startswith("RAY_") or name.removeprefix("RAY_").encode() in server, name
+
     def test_every_install_is_held_to_the_constraints(self) -> None:
         text = self.path.read_text().replace("\\\n", " ")
         installs = [line for line in text.splitlines() if re.search(r"pip install", line) and "--no-deps" not in line]

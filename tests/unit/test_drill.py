@@ -62,9 +62,16 @@ def test_a_leak_is_told_from_a_start_and_from_noise() -> None:
     memory = sampled(
         Process(1, ["leaks"], [100 + 0.5 * step for step in steps]),
         Process(2, ["starts"], [min(100, 10 * step) for step in steps]),
+        Process(4, ["fills"], [min(130, 100 + step) for step in steps]),
         Process(3, ["shakes"], [100 + draw.uniform(-10, 10) for _ in steps]),
     )
     assert grown(memory, 500) == ["leaks 1"]
+
+
+def test_a_curve_has_a_point_a_minute_from_the_first_sample_on() -> None:
+    memory = sampled(Process(1, ["grows"], [100.0 + number for number in range(20)]), count=20)
+    assert memory.curves_mib(100) == {"grows 1": [100.0, 106.0, 112.0, 118.0]}
+    assert memory.curves_mib(1000) == {}
 
 
 def test_an_actor_is_one_process_whatever_it_is_busy_with() -> None:
