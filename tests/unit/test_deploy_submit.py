@@ -126,15 +126,23 @@ class FakeDashboard(BaseHTTPRequestHandler):
         pass
 
 
-@pytest.fixture(scope="module")
-def dashboard() -> Iterator[str]:
-    server = ThreadingHTTPServer(("127.0.0.1", 0), FakeDashboard)
+@contextlib.contextmanager
+def served(**changes: Any) -> Iterator[str]:
+    """A dashboard, with other answers where they are given by path; yields its address."""
+    handler = type("Handler", (FakeDashboard,), {"answers": FakeDashboard.answers | changes})
+    server = ThreadingHTTPServer(("127.0.0.1", 0), handler)
     thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02})
     thread.start()
     yield f"http://127.0.0.1:{server.server_port}"
     server.shutdown()
     server.server_close()
     thread.join()
+
+
+@pytest.fixture(scope="module")
+def dashboard() -> Iterator[str]:
+    with served() as url:
+        yield url
 
 
 class TestDashboard:
@@ -195,6 +203,68 @@ class TestDashboard:
     def test_something_else_there_is_no_dashboard(self, dashboard: str) -> None:
         with pytest.raises(UserError, match="no Ray dashboard"):
             read_facts(f"{dashboard}/elsewhere", TOKEN)
+
+
+class TestCommand:
+    """`tutor submit` itself, as it is typed: one line that says what is wrong, status 2, within 10 s."""
+
+    def refused(self, url: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> str:
+        from tune_sweeps import cli
+
+        monkeypatch.setattr("sys.argv", ["tutor", "submit", "paper", "--address", url])
+        started = time.monotonic()
+        with pytest.raises(SystemExit) as ended:
+            cli.main()
+        assert time.monotonic() - started < 10
+        assert ended.value.code == 2
+        return capsys.readouterr().err
+
+    @pytest.fixture(autouse=True)
+    def _token(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setenv("RAY_AUTH_TOKEN", TOKEN)
+        monkeypatch.delenv("LLM_TUTORS_URL", raising=False)
+
+    @pytest.mark.parametrize(
+        ("path", "answer", "said"),
+        [
+            ("/api/version", {"ray_version": "2.9.0"}, "the cluster runs Ray 2.9.0, this machine"),
+            ("/api/v0/cluster_metadata", {"data": {"pythonVersion": "3.8.1"}}, "the cluster runs Python 3.8.1"),
+            (
+                "/api/v0/nodes",
+                {"data": {"result": {"result": [{"state": "ALIVE", "resources_total": {"CPU": 4.0}}]}}},
+                "the cluster's largest node has 0",
+            ),
+        ],
+    )
+    def test_a_cluster_that_does_not_fit(
+        self, path: str, answer: Any, said: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        import platform
+
+        import ray
+
+        here = {
+            "/api/version": {"ray_version": ray.__version__},
+            "/api/v0/cluster_metadata": {"data": {"pythonVersion": platform.python_version()}},
+        }
+        with served(**{**here, path: answer}) as url:
+            assert said in self.refused(url, monkeypatch, capsys)
+
+    def test_a_wrong_token(
+        self, dashboard: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        monkeypatch.setenv("RAY_AUTH_TOKEN", "another")
+        assert "refuses the token" in self.refused(dashboard, monkeypatch, capsys)
+
+    def test_nobody_and_somebody_who_says_nothing(
+        self, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        with socket.socket() as silent:
+            silent.bind(("127.0.0.1", 0))
+            url = f"http://127.0.0.1:{silent.getsockname()[1]}"
+            assert "cannot be reached" in self.refused(url, monkeypatch, capsys)
+            silent.listen()
+            assert "does not answer (waited 8 s)" in self.refused(url, monkeypatch, capsys)
 
 
 def facts(*nodes: dict[str, float], applications: tuple[str, ...] = ()) -> ClusterFacts:
