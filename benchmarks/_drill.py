@@ -378,7 +378,7 @@ def stage(folder: Path) -> Iterator[Stage]:
         try:
             say("starting MLflow and 5 nodes")
             mlflow.start()
-            cluster.start_head(1, {"advice_store": 1})  # as many CPUs as the driver takes: trials run elsewhere
+            cluster.start_head(0, {"advice_store": 1})  # as the cluster files do: trials run elsewhere
             scene = Stage(cluster, mlflow, folder / "runs", free_ports(1)[0])
             for _ in range(2):
                 scene.add_student_node()

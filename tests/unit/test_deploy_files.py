@@ -122,10 +122,13 @@ class TestRayCluster:
 
         validate_config(prepare_config(load(DEPLOY / "ray" / "cluster.yaml")))
 
-    def test_gpu_nodes_announce_no_cpus_so_that_no_student_lands_there(self) -> None:
+    def test_only_students_nodes_announce_cpus_so_that_students_land_there_alone(self) -> None:
         types = load(DEPLOY / "ray" / "cluster.yaml")["available_node_types"]
-        gpu = [kind["resources"] for kind in types.values() if kind["resources"].get("GPU")]
-        assert gpu and all(resources["CPU"] == 0 for resources in gpu)
+        assert {name: kind["resources"]["CPU"] > 0 for name, kind in types.items()} == {
+            "head": False,
+            "students": True,
+            "tutors": False,
+        }
 
     def test_the_dashboard_listens_on_loopback_and_the_token_is_asked_for(self) -> None:
         cluster = load(DEPLOY / "ray" / "cluster.yaml")
@@ -169,7 +172,7 @@ class TestKubeRay:
                 assert context == {"allowPrivilegeEscalation": False, "capabilities": {"drop": ["ALL"]}}
                 assert container["resources"]["requests"] == container["resources"]["limits"]
 
-    def test_mounts_are_volumes_and_gpu_groups_announce_no_cpus(self, name: str) -> None:
+    def test_mounts_are_volumes_and_only_students_announce_cpus(self, name: str) -> None:
         _, cluster = kuberay(name)
         for group in [cluster["headGroupSpec"], *cluster["workerGroupSpecs"]]:
             pod = group["template"]["spec"]
@@ -177,7 +180,8 @@ class TestKubeRay:
             for container in pod["containers"]:
                 assert {mount["name"] for mount in container["volumeMounts"]} == volumes
                 has_gpu = "nvidia.com/gpu" in container["resources"]["limits"]
-                assert has_gpu == (group["rayStartParams"]["num-cpus"] == "0")
+                students = group.get("groupName") == "students"
+                assert students == (group["rayStartParams"]["num-cpus"] != "0") and not (students and has_gpu)
                 assert container["image"].endswith("-gpu" if has_gpu else "-cpu")
 
     def test_claims_exist(self, name: str) -> None:
