@@ -21,6 +21,7 @@ import psutil
 
 from benchmarks._memory import role
 from benchmarks._nodes import Nodes, free_ports, kill_all, nodes, with_children
+from tutor_service.engines.process import MODULE as ENGINE
 
 TUTOR = "smollm2"
 APPLICATION = f"tutor-{TUTOR}"
@@ -300,7 +301,7 @@ class Stage:
             process
             for node in self.nodes.nodes.values()
             for process in node.processes()
-            if any("VLLM" in part for part in _command(process)) and process.ppid() not in replicas
+            if ENGINE in _command(process) and process.ppid() not in replicas
         ]
         trials = [actor["pid"] for actor in self.actors(TRIAL_CLASS)]
         return [

@@ -14,6 +14,7 @@ import psutil
 import pytest
 
 from tutor_service.config import TutorConfig, load_tutor
+from tutor_service.engines.process import MODULE as ENGINE
 from tutor_service.paths import HOME_VARIABLE, home
 
 TOKEN = "e2e-secret"
@@ -42,7 +43,7 @@ class Service:
 
     def processes(self, title: str) -> list[psutil.Process]:
         """All of them."""
-        wanted = title if title.startswith("VLLM") else f"ServeReplica:tutor-{self.tutor.name}:{title}"
+        wanted = title if title == ENGINE else f"ServeReplica:tutor-{self.tutor.name}:{title}"
         found = []
         for process in psutil.Process().children(recursive=True):
             try:

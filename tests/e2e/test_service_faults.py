@@ -16,12 +16,12 @@ from tests.e2e.reference import make_checkpoint
 from tutor_service import app
 from tutor_service.client import connect
 from tutor_service.config import TutorConfig
+from tutor_service.engines.process import MODULE as ENGINE
 from tutor_service.schema import Advice, AdviceRequest
 
 HEAL_S = 240.0
 OVERLOAD_S = 60.0
 RECOVERY_S = 30.0
-ENGINE = "VLLM::EngineCore"
 RULES = "You play a card game. 'hit' takes another card, 'stick' ends your turn. Stay below 22."
 
 

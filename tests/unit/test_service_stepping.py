@@ -114,13 +114,6 @@ async def test_a_hanging_engine_is_unwell(running):
     thread.check(hang_s=0.01)
 
 
-async def test_a_dead_engine_process_is_noticed_while_idle(running):
-    engine, thread = running
-    engine.engine_core.resources = SimpleNamespace(engine_dead=True)
-    with pytest.raises(EngineDead):
-        thread.check(hang_s=60)
-
-
 async def test_an_engine_that_cannot_be_made_says_why():
     def make():
         raise OSError("no such model")

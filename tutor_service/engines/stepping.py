@@ -34,8 +34,6 @@ class _Job:
 class EngineThread:
     """One engine and the thread that made it, steps it and ends it.
 
-    The thread is the parent of the engine's process, where it has one: the two live and die together.
-
     Args:
         make: Makes the engine: an ``LLMEngine``, or something with its ``add_request``, ``step`` and ``engine_core``.
     """
@@ -86,8 +84,7 @@ class EngineThread:
         Raises:
             EngineDead: It is not.
         """
-        resources = getattr(getattr(self._engine, "engine_core", None), "resources", None)
-        if self._error is not None or getattr(resources, "engine_dead", False):
+        if self._error is not None:
             raise EngineDead(f"the engine has failed: {self._error!r}")
         since = self._step_since
         if since is not None and time.monotonic() - since > hang_s:

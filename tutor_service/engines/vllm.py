@@ -94,6 +94,7 @@ def set_environment(location: str, has_gpu: bool) -> None:
     logging.getLogger("vllm").setLevel(logging.ERROR)
     os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")
     os.environ["VLLM_NO_USAGE_STATS"] = "1"
+    os.environ["VLLM_ENABLE_V1_MULTIPROCESSING"] = "0"
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     if models.is_local(location):
         os.environ["HF_HUB_OFFLINE"] = "1"
@@ -103,17 +104,11 @@ def set_environment(location: str, has_gpu: bool) -> None:
 
 
 class VllmEngine:
-    """See ``engines.base.Engine``.
-
-    On a CPU the engine lives in this process: it starts in a fraction of the time and memory, and its forward passes
-    hold the interpreter's lock too little to matter. On a GPU it has a process of its own, which keeps the device busy.
-    """
+    """See ``engines.base.Engine``. vLLM's engine core lives in this process, and is stepped on a thread of its own."""
 
     def __init__(self, config: TutorConfig) -> None:
         self._config = config
         self._has_gpu = config.scaling.num_gpus > 0
-        choice = config.scaling.engine_process
-        self._own_process = self._has_gpu if choice is None else choice
         self._thread = EngineThread(self._make)
         self._location = ""
         self._tokenizer: Any = None
@@ -122,7 +117,6 @@ class VllmEngine:
         """See ``Engine``."""
         self._location = await asyncio.to_thread(models.locate, self._config)
         set_environment(self._location, self._has_gpu)
-        os.environ["VLLM_ENABLE_V1_MULTIPROCESSING"] = str(int(self._own_process))
         try:
             engine = await self._thread.start()
         except (TypeError, ValueError, OSError, RuntimeError) as error:
@@ -163,13 +157,8 @@ class VllmEngine:
         from vllm.v1.engine.llm_engine import LLMEngine
         from vllm.v1.executor import Executor
 
-        from tutor_service.engines.guard import guarded
-
         vllm_config = EngineArgs(**engine_options(self._config, self._location, self._has_gpu)).create_engine_config()
-        executor = Executor.get_class(vllm_config)
-        if self._own_process:
-            executor = guarded(executor, vllm_config.parallel_config.world_size)
-        return LLMEngine(vllm_config, executor, log_stats=False, multiprocess_mode=self._own_process)
+        return LLMEngine(vllm_config, Executor.get_class(vllm_config), log_stats=False, multiprocess_mode=False)
 
     async def _reasoned(self, prompt: Prompt) -> Evaluation | AdviceError:
         """Thinks, then answers by one token on the thought's cached prefix; a thought that is too long is cut off."""

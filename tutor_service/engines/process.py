@@ -1,0 +1,179 @@
+"""Runs an engine in a process of its own: the replica's side of it, and the program that the process runs.
+
+Only this process loads torch and vLLM, which takes longer than all else in a tutor's start. It and its replica know one
+another by messages alone, and it dies with its replica, whatever ends that. Must not know Serve or tasks.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import ctypes
+import itertools
+import logging
+import os
+import pickle
+import signal
+import socket
+import subprocess
+import sys
+from collections.abc import Sequence
+from typing import Any
+
+from tutor_service.config import TutorConfig
+from tutor_service.engines.base import Engine, EngineFacts, Evaluation
+from tutor_service.engines.stepping import EngineDead
+from tutor_service.errors import UserError
+from tutor_service.prompt import Prompt
+from tutor_service.schema import AdviceError
+
+logger = logging.getLogger(__name__)
+
+MODULE = "tutor_service.engines.process"
+_STOP_S = 5.0
+_LENGTH_BYTES = 8
+_PR_SET_PDEATHSIG = 1
+
+
+class EngineProcess:
+    """See ``engines.base.Engine``; the engine itself is ``VllmEngine``, in the process."""
+
+    def __init__(self, config: TutorConfig) -> None:
+        self._config = config
+        self._process: subprocess.Popen[bytes] | None = None
+        self._writer: asyncio.StreamWriter | None = None
+        self._listening: asyncio.Task[None] | None = None
+        self._waiting: dict[int, asyncio.Future[Any]] = {}
+        self._numbers = itertools.count()
+
+    async def start(self) -> EngineFacts:
+        """See ``Engine``."""
+        ours, theirs = socket.socketpair()
+        with theirs:
+            self._process = subprocess.Popen(
+                [sys.executable, "-m", MODULE, str(theirs.fileno()), str(os.getpid())],
+                pass_fds=[theirs.fileno()],
+                env=os.environ | {"PYTHONPATH": os.pathsep.join(path for path in sys.path if path)},
+            )
+        reader, self._writer = await asyncio.open_connection(sock=ours)
+        self._listening = asyncio.create_task(self._listen(reader))
+        facts: EngineFacts = await self._call("start", self._config)
+        return facts
+
+    async def evaluate(self, prompts: Sequence[Prompt]) -> list[Evaluation | AdviceError]:
+        """See ``Engine``."""
+        answers: list[Evaluation | AdviceError] = await self._call("evaluate", prompts)
+        return answers
+
+    async def check_health(self) -> None:
+        """See ``Engine``."""
+        await self._call("check_health")
+
+    def shutdown(self) -> None:
+        """See ``Engine``."""
+        if self._process is None:
+            return
+        self._process.terminate()
+        try:
+            self._process.wait(_STOP_S)
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+            self._process.wait()
+
+    async def _call(self, method: str, *arguments: Any) -> Any:
+        """What a method of the engine returns, or the exception that it raises.
+
+        Raises:
+            EngineDead: Its process has ended.
+        """
+        if self._writer is None or self._listening is None or self._listening.done():
+            raise EngineDead("the engine's process has ended")
+        number = next(self._numbers)
+        answer = self._waiting[number] = asyncio.get_running_loop().create_future()
+        self._writer.write(_frame((number, method, arguments)))
+        return await answer
+
+    async def _listen(self, reader: asyncio.StreamReader) -> None:
+        try:
+            while True:
+                number, value, error = await _receive(reader)
+                answer = self._waiting.pop(number)
+                if answer.done():
+                    continue
+                if error is None:
+                    answer.set_result(value)
+                else:
+                    answer.set_exception(error)
+        except Exception as error:
+            for answer in self._waiting.values():
+                if not answer.done():
+                    answer.set_exception(EngineDead(f"the engine's process has ended: {error!r}"))
+
+
+def _frame(message: Any) -> bytes:
+    body = pickle.dumps(message)
+    return len(body).to_bytes(_LENGTH_BYTES, "big") + body
+
+
+async def _receive(reader: asyncio.StreamReader) -> Any:
+    """The next message.
+
+    Raises:
+        EOFError: There will be none.
+        OSError: Likewise.
+    """
+    length = int.from_bytes(await reader.readexactly(_LENGTH_BYTES), "big")
+    return pickle.loads(await reader.readexactly(length))
+
+
+async def _serve(connection: socket.socket) -> None:
+    """Makes the engine that the first message asks for and works on messages until there are no more."""
+    from tutor_service.engines.vllm import VllmEngine
+
+    engine: Engine | None = None
+    reader, writer = await asyncio.open_connection(sock=connection)
+    under_way: set[asyncio.Task[None]] = set()
+
+    async def answer(number: int, method: str, arguments: tuple[Any, ...]) -> None:
+        try:
+            message: tuple[int, Any, Exception | None] = (number, await getattr(engine, method)(*arguments), None)
+        except Exception as error:
+            if type(error) in (UserError, ValueError, EngineDead):
+                message = (number, None, error)
+            else:  # it may not survive the way
+                logger.exception("the engine failed")
+                message = (number, None, RuntimeError(f"{type(error).__name__}: {error}"))
+        writer.write(_frame(message))
+
+    listening = asyncio.current_task()
+    asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, listening.cancel)  # type: ignore[union-attr]
+    try:
+        while True:
+            number, method, arguments = await _receive(reader)
+            if method == "start":
+                engine, arguments = VllmEngine(*arguments), ()
+            task = asyncio.create_task(answer(number, method, arguments))
+            under_way.add(task)
+            task.add_done_callback(under_way.discard)
+    except (EOFError, OSError, asyncio.CancelledError):
+        if engine is not None:
+            engine.shutdown()
+
+
+def _die_with(parent: int) -> None:
+    """Asks the kernel to kill this process when its parent dies: killed with signal 9, that cannot end it."""
+    try:
+        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
+    except (OSError, AttributeError):  # not Linux: the connection's end tells
+        return
+    if os.getppid() != parent:  # it died before the kernel was asked
+        os.kill(os.getpid(), signal.SIGKILL)
+
+
+def main() -> None:
+    """The process: its arguments are a connected socket's number and its parent's id."""
+    _die_with(int(sys.argv[2]))
+    asyncio.run(_serve(socket.socket(fileno=int(sys.argv[1]))))
+
+
+if __name__ == "__main__":
+    main()
