@@ -54,8 +54,9 @@ RAY_MEMORY = {
 threads are idle. Half an hour does not fill such caches. Bounded so low, they fill within minutes, and what still grows
 then is a leak. The images (deploy/docker/Dockerfile) bound the same, higher."""
 
-STUDENT_NICENESS = 4
-"""On a cluster students cannot slow a tutor's start, since its node is another machine; here they share its cores."""
+STUDENT_NICENESS = 10
+"""On a cluster students cannot slow a tutor's start, since its node is another machine; here they share its cores. The
+priority that trials give themselves does not help here, where the kernel weighs nodes as groups (see ``set_share``)."""
 
 SWEEP = {
     "algorithms": ["ppo", "a2c"],
