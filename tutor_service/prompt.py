@@ -7,6 +7,7 @@ plain text, so a state that spells a control token of the chat format cannot end
 
 from __future__ import annotations
 
+import re
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -93,6 +94,7 @@ class ChatPrompts:
     def __init__(self, tokenizer: Any, decoding: Decoding, template: str | None = None) -> None:
         self._tokenizer = tokenizer
         self._decoding = decoding
+        self._control = _kept_whole(tokenizer)
         opening, closing = _split_template(tokenizer, template)
         self._opening = self._encode(opening)
         self._closing = self._encode(closing)
@@ -123,7 +125,13 @@ class ChatPrompts:
         return tuple(self._tokenizer.encode(text, add_special_tokens=False))
 
     def _encode_plain(self, text: str) -> tuple[int, ...]:
-        return tuple(self._tokenizer.encode(text, add_special_tokens=False, split_special_tokens=True))
+        """Tokens of words, none of them a control token: what spells one is cut after its first character."""
+        cuts = [match.start() + 1 for match in self._control.finditer(text)] if self._control else []
+        pieces = [text[start:end] for start, end in zip([0, *cuts], [*cuts, len(text)], strict=True)]
+        encode = self._tokenizer.encode
+        return tuple(
+            token for piece in pieces for token in encode(piece, add_special_tokens=False, split_special_tokens=True)
+        )
 
 
 class MessagePrompts:
@@ -179,6 +187,16 @@ def _split_template(tokenizer: Any, template: str | None) -> tuple[str, str]:
         raise UserError(f"the chat template shows the user's words {rendered.count(_MARK)} times; once is needed.")
     opening, closing = rendered.split(_MARK)
     return opening, closing
+
+
+def _kept_whole(tokenizer: Any) -> re.Pattern[str] | None:
+    """Finds where an added token begins that its tokenizer does not call special, and so would not split.
+
+    DeepSeek's distilled models have their turns and thoughts marked by such.
+    """
+    added = (token for token in tokenizer.added_tokens_decoder.values() if not token.special)
+    texts = [token.content for token in added if len(token.content.strip()) > 1]
+    return re.compile(f"(?={'|'.join(map(re.escape, texts))})") if texts else None
 
 
 def _cached(cache: OrderedDict[Any, Any], key: Any, make: Callable[[Any], Any]) -> Any:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Sequence
+from types import SimpleNamespace
+from typing import ClassVar
 
 from tutor_service.engines.base import Evaluation
 from tutor_service.gateway import Gateway, GatewaySettings
@@ -12,14 +14,19 @@ from tutor_service.prompt import ChatPrompts, Prompt
 from tutor_service.schema import AdviceError, AdviceRequest
 from tutor_service.store import StoredAdvice
 
-SPECIALS = {"<s>": 1, "<end>": 2, "<user>": 3, "<tutor>": 4}
+SPECIALS = {"<s>": 1, "<end>": 2, "<user>": 3}
+ADDED = {"<tutor>": 4}
 WORDS = {"hit": 10, "stick": 11}
 
 
 class FakeTokenizer:
-    """One token per character, but for a few words and control tokens."""
+    """One token per character, but for a few words and control tokens, one of which it does not call special."""
 
     chat_template: str | None = "fake"
+    added_tokens_decoder: ClassVar[dict[int, SimpleNamespace]] = {
+        **{number: SimpleNamespace(content=token, special=True) for token, number in SPECIALS.items()},
+        **{number: SimpleNamespace(content=token, special=False) for token, number in ADDED.items()},
+    }
 
     def __init__(self, template: Callable[[str], str] | None = None) -> None:
         self.template = template or (lambda content: f"<s><user>{content}<end><tutor>")
@@ -27,7 +34,7 @@ class FakeTokenizer:
 
     def encode(self, text: str, add_special_tokens: bool = True, split_special_tokens: bool = False) -> list[int]:
         assert not add_special_tokens
-        known = dict(WORDS) if split_special_tokens else {**WORDS, **SPECIALS}
+        known = {**WORDS, **ADDED} if split_special_tokens else {**WORDS, **ADDED, **SPECIALS}
         ids: list[int] = []
         while text:
             match = next((token for token in known if text.startswith(token)), None)
@@ -36,7 +43,7 @@ class FakeTokenizer:
         return ids
 
     def decode(self, ids: Sequence[int], skip_special_tokens: bool = False) -> str:
-        names = {number: token for token, number in {**WORDS, **SPECIALS}.items()}
+        names = {number: token for token, number in {**WORDS, **ADDED, **SPECIALS}.items()}
         return "".join(names[number] if number in names else chr(number - 100) for number in ids)
 
     def apply_chat_template(self, messages: list[dict[str, str]], **options: object) -> str:
