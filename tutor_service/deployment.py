@@ -6,6 +6,7 @@ It binds ``gateway`` and ``engines`` to Serve and owns nothing of what they do.
 from __future__ import annotations
 
 import asyncio
+import hashlib
 import json
 import logging
 import os
@@ -41,6 +42,7 @@ _GATEWAY_QUEUE = 1024
 _HEALTH_PERIOD_S = 2.0
 _HEALTH_TIMEOUT_S = 20.0
 _DRAIN_S = 15.0
+_LOOK_AGAIN_S = 0.2
 _A_TRACE = 0.001
 """Of a resource that says where, not how much."""
 
@@ -75,16 +77,23 @@ class TutorReplica:
         self, config: TutorConfig, environment: dict[str, str]
     ) -> None:
         os.environ.update(environment)
+        self._version = version(config)
         self._engine = make_engine(config)
         self._facts = await self._engine.start()
 
-    async def evaluate(self, prompts: list[Prompt]) -> list[Evaluation | AdviceError]:
-        """See ``Engine.evaluate``."""
+    async def evaluate(self, prompts: list[Prompt], wanted: str) -> list[Evaluation | AdviceError]:
+        """See ``Engine.evaluate``.
+
+        A tutor that is changed has gateways and replicas of both configurations for a while. A gateway would keep what
+        the other's replica says under its own key: it is refused.
+        """
+        if wanted != self._version:
+            return [AdviceError("tutor: it is being changed", retry=True)] * len(prompts)
         return await self._engine.evaluate(prompts)
 
-    async def facts(self) -> EngineFacts:
-        """What the gateway has to know."""
-        return self._facts
+    async def facts(self, wanted: str) -> EngineFacts | None:
+        """What the gateway has to know; None where this replica is of another configuration."""
+        return self._facts if wanted == self._version else None
 
     async def check_health(self) -> None:
         """Called by Serve. A dead engine ends its replica's process, which Serve replaces at the next look.
@@ -116,7 +125,9 @@ class TutorGateway:
     ) -> None:
         os.environ.update(environment)
         loading = asyncio.create_task(asyncio.to_thread(load_tokenizer, config))  # seconds; the replica takes longer
-        facts: EngineFacts = await replica.facts.remote()
+        wanted = version(_loaded(config))
+        while (facts := await replica.facts.remote(wanted)) is None:
+            await asyncio.sleep(_LOOK_AGAIN_S)
         self._name = config.name
         self._access = access
         self._started = time.monotonic()
@@ -135,7 +146,7 @@ class TutorGateway:
         )
 
         async def evaluate(prompts: list[Prompt]) -> list[Evaluation | AdviceError]:
-            result: list[Evaluation | AdviceError] = await replica.evaluate.remote(prompts)
+            result: list[Evaluation | AdviceError] = await replica.evaluate.remote(prompts, wanted)
             return result
 
         self._gateway = Gateway(self._settings, self._builder, evaluate, self._store, self._metrics)
@@ -170,6 +181,11 @@ class TutorGateway:
         store = getattr(self, "_store", None)
         if store is not None:
             store.close()
+
+
+def version(config: TutorConfig) -> str:
+    """What tells replicas of a tutor's old and new configuration apart while the one takes the other's place."""
+    return hashlib.blake2b(config.model_dump_json().encode(), digest_size=16).hexdigest()
 
 
 def store_path(config: TutorConfig) -> Path:
@@ -260,15 +276,17 @@ def build(
         graceful_shutdown_timeout_s=_DRAIN_S,
         graceful_shutdown_wait_loop_s=0.2,
     )
-    loaded = config.model_copy(update={"scaling": _of_one_replica(scaling)})
-    application: serve.Application = gateway.bind(config, replica.bind(loaded, environment), access, environment)
+    replicas = replica.bind(_loaded(config), environment)
+    application: serve.Application = gateway.bind(config, replicas, access, environment)
     return application
 
 
-def _of_one_replica(scaling: ScalingConfig) -> ScalingConfig:
+def _loaded(config: TutorConfig) -> TutorConfig:
     """What a replica has to know; Serve starts replicas anew whose arguments change, and their number is none of it."""
     kept = ("num_cpus", "num_gpus", "engine_process", "accelerator_type")
-    return ScalingConfig(**{name: getattr(scaling, name) for name in kept})
+    return config.model_copy(
+        update={"scaling": ScalingConfig(**{name: getattr(config.scaling, name) for name in kept})}
+    )
 
 
 def _autoscaling(config: TutorConfig) -> dict[str, Any]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -21,6 +22,7 @@ class Endpoint:
         logprobs: Whether it gives log-probabilities.
         text: What it answers in words, in turn; the last one again and again.
         status: HTTP status to answer with, other than 200.
+        hold: Requests with these words in them wait; empty: none does.
         bodies: Every request's body.
         keys: Every request's Authorization header.
     """
@@ -29,6 +31,7 @@ class Endpoint:
     logprobs: bool = True
     text: list[str] = field(default_factory=lambda: ["<action>B</action>"])
     status: int = 200
+    hold: str = ""
     bodies: list[dict[str, Any]] = field(default_factory=list)
     keys: list[str | None] = field(default_factory=list)
 
@@ -65,6 +68,8 @@ def running_endpoint() -> Iterator[Endpoint]:
             body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
             endpoint.bodies.append(body)
             endpoint.keys.append(self.headers.get("Authorization"))
+            while endpoint.hold and endpoint.hold in body["messages"][0]["content"]:
+                time.sleep(0.02)
             failing = endpoint.status != 200
             reply = {"error": {"message": "as told"}} if failing else endpoint.reply(body)
             data = json.dumps(reply).encode()
@@ -84,6 +89,7 @@ def running_endpoint() -> Iterator[Endpoint]:
     try:
         yield endpoint
     finally:
+        endpoint.hold = ""
         server.shutdown()
         server.server_close()
         thread.join()

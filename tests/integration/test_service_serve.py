@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import json
 import socket
 import subprocess
 import sys
 import textwrap
+import threading
+import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -17,7 +21,7 @@ from tutor_service.client import connect
 from tutor_service.config import TutorConfig
 from tutor_service.errors import UserError
 from tutor_service.paths import HOME_VARIABLE
-from tutor_service.schema import AdviceRequest
+from tutor_service.schema import Advice, AdviceRequest
 from tutor_service.store import AdviceStore
 
 KEY_VARIABLE = "REMOTE_KEY"
@@ -85,6 +89,85 @@ def test_two_tutors_without_a_port_then_taken_down(endpoint, home):
     assert connect(tutors[0]).advise([request(1)])[0].source == "store"
     assert len(endpoint.bodies) == asked + 3, "one start's probe, and nothing asked twice"
     app.delete(["sharp", "nobody"])
+
+
+class Callers:
+    """Callers who all ask at once and are held up at the endpoint, two prompts at a time; left when all are back.
+
+    Args:
+        name: Begins the state that each of them asks about.
+        count: How many they are.
+        until: Returns when the endpoint may answer; called on a thread of its own, while the context is open.
+    """
+
+    DEADLINE_S = 60.0
+
+    def __init__(
+        self, endpoint: Endpoint, config: TutorConfig, name: str, count: int, until: Callable[[], object]
+    ) -> None:
+        self.answers: list[Advice | None] = []
+        self._endpoint = endpoint
+        self._name = name
+        self._until = until
+        self._callers = [threading.Thread(target=self._ask, args=(config, number)) for number in range(count)]
+        self._releaser = threading.Thread(target=self._release)
+
+    def __enter__(self) -> Callers:
+        self._endpoint.hold = f"State {self._name}"
+        asked = len(self._endpoint.bodies)
+        for caller in self._callers:
+            caller.start()
+        wait_until(lambda: len(self._endpoint.bodies) == asked + 2)
+        self._releaser.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for thread in (self._releaser, *self._callers):
+            thread.join(self.DEADLINE_S + 5)
+            assert not thread.is_alive(), "a caller hangs"
+
+    def _ask(self, config: TutorConfig, number: int) -> None:
+        self.answers += connect(config, deadline_s=self.DEADLINE_S).advise([request(f"{self._name} {number}")])
+
+    def _release(self) -> None:
+        try:
+            self._until()
+        finally:
+            self._endpoint.hold = ""
+
+
+def wait_until(condition: Callable[[], bool], limit_s: float = 60.0) -> None:
+    deadline = time.monotonic() + limit_s
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+
+
+def test_callers_in_flight_are_answered_while_their_tutor_changes_and_goes(endpoint, home):
+    """Two replicas become one, the one becomes that of another model, and the tutor is taken down."""
+    scaling = {"num_cpus": 0, "target_ongoing_requests": 0.25}
+    both = tutor(endpoint, "going", scaling={**scaling, "min_replicas": 2, "max_replicas": 2})
+    one = tutor(endpoint, "going", scaling={**scaling, "target_ongoing_requests": 0.5})
+    other = one.model_copy(update={"model": "other"})
+
+    def other_starts() -> None:
+        wait_until(lambda: any(body["model"] == "other" for body in endpoint.bodies))
+
+    app.deploy([both])
+    with Callers(endpoint, both, "fewer", 6, until=lambda: time.sleep(2)) as fewer:
+        app.deploy([one])
+    with Callers(endpoint, one, "another", 6, until=other_starts) as another:
+        app.deploy([other])
+    with Callers(endpoint, other, "gone", 2, until=lambda: time.sleep(1)) as gone:
+        app.delete(["going"])
+    answers = [*fewer.answers, *another.answers, *gone.answers]
+    assert len(answers) == 14 and None not in answers
+    with AdviceStore(home / "advice" / "going", readonly=True) as store:
+        contexts = [advice.context for _, advice in store.items()]
+    kept = {(context.state, json.loads(context.identity)["model"]) for context in contexts if context}
+    asked = [(body["messages"][0]["content"].split("\n"), body["model"]) for body in endpoint.bodies]
+    told = {(lines[2], model) for lines, model in asked if lines[0] == "Rules."}
+    assert kept == {(state, model) for state, model in told if state.split()[1] in {"fewer", "another", "gone"}}
 
 
 def test_a_store_that_cannot_be_used_stops_nobody(endpoint, home):

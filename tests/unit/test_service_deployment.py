@@ -4,14 +4,21 @@ from __future__ import annotations
 
 import json
 import os
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
 
 from tutor_service.config import TutorConfig
-from tutor_service.deployment import TutorReplica, build, load_tokenizer
+from tutor_service.deployment import TutorReplica, build, load_tokenizer, version
+from tutor_service.engines.base import EngineFacts, Evaluation
+from tutor_service.prompt import Prompt
+from tutor_service.schema import AdviceError
 
 TUTOR = TutorConfig(name="t", model="a/b")
+PROMPT = Prompt((1, 2), (3, 4), ("hit", "stick"))
+EVALUATION = Evaluation((0.5, 0.5), 1.0, invalid=0, tokens=3)
+FACTS = EngineFacts("identity", "scored", max_prompt_tokens=None)
 
 
 class Ended(BaseException):
@@ -25,6 +32,9 @@ class Engine:
     async def check_health(self) -> None:
         if self.dead:
             raise RuntimeError("gone")
+
+    async def evaluate(self, prompts: Sequence[Prompt]) -> list[Evaluation | AdviceError]:
+        return [EVALUATION] * len(prompts)
 
     def shutdown(self) -> None:
         return
@@ -71,6 +81,16 @@ def test_scaling_a_tutor_leaves_its_loaded_replicas_alone() -> None:
 
     assert replica_of(max_replicas=1) == replica_of(min_replicas=0, max_replicas=4, max_pending=9)
     assert replica_of(num_gpus=1) != replica_of(num_gpus=0)
+
+
+async def test_a_replica_of_another_configuration_answers_no_question_and_tells_no_facts() -> None:
+    replica = object.__new__(TutorReplica)
+    replica._version, replica._facts, replica._engine = version(TUTOR), FACTS, Engine(dead=False)
+    other = version(TUTOR.model_copy(update={"thinking_tokens": 7}))
+    (refusal,) = await replica.evaluate([PROMPT], other)
+    assert isinstance(refusal, AdviceError) and refusal.retry
+    assert await replica.evaluate([PROMPT], version(TUTOR)) == [EVALUATION]
+    assert (await replica.facts(other), await replica.facts(version(TUTOR))) == (None, FACTS)
 
 
 def save_tokenizer(folder: Path, tokenizer_class: str) -> None:
