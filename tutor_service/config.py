@@ -34,6 +34,12 @@ class ScalingConfig(BaseModel):
         default=None,
         description="Run vLLM's engine in a process of its own, apart from the replica's; default: on GPUs only.",
     )
+    hang_s: float = Field(
+        default=60,
+        gt=0,
+        description="Seconds in one forward pass after which an engine counts as hung and its replica is replaced. "
+        "Thinking takes many passes, each with this much time.",
+    )
     accelerator_type: str | None = Field(default=None, description="Ray accelerator type, e.g. A100; none: any.")
 
 

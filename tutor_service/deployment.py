@@ -283,7 +283,7 @@ def build(
 
 def _loaded(config: TutorConfig) -> TutorConfig:
     """What a replica has to know; Serve starts replicas anew whose arguments change, and their number is none of it."""
-    kept = ("num_cpus", "num_gpus", "engine_process", "accelerator_type")
+    kept = ("num_cpus", "num_gpus", "engine_process", "hang_s", "accelerator_type")
     return config.model_copy(
         update={"scaling": ScalingConfig(**{name: getattr(config.scaling, name) for name in kept})}
     )

@@ -22,6 +22,7 @@ from tutor_service.schema import Advice, AdviceRequest
 HEAL_S = 240.0
 OVERLOAD_S = 60.0
 RECOVERY_S = 30.0
+HANG_S = 5.0
 RULES = "You play a card game. 'hit' takes another card, 'stick' ends your turn. Stay below 22."
 
 
@@ -54,8 +55,10 @@ def gone(process: psutil.Process) -> bool:
         return True
 
 
-def ask_while_killing(service: Service, name: str, process: psutil.Process) -> None:
-    """Asks, kills meanwhile, and holds the client to its deadline."""
+def ask_while_striking(
+    service: Service, name: str, process: psutil.Process, blow: signal.Signals = signal.SIGKILL
+) -> None:
+    """Asks, kills or stops meanwhile, and holds the client to its deadline."""
     deadline_s = 8.0
     result: list[list[Advice | None]] = []
     took: list[float] = []
@@ -68,7 +71,7 @@ def ask_while_killing(service: Service, name: str, process: psutil.Process) -> N
     caller = threading.Thread(target=call)
     caller.start()
     time.sleep(0.3)
-    process.send_signal(signal.SIGKILL)
+    process.send_signal(blow)
     caller.join(timeout=deadline_s + 5)
     assert took and took[0] < deadline_s + 1
     assert all(answer is None or abs(sum(answer.probabilities) - 1) < 1e-6 for answer in result[0])
@@ -79,7 +82,7 @@ def test_kill_nine_mid_request(service: Service, victim: str):
     kept = states(f"before {victim}", 4)
     before = connect(service.tutor, deadline_s=60).advise(kept)
     assert None not in before
-    ask_while_killing(service, victim, service.process(victim))
+    ask_while_striking(service, victim, service.process(victim))
     answers_again(service, f"after {victim}")
     after = connect(service.tutor, deadline_s=60).advise(kept)
     assert [answer.source for answer in after if answer] == ["store"] * len(kept)
@@ -111,23 +114,29 @@ def controllers() -> list[psutil.Process]:
     return found
 
 
-def test_an_engine_process_is_missed_and_outlives_nobody(ray_cluster: None, model_folder: Path, tmp_path: Path):
+def test_an_engine_process_that_dies_or_hangs_is_missed_and_outlives_nobody(
+    ray_cluster: None, model_folder: Path, tmp_path: Path
+):
     tutor = TutorConfig(
         name="tiny",
         model=str(make_checkpoint("llama", model_folder, tmp_path / "model")),
         engine={"max_model_len": 512, "kv_cache_memory_bytes": 2**26},
-        scaling={"engine_process": True},
+        scaling={"engine_process": True, "hang_s": HANG_S},
     )
     app.deploy([tutor])
     try:
         tiny = Service(tutor, url="", token="")
         first = psutil.Process(tiny.process(ENGINE).pid)
-        ask_while_killing(tiny, "engine", first)
-        answers_again(tiny, "after the engine")
+        ask_while_striking(tiny, "engine", first)
+        answers_again(tiny, "after the dead engine")
         second = tiny.process(ENGINE)
         assert second.pid != first.pid
+        ask_while_striking(tiny, "hanging engine", second, signal.SIGSTOP)
+        answers_again(tiny, "after the hanging engine")
+        assert gone(second), "the stopped engine is left"
+        third = tiny.process(ENGINE)
         tiny.process("TutorReplica").kill()
-        wait_until(lambda: gone(second), 10, "the engine outlived its replica")
+        wait_until(lambda: gone(third), 10, "the engine outlived its replica")
     finally:
         app.delete([tutor.name])
     wait_until(lambda: not tiny.processes(ENGINE), 30, "an engine is left")

@@ -29,9 +29,6 @@ if TYPE_CHECKING:
     from vllm import SamplingParams
     from vllm.v1.engine.llm_engine import LLMEngine
 
-HANG_S = 60.0
-"""A step is one forward pass; an engine that has been in one for so many seconds is taken for dead."""
-
 _STOP_S = 5.0
 
 _KV_CACHE_BYTES_CPU = 512 * 2**20
@@ -145,7 +142,7 @@ class VllmEngine:
 
     async def check_health(self) -> None:
         """See ``Engine``."""
-        self._thread.check(HANG_S)
+        self._thread.check(self._config.scaling.hang_s)
 
     def shutdown(self) -> None:
         """See ``Engine``."""
