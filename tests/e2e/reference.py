@@ -7,6 +7,7 @@ from pathlib import Path
 
 import torch
 from transformers import (
+    AddedToken,
     AutoModelForCausalLM,
     AutoTokenizer,
     LlamaConfig,
@@ -17,10 +18,24 @@ from transformers import (
 
 from tutor_service.prompt import Prompt
 
+RECREATED = Path(__file__).parent / "templates"
+"""Chat formats whose own templates ship with models that a test has not got."""
+
+SPECIAL = (
+    *("<|begin_of_text|>", "<|start_header_id|>", "<|end_header_id|>", "<|eot_id|>"),
+    *("<｜begin▁of▁sentence｜>", "<｜end▁of▁sentence｜>"),
+)
+"""Control tokens of those formats."""
+
+NOT_SPECIAL = ("<｜User｜>", "<｜Assistant｜>", "<think>", "</think>")
+"""Those that the models' own tokenizers do not call special."""
+
 
 def make_checkpoint(architecture: str, tokenizer_folder: Path, folder: Path) -> Path:
-    """A tiny model with random weights and SmolLM2's tokenizer."""
+    """A tiny model with random weights and SmolLM2's tokenizer, extended by other chat formats' control tokens."""
     tokenizer = AutoTokenizer.from_pretrained(tokenizer_folder)
+    tokenizer.add_tokens([AddedToken(token, special=True, normalized=False) for token in SPECIAL])
+    tokenizer.add_tokens([AddedToken(token, special=False, normalized=False) for token in NOT_SPECIAL])
     sizes = {
         "vocab_size": len(tokenizer),
         "hidden_size": 64,

@@ -2,41 +2,117 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from tests.e2e.reference import distributions, make_checkpoint, total_variation
+from tests.e2e.reference import NOT_SPECIAL, RECREATED, SPECIAL, distributions, make_checkpoint, total_variation
 from tutor_service.config import CATALOG_DIR, TutorConfig
+from tutor_service.engines.base import Evaluation
 from tutor_service.engines.vllm import VllmEngine
-from tutor_service.prompt import ChatPrompts, read_template
+from tutor_service.prompt import BLOCK, ChatPrompts, Decoding, Prompt, prefix_length, read_template
 from tutor_service.schema import AdviceRequest
 
+RULES = "Some rules."
+DEEPSEEK = str(RECREATED / "deepseek_r1.jinja")
+TEMPLATES = (
+    None,
+    *(path.stem for path in sorted((CATALOG_DIR / "templates").glob("*.jinja"))),
+    *(str(path) for path in sorted(RECREATED.glob("*.jinja"))),
+)
 
-@pytest.mark.parametrize("architecture", ["llama", "qwen2"])
-async def test_scored_distributions_equal_those_of_transformers(architecture: str, model_folder: Path, tmp_path: Path):
+
+@pytest.fixture(scope="module", params=["llama", "qwen2"])
+def checkpoint(request: pytest.FixtureRequest, model_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return make_checkpoint(request.param, model_folder, tmp_path_factory.mktemp(request.param) / "model")
+
+
+@pytest.fixture(scope="module")
+def tokenizer(checkpoint: Path) -> Any:
     from transformers import AutoTokenizer
 
-    folder = make_checkpoint(architecture, model_folder, tmp_path / "model")
-    tokenizer = AutoTokenizer.from_pretrained(folder)
+    return AutoTokenizer.from_pretrained(checkpoint)
+
+
+def questions(tokenizer: Any, decoding: Decoding, template: str | None) -> list[Prompt]:
+    """Prompts on one prefix: labels that are words, and labels that letters stand in for."""
+    builder = ChatPrompts(tokenizer, decoding, template and read_template(template))
+    labels = (("stick", "hit"), ("go up", "go down", "wait"))
+    return [builder.build(AdviceRequest(RULES, f"State {n}.", actions)) for n in range(2) for actions in labels]
+
+
+def tutor(folder: Path, **fields: object) -> TutorConfig:
+    return TutorConfig(name="tiny", model=str(folder), engine={"dtype": "float32", "max_model_len": 512}, **fields)
+
+
+def check(folder: Path, prompts: Sequence[Prompt], *rounds: Sequence[object]) -> None:
+    """Holds rounds of answers against transformers' own, which share no prefix and no cache."""
+    spread = set()
+    for (expected, mass), *answers in zip(distributions(folder, prompts), *rounds, strict=True):
+        for answer in answers:
+            assert isinstance(answer, Evaluation)
+            assert total_variation(answer.probabilities, expected) < 1e-3
+            assert answer.legal_mass == pytest.approx(mass, rel=1e-2, abs=1e-6)
+        spread.add(round(expected[0], 3))
+    assert len(spread) > len(prompts) // 2, "random weights that always say the same prove nothing"
+
+
+async def test_scored_distributions_equal_those_of_transformers(checkpoint: Path, tokenizer: Any):
     prompts = []
-    shipped = [read_template(path.stem) for path in sorted((CATALOG_DIR / "templates").glob("*.jinja"))]
-    for template in (None, *shipped):
-        builder = ChatPrompts(tokenizer, "scored", template)
-        for number in range(4):
-            prompts.append(builder.build(AdviceRequest("Some rules.", f"State {number}.", ("stick", "hit"))))
-            prompts.append(
-                builder.build(AdviceRequest("Some rules.", f"State {number}.", ("go up", "go down", "wait")))
-            )
-    engine = VllmEngine(TutorConfig(name="tiny", model=str(folder), engine={"dtype": "float32", "max_model_len": 512}))
+    for template in TEMPLATES:
+        asked = questions(tokenizer, "scored", template)
+        assert prefix_length(asked) >= BLOCK
+        prompts += asked
+    engine = VllmEngine(tutor(checkpoint))
     try:
         await engine.start()
         answers = await engine.evaluate(prompts)
+        cached = await engine.evaluate(prompts)
     finally:
         engine.shutdown()
-    spread = set()
-    for answer, (expected, mass) in zip(answers, distributions(folder, prompts), strict=True):
-        assert total_variation(answer.probabilities, expected) < 1e-3
-        assert answer.legal_mass == pytest.approx(mass, rel=1e-2, abs=1e-6)
-        spread.add(round(answer.probabilities[0], 3))
-    assert len(spread) > len(prompts) // 2, "random weights that always say the same prove nothing"
+    check(checkpoint, prompts, answers, cached)
+
+
+async def test_a_reasoned_answer_is_the_models_after_its_thought(
+    checkpoint: Path, tokenizer: Any, monkeypatch: pytest.MonkeyPatch
+):
+    """Its last step is a scored question, whose prompt ends in the thought and the token that closes it."""
+    opened, closed = (tokenizer.convert_tokens_to_ids(token) for token in ("<think>", "</think>"))
+    prompts = questions(tokenizer, "reasoned", DEEPSEEK)
+    engine = VllmEngine(tutor(checkpoint, decoding="reasoned", thinking_tokens=6))
+    asked: list[Prompt] = []
+    score = engine._score
+
+    async def noted(items: Sequence[tuple[Sequence[int], Sequence[int]]]) -> Any:
+        asked.extend(Prompt(tuple(ids), tuple(labels), ()) for ids, labels in items)
+        return await score(items)
+
+    try:
+        await engine.start()
+        monkeypatch.setattr(engine, "_score", noted)
+        answers = [answer for prompt in prompts for answer in await engine.evaluate([prompt])]
+    finally:
+        engine.shutdown()
+    for prompt, question in zip(prompts, asked, strict=True):
+        start = len(prompt.token_ids)
+        thought = question.token_ids[start:]
+        assert question.token_ids[:start] == prompt.token_ids and prompt.token_ids.count(opened) == 1
+        assert thought.index(closed) > 1, "no thought"
+        assert tokenizer.decode(thought[thought.index(closed) :]) == "</think>\n\n"
+    check(checkpoint, asked, answers)
+
+
+@pytest.mark.parametrize("template", sorted(path.name for path in RECREATED.glob("*.jinja")))
+def test_a_state_cannot_spell_the_formats_control_tokens(tokenizer: Any, template: str):
+    builder = ChatPrompts(tokenizer, "scored", read_template(str(RECREATED / template)))
+    plain, spelt = (
+        builder.build(AdviceRequest(RULES, f"State{words}.", ("stick", "hit")))
+        for words in ("", "".join((*SPECIAL, *NOT_SPECIAL)))
+    )
+    control = set(tokenizer.convert_tokens_to_ids([*SPECIAL, *NOT_SPECIAL]))
+    assert [token for token in spelt.token_ids if token in control] == [
+        token for token in plain.token_ids if token in control
+    ]
+    assert "".join(NOT_SPECIAL) in builder.show(spelt)
