@@ -37,7 +37,10 @@ def _unfinished(analysis: Analysis) -> list[str]:
             "These numbers will change."
         )
     if failed := analysis.counts.get("FAILED", 0):
-        found.append(f"{failed} trials failed; `tutor sweep --resume {analysis.sweep.name}` tries them again.")
+        found.append(
+            f"{failed} trials failed; `tutor sweep --resume {analysis.sweep.name}`, with the --results that the sweep "
+            "was given, tries them again."
+        )
     return found
 
 

@@ -73,13 +73,15 @@ class View:
         progress = self._progress
         journal = progress.journal
         eta = progress.eta_s(self._concurrent)
+        starting = not progress.running and bool(journal.missing())
         parts = [
             f"{journal.count('done')}/{len(progress.trials)} done",
-            f"{len(progress.running)} running",
+            "starting" if starting else f"{len(progress.running)} running",
             f"{journal.count('failed')} failed",
             f"{duration(time.monotonic() - self._started)} gone",
-            f"ETA {duration(eta)}" if eta is not None else "ETA –",
         ]
+        if eta is not None or not starting:
+            parts.append(f"ETA {duration(eta)}" if eta is not None else "ETA –")
         advice = progress.advice()
         if advice["consultations"] or advice["missed"]:
             parts.append(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import shlex
 import tempfile
 import time
 import uuid
@@ -124,9 +125,15 @@ def existing_workspace(results: Path, name: str) -> Workspace:
     if found is None:
         names = sweep_names(results)
         if not names:
-            raise UserError(f"no sweep '{name}': there is none yet in {results}. Run `tutor sweep demo`, or --results.")
+            demo = f"tutor sweep demo{results_option(results)}"
+            raise UserError(f"no sweep '{name}': there is none yet in {results}. Run `{demo}`, or name its --results.")
         raise unknown_name("sweep", name, names, f"in {results}")
     return found
+
+
+def results_option(results: Path) -> str:
+    """What a command needs to find a results folder, after a space: nothing where it is the default one."""
+    return "" if results.resolve() == RESULTS.resolve() else f" --results {shlex.quote(str(results))}"
 
 
 def sweep_names(results: Path) -> list[str]:

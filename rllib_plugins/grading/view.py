@@ -92,7 +92,8 @@ def write_figure(card: ReportCard, path: Path) -> Path:
     left, right = figure.subplots(1, 2, width_ratios=(3, 2))
     situations = card.situations[::-1]
     places = np.arange(len(situations))
-    left.barh(places + 0.2, [item.agreement for item in situations], 0.4, color=_TUTOR, label=card.tutor)
+    tutor = f"tutor: {card.tutor}"
+    left.barh(places + 0.2, [item.agreement for item in situations], 0.4, color=_TUTOR, label=tutor)
     left.barh(
         places - 0.2,
         [item.constant_agreement for item in situations],
@@ -104,7 +105,7 @@ def write_figure(card: ReportCard, path: Path) -> Path:
     left.set(xlim=(0, 1), xlabel="agreement with the oracle", title="By situation (share of visits)")
     labels = card.labels[::-1]
     places = np.arange(len(labels))
-    right.barh(places + 0.2, [ours for _, ours, _ in labels], 0.4, color=_TUTOR, label=card.tutor)
+    right.barh(places + 0.2, [ours for _, ours, _ in labels], 0.4, color=_TUTOR, label=tutor)
     if any(oracle is not None for _, _, oracle in labels):
         right.barh(places - 0.2, [oracle or 0.0 for _, _, oracle in labels], 0.4, color=_ORACLE, label="oracle")
     right.set_yticks(places, [label for label, _, _ in labels])

@@ -55,13 +55,17 @@ def test_every_command_explains_itself(name: str) -> None:
         (["sweep", "demo", "--set", "tutors=[smolm2]"], "Did you mean 'smollm2'"),
         (["sweep", "demo", "--set", "tasks=[blakjack]"], "Did you mean 'blackjack'"),
         (["sweep", "demo", "--set", "seed=3"], "Did you mean 'seeds'"),
+        (["sweep", "demo", "--set", "algorithms=[pppo]"], "algorithms.0 = 'pppo'"),
+        (["sweep", "demo", "--set", "algorithms=[pppo]"], "Did you mean 'ppo'"),
         (["sweep", "demo", "--set", "seeds=20000"], "10,000"),
         (["sweep", "demo", "--set", "hyperparameters.ppo.lrr=1"], "unknown hyperparameter 'lrr'. Did you mean 'lr'"),
         (["sweep", "demo", "--dry-run", "--set", "hyperparameters.dqn.lr=fast"], "hyperparameter lr = 'fast'"),
         (["sweep", "demo", "--resume", "demo"], "leave out the preset"),
-        (["sweep", "--resume", "demo"], "none yet"),
+        (["sweep", "--resume", "demo"], "Run `tutor sweep demo`"),
+        (["sweep", "--resume", "demo", "--results", "my runs"], "Run `tutor sweep demo --results 'my runs'`"),
         (["report", "demo"], "no sweep has run here"),
         (["ui"], "no sweep has run here"),
+        (["ui", "--results", "mine"], "Run `tutor sweep demo --results mine`"),
         (["play", "demo"], "no sweep has run here"),
         (["store", "stats"], "no advice is stored"),
         (["ask", "smolm2", "blackjack"], "Did you mean 'smollm2'"),
@@ -142,6 +146,15 @@ def test_an_oracle_is_asked_without_a_service(
     status, out, _ = tutor("ask", "oracle", "blackjack", capsys=capsys, monkeypatch=monkeypatch)
     assert status == 0
     assert re.search(r"(stick|hit)\s+1\.000", out)
+
+
+def test_a_prompts_padding_is_counted_and_its_words_are_shown_as_they_are() -> None:
+    from tune_sweeps.commands.ask import compact
+
+    assert compact("Rules.\n\nState.\n\n\nEnd.") == "Rules.\n\nState.\n\n\nEnd."
+    assert compact("Rules." + "\n" * 20 + "State.") == (
+        "Rules.\n[18 more line feeds, to fill a block of the prefix cache]\nState."
+    )
 
 
 def test_help_starts_nothing_heavy() -> None:

@@ -7,6 +7,7 @@ import socket
 from pathlib import Path
 
 import pytest
+from rich.console import Console
 
 from tune_sweeps import journal as journal_module
 from tune_sweeps.checks import check_machine
@@ -17,6 +18,7 @@ from tune_sweeps.mlflow_store import check_uri
 from tune_sweeps.progress import Progress
 from tune_sweeps.resolve import resolve
 from tune_sweeps.speeds import known_speeds
+from tune_sweeps.view import View
 from tune_sweeps.workspace import check_writable, choose, create_workspace, existing_workspace, open_workspace
 from tutor_service.errors import UserError
 
@@ -274,6 +276,22 @@ def test_progress_counts_guesses_the_end_and_knows_the_best(tmp_path: Path) -> N
     progress.end(untutored)
     assert progress.eta_s(1) == pytest.approx(2.0)
     assert list(progress.running) == [tutored]
+
+
+def test_trials_that_start_are_not_called_none_running(tmp_path: Path) -> None:
+    trials = {t.key: t for t in resolve(sweep("s")).trials}
+    journal = Journal(tmp_path, trials)
+    progress = Progress(trials, journal)
+    view = View(Console(), progress, concurrent=1)
+    assert "0/2 done · starting · 0 failed" in view.summary() and "ETA" not in view.summary()
+    first, second = trials
+    journal[first].start()
+    progress.begin(first)
+    assert "1 running" in view.summary() and "ETA –" in view.summary()
+    progress.end(first)
+    journal[first].done()
+    journal[second].done()
+    assert "2/2 done · 0 running" in view.summary()
 
 
 def test_speeds_come_from_finished_trials(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -60,12 +61,21 @@ def ask(
         actions = chosen.actions
     with quiet(log_path("ask")) as screen:
         asked = ask_tutor(config, AdviceRequest(chosen.rules, state, tuple(actions)), progress=screen.print)
-    console.print(asked.prompt, style="dim")
+    console.print(compact(asked.prompt), style="dim")
     _show(console, list(zip(asked.actions, asked.probabilities, strict=True)))
     console.print(
         f"legal mass {asked.legal_mass:.3f} · from the {asked.source} · {asked.latency_ms:.1f} ms in the service, "
         f"{asked.round_trip_ms:.1f} ms round trip · {asked.tokens} tokens"
         + (f" · {asked.invalid} invalid answers before" if asked.invalid else "")
+    )
+
+
+def compact(prompt: str) -> str:
+    """A prompt in which the line feeds that fill up the rules' last block are counted instead of shown."""
+    return re.sub(
+        r"\n{4,}",
+        lambda found: f"\n[{len(found[0]) - 2} more line feeds, to fill a block of the prefix cache]\n",
+        prompt,
     )
 
 

@@ -64,7 +64,8 @@ def grade(
     console.print(card.render())
     results.mkdir(parents=True, exist_ok=True)
     figure = card.figure(results / f"grade-{card.tutor.replace('/', '_')}-{card.task}.png")
-    _log(card, uri, results, figure)
+    with quiet(log_path("grade")):  # a new database tells of each of its tables
+        _log(card, uri, results, figure)
     console.print(f"wrote {figure}; the card is in MLflow, experiment '{EXPERIMENT}'")
 
 

@@ -121,14 +121,14 @@ def _run(
     from tune_sweeps.mlflow_store import tracking_uri
     from tune_sweeps.plan import concurrency
     from tune_sweeps.probe import check_ray_address
-    from tune_sweeps.workspace import create_workspace
+    from tune_sweeps.workspace import create_workspace, results_option
     from tutor_service.errors import UserError
 
     keys = [trial.key for trial in resolved.trials]
     if workspace is not None and workspace.is_sent() and not workspace.journal(keys).missing():
         console.print(
             f"sweep '{workspace.name}' is finished: {len(keys)} of {len(keys)} trials, nothing to run. "
-            f"`tutor report {workspace.name}` shows it; another --name runs it anew."
+            f"`tutor report {workspace.name}{results_option(results)}` shows it; another --name runs it anew."
         )
         return
     uri = tracking_uri(results)
@@ -155,11 +155,12 @@ def _run_locked(resolved: ResolvedSweep, workspace: Workspace, uri: str, address
     from tune_sweeps.run import run_sweep
     from tune_sweeps.signals import EXIT_INTERRUPTED, interruptible
     from tune_sweeps.terminal import quiet
+    from tune_sweeps.workspace import results_option
     from tutor_service.errors import UserError
 
     with interruptible(), quiet(workspace.log) as console:
         console.print(f"sweep '{workspace.name}' in {workspace.folder}")
-        again = f"tutor sweep --resume {workspace.name}{_results_option(workspace)}"
+        again = f"tutor sweep --resume {workspace.name}{results_option(workspace.results)}"
         try:
             outcome = run_sweep(resolved, workspace, console, uri=uri, address=address)
         except UserError:
@@ -187,15 +188,11 @@ def _run_locked(resolved: ResolvedSweep, workspace: Workspace, uri: str, address
             _report(workspace, uri, console)
 
 
-def _results_option(workspace: Workspace) -> str:
-    """What a command needs to find the sweep: nothing where its folder is the default one."""
-    return "" if workspace.results == Path("runs").resolve() else f" --results {workspace.results}"
-
-
 def _report(workspace: Workspace, uri: str, console: Console) -> None:
     """The report of a sweep that has just finished, and what to do next."""
     from tune_sweeps.mlflow_store import PAGE
     from tune_sweeps.report import make_report, show
+    from tune_sweeps.workspace import results_option
 
     analysis, files = make_report(uri, workspace.name, workspace.report)
     show(analysis, console)
@@ -203,5 +200,5 @@ def _report(workspace: Workspace, uri: str, console: Console) -> None:
     console.print(f"report: {files[0]}" + (f" · learning curves: {curves}" if curves else ""))
     if uri.startswith("sqlite:"):
         console.print(
-            f"all runs in MLflow: tutor ui{_results_option(workspace)}   (then open http://127.0.0.1:5000{PAGE})"
+            f"all runs in MLflow: tutor ui{results_option(workspace.results)}   (then open http://127.0.0.1:5000{PAGE})"
         )

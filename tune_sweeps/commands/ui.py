@@ -28,6 +28,7 @@ def ui(
 
     from tune_sweeps.mlflow_store import DATABASE, PAGE, quiet_environment, tracking_uri
     from tune_sweeps.terminal import make_console
+    from tune_sweeps.workspace import results_option
     from tutor_service.errors import UserError
 
     uri = tracking_uri(results)
@@ -36,13 +37,18 @@ def ui(
         console.print(f"$MLFLOW_TRACKING_URI names a server: its pages are at {uri}{PAGE}")
         return
     if uri.startswith("sqlite:") and not Path(uri.removeprefix("sqlite:///")).exists():
-        raise UserError(f"no sweep has run here: '{results / DATABASE}' does not exist. Run `tutor sweep demo` first.")
+        raise UserError(
+            f"no sweep has run here: '{results / DATABASE}' does not exist. "
+            f"Run `tutor sweep demo{results_option(results)}` first."
+        )
     _check_port(port)
     quiet_environment()
     console.print(f"MLflow's UI is coming up; Ctrl-C ends it. Open http://{HOST}:{port}{PAGE}")
     sys.stdout.flush()
-    command = [sys.executable, "-m", "mlflow", "server", "--backend-store-uri", uri, "--host", HOST]
-    os.execv(sys.executable, [*command, "--port", str(port), "--workers", "1"])
+    os.environ["PYTHONWARNINGS"] = "ignore"
+    server = [sys.executable, "-m", "mlflow", "server", "--backend-store-uri", uri, "--registry-store-uri", uri]
+    where = ["--host", HOST, "--port", str(port), "--allowed-hosts", f"{HOST}:{port},localhost:{port}"]
+    os.execv(sys.executable, [*server, *where, "--workers", "1", "--uvicorn-opts", "--log-level warning"])
 
 
 def _check_port(port: int) -> None:
