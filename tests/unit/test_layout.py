@@ -4,36 +4,52 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from collections.abc import Callable
 
 import pytest
 
 HEAVY = ("torch", "ray", "vllm", "mlflow", "transformers", "matplotlib", "pandas")
 
 
-def modules_after_import(module: str) -> set[str]:
-    """Top-level names and our own modules that importing ``module`` loads in a fresh interpreter."""
-    code = f"import sys, {module}; print('\\n'.join(sys.modules))"
-    listing = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
-    return set(listing.split())
-
-
-@pytest.mark.parametrize(
-    "module",
-    ["tutor_service.config", "tutor_service.schema", "tutor_service.client", "rllib_plugins.config", "tune_sweeps.cli"],
+LIGHT = (
+    *("tutor_service.config", "tutor_service.schema", "tutor_service.client"),
+    *("rllib_plugins.config", "tune_sweeps.cli"),
 )
-def test_light_modules_load_nothing_heavy(module: str) -> None:
+SERVICE = ("tutor_service.app", "tutor_service.client", "tutor_service.store")
+STUDENTS = ("rllib_plugins.trial", "rllib_plugins.advising.core", "rllib_plugins.tasks")
+
+
+@pytest.fixture(scope="module")
+def modules_after_import() -> Callable[[str], set[str]]:
+    """Top-level names and our own modules that importing a module loads in a fresh interpreter; all start at once."""
+    code = "import sys, {}; print('\\n'.join(sys.modules))"
+    interpreters = {
+        module: subprocess.Popen([sys.executable, "-c", code.format(module)], stdout=subprocess.PIPE, text=True)
+        for module in sorted({*LIGHT, *SERVICE, *STUDENTS})
+    }
+    listings = {module: process.communicate()[0] for module, process in interpreters.items()}
+
+    def loaded(module: str) -> set[str]:
+        assert interpreters[module].returncode == 0, f"{module} cannot be imported"
+        return set(listings[module].split())
+
+    return loaded
+
+
+@pytest.mark.parametrize("module", LIGHT)
+def test_light_modules_load_nothing_heavy(module: str, modules_after_import: Callable[[str], set[str]]) -> None:
     assert not modules_after_import(module) & set(HEAVY)
 
 
-@pytest.mark.parametrize("module", ["tutor_service.app", "tutor_service.client", "tutor_service.store"])
-def test_the_tutor_service_knows_no_environment(module: str) -> None:
+@pytest.mark.parametrize("module", SERVICE)
+def test_the_tutor_service_knows_no_environment(module: str, modules_after_import: Callable[[str], set[str]]) -> None:
     loaded = modules_after_import(module)
     assert "gymnasium" not in loaded
     assert not {name for name in loaded if name.split(".")[0] in {"rllib_plugins", "tune_sweeps"}}
 
 
-@pytest.mark.parametrize("module", ["rllib_plugins.trial", "rllib_plugins.advising.core", "rllib_plugins.tasks"])
-def test_students_know_no_sweep_and_no_engine(module: str) -> None:
+@pytest.mark.parametrize("module", STUDENTS)
+def test_students_know_no_sweep_and_no_engine(module: str, modules_after_import: Callable[[str], set[str]]) -> None:
     loaded = modules_after_import(module)
     assert not {name for name in loaded if name.split(".")[0] in {"tune_sweeps", "vllm"}}
     assert "tutor_service.app" not in loaded
