@@ -15,9 +15,9 @@ import httpx
 import pytest
 import yaml
 
-from benchmarks._nodes import Nodes, free_ports, nodes
+from benchmarks._nodes import Nodes, free_ports
+from tests.integration.cluster.test_submit import SWEEP, tutor, wait
 from tests.integration.endpoint_fake import Endpoint, running_endpoint
-from tests.integration.test_cluster_submit import SWEEP, tutor, wait
 
 pytestmark = pytest.mark.timeout(900)
 
@@ -31,14 +31,13 @@ def endpoint() -> Iterator[Endpoint]:
 
 
 @pytest.fixture(scope="module")
-def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Nodes]:
-    home = tmp_path_factory.mktemp("home")
-    with nodes(LLM_TUTORS_TOKEN="sesame", LLM_TUTORS_HOME=str(home)) as found:
-        found.start_head(1, {"advice_store": 1})  # the driver's CPU
-        found.add("students", 1)
-        for name in ("tutors-1", "tutors-2"):
-            found.add(name, 0, num_gpus=1)
-        yield found
+def gpu_nodes(cluster: Nodes) -> Iterator[None]:
+    names = ("tutors-1", "tutors-2")
+    for name in names:
+        cluster.add(name, 0, num_gpus=1)
+    yield
+    for name in names:
+        cluster.kill(name)
 
 
 class Tutor:
@@ -110,6 +109,7 @@ def steps(journal: Path) -> int:
     return max((event["step"] for event in events if event["event"] == "result"), default=-1)
 
 
+@pytest.mark.usefixtures("gpu_nodes")
 def test_a_tutor_is_scaled_up_to_zero_and_back_while_a_sweep_runs(
     cluster: Nodes, endpoint: Endpoint, tmp_path: Path
 ) -> None:

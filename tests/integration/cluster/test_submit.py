@@ -6,7 +6,6 @@ import shutil
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -14,10 +13,10 @@ import httpx
 import psutil
 import pytest
 
-from benchmarks._nodes import Nodes, nodes
+from benchmarks._nodes import Nodes
 
 BIN = Path(sys.executable).parent
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 SWEEP = """
 name: {name}
 algorithms: [ppo]
@@ -31,14 +30,6 @@ resources: {{num_cpus_per_trial: 0.5}}
 """
 
 pytestmark = pytest.mark.timeout(900)
-
-
-@pytest.fixture(scope="module")
-def cluster() -> Iterator[Nodes]:
-    with nodes() as found:
-        found.start_head(0, {"advice_store": 1})  # as the cluster files do: drivers need no CPUs, trials go elsewhere
-        found.add("students", 1)
-        yield found
 
 
 def tutor(cluster: Nodes, *arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
