@@ -57,6 +57,14 @@ async def test_its_death_is_told_to_those_who_wait_and_to_those_who_come(engine:
         await engine.check_health()
 
 
+async def test_one_that_says_nothing_is_as_good_as_dead(engine: EngineProcess, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("tutor_service.engines.process._SILENCE_S", 0.3)
+    (process,) = children()
+    process.suspend()
+    with pytest.raises(EngineDead, match="said nothing"):
+        await engine.check_health()
+
+
 async def test_one_that_does_not_end_when_asked_is_killed(
     engine: EngineProcess, monkeypatch: pytest.MonkeyPatch
 ) -> None:

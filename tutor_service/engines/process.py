@@ -30,6 +30,8 @@ logger = logging.getLogger(__name__)
 
 MODULE = "tutor_service.engines.process"
 _STOP_S = 5.0
+_SILENCE_S = 15.0
+"""Longest wait for a sign of life: less than Serve waits for a replica's."""
 _LENGTH_BYTES = 8
 _PR_SET_PDEATHSIG = 1
 
@@ -65,8 +67,12 @@ class EngineProcess:
         return answers
 
     async def check_health(self) -> None:
-        """See ``Engine``."""
-        await self._call("check_health")
+        """See ``Engine``; a process that is stopped or too busy to say anything is as good as dead."""
+        patience_s = min(self._config.scaling.hang_s, _SILENCE_S)
+        try:
+            await asyncio.wait_for(self._call("check_health"), patience_s)
+        except TimeoutError:
+            raise EngineDead(f"the engine's process has said nothing for {patience_s:.0f} s") from None
 
     def shutdown(self) -> None:
         """See ``Engine``."""
