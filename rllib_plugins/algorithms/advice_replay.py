@@ -14,6 +14,8 @@ from rllib_plugins.rollout.arrays import RolloutArrays
 
 BATCH = 64
 """Advised steps per gradient step."""
+MAX_PATIENCE = 256
+"""Where the student follows what is drawn, the next look is twice as far off, up to so many batches."""
 
 
 class Imitator(Protocol):
@@ -36,6 +38,7 @@ class AdviceReplay:
         self._gradient_steps_left = max_gradient_steps
         self._num_new = 0
         self._num_due = 0.0
+        self._patience = 1
 
     @classmethod
     def for_rollout(cls, config: Any, rollout: RolloutArrays) -> AdviceReplay:
@@ -67,12 +70,13 @@ class AdviceReplay:
         """
         self._num_due += self._num_new * passes
         self._num_new = 0
-        while self._gradient_steps_left and self._num_due >= BATCH:
-            self._num_due -= BATCH
+        while self._gradient_steps_left and self._num_due >= BATCH * self._patience:
             if not learner.imitate_again(self._memory.sample(BATCH)):
-                self._num_due = 0.0
+                self._num_due, self._patience = 0.0, min(2 * self._patience, MAX_PATIENCE)
                 return
             self._gradient_steps_left -= 1
+            self._num_due = self._num_due - BATCH if self._patience == 1 else 0.0
+            self._patience = 1
 
     def get_state(self) -> dict[str, Any]:
         """Everything that the next steps depend on."""
@@ -81,10 +85,11 @@ class AdviceReplay:
             "gradient_steps_left": self._gradient_steps_left,
             "num_new": self._num_new,
             "num_due": self._num_due,
+            "patience": self._patience,
         }
 
     def set_state(self, state: dict[str, Any]) -> None:
         """Takes a ``get_state``."""
         self._memory.set_state(state["memory"])
         self._gradient_steps_left = state["gradient_steps_left"]
-        self._num_new, self._num_due = state["num_new"], state["num_due"]
+        self._num_new, self._num_due, self._patience = state["num_new"], state["num_due"], state["patience"]

@@ -8,10 +8,40 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from rllib_plugins.compiled import compiled
 from rllib_plugins.rollout.arrays import RolloutArrays
 
 CAPACITY = 8_192
 """Advised steps kept; the oldest give way."""
+
+
+_NO_MASKS = np.empty((0, 0, 0), dtype=bool)
+_NO_PLACES = np.empty((0, 0), dtype=bool)
+
+
+@compiled
+def _remember(
+    consulted: NDArray[np.bool_],
+    observations: NDArray[np.float32],
+    advice: NDArray[np.float32],
+    legal: NDArray[np.bool_],
+    kept_observations: NDArray[np.float32],
+    kept_advice: NDArray[np.float32],
+    kept_legal: NDArray[np.bool_],
+    num_added: int,
+) -> int:
+    """Copies the advised ones of ``(T, N)`` steps to their places in the ring; how many they are."""
+    num_new = 0
+    for t in range(consulted.shape[0]):
+        for env in range(consulted.shape[1]):
+            if consulted[t, env]:
+                place = (num_added + num_new) % len(kept_observations)
+                kept_observations[place] = observations[t, env]
+                kept_advice[place] = advice[t, env]
+                if len(kept_legal):
+                    kept_legal[place] = legal[t, env]
+                num_new += 1
+    return num_new
 
 
 @dataclass(slots=True)
@@ -58,15 +88,19 @@ class AdviceMemory:
 
     def add(self, rollout: RolloutArrays, start: int = 0, stop: int | None = None) -> int:
         """Takes the advised steps among the vector steps ``start`` to ``stop`` of a rollout; returns their number."""
-        rows = np.flatnonzero(rollout.consulted[start:stop])
-        kept = rows[-self._capacity :]
-        places = (self._num_added + np.arange(len(rows) - len(kept), len(rows))) % self._capacity
-        for name, array in self._arrays.items():
-            values = rollout.flat(name, start, stop)
-            assert values is not None
-            array[places] = values[kept]
-        self._num_added += len(rows)
-        return len(rows)
+        assert rollout.advice is not None
+        num_new = _remember(
+            rollout.consulted[start:stop],
+            rollout.observations[start:stop],
+            rollout.advice[start:stop],
+            _NO_MASKS if rollout.legal is None else rollout.legal[start:stop],
+            self._arrays["observations"],
+            self._arrays["advice"],
+            self._arrays.get("legal", _NO_PLACES),
+            self._num_added,
+        )
+        self._num_added += num_new
+        return num_new
 
     def sample(self, batch_size: int) -> AdviceSample:
         """Draws steps uniformly, with replacement."""

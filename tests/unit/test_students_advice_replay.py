@@ -83,11 +83,32 @@ def test_it_ends_where_the_student_follows_and_after_so_many_steps():
     made.add(rollout())
     made.learn(learner, 10.0)
     assert len(learner.samples) == 3
+    assert made.get_state()["patience"] == 2, "the next look is further off"
     learner, made = Learner(), replay(max_gradient_steps=5)
     for _ in range(3):
         made.add(rollout())
         made.learn(learner, 4.0)
     assert len(learner.samples) == 5
+
+
+def test_what_is_followed_is_looked_at_ever_less_often():
+    class Settled(Learner):
+        looks = 0
+
+        def imitate_again(self, sample) -> bool:
+            self.looks += 1
+            return False
+
+    learner, made = Settled(), replay()
+    for _ in range(1_000):
+        made.add(rollout())
+        made.learn(learner, 1.0)
+    assert learner.looks == 8 + (1_000 - 255) // 256
+    keen = Learner()
+    while not keen.samples:
+        made.add(rollout())
+        made.learn(keen, 1.0)
+    assert len(keen.samples) == 1, "what was skipped is not made up for"
 
 
 def test_a_restored_replay_goes_on_as_if_never_stopped():
