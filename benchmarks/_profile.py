@@ -24,7 +24,7 @@ LEAN = {
         "rllib_plugins.rollout.network:QNetwork.backward",
     ],
     "optimiser": ["rllib_plugins.algorithms.array_learner:ArrayLearner.descend"],
-    "who acts": ["rllib_plugins.advising.core:ExplorationCore.act"],
+    "who acts": ["rllib_plugins.advising.core:ExplorationCore.act_into"],
     "batches": [
         "rllib_plugins.algorithms.actor_critic:UpdateBatch.permuted",
         "rllib_plugins.algorithms.actor_critic:generalised_advantages",

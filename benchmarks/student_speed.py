@@ -127,9 +127,9 @@ def profile(benchmark: Benchmark, algorithm: str, steps: int) -> None:
     for rollout, stages, count in (("lean", LEAN, steps), ("stock", STOCK, max(500, steps // 8))):
         run = OurRun(our_config(algorithm, "blackjack", 8, tutor="oracle", rollout=rollout), count, warm_up=600)
         with timed(stages) as spent:
-            before = run.algorithm.num_env_steps
-            seconds = count / run()
-        per_step = 1e6 / (run.algorithm.num_env_steps - before)
+            before, rate = run.algorithm.num_env_steps, run()
+        num_steps = run.algorithm.num_env_steps - before
+        seconds, per_step = num_steps / rate, 1e6 / num_steps
         run.close()
         table[rollout] = {stage: round(per_step * part, 1) for stage, part in spent.items()}
         table[rollout]["rest"] = round(per_step * (seconds - sum(spent.values())), 1)

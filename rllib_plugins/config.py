@@ -87,7 +87,7 @@ class AdviceConfig(BaseModel):
     )
     trust: Literal["fixed", "earned"] = Field(
         default="earned",
-        description="earned: the gate follows the measured effect of advice, P(τ)·Φ(z + b). fixed: the gate is P(τ).",
+        description="earned: the gate follows the measured effect of advice, P(τ)·Φ(w·z + b). fixed: the gate is P(τ).",
     )
     trust_floor: float = Field(
         default=0.05, ge=0, le=1, description="Smallest gate factor, so that a tutor is re-examined."

@@ -17,7 +17,8 @@ from rllib_plugins.compiled import compiled
 OPTIMISM = 1.0
 """Added to z while nothing is known about a tutor (trust Φ(1) = 0.84), and taken from it once much is: Φ(z − 1)."""
 PROBATION_STEPS = 512.0
-"""Compared steps after which nothing is added or taken: half of the way from the one to the other."""
+"""Compared steps after which nothing is added or taken: half of the way from the one to the other. What speaks against
+a tutor counts in full from here on."""
 SHRINKAGE = 5.0
 """Observations' worth by which a group's variance is drawn to that of both groups together."""
 LARGEST = 1e100
@@ -25,7 +26,7 @@ LARGEST = 1e100
 
 
 class EarnedTrust:
-    """Effect of advice, by a decaying inverse-variance mean over updates, and trust = Φ(z + b).
+    """Effect of advice, by a decaying inverse-variance mean over updates, and trust = Φ(w·z + b).
 
     Per comparison: effect = mean advantage on heads − mean advantage on tails, with its squared standard error
     v = σ²_heads/n_heads + σ²_tails/n_tails. Over comparisons: S₁ ← δS₁ + effect/v, S₀ ← δS₀ + 1/v; effect = S₁/S₀,
@@ -35,6 +36,10 @@ class EarnedTrust:
     A tutor starts with the benefit of the doubt and then bears the burden of proof: b = 1 − 2·n/(n + 512) for the n
     compared steps, counted with the same decay. A tutor as good as the student and no better is thus left alone,
     instead of being followed for half of the time in which the student could find out more.
+
+    What speaks against a tutor counts by how much has been compared: w = min(1, n/512) where z < 0, else 1. The first
+    few comparisons of a student that knows nothing scatter, and a tutor that they condemn has no way back: single
+    advised steps amid those of a student that goes its own way are worth little even if the tutor is perfect.
 
     A group's variance is shrunk towards that of all n steps: two heads that happen to agree would else claim no
     error at all. The advantages of one rollout are not independent (their returns overlap), so the SE is an
@@ -47,7 +52,7 @@ class EarnedTrust:
             variance is badly known.
 
     Attributes:
-        trust: Φ(z + b) in [0, 1].
+        trust: Φ(w·z + b) in [0, 1].
         factor: What the gate is multiplied by: trust, at least the floor.
         evidence: How far the comparison speaks for the tutor: max(0, 2Φ(z + min(b, 0)) − 1), in [0, 1).
     """
@@ -115,7 +120,8 @@ class EarnedTrust:
         """Follows a change of the running sums: these are read at every step."""
         z = self._weighted / math.sqrt(self._precision) if self._precision > 0 else 0.0
         bonus = OPTIMISM * (1.0 - 2.0 * self._compared / (self._compared + PROBATION_STEPS))
-        self.trust = 0.5 * math.erfc(-(z + bonus) / math.sqrt(2.0))
+        weight = min(1.0, self._compared / PROBATION_STEPS) if z < 0 else 1.0
+        self.trust = 0.5 * math.erfc(-(weight * z + bonus) / math.sqrt(2.0))
         self.factor = max(self.trust, self._floor)
         proven = z + min(bonus, 0.0)
         self.evidence = math.erf(proven / math.sqrt(2.0)) if proven > 0 else 0.0
