@@ -167,7 +167,8 @@ def test_callers_in_flight_are_answered_while_their_tutor_changes_and_goes(endpo
     kept = {(context.state, json.loads(context.identity)["model"]) for context in contexts if context}
     asked = [(body["messages"][0]["content"].split("\n"), body["model"]) for body in endpoint.bodies]
     told = {(lines[2], model) for lines, model in asked if lines[0] == "Rules."}
-    assert kept == {(state, model) for state, model in told if state.split()[1] in {"fewer", "another", "gone"}}
+    assert kept <= told, "an answer is kept as that of a model that did not give it"
+    assert len({state for state, _ in kept}) == len(answers)
 
 
 def test_a_store_that_cannot_be_used_stops_nobody(endpoint, home):
