@@ -91,11 +91,15 @@ def measure_case(benchmark: Benchmark, algorithm: str, task: str, num_envs: int,
 
 
 def measure_tutored(benchmark: Benchmark, algorithm: str, repetitions: int, steps: int) -> None:
-    """A student whose tutor's answers are all at hand, against the same student alone."""
+    """A student whose tutor's answers are all at hand, against the same student alone, behind its first 4,000 steps.
+
+    By then most of the advice that is to be imitated again has been: a cost of once per trial.
+    """
     from benchmarks._students import OurRun, our_config
 
-    runs = {tutor: OurRun(our_config(algorithm, "blackjack", 8, tutor=tutor), steps) for tutor in ("none", "oracle")}
-    rates = alternate(dict(runs), repetitions)
+    configs = {tutor: our_config(algorithm, "blackjack", 8, tutor=tutor) for tutor in ("none", "oracle")}
+    runs = {tutor: OurRun(config, steps, warm_up=4_000) for tutor, config in configs.items()}
+    rates = alternate(dict(runs), 2 * repetitions)
     for run in runs.values():
         run.close()
     benchmark.record(f"{algorithm}_tutored", rates)
