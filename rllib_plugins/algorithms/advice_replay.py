@@ -15,7 +15,8 @@ from rllib_plugins.rollout.arrays import RolloutArrays
 BATCH = 64
 """Advised steps per gradient step."""
 MAX_PATIENCE = 256
-"""Where the student follows what is drawn, the next look is twice as far off, up to so many batches."""
+"""Where the student follows what is drawn, the next look is four times as far off, up to so many batches; where it does
+not, half as far: a student that hovers at the mark is looked at now and then."""
 
 
 class Imitator(Protocol):
@@ -72,11 +73,11 @@ class AdviceReplay:
         self._num_new = 0
         while self._gradient_steps_left and self._num_due >= BATCH * self._patience:
             if not learner.imitate_again(self._memory.sample(BATCH)):
-                self._num_due, self._patience = 0.0, min(2 * self._patience, MAX_PATIENCE)
+                self._num_due, self._patience = 0.0, min(4 * self._patience, MAX_PATIENCE)
                 return
             self._gradient_steps_left -= 1
             self._num_due = self._num_due - BATCH if self._patience == 1 else 0.0
-            self._patience = 1
+            self._patience = max(1, self._patience // 2)
 
     def get_state(self) -> dict[str, Any]:
         """Everything that the next steps depend on."""
