@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
@@ -12,7 +11,7 @@ import yaml
 from pydantic import BaseModel, ValidationError
 
 from tune_sweeps.config import SCHEMA_VERSION, SweepConfig
-from tutor_service.errors import UserError, unknown_name
+from tutor_service.errors import UserError, did_you_mean, unknown_name
 
 PRESETS_DIR = Path(__file__).parent / "presets"
 
@@ -141,19 +140,14 @@ def _problem(item: Mapping[str, Any], root: type[BaseModel]) -> str:
     field = ".".join(map(str, location))
     if item["type"] == "extra_forbidden":
         names = _fields_at(location[:-1], root)
-        return f"unknown field '{field}'.{_did_you_mean(str(location[-1]), names)} Valid: {', '.join(names)}"
+        return f"unknown field '{field}'.{did_you_mean(str(location[-1]), names)} Valid: {', '.join(names)}"
     if item["type"] == "missing":
         return f"field '{field}' is missing"
     said = f"{field} = {item.get('input')!r}: {item['msg'].removeprefix('Value error, ')}"
     if item["type"] == "literal_error":
         names = re.findall(r"'([^']+)'", item["ctx"]["expected"])
-        return f"{said}.{_did_you_mean(str(item.get('input')), names)}"
+        return f"{said}.{did_you_mean(str(item.get('input')), names)}"
     return said
-
-
-def _did_you_mean(name: str, names: Sequence[str]) -> str:
-    near = difflib.get_close_matches(name, names, n=1)
-    return f" Did you mean '{near[0]}'?" if near else ""
 
 
 def _fields_at(location: Sequence[Any], root: type[BaseModel]) -> list[str]:

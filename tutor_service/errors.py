@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 
 class UserError(Exception):
@@ -24,10 +24,15 @@ def unknown_name(kind: str, name: str, known: Iterable[str], where: str = "") ->
         where: Where it was looked for, e.g. ``in MLflow``.
     """
     names = sorted(set(known))
-    near = difflib.get_close_matches(name, names, n=1)
-    hint = f" Did you mean '{near[0]}'?" if near else ""
+    hint = did_you_mean(name, names)
     unknown = f"unknown {kind} '{name}'" + (f" {where}" if where else "")
     if len(names) > _MOST_NAMES:
         some = difflib.get_close_matches(name, names, n=_NEAREST, cutoff=0.0)
         return UserError(f"{unknown}.{hint} The nearest of {len(names)}: {', '.join(some)}.")
     return UserError(f"{unknown}.{hint} Valid: {', '.join(names)}.")
+
+
+def did_you_mean(name: str, known: Sequence[str]) -> str:
+    """A sentence with the nearest spelling, after a space; empty where none is near."""
+    near = difflib.get_close_matches(name, known, n=1)
+    return f" Did you mean '{near[0]}'?" if near else ""

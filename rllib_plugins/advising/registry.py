@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import difflib
 import importlib
 from collections.abc import Iterable
 from typing import Any, Generic, TypeVar
 
 from pydantic import ValidationError
 
-from tutor_service.errors import UserError, unknown_name
+from tutor_service.errors import UserError, did_you_mean, unknown_name
 
 RuleT = TypeVar("RuleT")
 
@@ -90,6 +89,4 @@ def _unknown_option(rule: str, option: str, known: Iterable[str]) -> str:
     names = sorted(known)
     if not names:
         return f"rule '{rule}' has no options."
-    near = difflib.get_close_matches(option, names, n=1)
-    hint = f" Did you mean '{near[0]}'?" if near else ""
-    return f"rule '{rule}' has no such option.{hint} Valid: {', '.join(names)}."
+    return f"rule '{rule}' has no such option.{did_you_mean(option, names)} Valid: {', '.join(names)}."

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from rllib_plugins.compiled import compiled
 from rllib_plugins.rollout.arrays import RolloutArrays
+from rllib_plugins.rollout.ring import ArrayRing
 
 CAPACITY = 8_192
 """Advised steps kept; the oldest give way."""
@@ -28,14 +29,14 @@ def _remember(
     kept_observations: NDArray[np.float32],
     kept_advice: NDArray[np.float32],
     kept_legal: NDArray[np.bool_],
-    num_added: int,
+    first: int,
 ) -> int:
-    """Copies the advised ones of ``(T, N)`` steps to their places in the ring; how many they are."""
+    """Copies the advised ones of ``(T, N)`` steps to the places from ``first`` on in the ring; how many they are."""
     num_new = 0
     for t in range(consulted.shape[0]):
         for env in range(consulted.shape[1]):
             if consulted[t, env]:
-                place = (num_added + num_new) % len(kept_observations)
+                place = (first + num_new) % len(kept_observations)
                 kept_observations[place] = observations[t, env]
                 kept_advice[place] = advice[t, env]
                 if len(kept_legal):
@@ -59,8 +60,8 @@ class AdviceSample:
     legal: NDArray[np.bool_] | None
 
 
-class AdviceMemory:
-    """The latest advised steps of a trial: a ring on preallocated arrays, sampled uniformly.
+class AdviceMemory(ArrayRing):
+    """The latest advised steps of a trial.
 
     Args:
         obs_dim: Length of a flat observation.
@@ -73,18 +74,13 @@ class AdviceMemory:
     def __init__(
         self, obs_dim: int, num_actions: int, *, with_masks: bool, seed: int, capacity: int = CAPACITY
     ) -> None:
-        self._capacity = capacity
-        self._num_added = 0
-        self._rng = np.random.default_rng(seed)
-        self._arrays: dict[str, NDArray[Any]] = {
+        arrays: dict[str, NDArray[Any]] = {
             "observations": np.zeros((capacity, obs_dim), np.float32),
             "advice": np.zeros((capacity, num_actions), np.float32),
         }
         if with_masks:
-            self._arrays["legal"] = np.zeros((capacity, num_actions), bool)
-
-    def __len__(self) -> int:
-        return min(self._num_added, self._capacity)
+            arrays["legal"] = np.zeros((capacity, num_actions), bool)
+        super().__init__(arrays, seed)
 
     def add(self, rollout: RolloutArrays, start: int = 0, stop: int | None = None) -> int:
         """Takes the advised steps among the vector steps ``start`` to ``stop`` of a rollout; returns their number."""
@@ -97,25 +93,12 @@ class AdviceMemory:
             self._arrays["observations"],
             self._arrays["advice"],
             self._arrays.get("legal", _NO_PLACES),
-            self._num_added,
+            self._next,
         )
-        self._num_added += num_new
+        self._advance(num_new)
         return num_new
 
     def sample(self, batch_size: int) -> AdviceSample:
         """Draws steps uniformly, with replacement."""
-        indices = self._rng.integers(len(self), size=batch_size)
-        drawn = {name: array[indices] for name, array in self._arrays.items()}
+        _, drawn = self._draw(batch_size)
         return AdviceSample(drawn["observations"], drawn["advice"], drawn.get("legal"))
-
-    def get_state(self) -> dict[str, Any]:
-        """The filled part of the arrays and the random state."""
-        arrays = {name: array[: len(self)].copy() for name, array in self._arrays.items()}
-        return {"arrays": arrays, "num_added": self._num_added, "rng": self._rng.bit_generator.state}
-
-    def set_state(self, state: dict[str, Any]) -> None:
-        """Takes a ``get_state``."""
-        self._num_added = state["num_added"]
-        for name, values in state["arrays"].items():
-            self._arrays[name][: len(values)] = values
-        self._rng.bit_generator.state = state["rng"]

@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rllib_plugins.rollout.arrays import RolloutArrays
+from rllib_plugins.rollout.ring import ArrayRing
 
 
 @dataclass(slots=True)
@@ -34,10 +35,7 @@ class ReplayBatch:
     indices: NDArray[np.int64]
 
 
-_COLUMNS = ("observations", "next_observations", "actions", "rewards", "terminated", "consulted")
-
-
-class ArrayReplayBuffer:
+class ArrayReplayBuffer(ArrayRing):
     """Uniform experience replay (Mnih et al. 2015) on preallocated arrays.
 
     Args:
@@ -47,11 +45,7 @@ class ArrayReplayBuffer:
     """
 
     def __init__(self, capacity: int, obs_dim: int, seed: int) -> None:
-        self.capacity = capacity
-        self._size = 0
-        self._next = 0
-        self._rng = np.random.default_rng(seed)
-        self._arrays: dict[str, NDArray[Any]] = {
+        arrays: dict[str, NDArray[Any]] = {
             "observations": np.zeros((capacity, obs_dim), np.float32),
             "next_observations": np.zeros((capacity, obs_dim), np.float32),
             "actions": np.zeros(capacity, np.int64),
@@ -59,13 +53,11 @@ class ArrayReplayBuffer:
             "terminated": np.zeros(capacity, bool),
             "consulted": np.zeros(capacity, bool),
         }
-
-    def __len__(self) -> int:
-        return self._size
+        super().__init__(arrays, seed)
 
     def add(self, rollout: RolloutArrays, start: int, stop: int) -> None:
         """Takes the vector steps ``start`` to ``stop`` of a rollout."""
-        block = {name: rollout.flat(name, start, stop) for name in _COLUMNS}
+        block = {name: rollout.flat(name, start, stop) for name in self._arrays}
         num_new = len(block["rewards"])  # type: ignore[arg-type]
         first = min(num_new, self.capacity - self._next)
         for name, array in self._arrays.items():
@@ -74,23 +66,9 @@ class ArrayReplayBuffer:
             array[self._next : self._next + first] = values[:first]
             if first < num_new:
                 array[: num_new - first] = values[first : first + self.capacity]
-        self._next = (self._next + num_new) % self.capacity
-        self._size = min(self._size + num_new, self.capacity)
+        self._advance(num_new)
 
     def sample(self, batch_size: int) -> ReplayBatch:
         """Draws transitions uniformly, with replacement."""
-        indices = self._rng.integers(self._size, size=batch_size)
-        return ReplayBatch(**{name: array[indices] for name, array in self._arrays.items()}, indices=indices)
-
-    def get_state(self) -> dict[str, Any]:
-        """The filled part of the buffer and the random state."""
-        arrays = {name: array[: self._size].copy() for name, array in self._arrays.items()}
-        return {"arrays": arrays, "next": self._next, "rng": self._rng.bit_generator.state}
-
-    def set_state(self, state: dict[str, Any]) -> None:
-        """Takes a ``get_state``."""
-        self._size = len(state["arrays"]["rewards"])
-        for name, values in state["arrays"].items():
-            self._arrays[name][: self._size] = values
-        self._next = state["next"]
-        self._rng.bit_generator.state = state["rng"]
+        indices, drawn = self._draw(batch_size)
+        return ReplayBatch(**drawn, indices=indices)

@@ -150,15 +150,14 @@ class DQNLearner(ArrayLearner, DQNTorchLearner):
 
     def imitate(self, sample: AdviceSample) -> float:
         """Writes the gradient of the mean margin; returns the share of steps whose advised action is not the best."""
-        rows, advised = np.arange(len(sample.advice)), sample.advice.argmax(axis=1)
+        advised, size = sample.advice.argmax(axis=1), len(sample.advice)
         q_values = self._view.online.forward(sample.observations)
-        legal_q = q_values if sample.legal is None else np.where(sample.legal, q_values, np.float32(-np.inf))
-        raised = legal_q + np.float32(self.config.margin)
-        raised[rows, advised] = legal_q[rows, advised]
-        gradient, share = np.zeros_like(q_values), np.float32(1 / len(rows))
-        gradient[rows, raised.argmax(axis=1)] += share
-        gradient[rows, advised] -= share
+        own = q_values[np.arange(size), advised]  # as targets: no TD error, the margin alone
+        legal, share = _ALL_LEGAL if sample.legal is None else sample.legal, np.float32(1 / size)
+        margin = np.float32(self.config.margin)
+        gradient = q_gradient(q_values, legal, advised, own, False, np.ones(size, bool), margin, share, share)
         self._view.online.backward(gradient)
+        legal_q = q_values if sample.legal is None else np.where(sample.legal, q_values, np.float32(-np.inf))
         return float((legal_q.argmax(axis=1) != advised).mean())
 
     def reduce_metrics(self) -> Any:
