@@ -132,8 +132,20 @@ class ExplorationCore:
         legal: BoolArray | None = None,
         q_values: FloatArray | None = None,
         step: int,
+        is_untrained: bool = False,
     ) -> None:
         """As ``act``, written into vector step ``t`` of ``out``; without a tutor what is about advice stays as it is.
+
+        Args:
+            out: Output.
+            t: Vector step of the output.
+            observations: As ``act``'s, and so are ``policy``, ``legal``, ``q_values`` and ``step``.
+            policy: See there.
+            legal: See there.
+            q_values: See there.
+            step: See there.
+            is_untrained: A value student has learnt nothing yet: advice is compared with all that it does, since its
+                greedy action is no better than a random one.
 
         Raises:
             UserError: The tutor's action set is not the task's.
@@ -149,7 +161,10 @@ class ExplorationCore:
         self._probability = probability * engagement * self._tutor_share
         if probability * engagement > 0.0:
             observations = as_rows(observations)
-            self._act_tutored(out, t, observations, policy, legal, q_values, probability, engagement, own_draws, draws)
+            options = (*self._options, is_untrained)
+            self._act_tutored(
+                out, t, observations, policy, legal, q_values, probability, engagement, own_draws, draws, options
+            )
             return
         _act_alone(out, t, policy, own_draws)
         for array in (out.heads, out.eligible, out.consulted, out.advice):
@@ -243,6 +258,7 @@ class ExplorationCore:
         engagement: float,
         own_draws: FloatArray,
         draws: FloatArray,
+        options: kernels.Options,
     ) -> None:
         n, stored = len(policy), self._stored
         if len(self._found[0]) != n:
@@ -271,7 +287,7 @@ class ExplorationCore:
                     random_share=self._random_share,
                     engaged=np.where(worthwhile, engagement, 0.0) if len(worthwhile) else engagement,
                 )
-        found, options = self._found, self._options
+        found = self._found
         reuse, reuse_q = stored.reuse, q_values if self._reuse.needs_q and q_values is not None else _NO_ROWS
         outputs = (out.actions, out.behaviour, out.policy, out.heads, out.eligible, out.consulted, out.advice)
         is_done, settled = kernels.decide(

@@ -35,7 +35,7 @@ and tails alike, or ``NOTHING``, and the row of the tutor's distributions; ``(3,
 distribution was at hand before them, and whether the action was drawn from it."""
 Out: TypeAlias = tuple[Ints, NDArray[Any], NDArray[Any], Bools, Bools, Bools, NDArray[np.float32]]
 """``Decisions``' arrays, in their order."""
-Options: TypeAlias = tuple[bool, bool]
+Options: TypeAlias = tuple[bool, bool, bool]
 Settled: TypeAlias = tuple[bool, int, int, int, int, float]
 """Whether all distributions were such; environments whose action was a stored one; whose action was drawn from the
 tutor; that needed the tutor's distribution and had it at hand; in which the student would have drawn the same; the sum
@@ -303,7 +303,7 @@ def settle(
         distributions: ``(m, num_actions)`` the tutor's, at hand or asked for; NaN where there is none.
         declined: ``(n,)`` advice that the advising rule does not follow; empty where the rule does not read advice.
         options: Imitate the tutor's whole distribution where it was drawn from; count the consulted environments in
-            which the student would have drawn the same.
+            which the student would have drawn the same; compare advice with a value student's random actions too.
         found: ``plan``'s, which ``fresh`` is written into.
         t: Vector step of the outputs.
         out: Output.
@@ -314,7 +314,7 @@ def settle(
         (found[2][0], found[2][1], found[2][2]),
     )
     actions, behaviour, executed, out_heads, eligible, consulted, advice = out
-    whole_advice, counts_same = options
+    whole_advice, counts_same, is_untrained = options
     is_sound = True
     num_reused = num_fresh = num_known = num_same = 0
     agreement = 0.0
@@ -350,7 +350,7 @@ def settle(
         would_do = policy[row, action]
         if len(scores):
             would_do = 1.0 if _greedy(scores, legal, row) == action else 0.0
-            comparable = comparable and (advised or would_do > 0.0)
+            comparable = comparable and (advised or would_do > 0.0 or is_untrained)
         actions[t, row], behaviour[t, row], executed[t, row] = action, probability, policy[row, action]
         out_heads[t, row], eligible[t, row], consulted[t, row] = heads[row], comparable, advised
         whole = fresh[row] and whole_advice

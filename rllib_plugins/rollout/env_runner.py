@@ -161,7 +161,14 @@ class ArrayEnvRunner(EnvRunner, Checkpointable):
         policy = epsilon_greedy(q_values, legal, self.config.epsilon_at(step - self.core.num_consultations))
         masked = q_values if legal is None else np.where(legal, q_values, -np.inf)
         self.core.act_into(
-            self.rollout, t, observations, policy, legal=legal, q_values=masked.astype(np.float64), step=step
+            self.rollout,
+            t,
+            observations,
+            policy,
+            legal=legal,
+            q_values=masked.astype(np.float64),
+            step=step,
+            is_untrained=step < self.config.num_steps_sampled_before_learning_starts,
         )
 
     def _write(self, t: int, observations: NDArray[np.float32], legal: NDArray[np.bool_] | None) -> None:

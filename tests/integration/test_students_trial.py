@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 import ray
+import tree
 
 from rllib_plugins import metrics
 from rllib_plugins.config import ALGORITHMS, PAPER_ADVICE, StudentConfig
@@ -75,6 +76,20 @@ def test_a_tutor_does_not_use_up_the_students_exploration(tutor: str, monkeypatc
     assert asked == sorted(asked) and asked[0] == 0
     assert 392 - consulted <= asked[-1] <= 400 - consulted
     assert (consulted > 100) == (tutor == "oracle")
+
+
+@pytest.mark.parametrize("tutor", ["none", "oracle", "worst"])
+def test_good_advice_is_learnt_from_before_there_is_enough_to_learn_from_otherwise(tutor: str):
+    algorithm = build_algorithm(
+        student(algorithm="dqn", tutor=tutor, hyperparameters={"num_steps_sampled_before_learning_starts": 10_000})
+    )
+    before = algorithm.learner.module.get_state()
+    algorithm.train_to(600)
+    after, evidence = algorithm.learner.module.get_state(), algorithm.runner.core.imitation(600).replay
+    algorithm.stop()
+    is_same = all(np.array_equal(a, b) for a, b in zip(tree.flatten(before), tree.flatten(after), strict=True))
+    assert is_same == (tutor != "oracle")
+    assert (evidence > 0) == (tutor == "oracle")
 
 
 def test_a_trial_that_is_killed_leaves_no_folder_behind(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):

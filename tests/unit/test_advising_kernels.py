@@ -160,7 +160,7 @@ def step(**changed: object) -> tuple[kernels.Settled, dict[str, np.ndarray]]:
         "draws": np.full((3, 3), 0.1),
         "distributions": np.array([[0.0, 1.0]]),
         "declined": np.empty(0, dtype=bool),
-        "options": (False, True),
+        "options": (False, True, False),
     }
     flags = np.array([[True, True, False], [changed.pop("at_hand", True)] * 3, [False] * 3])
     found = np.full(3, 0.5), np.array([[NOTHING, 1, NOTHING], [0, 0, 0]]), flags
@@ -190,6 +190,14 @@ def test_a_student_left_alone_on_heads_does_all_of_its_own_exploring() -> None:
     assert alone["consulted"].tolist() == [False, True, False]
     assert alone["eligible"].tolist() == [False, True, True]
     np.testing.assert_allclose(alone["behaviour"], [0.9, 0.6, 0.8])
+
+
+@pytest.mark.parametrize("is_untrained", [False, True])
+def test_advice_is_compared_with_random_actions_while_a_value_student_is_untrained(is_untrained: bool) -> None:
+    scores = np.array([[0.0, 1.0]] * 3)  # on tails the first action is drawn, and the second is greedy
+    _, out = step(scores=scores, options=(False, True, is_untrained))
+    assert out["actions"].tolist() == [1, 1, 0]
+    assert out["eligible"].tolist() == [True, True, is_untrained]
 
 
 def test_where_no_folder_can_be_written_code_is_compiled_in_memory(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -8,6 +8,7 @@ import numpy as np
 from ray.rllib.algorithms.dqn.dqn import DQN as RLlibDQN
 from ray.rllib.algorithms.dqn.dqn import calculate_rr_weights
 
+from rllib_plugins.advising.decision import ImitationWeights
 from rllib_plugins.advising.trust import value_advantages
 from rllib_plugins.algorithms.dqn.config import DQNConfig
 from rllib_plugins.algorithms.lean import LeanTraining
@@ -52,16 +53,17 @@ class DQN(LeanTraining, RLlibDQN):
         if runner.cursor % self.fragment_steps == 0:
             self._num_fragments += 1
             step = runner.num_env_steps_sampled_lifetime
+            weights = runner.core.imitation(step)
             if (
                 step >= self.config.num_steps_sampled_before_learning_starts
                 and self._num_fragments % self._fragments_per_update == 0
             ):
-                self._update(step)
+                self._update(step, weights)
+            self.advice_replay.learn(self.learner, weights.replay)
         if runner.complete:
             self._feed_trust()
 
-    def _update(self, step: int) -> None:
-        imitation_weights = self.runner.core.imitation(step)
+    def _update(self, step: int, imitation_weights: ImitationWeights) -> None:
         for _ in range(int(self._updates_per_fragment)):
             batch = self.replay.sample(self.config.total_train_batch_size)
             self.learner.update_from_replay(
@@ -71,7 +73,6 @@ class DQN(LeanTraining, RLlibDQN):
                 num_env_steps=step,
                 imitation_weights=imitation_weights,
             )
-        self.advice_replay.learn(self.learner, imitation_weights.replay)
         self.learner.refresh_target(step)
 
     def _feed_trust(self) -> None:
