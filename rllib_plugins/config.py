@@ -81,7 +81,7 @@ class AdviceConfig(BaseModel):
         "in gradient steps of their own, once the measured effect speaks for the tutor. 0: never. Typical: 4 to 32.",
     )
     imitation_replay_steps: int = Field(
-        default=500,
+        default=2_000,
         ge=0,
         description="Most of these gradient steps in a trial: they cost time, and most of what they bring comes early.",
     )

@@ -13,14 +13,16 @@ from rllib_plugins.algorithms.a2c.learner import A2CLearner
 from rllib_plugins.algorithms.actor_critic import (
     UpdateBatch,
     as_tensors,
-    imitation_loss,
     imitation_targets,
     importance_weights,
-    log_policy,
     make_update_batch,
 )
 from rllib_plugins.algorithms.array_learner import clip_norm
 from rllib_plugins.algorithms.dqn.learner import DQNLearner
+from rllib_plugins.algorithms.imitation import (
+    imitation_loss,
+    log_policy,
+)
 from rllib_plugins.algorithms.ppo.learner import PPOLearner
 from rllib_plugins.config import AdviceConfig
 from rllib_plugins.rollout.advice_memory import AdviceSample
@@ -31,8 +33,9 @@ from rllib_plugins.rollout.replay import ReplayBatch
 def learner(cls, **config):
     """A learner without RLlib's machinery: the losses need its config only."""
     made = object.__new__(cls)
-    defaults = {"clip_param": 0.2, "vf_clip_param": float("inf"), "vf_loss_coeff": 0.5, "gamma": 0.9, "margin": 0.8}
-    made.config = SimpleNamespace(**(defaults | {"advice": AdviceConfig(), "double_q": True} | config))
+    defaults = {"clip_param": 0.2, "vf_clip_param": float("inf"), "vf_loss_coeff": 0.5, "gamma": 0.9}
+    defaults |= {"double_q": True, "imitation_temperature": 0.5}
+    made.config = SimpleNamespace(**(defaults | {"advice": AdviceConfig()} | config))
     return made
 
 
@@ -212,29 +215,35 @@ def test_the_q_target_chooses_among_legal_actions(double_q: bool, legal: list[bo
 
 def margin_of(q_values: list[float], target: float, *, imitation: str = "filtered", legal: list[bool] | None = None):
     q = torch.tensor([q_values], requires_grad=True)
-    actions = torch.tensor([[0]])
-    made = learner(DQNLearner)
-    made.imitation_weights = ImitationWeights.of(AdviceConfig(imitation=imitation), 1.0)
-    mask = None if legal is None else np.array([legal])
-    loss = made._margin(q, q.gather(-1, actions).squeeze(-1), actions, torch.tensor([target]), np.array([True]), mask)
+    made = learner(DQNLearner, advice=AdviceConfig(imitation=imitation))
+    made.imitation_weights = ImitationWeights.of(made.config.advice, 1.0)
+    illegal = None if legal is None else ~torch.tensor([legal])
+    loss = made._margin(q, torch.tensor([0]), torch.tensor([target]), torch.tensor([True]), illegal)
     loss.backward()
     return loss.item(), q.grad[0].tolist()
 
 
 def test_the_margin_lifts_the_advised_action_above_the_others():
-    assert margin_of([1.0, 1.5, 0.0], target=2.0) == (pytest.approx(1.3), [-1.0, 1.0, 0.0])
-    assert margin_of([3.0, 1.5, 0.0], target=4.0)[0] == 0.0
+    loss, gradient = margin_of([1.0, 1.5, 0.0], target=2.0)
+    parts = np.exp([2.0, 3.0, 0.0])  # Q/T
+    assert loss == pytest.approx(0.5 * (np.log(parts.sum()) - 2.0))
+    assert gradient == pytest.approx(parts / parts.sum() - [1.0, 0.0, 0.0], abs=1e-6)
+
+
+def test_the_margin_ends_where_the_advice_is_followed():
+    assert margin_of([3.0, 1.5, 0.0], target=4.0)[0] == 0.0  # softmax([6, 3, 0]) follows with 0.95
+    assert margin_of([3.0, 1.5, 0.0], target=4.0, imitation="all")[0] > 0.0
 
 
 def test_the_margin_is_filtered_by_the_target():
     assert margin_of([1.0, 1.5, 0.0], target=1.4)[0] == 0.0
-    assert margin_of([1.0, 1.5, 0.0], target=1.4, imitation="all")[0] == pytest.approx(1.3)
+    assert margin_of([1.0, 1.5, 0.0], target=1.4, imitation="all")[0] > 0.0
 
 
 def test_the_margin_ignores_illegal_actions():
     loss, gradient = margin_of([1.0, 1.5, 9.0], target=2.0, legal=[True, True, False])
-    assert loss == pytest.approx(1.3)
-    assert gradient == [-1.0, 1.0, 0.0]
+    assert loss == pytest.approx(0.5 * np.log(1 + np.e))
+    assert gradient == pytest.approx([-np.e / (1 + np.e), np.e / (1 + np.e), 0.0], abs=1e-6)
 
 
 @pytest.mark.parametrize("masked", [False, True])
@@ -264,7 +273,8 @@ def test_dqn_imitates_again_by_the_margin():
     advice = np.array([[1, 0, 0], [1, 0, 0]], np.float32)
     legal = np.array([[True, True, False]] * 2)
     assert made.imitate(AdviceSample(np.zeros((2, 1), np.float32), advice, legal)) == 0.5
-    assert written[0].tolist() == [[-0.5, 0.5, 0.0], [0.0, 0.0, 0.0]]
+    open_share = np.e / (1 + np.e) / 2  # the second row is followed with 0.95
+    np.testing.assert_allclose(written[0], [[-open_share, open_share, 0.0], [0.0, 0.0, 0.0]], atol=1e-6)
 
 
 def random_batch(seed: int, *, masked: bool, size: int = 12) -> tuple[np.ndarray, np.ndarray, UpdateBatch]:
@@ -328,7 +338,8 @@ def test_the_written_out_q_gradient_is_that_of_the_loss(masked: bool, loss_name:
     )
     taken = q.gather(-1, chosen).squeeze(-1)
     td = torch.nn.functional.huber_loss(taken, y) if loss_name == "huber" else torch.nn.functional.mse_loss(taken, y)
-    (td + made._margin(q, taken, chosen, y, batch.consulted, legal_or_none)).backward()
+    illegal = torch.from_numpy(~legal) if masked else None
+    (td + made._margin(q, chosen.squeeze(-1), y, torch.from_numpy(batch.consulted), illegal)).backward()
     np.testing.assert_allclose(gradient, q.grad.numpy(), rtol=1e-4, atol=1e-7)
 
 

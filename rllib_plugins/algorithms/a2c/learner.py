@@ -13,12 +13,14 @@ from rllib_plugins.advising.decision import ImitationWeights
 from rllib_plugins.algorithms.actor_critic import (
     UpdateBatch,
     common_gradient,
+    make_update_batch,
+    value_gradient,
+)
+from rllib_plugins.algorithms.imitation import (
     imitated_until,
     imitation_loss,
     log_policy,
     log_policy_array,
-    make_update_batch,
-    value_gradient,
 )
 from rllib_plugins.algorithms.ppo.learner import PPOLearner
 from rllib_plugins.rollout.arrays import RolloutArrays

@@ -19,7 +19,8 @@ class DQNConfig(TutoredConfig, RLlibDQNConfig):
     """RLlib's DQN config; every field means what it means there. See README.md for the defaults that differ.
 
     Attributes:
-        margin: Size of the large margin on advised actions, in units of Q.
+        imitation_temperature: T of the soft margin on advised actions, in units of Q: the student follows advice where
+            softmax(Q/T) does. Typical: 0.1 to 0.3 for returns of around 1.
     """
 
     value_based = True
@@ -29,7 +30,7 @@ class DQNConfig(TutoredConfig, RLlibDQNConfig):
 
         super().__init__(algo_class=algo_class or DQN)
         self._set_tutoring_defaults()
-        self.margin = 0.8
+        self.imitation_temperature = 0.2
         self.training(
             lr=1e-3,
             gamma=0.99,

@@ -1,4 +1,4 @@
-"""DQN's update on arrays: (double) Q-learning with masks, and a large margin on advised actions."""
+"""DQN's update on arrays: (double) Q-learning with masks, and a soft margin on advised actions."""
 
 from __future__ import annotations
 
@@ -16,6 +16,13 @@ from ray.rllib.core.learner.utils import update_target_network
 from rllib_plugins import columns
 from rllib_plugins.advising.decision import ImitationWeights
 from rllib_plugins.algorithms.array_learner import ArrayLearner
+from rllib_plugins.algorithms.imitation import (
+    add_imitation,
+    imitated_until,
+    imitation_loss,
+    log_policy,
+    log_policy_array,
+)
 from rllib_plugins.compiled import compiled
 from rllib_plugins.rollout.advice_memory import AdviceSample
 from rllib_plugins.rollout.network import QView
@@ -33,11 +40,14 @@ def q_gradient(
     targets: NDArray[np.float32],
     huber: bool,
     consulted: NDArray[np.bool_],
-    margin: np.float32,
+    temperature: np.float32,
+    until: np.float32,
     better: np.float32,
     worse: np.float32,
 ) -> NDArray[np.float32]:
-    """∂/∂Q of the mean TD error and of the large margin on advised actions, max_a [Q(s, a) + m·1(a ≠ a_T)] − Q(s, a_T).
+    """∂/∂Q of the mean TD error and of the soft margin on advised actions, −T·log π(a_T) with π = softmax(Q/T).
+
+    That is T·log Σ_a exp(Q(s, a)/T) − Q(s, a_T), and its gradient is π − 1[a = a_T].
 
     Args:
         q_values: ``(B, A)``.
@@ -46,11 +56,13 @@ def q_gradient(
         targets: ``(B,)``.
         huber: Huber's error, else the squared one.
         consulted: ``(B,)`` rows whose action was advised: the margin is on these.
-        margin: m.
+        temperature: T.
+        until: π(a_T) from which on a row has no margin.
         better: Weight of the margin where the target exceeds the student's best Q, over B.
         worse: Its weight elsewhere.
     """
     gradient = np.zeros_like(q_values)
+    policy = np.zeros_like(q_values[0])
     for row in range(len(actions)):
         advised, target = actions[row], targets[row]
         error = q_values[row, advised] - target
@@ -60,17 +72,19 @@ def q_gradient(
             error = np.sign(error)
         gradient[row, advised] = error / np.float32(len(actions))
         if better > 0 and consulted[row]:
-            raised, best, highest = 0, np.float32(-np.inf), np.float32(-np.inf)
+            best, total = np.float32(-np.inf), np.float32(0)
             for action in range(q_values.shape[1]):
-                value = q_values[row, action] if len(legal) == 0 or legal[row, action] else np.float32(-np.inf)
-                best = max(best, value)
-                if action != advised:
-                    value += margin
-                if value > highest:
-                    highest, raised = value, action
-            weight = better if target > best else worse
-            gradient[row, raised] += weight
-            gradient[row, advised] -= weight
+                if len(legal) == 0 or legal[row, action]:
+                    best = max(best, q_values[row, action])
+            for action in range(q_values.shape[1]):
+                policy[action] = 0
+                if len(legal) == 0 or legal[row, action]:
+                    policy[action] = np.exp((q_values[row, action] - best) / temperature)
+                total += policy[action]
+            if policy[advised] < until * total:
+                weight = better if target > best else worse
+                gradient[row] += weight / total * policy
+                gradient[row, advised] -= weight
     return gradient
 
 
@@ -127,7 +141,7 @@ class DQNLearner(ArrayLearner, DQNTorchLearner):
         legal: NDArray[np.bool_] | None,
         imitation_weights: ImitationWeights,
     ) -> NDArray[np.float32]:
-        """∂/∂Q of the mean Huber or squared TD error, plus λ times the mean margin, ``(B, A)``.
+        """∂/∂Q of the mean Huber or squared TD error, plus λ times the mean soft margin, ``(B, A)``.
 
         Args:
             q_values: ``(B, A)``.
@@ -143,22 +157,21 @@ class DQNLearner(ArrayLearner, DQNTorchLearner):
             targets,
             self.config.td_error_loss_fn == "huber",
             batch.consulted,
-            np.float32(self.config.margin),
+            np.float32(self.config.imitation_temperature),
+            np.float32(imitated_until(self.config.advice)),
             np.float32(imitation_weights.better / len(targets)),
             np.float32(imitation_weights.worse / len(targets)),
         )
 
     def imitate(self, sample: AdviceSample) -> float:
         """Writes the gradient of the mean margin; returns the share of steps whose advised action is not the best."""
-        advised, size = sample.advice.argmax(axis=1), len(sample.advice)
         q_values = self._view.online.forward(sample.observations)
-        own = q_values[np.arange(size), advised]  # as targets: no TD error, the margin alone
-        legal, share = _ALL_LEGAL if sample.legal is None else sample.legal, np.float32(1 / size)
-        margin = np.float32(self.config.margin)
-        gradient = q_gradient(q_values, legal, advised, own, False, np.ones(size, bool), margin, share, share)
+        illegal = None if sample.legal is None else ~sample.legal
+        logp = log_policy_array(q_values / np.float32(self.config.imitation_temperature), illegal)
+        gradient = np.zeros_like(q_values)
+        add_imitation(gradient, np.exp(logp), sample.advice, np.float32(imitated_until(self.config.advice)))
         self._view.online.backward(gradient)
-        legal_q = q_values if sample.legal is None else np.where(sample.legal, q_values, np.float32(-np.inf))
-        return float((legal_q.argmax(axis=1) != advised).mean())
+        return float((logp.argmax(axis=1) != sample.advice.argmax(axis=1)).mean())
 
     def reduce_metrics(self) -> Any:
         """Statistics of the last batch."""
@@ -190,11 +203,10 @@ class DQNLearner(ArrayLearner, DQNTorchLearner):
             discount = self.config.gamma ** batch["n_step"] * (1.0 - batch[Columns.TERMINATEDS].float())
             loss = loss + self._margin(
                 q_values,
-                q_values.gather(-1, actions).squeeze(-1),
-                actions,
+                actions.squeeze(-1),
                 batch[Columns.REWARDS] + discount * best,
-                batch[columns.CONSULTED].bool().numpy(),
-                batch[columns.LEGAL].bool().numpy() if columns.LEGAL in batch else None,
+                batch[columns.CONSULTED].bool(),
+                ~batch[columns.LEGAL].bool() if columns.LEGAL in batch else None,
             )
         return loss
 
@@ -218,23 +230,21 @@ class DQNLearner(ArrayLearner, DQNTorchLearner):
     def _margin(
         self,
         q_values: torch.Tensor,
-        taken: torch.Tensor,
         actions: torch.Tensor,
         targets: torch.Tensor,
-        consulted: NDArray[np.bool_],
-        legal: NDArray[np.bool_] | None,
-    ) -> torch.Tensor:
-        """Large margin on advised actions (DQfD, arXiv 1704.03732): max_a [Q(s, a) + m·1(a ≠ a_T)] − Q(s, a_T).
+        consulted: torch.Tensor,
+        illegal: torch.Tensor | None,
+    ) -> torch.Tensor | float:
+        """The mean soft margin of ``q_gradient`` on consulted rows, weighted.
 
         Its weight depends on whether the target of the advised action exceeds the best Q of the student.
         """
-        if legal is not None:
-            q_values = q_values.masked_fill(~torch.from_numpy(legal), -torch.inf)
-        better = targets > q_values.detach().max(dim=-1).values
-        weight = torch.where(better, self.imitation_weights.better, self.imitation_weights.worse)
-        margins = torch.full_like(q_values, self.config.margin).scatter_(-1, actions, 0.0)
-        shortfall = (q_values + margins).max(dim=-1).values - taken
-        return (shortfall * weight * torch.from_numpy(consulted)).mean()
+        temperature, weights = self.config.imitation_temperature, self.imitation_weights
+        logp = log_policy(q_values / temperature, illegal)
+        better = targets > q_values.detach().gather(-1, logp.argmax(dim=-1, keepdim=True)).squeeze(-1)
+        weight = torch.where(better, weights.better, weights.worse) * consulted
+        advice = torch.nn.functional.one_hot(actions, q_values.shape[-1]) * weight.unsqueeze(-1)
+        return temperature * imitation_loss(logp, advice, imitated_until(self.config.advice))
 
     def get_lean_state(self) -> dict[str, Any]:
         """When the target network was last refreshed, too."""

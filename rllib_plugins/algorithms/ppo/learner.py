@@ -15,18 +15,20 @@ from rllib_plugins import columns
 from rllib_plugins.advising.decision import ImitationWeights
 from rllib_plugins.algorithms.actor_critic import (
     UpdateBatch,
-    add_imitation,
     as_tensors,
     common_gradient,
-    imitated_until,
-    imitation_loss,
-    log_policy,
-    log_policy_array,
     make_update_batch,
     update_batch_from_columns,
     value_gradient,
 )
 from rllib_plugins.algorithms.array_learner import ArrayLearner
+from rllib_plugins.algorithms.imitation import (
+    add_imitation,
+    imitated_until,
+    imitation_loss,
+    log_policy,
+    log_policy_array,
+)
 from rllib_plugins.rollout.advice_memory import AdviceSample
 from rllib_plugins.rollout.arrays import RolloutArrays
 from rllib_plugins.rollout.network import ActorCriticView, initialise_orthogonally
