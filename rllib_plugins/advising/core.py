@@ -93,7 +93,8 @@ class ExplorationCore:
         self._probability = 0.0
         self._judges = self._rule.looks
         self._found = kernels.room(0)
-        self._options = (config.imitation == "all", not self._rule.charges_agreement)
+        options = config.imitation == "all", not self._rule.charges_agreement
+        self._options = {is_untrained: (*options, is_untrained) for is_untrained in (False, True)}
 
     def act(
         self,
@@ -161,7 +162,7 @@ class ExplorationCore:
         self._probability = probability * engagement * self._tutor_share
         if probability * engagement > 0.0:
             observations = as_rows(observations)
-            options = (*self._options, is_untrained)
+            options = self._options[is_untrained]
             self._act_tutored(
                 out, t, observations, policy, legal, q_values, probability, engagement, own_draws, draws, options
             )

@@ -98,9 +98,8 @@ class EarnedTrust:
         self._weighted *= decay
         self._precision *= decay
         self._compared *= decay
-        comparison = _compare(values[tutor], values[~tutor])
-        if comparison is not None:
-            effect, variance = comparison
+        effect, variance = _compare(values, tutor)
+        if not math.isnan(effect):
             self._weighted += effect / variance
             self._precision += 1.0 / variance
             self._compared += values.size
@@ -164,28 +163,31 @@ def add_compared(
     return num_waiting
 
 
-def _compare(tutor: NDArray[np.float64], student: NDArray[np.float64]) -> tuple[float, float] | None:
-    """Difference of means and its squared standard error; None where a group is empty or all values are the same."""
-    if not tutor.size or not student.size:
-        return None
-    everything = np.concatenate([tutor, student])
-    _, squares = _spread(everything)
-    total = squares / (everything.size - 1)
-    if total <= max(1e-18 * float(np.maximum.reduce(np.abs(everything))) ** 2, 1e-100):
-        return None
-    effect, variance = 0.0, 0.0
-    for values, sign in ((tutor, 1.0), (student, -1.0)):
-        mean, squares = _spread(values)
-        effect += sign * mean
-        variance += (squares + SHRINKAGE * total) / (values.size - 1 + SHRINKAGE) / values.size
-    return effect, variance
-
-
-def _spread(values: NDArray[np.float64]) -> tuple[float, float]:
-    """Mean, and sum of squared deviations from it."""
-    mean = np.add.reduce(values) / values.size
-    deviations = values - mean
-    return float(mean), float(np.add.reduce(deviations * deviations))
+@compiled
+def _compare(values: NDArray[np.float64], heads: NDArray[np.bool_]) -> tuple[float, float]:
+    """Mean on heads minus mean on tails, and its squared standard error; NaN where one is empty or all are the same."""
+    counts, sums, squares = np.zeros(2), np.zeros(2), np.zeros(3)
+    largest = 0.0
+    for step in range(len(values)):
+        group = 1 if heads[step] else 0
+        counts[group] += 1.0
+        sums[group] += values[step]
+        largest = max(largest, abs(values[step]))
+    if counts.min() == 0.0:
+        return math.nan, math.nan
+    means, mean = sums / counts, sums.sum() / counts.sum()
+    for step in range(len(values)):
+        group = 1 if heads[step] else 0
+        squares[group] += (values[step] - means[group]) ** 2
+        squares[2] += (values[step] - mean) ** 2
+    total = squares[2] / (counts.sum() - 1.0)
+    if total <= max(1e-18 * largest**2, 1e-100):
+        return math.nan, math.nan
+    variance = 0.0
+    for group in range(2):
+        shrunk = (squares[group] + SHRINKAGE * total) / (counts[group] - 1.0 + SHRINKAGE)
+        variance += shrunk / counts[group]
+    return means[1] - means[0], variance
 
 
 def value_advantages(
