@@ -52,6 +52,14 @@ def test_what_the_lean_dqn_does_not_have_is_refused(field: str, value: object):
         config.validate()
 
 
+@pytest.mark.parametrize("temperature", [0.0, -1.0, float("nan")])
+def test_a_temperature_that_is_none_is_refused(temperature: float):
+    config = DQNConfig().tutoring(task="blackjack")
+    config.imitation_temperature = temperature
+    with pytest.raises(UserError, match=f"imitation_temperature={temperature}.*above 0"):
+        config.validate()
+
+
 def test_distributed_and_multi_agent_are_refused_with_the_reason():
     with pytest.raises(UserError, match="num_env_runners=2"):
         PPOConfig().env_runners(num_env_runners=2).tutoring(task="blackjack").validate()

@@ -67,10 +67,12 @@ class DQNConfig(TutoredConfig, RLlibDQNConfig):
         """RLlib's checks and tutoring's.
 
         Raises:
-            UserError: A variant that the lean learner does not have.
+            UserError: A variant that the lean learner does not have, or a temperature that is none.
         """
         super().validate()
         self._validate_tutoring()
+        if not self.imitation_temperature > 0:
+            raise UserError(f"imitation_temperature={self.imitation_temperature!r}: it must be above 0, e.g. 0.2")
         if self.rollout == "lean" and not self.in_evaluation:
             for name, value, only in (
                 ("n_step", self.n_step, 1),
