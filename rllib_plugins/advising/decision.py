@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, fields
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -74,8 +74,7 @@ class Decision:
         return floored_logp(self.policy)
 
 
-@dataclass(frozen=True, slots=True)
-class ImitationWeights:
+class ImitationWeights(NamedTuple):
     """How much a consulted step is imitated, by how its advice turned out.
 
     Attributes:

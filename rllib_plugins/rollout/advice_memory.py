@@ -22,6 +22,8 @@ _NO_PLACES = np.empty((0, 0), dtype=bool)
 
 @compiled
 def _remember(
+    start: int,
+    stop: int,
     consulted: NDArray[np.bool_],
     observations: NDArray[np.float32],
     advice: NDArray[np.float32],
@@ -31,9 +33,9 @@ def _remember(
     kept_legal: NDArray[np.bool_],
     first: int,
 ) -> int:
-    """Copies the advised ones of ``(T, N)`` steps to the places from ``first`` on in the ring; how many they are."""
+    """Copies the advised ones of vector steps to the places from ``first`` on in the ring; how many they are."""
     num_new = 0
-    for t in range(consulted.shape[0]):
+    for t in range(start, stop):
         for env in range(consulted.shape[1]):
             if consulted[t, env]:
                 place = (first + num_new) % len(kept_observations)
@@ -86,10 +88,12 @@ class AdviceMemory(ArrayRing):
         """Takes the advised steps among the vector steps ``start`` to ``stop`` of a rollout; returns their number."""
         assert rollout.advice is not None
         num_new = _remember(
-            rollout.consulted[start:stop],
-            rollout.observations[start:stop],
-            rollout.advice[start:stop],
-            _NO_MASKS if rollout.legal is None else rollout.legal[start:stop],
+            start,
+            rollout.num_steps if stop is None else stop,
+            rollout.consulted,
+            rollout.observations,
+            rollout.advice,
+            _NO_MASKS if rollout.legal is None else rollout.legal,
             self._arrays["observations"],
             self._arrays["advice"],
             self._arrays.get("legal", _NO_PLACES),
