@@ -63,6 +63,7 @@ async def test_one_that_says_nothing_is_as_good_as_dead(engine: EngineProcess, m
     process.suspend()
     with pytest.raises(EngineDead, match="said nothing"):
         await engine.check_health()
+    process.kill()  # asked to end, it would say nothing either
 
 
 async def test_one_that_does_not_end_when_asked_is_killed(
