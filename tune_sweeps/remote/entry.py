@@ -21,6 +21,7 @@ from pathlib import Path
 from tutor_service.errors import UserError
 
 READY = "[submit] the nodes are fit; the sweep begins"
+REFUSED = "[submit] the sweep does not begin: "
 NODE_TIMEOUT_S = 8.0
 
 
@@ -161,7 +162,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         nodes = check_nodes(args.results)
     except UserError as error:
-        print(f"error: {error}", file=sys.stderr, flush=True)
+        print(f"{REFUSED}{error}", file=sys.stderr, flush=True)
         return 2
     print(f"{READY} ({nodes} looked at)", flush=True)
     os.chdir(folder)  # where nodes share a machine, Ray may have made the folder anew meanwhile

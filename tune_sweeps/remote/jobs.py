@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -136,42 +136,44 @@ class Jobs:
                 return job
         raise UserError(f"the job '{job_id}' is not on this cluster any more; it was restarted or deleted.")
 
-    def follow(self, job_id: str, write: Callable[[str], None], until: Callable[[str], bool] | None = None) -> bool:
+    def follow(self, job_id: str, write: Callable[[str], None], marks: Sequence[str]) -> str | None:
         """Writes what a job prints, to its end, across lost connections; nothing is written twice.
 
         Args:
             job_id: Which job.
             write: Takes pieces of text.
-            until: Ends early once this holds for all text so far.
+            marks: Ends early once a line begins with one of these.
 
         Returns:
-            Whether ``until`` held.
+            Which one it was; None at the job's end.
 
         Raises:
             UserError: The connection was lost again and again.
         """
-        return asyncio.run(self._follow(job_id, write, until))
+        return asyncio.run(self._follow(job_id, write, tuple(marks)))
 
     def stop(self, job_id: str) -> bool:
         """Ends a job: SIGTERM first. Returns False where it had ended already."""
         return bool(self._client.stop_job(job_id))
 
-    async def _follow(self, job_id: str, write: Callable[[str], None], until: Callable[[str], bool] | None) -> bool:
-        text = ""
+    async def _follow(self, job_id: str, write: Callable[[str], None], marks: tuple[str, ...]) -> str | None:
+        num_written, line = 0, ""
         lost = 0
         while True:
             seen = 0  # a new connection tells everything again
             try:
                 async for piece in self._client.tail_job_logs(job_id):
-                    fresh = piece[max(0, len(text) - seen) :]
+                    fresh = piece[max(0, num_written - seen) :]
                     seen += len(piece)
                     if not fresh:
                         continue
-                    text += fresh
+                    num_written += len(fresh)
                     lost = 0
                     write(fresh)
-                    if until is not None and until(text):
-                        return True
+                    *whole, line = (line + fresh).split("\n")
+                    for mark in marks:
+                        if any(item.startswith(mark) for item in whole):
+                            return mark
             except Exception as error:  # aiohttp's many kinds, and the client's RuntimeError
                 lost += 1
                 if lost > _RECONNECTS:
@@ -180,7 +182,7 @@ class Jobs:
                         "later."
                     ) from error
             if self._ended(job_id):
-                return False
+                return None
             await asyncio.sleep(_PAUSE_S)
 
     def _ended(self, job_id: str) -> bool:

@@ -18,7 +18,7 @@ from tune_sweeps.loading import load_sweep
 from tune_sweeps.remote.address import dashboard_url, find_token, keeps_secrets
 from tune_sweeps.remote.bundle import entrypoint, runtime_env, submission_id, write_bundle
 from tune_sweeps.remote.dashboard import ClusterFacts, read_facts
-from tune_sweeps.remote.entry import READY
+from tune_sweeps.remote.entry import READY, REFUSED
 from tune_sweeps.remote.jobs import JobInfo, Jobs
 from tune_sweeps.remote.requirements import check_tutors, check_versions
 from tutor_service.client import service_url
@@ -160,13 +160,16 @@ def _cluster(address: str, say: Say) -> tuple[str, str | None, ClusterFacts]:
 def _attend(jobs: Jobs, job_id: str, sweep: str, follow: bool, say: Say, write: Say) -> int:
     """Follows a job as far as is asked for; returns the exit status."""
     try:
-        ready = jobs.follow(job_id, write, None if follow else lambda text: READY in text)
+        said = jobs.follow(job_id, write, [REFUSED] if follow else [REFUSED, READY])
     except KeyboardInterrupt:
         say(f"\nthe sweep goes on. Follow it: `tutor jobs logs {sweep}`; end it: `tutor jobs stop {sweep}`.")
         return 0
-    if ready:
+    if said == READY:
         say(f"the sweep runs. Follow it: `tutor jobs logs {sweep}`; end it: `tutor jobs stop {sweep}`.")
         return 0
+    if said == REFUSED:  # the cluster takes seconds to see the job's end
+        say(f"job '{job_id}' failed: the nodes are not fit")
+        return 1
     job = jobs.status(job_id)
     say(f"job '{job_id}' {job.status.lower()}" + (f": {job.message}" if job.status == "FAILED" else ""))
     return 0 if job.status == "SUCCEEDED" else 1
