@@ -137,16 +137,8 @@ class ExplorationCore:
     ) -> None:
         """As ``act``, written into vector step ``t`` of ``out``; without a tutor what is about advice stays as it is.
 
-        Args:
-            out: Output.
-            t: Vector step of the output.
-            observations: As ``act``'s, and so are ``policy``, ``legal``, ``q_values`` and ``step``.
-            policy: See there.
-            legal: See there.
-            q_values: See there.
-            step: See there.
-            is_untrained: A value student has learnt nothing yet: advice is compared with all that it does, since its
-                greedy action is no better than a random one.
+        While ``is_untrained`` a value student has learnt nothing: advice is compared with all that it does, since its
+        greedy action is no better than a random one.
 
         Raises:
             UserError: The tutor's action set is not the task's.
