@@ -331,7 +331,6 @@ def _epsilon_greedy(
 
 
 def _nobody(num_rows: int, num_actions: int) -> Decision:
-    empty = np.zeros(num_rows, dtype=bool)
-    ones = np.ones(num_rows)
-    advice = np.zeros((num_rows, num_actions), dtype=np.float32)
-    return Decision(np.zeros(num_rows, dtype=np.int64), ones, ones, empty, empty, empty, advice)
+    nobody = Decision.of(num_rows, num_actions)
+    nobody.probabilities.fill(1.0)
+    return nobody

@@ -12,7 +12,6 @@ from rllib_plugins.advising.kernels import Tutor, find
 from rllib_plugins.advising.rules import AdvisingRule
 
 _NO_INDEX = (np.empty((0, 0), dtype=np.uint32), np.empty(0, dtype=np.int64))
-_EMPTY = np.empty(0, dtype=bool)
 
 MISSED, MODEL, STORE, SCRIPT = (int(source) for source in Source)  # looking up enum members costs more than counting
 
@@ -40,23 +39,22 @@ def judge(
     q_values: FloatArray | None,
     observations: NDArray[np.float32],
     tutor: Tutor,
-) -> tuple[BoolArray, BoolArray]:
-    """The rule's masks ``(n,)`` of states worth asking about, empty for all, and of advice not to follow, or empty.
+) -> BoolArray:
+    """Where the rule opens the gate, and where it does not follow what is at hand, ``(2, n)``.
 
     Raises:
         ValueError: A mask of another shape.
     """
-    worthwhile, declined = rule.on_state(policy, legal, q_values), _EMPTY
+    judged = np.zeros((2, len(policy)), dtype=bool)
+    worthwhile = rule.on_state(policy, legal, q_values)
+    if worthwhile is not None and worthwhile.shape != (len(policy),):
+        raise ValueError(f"{type(rule).__name__}'s mask of states: {worthwhile.shape}, expected ({len(policy)},)")
+    judged[0] = True if worthwhile is None else worthwhile
     if rule.reads_advice:
         known = _distributions(observations, tutor)
-        declined = ~rule.on_advice(known)
-        not_declined = np.isnan(known[:, 0]) | ~declined
-        worthwhile = not_declined if worthwhile is None else worthwhile & not_declined
-    if worthwhile is None:
-        return _EMPTY, declined
-    if worthwhile.shape != (len(policy),):
-        raise ValueError(f"{type(rule).__name__}'s mask of states: {worthwhile.shape}, expected ({len(policy)},)")
-    return worthwhile, declined
+        judged[1] = ~rule.on_advice(known)
+        judged[0] &= np.isnan(known[:, 0]) | ~judged[1]
+    return judged
 
 
 def ask(

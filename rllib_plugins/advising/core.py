@@ -6,6 +6,7 @@ neither Ray, nor torch, nor how a tutor works. Evaluation never calls it.
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -30,8 +31,8 @@ from tutor_service.errors import UserError
 __all__ = ["Decision", "ExplorationCore"]
 
 _NO_ROWS = np.empty((0, 0))
-_ALL = np.empty(0, dtype=bool)
-_ALL_LEGAL = np.empty((0, 0), dtype=bool)
+_NO_MASKS = np.empty((0, 0), dtype=bool)
+_NO_IMITATION = ImitationWeights()
 
 
 class ExplorationCore:
@@ -65,12 +66,13 @@ class ExplorationCore:
         self._advisor = advisor
         self._value_based = value_based
         self._rule = make_rule(config.rule, config.rule_options)
-        self._reuse = make_reuse(config.reuse, config.reuse_options)
+        reuse = make_reuse(config.reuse, config.reuse_options)
         try:
-            self._schedule = LinearSchedule(config.probability_initial, config.probability_final, theta_steps)
+            schedule = LinearSchedule(config.probability_initial, config.probability_final, theta_steps)
         except ValueError as error:
             raise UserError(f"advice: {error}") from error
-        if self._reuse.needs_q and not value_based and advisor is not None:
+        self._probability_at = partial(self._rule.probability, schedule)
+        if reuse.needs_q and not value_based and advisor is not None:
             raise UserError(f"advice.reuse = '{config.reuse}' compares Q-values, which only the algorithm dqn has.")
         if advisor is not None:
             self._check_actions(getattr(advisor, "num_actions", num_actions))
@@ -81,20 +83,22 @@ class ExplorationCore:
         student, tutor = np.random.SeedSequence(seed).spawn(2)
         self._student_rng = np.random.Generator(np.random.PCG64(student))
         self._tutor_rng = np.random.Generator(np.random.PCG64(tutor))
+        self._budget, self._probability_cap = config.advice_budget, config.probability_cap
         self._earned = config.trust == "earned"
         self._trust = EarnedTrust(config.trust_half_life, config.trust_floor)
         self._random_share = config.dqn_random_share if value_based else None
         self._tutor_share = 1.0 - (self._random_share or 0.0)
-        self._stored = StoredActions(self._reuse)
+        self._stored = StoredActions(reuse)
         self._counters = AdviceCounters()
         self._agreement = RecentMean()
         self._latency = RecentMean()
         self._num_free = 0
         self._probability = 0.0
         self._judges = self._rule.looks
-        self._found = kernels.room(0)
-        options = config.imitation == "all", not self._rule.charges_agreement
-        self._options = {is_untrained: (*options, is_untrained) for is_untrained in (False, True)}
+        self._imitation_basis, self._imitation = (0.0, 0.0, 0.0), _NO_IMITATION
+        options = config.imitation == "all", not self._rule.charges_agreement, self._rule.reads_advice
+        self._options = {is_untrained: (value_based, is_untrained, *options) for is_untrained in (False, True)}
+        self._make_room(0)
 
     def act(
         self,
@@ -120,7 +124,7 @@ class ExplorationCore:
             ValueError: A row of ``policy`` is NaN or sums to 0.
         """
         decision = Decision.of(len(policy), self._num_actions)
-        self.act_into(decision.steps(), 0, observations, policy, legal=legal, q_values=q_values, step=step)
+        self.act_into(decision.steps(), 0, as_rows(observations), policy, legal=legal, q_values=q_values, step=step)
         return decision
 
     def act_into(
@@ -137,32 +141,35 @@ class ExplorationCore:
     ) -> None:
         """As ``act``, written into vector step ``t`` of ``out``; without a tutor what is about advice stays as it is.
 
-        While ``is_untrained`` a value student has learnt nothing: advice is compared with all that it does, since its
-        greedy action is no better than a random one.
+        ``observations`` are C-contiguous. While ``is_untrained`` a value student has learnt nothing: advice is compared
+        with all that it does, since its greedy action is no better than a random one.
 
         Raises:
             UserError: The tutor's action set is not the task's.
             ValueError: A row of ``policy`` is NaN or sums to 0.
         """
-        own_draws = self._student_rng.random(len(policy))
+        if len(self._own_draws) != len(policy):
+            self._make_room(len(policy))
+        self._student_rng.random(out=self._own_draws)
         if self._advisor is None:
-            _act_alone(out, t, policy, own_draws)
+            _check(kernels.act_alone(policy, self._own_draws, t, out.actions, out.probabilities))
             return
-        draws = self._tutor_rng.random((3, len(policy)))
-        probability = self._open_probability(step)
-        engagement = self._trust.factor if self._earned else 1.0
+        self._tutor_rng.random(out=self._tutor_draws)
+        remaining = kernels.NO_LIMIT if self._budget is None else self._remaining(self._budget)
+        probability = self._probability_at(step) if remaining else 0.0
+        engagement = 1.0
+        if self._earned:  # there has to be a control group
+            probability, engagement = min(probability, self._probability_cap), self._trust.factor
         self._probability = probability * engagement * self._tutor_share
         if probability * engagement > 0.0:
-            observations = as_rows(observations)
-            options = self._options[is_untrained]
             self._act_tutored(
-                out, t, observations, policy, legal, q_values, probability, engagement, own_draws, draws, options
+                out, t, observations, policy, legal, q_values, probability, engagement, remaining, is_untrained
             )
             return
-        _act_alone(out, t, policy, own_draws)
-        for array in (out.heads, out.eligible, out.consulted, out.advice):
-            if array is not None:
-                array[t] = 0
+        _check(kernels.act_alone(policy, self._own_draws, t, out.actions, out.probabilities))
+        out.flags[:, t] = False
+        if out.advice is not None:
+            out.advice[t] = 0.0
 
     def observe(self, advantages: ArrayLike, heads: ArrayLike, eligible: ArrayLike) -> None:
         """Feeds earned trust with the steps of a learner update; arrays of one shape.
@@ -177,9 +184,12 @@ class ExplorationCore:
     def imitation(self, step: int) -> ImitationWeights:
         """How much consulted steps are imitated at an env step."""
         if self._advisor is None:
-            return ImitationWeights()
+            return _NO_IMITATION
         evidence, trust = (self._trust.evidence, self._trust.trust) if self._earned else (0.0, 1.0)
-        return ImitationWeights.of(self._config, self._rule.probability(self._schedule, step), evidence, trust)
+        basis = self._probability_at(step), evidence, trust
+        if basis != self._imitation_basis:
+            self._imitation_basis, self._imitation = basis, ImitationWeights.of(self._config, *basis)
+        return self._imitation
 
     @property
     def num_consultations(self) -> int:
@@ -249,14 +259,11 @@ class ExplorationCore:
         q_values: FloatArray | None,
         probability: float,
         engagement: float,
-        own_draws: FloatArray,
-        draws: FloatArray,
-        options: kernels.Options,
+        remaining: int,
+        is_untrained: bool,
     ) -> None:
-        n, stored = len(policy), self._stored
-        if len(self._found[0]) != n:
-            self._found = kernels.room(n)
-        if stored.room < n:
+        stored, draws, found, options = self._stored, self._draws, self._found, self._options[is_untrained]
+        if stored.room < len(policy):
             stored.reserve(observations)
         if self._table is not None:
             tutor = self._table.arrays
@@ -264,71 +271,64 @@ class ExplorationCore:
             assert self._advisor is not None
             tutor = look_up(self._advisor, observations, legal)
             self._check_actions(tutor[0].shape[1])
-        worthwhile = declined = _ALL
+        judged = _NO_MASKS
         if self._judges:
-            worthwhile, declined = judge(self._rule, policy, legal, q_values, observations, tutor)
-        tails, scores, allowed = policy, _NO_ROWS, _ALL_LEGAL
-        if self._value_based:
-            scores = policy if q_values is None else q_values
-            allowed = _ALL_LEGAL if legal is None or q_values is None else legal
-            if self._random_share is not None:
-                tails = exploring_tails(
-                    policy,
-                    greedy_actions(policy, legal, q_values),
-                    legal,
-                    probability=probability,
-                    random_share=self._random_share,
-                    engaged=np.where(worthwhile, engagement, 0.0) if len(worthwhile) else engagement,
-                )
-        found = self._found
-        reuse, reuse_q = stored.reuse, q_values if self._reuse.needs_q and q_values is not None else _NO_ROWS
-        outputs = (out.actions, out.behaviour, out.policy, out.heads, out.eligible, out.consulted, out.advice)
+            judged = judge(self._rule, policy, legal, q_values, observations, tutor)
+        tails = policy
+        if self._random_share is not None:
+            tails = exploring_tails(
+                policy,
+                greedy_actions(policy, legal, q_values),
+                legal,
+                probability=probability,
+                random_share=self._random_share,
+                engaged=np.where(judged[0], engagement, 0.0) if self._judges else engagement,
+            )
+        q_values = _NO_ROWS if q_values is None else q_values
+        allowed = _NO_MASKS if legal is None else legal
+        outputs = out.actions, out.probabilities, out.flags, out.advice
         is_done, settled = kernels.decide(
             engagement * (probability * self._tutor_share),
-            worthwhile,
-            self._remaining(),
+            remaining,
             draws,
             observations,
             tutor,
             self._asks_always,
             stored.arrays,
-            reuse,
-            reuse_q,
+            stored.reuse,
             policy,
             tails,
-            scores,
+            q_values,
             allowed,
-            own_draws,
-            declined,
+            judged,
             options,
             found,
             t,
             outputs,
         )
         if not is_done:
-            stored.serve(observations, found, draws[1], reuse_q)
+            stored.serve(observations, found, draws[2], q_values)
             known = self._ask(tutor, observations, legal)
             if self._rule.reads_advice:
-                declined = ~self._rule.on_advice(known)
-            settled = kernels.settle(
-                policy, tails, scores, allowed, own_draws, draws, known, declined, options, found, t, outputs
-            )
-            kernels.store(observations, reuse_q, stored.arrays, reuse, found, t, outputs)
-            stored.store(observations, found, out.actions[t], reuse_q)
+                judged[1] = ~self._rule.on_advice(known)
+            settled = kernels.settle(policy, tails, q_values, allowed, draws, known, judged, options, found, t, outputs)
+            kernels.store(observations, q_values, stored.arrays, stored.reuse, found, t, outputs)
+            stored.store(observations, found, out.actions[t], q_values)
         is_sound, num_reused, num_fresh, num_known, num_same, agreement = settled
-        stored.room -= num_fresh
         _check(is_sound)
-        self._counters.add_step(num_reused, 0 if self._asks_always else num_known, self._known_source)
-        if num_reused + num_fresh:
-            self._agreement.add(agreement, num_reused + num_fresh)
-            self._num_free += num_same
+        if num_reused or num_fresh or num_known:
+            stored.room -= num_fresh
+            self._counters.add_step(num_reused, 0 if self._asks_always else num_known, self._known_source)
+            if num_reused + num_fresh:
+                self._agreement.add(agreement, num_reused + num_fresh)
+                self._num_free += num_same
 
     def _ask(self, tutor: kernels.Tutor, observations: NDArray[np.float32], legal: BoolArray | None) -> FloatArray:
         """Asks where the coin says heads, nothing stored serves, and it has to be; the distributions ``(n, …)``."""
-        _, (ready, slots), (heads, at_hand, _) = self._found
+        _, (ready, slots, heads, at_hand, _) = self._found
         known = tutor[0][slots]
         slots[:] = np.arange(len(slots))
-        to_ask = heads & (ready == kernels.NOTHING) & (self._asks_always | ~at_hand)
+        to_ask = (heads > 0) & (ready == kernels.NOTHING) & (self._asks_always | (at_hand == 0))
         if to_ask.any():
             assert self._advisor is not None
             latency_ms = ask(self._advisor, to_ask.nonzero()[0], known, observations, legal, self._counters)
@@ -336,17 +336,14 @@ class ExplorationCore:
                 self._latency.add(latency_ms, 1)
         return known
 
-    def _remaining(self) -> int:
-        """Consultations left in the advice budget, or ``kernels.NO_LIMIT``."""
-        budget = self._config.advice_budget
-        return kernels.NO_LIMIT if budget is None else budget - (self._counters.consultations - self._num_free)
+    def _remaining(self, budget: int) -> int:
+        """Consultations left in the advice budget."""
+        return max(0, budget - (self._counters.consultations - self._num_free))
 
-    def _open_probability(self, step: int) -> float:
-        """P(τ), below 1 where there has to be a control group; 0 once the advice budget is spent."""
-        if self._config.advice_budget is not None and self._remaining() <= 0:
-            return 0.0
-        probability = self._rule.probability(self._schedule, step)
-        return min(probability, self._config.probability_cap) if self._earned else probability
+    def _make_room(self, n: int) -> None:
+        """For the numbers of a vector step of n environments."""
+        self._draws, self._found = np.empty((4, n)), kernels.room(n)
+        self._own_draws, self._tutor_draws = self._draws[0], self._draws[1:]
 
     def _check_actions(self, num_advised: int) -> None:
         if num_advised != self._num_actions:
@@ -354,10 +351,6 @@ class ExplorationCore:
                 f"the tutor advises on {num_advised} actions, the task has {self._num_actions}: "
                 "give the tutor the task's own action labels."
             )
-
-
-def _act_alone(out: Decisions, t: int, policy: FloatArray, own_draws: FloatArray) -> None:
-    _check(kernels.act_alone(policy, own_draws, t, (out.actions, out.behaviour, out.policy)))
 
 
 def _check(is_sound: bool) -> None:

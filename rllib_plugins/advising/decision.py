@@ -2,66 +2,97 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
-from rllib_plugins.advising.behaviour import BoolArray, FloatArray, IntArray, floored_logp
+from rllib_plugins.advising.behaviour import floored_logp
 from rllib_plugins.config import AdviceConfig
 
 
 class Decisions(Protocol):
-    """Where vector steps are written: ``Decision``'s arrays, each with a leading axis of vector steps.
+    """Where vector steps are written: ``Decision``'s arrays, with an axis of vector steps before that of environments.
 
     Probabilities may be float32. ``advice`` may be None where there is no tutor.
     """
 
     actions: NDArray[Any]
-    behaviour: NDArray[Any]
-    policy: NDArray[Any]
-    heads: NDArray[Any]
-    eligible: NDArray[Any]
-    consulted: NDArray[Any]
+    probabilities: NDArray[Any]
+    flags: NDArray[Any]
     advice: Any
 
 
+class Parts:
+    """Parts of ``probabilities`` and ``flags`` by name, as views: few arrays reach compiled code faster than many."""
+
+    __slots__ = ()
+
+    probabilities: NDArray[Any]
+    flags: NDArray[np.bool_]
+
+    @property
+    def behaviour(self) -> NDArray[Any]:
+        """μ(a|s) of the executed action, by the estimator that was decided before the coin; above 0."""
+        return self.probabilities[0]
+
+    @property
+    def policy(self) -> NDArray[Any]:
+        """π_old(a|s) of the executed action; 0 where the student would never take the tutor's action."""
+        return self.probabilities[1]
+
+    @property
+    def heads(self) -> NDArray[np.bool_]:
+        """The gate's coin; True also where advice was then missed."""
+        return self.flags[0]
+
+    @property
+    def eligible(self) -> NDArray[np.bool_]:
+        """Part of the randomised comparison.
+
+        That is: the coin was fair (gate strictly between 0 and 1), advice was not missed, and on tails a value student
+        took its greedy action.
+        """
+        return self.flags[1]
+
+    @property
+    def consulted(self) -> NDArray[np.bool_]:
+        """The tutor's advice was used: heads, and advice was at hand."""
+        return self.flags[2]
+
+
 @dataclass(slots=True)
-class Decision:
+class Decision(Parts):
     """One vector step.
 
     Attributes:
         actions: ``(n,)`` int64, executed.
-        behaviour: ``(n,)`` float64, μ(a|s) by the estimator that was decided before the coin; above 0.
-        policy: ``(n,)`` float64, π_old(a|s); 0 where the student would never take the tutor's action.
-        heads: ``(n,)`` bool, the gate's coin; True also where advice was then missed.
-        eligible: ``(n,)`` bool, part of the randomised comparison: the coin was fair (gate strictly between 0 and 1),
-            advice was not missed, and on tails a value student took its greedy action.
-        consulted: ``(n,)`` bool, the tutor's advice was used: heads, and advice was at hand.
+        probabilities: ``(2, n)`` float64: ``behaviour`` and ``policy``.
+        flags: ``(3, n)`` bool: ``heads``, ``eligible`` and ``consulted``.
         advice: ``(n, num_actions)`` float32, imitation target; zeros where not consulted. The advised action one-hot,
             whose mean over draws is π_T; π_T itself where ``imitation`` is ``all`` and the advice was drawn afresh.
             (Filtering by the advantage of the executed action says something about that action only.)
     """
 
-    actions: IntArray
-    behaviour: FloatArray
-    policy: FloatArray
-    heads: BoolArray
-    eligible: BoolArray
-    consulted: BoolArray
+    actions: NDArray[np.int64]
+    probabilities: NDArray[np.float64]
+    flags: NDArray[np.bool_]
     advice: NDArray[np.float32]
 
     @classmethod
     def of(cls, n: int, num_actions: int) -> Decision:
         """Arrays of zeros for ``n`` environments."""
-        numbers, flags = np.zeros((2, n)), np.zeros((3, n), dtype=bool)
-        advice = np.zeros((n, num_actions), dtype=np.float32)
-        return cls(np.zeros(n, dtype=np.int64), numbers[0], numbers[1], flags[0], flags[1], flags[2], advice)
+        return cls(
+            np.zeros(n, dtype=np.int64),
+            np.zeros((2, n)),
+            np.zeros((3, n), dtype=bool),
+            np.zeros((n, num_actions), dtype=np.float32),
+        )
 
     def steps(self) -> Decisions:
         """The same memory as one vector step among ``Decisions``."""
-        return Decision(*(getattr(self, field.name)[None] for field in fields(self)))
+        return Decision(self.actions[None], self.probabilities[:, None], self.flags[:, None], self.advice[None])
 
     @property
     def behaviour_logp(self) -> NDArray[np.float32]:

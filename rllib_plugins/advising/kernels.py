@@ -29,13 +29,13 @@ Stored: TypeAlias = tuple[Words, Ints, Ints, Ints, Floats]
 """``rows``, ``buckets`` and ``counts`` of an index, and by slot the stored actions and their memories."""
 Reuse: TypeAlias = tuple[int, float, float]
 """Number of the reuse rule; λ of ``DECAY`` or the least change of ``Q_CHANGE``; memory of a fresh entry."""
-Found: TypeAlias = tuple[Floats, Ints, Bools]
-"""``(n,)`` the probability of heads, 0 once the budget ran out; ``(2, n)`` the action that reuse holds ready, on heads
-and tails alike, or ``NOTHING``, and the row of the tutor's distributions; ``(3, n)`` the coins, whether the tutor's
-distribution was at hand before them, and whether the action was drawn from it."""
-Out: TypeAlias = tuple[Ints, NDArray[Any], NDArray[Any], Bools, Bools, Bools, NDArray[np.float32]]
+Found: TypeAlias = tuple[Floats, Ints]
+"""``(n,)`` the probability of heads, 0 once the budget ran out; ``(5, n)`` the action that reuse holds ready, on heads
+and tails alike, or ``NOTHING``, the row of the tutor's distributions, and, 1 or 0, the coin, whether the tutor's
+distribution was at hand before it, and whether the action was drawn from it."""
+Out: TypeAlias = tuple[Ints, NDArray[Any], Bools, NDArray[np.float32]]
 """``Decisions``' arrays, in their order."""
-Options: TypeAlias = tuple[bool, bool, bool]
+Options: TypeAlias = tuple[bool, bool, bool, bool, bool]
 Settled: TypeAlias = tuple[bool, int, int, int, int, float]
 """Whether all distributions were such; environments whose action was a stored one; whose action was drawn from the
 tutor; that needed the tutor's distribution and had it at hand; in which the student would have drawn the same; the sum
@@ -56,7 +56,7 @@ _HALF = np.uint64(32)
 
 def room(n: int) -> Found:
     """For a vector step of n environments."""
-    return np.zeros(n), np.zeros((2, n), dtype=np.int64), np.zeros((3, n), dtype=bool)
+    return np.zeros(n), np.zeros((5, n), dtype=np.int64)
 
 
 @compiled
@@ -160,15 +160,15 @@ def draw(probabilities: Floats, uniform: float) -> int:
 
 
 @compiled
-def act_alone(policy: Floats, own_draws: Floats, t: int, out: tuple[Ints, NDArray[Any], NDArray[Any]]) -> bool:
+def act_alone(policy: Floats, own_draws: Floats, t: int, actions: Ints, probabilities: NDArray[Any]) -> bool:
     """A vector step without a tutor, into step ``t`` of the outputs; False where a distribution was none."""
-    actions, behaviour, executed = out
     is_sound = True
     for row in range(len(policy)):
         action = draw(policy[row], own_draws[row])
         probability = policy[row, action]
         is_sound = is_sound and probability > 0.0
-        actions[t, row], behaviour[t, row], executed[t, row] = action, probability, probability
+        actions[t, row] = action
+        probabilities[0, t, row] = probabilities[1, t, row] = probability
     return is_sound
 
 
@@ -195,7 +195,6 @@ def _memory_after(rule: int, option: float, memory: float, q: float) -> float:
 @compiled
 def plan(
     gate: float,
-    worthwhile: Bools,
     remaining: int,
     draws: Floats,
     observations: NDArray[np.float32],
@@ -204,6 +203,7 @@ def plan(
     stored: Stored,
     reuse: Reuse,
     q_values: Floats,
+    judged: Bools,
     found: Found,
 ) -> int:
     """Throws the coins of a vector step of n environments and looks up what is at hand and what is stored.
@@ -214,15 +214,16 @@ def plan(
 
     Args:
         gate: Probability of heads.
-        worthwhile: ``(n,)`` where the gate is open at all; empty: everywhere.
         remaining: Consultations left in the advice budget, or ``NO_LIMIT``.
-        draws: ``(3, n)`` uniform draws: of the coins, of reuse, of the tutor's actions.
+        draws: ``(4, n)`` uniform draws: of the student's actions, of the coins, of reuse, of the tutor's actions.
         observations: ``(n, obs_dim)``.
         tutor: What the tutor has at hand.
         asks_always: Whether the tutor is asked about that, too.
         stored: The stored actions.
         reuse: The reuse rule; ``OWN`` finds nothing here.
-        q_values: ``(n, num_actions)`` where the reuse rule looks at them, else empty.
+        q_values: ``(n, num_actions)``, or empty.
+        judged: ``(2, n)`` where the advising rule opens the gate at all, and where it does not follow what is at hand;
+            empty: it opens it everywhere and follows everything.
         found: Output.
 
     Returns:
@@ -231,17 +232,13 @@ def plan(
     distributions, tutor_rows, tutor_buckets = tutor
     rows, buckets, _, stored_actions, memories = stored
     rule, option, _ = reuse
-    gates, (ready, slots), (heads, at_hand, _) = (
-        found[0],
-        (found[1][0], found[1][1]),
-        (found[2][0], found[2][1], found[2][2]),
-    )
+    gates, (ready, slots, heads, at_hand, _) = found[0], _rows_of(found)
     words = observations.view(np.uint32)
     num_heads = num_to_ask = 0
     for row in range(len(gates)):
-        is_open = (len(worthwhile) == 0 or worthwhile[row]) and not 0 <= remaining <= num_heads
+        is_open = (len(judged) == 0 or judged[0, row]) and not 0 <= remaining <= num_heads
         gates[row] = gate if is_open else 0.0
-        heads[row] = draws[0, row] < gates[row]
+        heads[row] = draws[1, row] < gates[row]
         num_heads += heads[row]
         slots[row] = _slot_of(words[row], tutor_rows, tutor_buckets) if len(tutor_buckets) else row
         at_hand[row] = not math.isnan(distributions[slots[row], 0])
@@ -249,14 +246,20 @@ def plan(
         if gates[row] > 0.0 and OFF < rule < OWN:
             slot = _slot_of(words[row], rows, buckets)
             if slot != UNKNOWN:
-                q = q_values[row, stored_actions[slot]] if len(q_values) else math.nan
-                if _serves(rule, option, memories[slot], draws[1, row], q):
+                q = q_values[row, stored_actions[slot]] if rule == Q_CHANGE and len(q_values) else math.nan
+                if _serves(rule, option, memories[slot], draws[2, row], q):
                     ready[row] = stored_actions[slot]
                     if heads[row]:
                         memories[slot] = _memory_after(rule, option, memories[slot], q)
         if heads[row] and ready[row] == NOTHING and (asks_always or not at_hand[row]):
             num_to_ask += 1
     return num_to_ask
+
+
+@compiled
+def _rows_of(found: Found) -> tuple[Ints, Ints, Ints, Ints, Ints]:
+    rows = found[1]
+    return rows[0], rows[1], rows[2], rows[3], rows[4]
 
 
 @compiled
@@ -276,12 +279,11 @@ def _greedy(scores: Floats, legal: Bools, row: int) -> int:
 def settle(
     policy: Floats,
     tails: Floats,
-    scores: Floats,
+    q_values: Floats,
     legal: Bools,
-    own_draws: Floats,
     draws: Floats,
     distributions: Floats,
-    declined: Bools,
+    judged: Bools,
     options: Options,
     found: Found,
     t: int,
@@ -296,47 +298,45 @@ def settle(
         policy: ``(n, num_actions)`` the untutored student's distribution.
         tails: ``(n, num_actions)`` what the student does beside a tutor; it leaves out the share of exploring that the
             tutor would have done, so that a student left alone on heads falls back to ``policy``.
-        scores: ``(n, num_actions)`` what a value student's greedy action maximises; empty: the student samples.
+        q_values: ``plan``'s: what a value student's greedy action maximises, or if empty ``policy``.
         legal: ``(n, num_actions)``; empty: all actions are.
-        own_draws: ``(n,)`` uniform draws for the student's actions.
         draws: ``plan``'s.
         distributions: ``(m, num_actions)`` the tutor's, at hand or asked for; NaN where there is none.
-        declined: ``(n,)`` advice that the advising rule does not follow; empty where the rule does not read advice.
-        options: Imitate the tutor's whole distribution where it was drawn from; count the consulted environments in
-            which the student would have drawn the same; compare advice with a value student's random actions too.
+        judged: ``plan``'s, and what the advising rule does not follow of what was asked for.
+        options: The student is a value student; compare its advice with its random actions too; imitate the tutor's
+            whole distribution where it was drawn from; count the consulted environments in which the student would
+            have drawn the same; the advising rule reads advice.
         found: ``plan``'s, which ``fresh`` is written into.
         t: Vector step of the outputs.
         out: Output.
     """
-    gates, (ready, slots), (heads, at_hand, fresh) = (
-        found[0],
-        (found[1][0], found[1][1]),
-        (found[2][0], found[2][1], found[2][2]),
-    )
-    actions, behaviour, executed, out_heads, eligible, consulted, advice = out
-    whole_advice, counts_same, is_untrained = options
+    gates, (ready, slots, heads, at_hand, fresh) = found[0], _rows_of(found)
+    actions, probabilities, flags, advice = out
+    value_based, is_untrained, whole_advice, counts_same, reads_advice = options
     is_sound = True
     num_reused = num_fresh = num_known = num_same = 0
     agreement = 0.0
     for row in range(len(policy)):
         slot, is_ready = slots[row], ready[row] != NOTHING
-        followed = not math.isnan(distributions[slot, 0]) and (len(declined) == 0 or not declined[row])
-        reused = heads[row] and is_ready
-        fresh[row] = heads[row] and not is_ready and followed
-        advised = fresh[row] or reused
-        own = policy[row] if heads[row] and not advised else tails[row]
+        followed = not math.isnan(distributions[slot, 0]) and (len(judged) == 0 or not judged[1, row])
+        is_heads, was_at_hand = heads[row] != 0, at_hand[row] != 0
+        reused = is_heads and is_ready
+        is_fresh = is_heads and not is_ready and followed
+        fresh[row] = is_fresh
+        advised = is_fresh or reused
+        own = policy[row] if is_heads and not advised else tails[row]
         if reused:
             action = ready[row]
             num_reused += 1
-        elif fresh[row]:
-            action = draw(distributions[slot], draws[2, row])
+        elif is_fresh:
+            action = draw(distributions[slot], draws[3, row])
             num_fresh += 1
         else:
-            action = draw(own, own_draws[row])
-        if heads[row] and not is_ready and at_hand[row]:
+            action = draw(own, draws[0, row])
+        if is_heads and not is_ready and was_at_hand:
             num_known += 1
 
-        foreseen = is_ready or at_hand[row]
+        foreseen = is_ready or was_at_hand
         weight = gates[row] if foreseen else (1.0 if advised else 0.0)
         from_tutor = 0.0
         if is_ready:
@@ -346,21 +346,23 @@ def settle(
         probability = weight * from_tutor + (1.0 - weight) * own[action]
         is_sound = is_sound and probability > 0.0
 
-        comparable = 0.0 < gates[row] < 1.0 and (advised or not heads[row]) and (foreseen or len(declined) == 0)
+        comparable = 0.0 < gates[row] < 1.0 and (advised or not is_heads) and (foreseen or not reads_advice)
         would_do = policy[row, action]
-        if len(scores):
-            would_do = 1.0 if _greedy(scores, legal, row) == action else 0.0
+        if value_based:
+            greedy = _greedy(q_values, legal, row) if len(q_values) else _greedy(policy, legal, row)
+            would_do = 1.0 if greedy == action else 0.0
             comparable = comparable and (advised or would_do > 0.0 or is_untrained)
-        actions[t, row], behaviour[t, row], executed[t, row] = action, probability, policy[row, action]
-        out_heads[t, row], eligible[t, row], consulted[t, row] = heads[row], comparable, advised
-        whole = fresh[row] and whole_advice
+        actions[t, row] = action
+        probabilities[0, t, row], probabilities[1, t, row] = probability, policy[row, action]
+        flags[0, t, row], flags[1, t, row], flags[2, t, row] = is_heads, comparable, advised
+        whole = is_fresh and whole_advice
         for other in range(policy.shape[1]):
             advice[t, row, other] = distributions[slot, other] if whole else 0.0
         if advised:
             agreement += would_do
             if not whole:
                 advice[t, row, action] = 1.0
-            if counts_same and draw(own, own_draws[row]) == action:
+            if counts_same and draw(own, draws[0, row]) == action:
                 num_same += 1
     return is_sound, num_reused, num_fresh, num_known, num_same, agreement
 
@@ -388,18 +390,17 @@ def store(
     """
     rows, buckets, counts, stored_actions, memories = stored
     rule, _, first = reuse
-    words, fresh, actions = observations.view(np.uint32), found[2][2], out[0]
+    words, fresh, actions = observations.view(np.uint32), found[1][4], out[0]
     for row in range(len(fresh)):
         if fresh[row] and OFF < rule < OWN:
             slot, action = claim(words[row], rows, buckets, counts), actions[t, row]
             stored_actions[slot] = action
-            memories[slot] = q_values[row, action] if len(q_values) else first
+            memories[slot] = q_values[row, action] if rule == Q_CHANGE and len(q_values) else first
 
 
 @compiled
 def decide(
     gate: float,
-    worthwhile: Bools,
     remaining: int,
     draws: Floats,
     observations: NDArray[np.float32],
@@ -407,13 +408,11 @@ def decide(
     asks_always: bool,
     stored: Stored,
     reuse: Reuse,
-    q_values: Floats,
     policy: Floats,
     tails: Floats,
-    scores: Floats,
+    q_values: Floats,
     legal: Bools,
-    own_draws: Floats,
-    declined: Bools,
+    judged: Bools,
     options: Options,
     found: Found,
     t: int,
@@ -425,11 +424,11 @@ def decide(
         Whether all is done, and if so ``settle``'s result. If not, the caller asks and goes on: the call into compiled
         code costs more than what it does.
     """
-    if plan(gate, worthwhile, remaining, draws, observations, tutor, asks_always, stored, reuse, q_values, found):
+    if plan(gate, remaining, draws, observations, tutor, asks_always, stored, reuse, q_values, judged, found):
         return False, (True, 0, 0, 0, 0, 0.0)
     if reuse[0] == OWN:
         return False, (True, 0, 0, 0, 0, 0.0)
-    settled = settle(policy, tails, scores, legal, own_draws, draws, tutor[0], declined, options, found, t, out)
+    settled = settle(policy, tails, q_values, legal, draws, tutor[0], judged, options, found, t, out)
     if settled[2]:
         store(observations, q_values, stored, reuse, found, t, out)
     return True, settled

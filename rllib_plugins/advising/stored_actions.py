@@ -63,11 +63,11 @@ class StoredActions:
             observations: ``(n, obs_dim)``.
             found: ``kernels.plan``'s, to which this adds.
             draws: ``(n,)`` uniform numbers in [0, 1): the visits' own.
-            q_values: ``(n, num_actions)``, or empty where the rule does not need them.
+            q_values: ``(n, num_actions)``, or empty where the student has none.
         """
         if self.reuse[0] != kernels.OWN:
             return
-        gates, ready, heads = found[0], found[1][0], found[2][0]
+        gates, (ready, _, heads, _, _) = found
         for row, slot in enumerate(self.index.find(observations).tolist()):
             action = int(self._actions[slot])
             if gates[row] <= 0.0 or action == NOTHING:
@@ -85,10 +85,10 @@ class StoredActions:
             observations: ``(n, obs_dim)``, for which there is room.
             found: ``kernels.settle``'s.
             actions: ``(n,)`` executed.
-            q_values: ``(n, num_actions)``, or empty where the rule does not need them.
+            q_values: ``(n, num_actions)``, or empty where the student has none.
         """
         if self.reuse[0] == kernels.OWN:
-            for row in found[2][2].nonzero()[0].tolist():
+            for row in found[1][4].nonzero()[0].tolist():
                 action = int(actions[row])
                 memory = self._rule.stored(_q(q_values, row, action))
                 self._keep(self.index.claim(observations[row]), action, memory)

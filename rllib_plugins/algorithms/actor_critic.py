@@ -69,61 +69,51 @@ class UpdateBatch(Generic[Values]):
         return len(self.actions)
 
 
-def importance_weights(policy: NDArray[np.float32], behaviour: NDArray[np.float32], cap: float) -> NDArray[np.float32]:
-    """ρ = min(c, π_old/μ), the decoupled objective's weight (Hilton et al. 2021, arXiv 2110.00641).
-
-    Args:
-        policy: π_old of the executed actions.
-        behaviour: μ of the executed actions, same shape, above 0.
-        cap: c.
-    """
-    return np.minimum(np.float32(cap), policy / behaviour)
-
-
-def imitation_targets(
-    weights: ImitationWeights,
-    advice: NDArray[np.float32],
-    consulted: NDArray[np.bool_],
-    advantages: NDArray[np.float32],
-) -> NDArray[np.float32]:
-    """The weighted distribution to imitate on each step, ``(..., A)``; zeros where there is nothing to imitate.
-
-    Equal weights are the imitation of LLM4Teach (arXiv 2311.13373); ``worse = 0`` is the Q-filter of Nair et al. 2018
-    (arXiv 1709.10089) with the advantage in place of Q.
-
-    Args:
-        weights: On steps whose advised action turned out better than expected (advantage > 0), and on the others.
-        advice: ``(..., A)``.
-        consulted: ``(...,)``.
-        advantages: ``(...,)``, not standardised.
-    """
-    targets = np.empty_like(advice)
-    _weigh(
-        advice.reshape(-1, advice.shape[-1]),
-        consulted.reshape(-1),
-        advantages.reshape(-1),
-        np.float32(weights.better),
-        np.float32(weights.worse),
-        targets.reshape(-1, advice.shape[-1]),
-    )
-    return targets
-
-
 @compiled
-def _weigh(
-    advice: NDArray[np.float32],
-    consulted: NDArray[np.bool_],
+def weigh_advice(
     advantages: NDArray[np.float32],
+    estimated: NDArray[np.float32],
+    probabilities: NDArray[np.float32],
+    consulted: NDArray[np.bool_],
+    advice: NDArray[np.float32],
+    cap: np.float32,
     better: np.float32,
     worse: np.float32,
-    targets: NDArray[np.float32],
-) -> None:
-    for step in range(len(advice)):
-        weight = np.float32(0)
-        if consulted[step]:
-            weight = better if advantages[step] > 0 else worse
-        for action in range(advice.shape[1]):
-            targets[step, action] = advice[step, action] * weight
+    imitation: NDArray[np.float32],
+) -> bool:
+    """Weighs the advantages of tutored steps, in place, and the advice that is to be imitated.
+
+    An advantage is multiplied by ρ = min(c, π_old/μ), the decoupled objective's weight (Hilton et al. 2021,
+    arXiv 2110.00641). Equal weights of imitation are those of LLM4Teach (arXiv 2311.13373); ``worse = 0`` is the
+    Q-filter of Nair et al. 2018 (arXiv 1709.10089) with the advantage in place of Q.
+
+    Args:
+        advantages: ``(T, N)``, standardised or not.
+        estimated: ``(T, N)``, not standardised.
+        probabilities: ``(2, T, N)``: μ, above 0, and π_old of the executed actions.
+        consulted: ``(T, N)``.
+        advice: ``(T, N, A)``.
+        cap: c; 0: ρ is left out.
+        better: Weight of imitation where the advised action turned out better than expected (``estimated`` > 0).
+        worse: Its weight where it did not.
+        imitation: Output, ``(T, N, A)``: the weighted advice; zeros where there is nothing to imitate.
+
+    Returns:
+        Whether there is anything to imitate.
+    """
+    any_consulted = False
+    for t in range(advantages.shape[0]):
+        for env in range(advantages.shape[1]):
+            behaviour, policy = probabilities[0, t, env], probabilities[1, t, env]
+            if cap > 0:
+                advantages[t, env] *= cap if policy >= cap * behaviour else policy / behaviour
+            weight = np.float32(0)
+            if consulted[t, env]:
+                any_consulted = True
+                weight = better if estimated[t, env] > 0 else worse
+            for action in range(advice.shape[2]):
+                imitation[t, env, action] = advice[t, env, action] * weight
+    return any_consulted and bool(better > 0)
 
 
 def make_update_batch(
@@ -154,12 +144,21 @@ def make_update_batch(
     advantages = estimated
     if config.standardize_advantages:
         advantages = (estimated - estimated.mean()) / max(1e-4, float(estimated.std()))
-    tutored = rollout.advice is not None
-    if tutored and advice_config.weights == "behaviour":
-        advantages = advantages * importance_weights(rollout.policy, rollout.behaviour, advice_config.weight_cap)
     imitation = None
-    if rollout.advice is not None and imitation_weights.better > 0 and rollout.consulted.any():
-        imitation = imitation_targets(imitation_weights, rollout.advice, rollout.consulted, estimated)
+    if rollout.advice is not None:
+        advantages, weighed = advantages.copy(), np.empty_like(rollout.advice)
+        imitates = weigh_advice(
+            advantages,
+            estimated,
+            rollout.probabilities,
+            rollout.consulted,
+            rollout.advice,
+            np.float32(advice_config.weight_cap if advice_config.weights == "behaviour" else 0.0),
+            np.float32(imitation_weights.better),
+            np.float32(imitation_weights.worse),
+            weighed,
+        )
+        imitation = weighed.reshape(-1, weighed.shape[-1]) if imitates else None
 
     names = ("observations", "actions", "policy", "logits", "legal")
     flat: dict[str, Any] = {name: rollout.flat(name) for name in names}
@@ -171,7 +170,7 @@ def make_update_batch(
         old_logp=floored_logp(flat["policy"]),
         old_logits=flat["logits"] if getattr(config, "use_kl_loss", False) else None,
         illegal=None if flat["legal"] is None else ~flat["legal"],
-        imitation=None if imitation is None else imitation.reshape(-1, imitation.shape[-1]),
+        imitation=imitation,
     )
     return batch, estimated
 

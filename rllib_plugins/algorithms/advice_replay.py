@@ -37,6 +37,7 @@ class AdviceReplay:
     def __init__(self, memory: AdviceMemory, max_gradient_steps: int) -> None:
         self._memory = memory
         self._gradient_steps_left = max_gradient_steps
+        self._num_consultations = 0
         self._num_new = 0
         self._num_due = 0.0
         self._patience = 1
@@ -57,9 +58,17 @@ class AdviceReplay:
         memory = AdviceMemory(obs_dim, num_actions, with_masks=rollout.legal is not None, seed=config.seed or 0)
         return cls(memory, advice.imitation_replay_steps if wanted else 0)
 
-    def add(self, rollout: RolloutArrays, start: int = 0, stop: int | None = None) -> None:
-        """Remembers the advised ones among the vector steps ``start`` to ``stop`` of a rollout."""
-        if self._gradient_steps_left:
+    def add(self, rollout: RolloutArrays, num_consultations: int, start: int = 0, stop: int | None = None) -> None:
+        """Remembers the advised ones among the vector steps ``start`` to ``stop`` of a rollout.
+
+        Args:
+            rollout: The steps.
+            num_consultations: The trial's, these steps' included: most often there is no new one to look for.
+            start: First vector step.
+            stop: Behind the last one; None: all.
+        """
+        if self._gradient_steps_left and num_consultations != self._num_consultations:
+            self._num_consultations = num_consultations
             self._num_new += self._memory.add(rollout, start, stop)
 
     def learn(self, learner: Imitator, passes: float) -> None:
@@ -84,6 +93,7 @@ class AdviceReplay:
         return {
             "memory": self._memory.get_state(),
             "gradient_steps_left": self._gradient_steps_left,
+            "num_consultations": self._num_consultations,
             "num_new": self._num_new,
             "num_due": self._num_due,
             "patience": self._patience,
@@ -93,4 +103,5 @@ class AdviceReplay:
         """Takes a ``get_state``."""
         self._memory.set_state(state["memory"])
         self._gradient_steps_left = state["gradient_steps_left"]
+        self._num_consultations = state["num_consultations"]
         self._num_new, self._num_due, self._patience = state["num_new"], state["num_due"], state["patience"]

@@ -8,10 +8,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from rllib_plugins.advising.decision import Parts
+
 
 @dataclass(slots=True)
-class RolloutArrays:
-    """``num_steps`` vector steps of ``num_envs`` environments; every array starts with ``(num_steps, num_envs)``.
+class RolloutArrays(Parts):
+    """T = ``num_steps`` vector steps of N = ``num_envs`` environments.
 
     Attributes:
         observations: ``(T, N, obs_dim)`` float32.
@@ -22,11 +24,8 @@ class RolloutArrays:
         truncated: ``(T, N)`` bool.
         values: ``(T, N)`` float32: V(s_t), or max over legal actions of Q(s_t, ·).
         next_values: ``(T, N)`` float32: V of what followed; filled when the rollout is complete.
-        policy: ``(T, N)`` float32: π_old of the executed action.
-        behaviour: ``(T, N)`` float32: μ of the executed action.
-        heads: ``(T, N)`` bool: advice was executed.
-        eligible: ``(T, N)`` bool: the coin was thrown.
-        consulted: ``(T, N)`` bool: advice was at hand.
+        probabilities: ``(2, T, N)`` float32: ``behaviour`` and ``policy``.
+        flags: ``(3, T, N)`` bool: ``heads``, ``eligible`` and ``consulted``.
         logits: ``(T, N, A)`` float32: the policy's logits, or the Q-values, when it acted.
         advice: ``(T, N, A)`` float32, the tutor's distribution; None without a tutor.
         legal: ``(T, N, A)`` bool; None where every action is always legal.
@@ -40,11 +39,8 @@ class RolloutArrays:
     truncated: NDArray[np.bool_]
     values: NDArray[np.float32]
     next_values: NDArray[np.float32]
-    policy: NDArray[np.float32]
-    behaviour: NDArray[np.float32]
-    heads: NDArray[np.bool_]
-    eligible: NDArray[np.bool_]
-    consulted: NDArray[np.bool_]
+    probabilities: NDArray[np.float32]
+    flags: NDArray[np.bool_]
     logits: NDArray[np.float32]
     advice: NDArray[np.float32] | None
     legal: NDArray[np.bool_] | None
@@ -86,11 +82,8 @@ class RolloutArrays:
             truncated=zeros(bool),
             values=zeros(np.float32),
             next_values=zeros(np.float32),
-            policy=zeros(np.float32),
-            behaviour=zeros(np.float32),
-            heads=zeros(bool),
-            eligible=zeros(bool),
-            consulted=zeros(bool),
+            probabilities=np.zeros((2, *shape), np.float32),
+            flags=np.zeros((3, *shape), bool),
             logits=zeros(np.float32, num_actions),
             advice=zeros(np.float32, num_actions) if with_advice else None,
             legal=zeros(bool, num_actions) if with_masks else None,
@@ -107,7 +100,16 @@ class RolloutArrays:
         return self.rewards.shape[1]
 
     def flat(self, name: str, start: int = 0, stop: int | None = None) -> NDArray[Any] | None:
-        """Vector steps ``start`` to ``stop`` of an array as ``((stop - start)·N, ...)``, a view; None if not kept."""
+        """Vector steps of an array that starts with ``(T, N)``, as ``((stop - start)·N, ...)``, a view.
+
+        Args:
+            name: Of the array.
+            start: First vector step.
+            stop: Behind the last one; None: all.
+
+        Returns:
+            None where the array is not kept.
+        """
         array = getattr(self, name)
         if array is None:
             return None

@@ -23,6 +23,7 @@ from ray.rllib.utils.metrics import NUM_ENV_STEPS_SAMPLED_LIFETIME
 from rllib_plugins.advising.advisor import Advisor
 from rllib_plugins.advising.advisors import make_advisor
 from rllib_plugins.advising.core import ExplorationCore
+from rllib_plugins.advising.row_index import as_rows
 from rllib_plugins.rollout.arrays import RolloutArrays
 from rllib_plugins.rollout.network import ActorCriticView, QView, best, epsilon_greedy, masked_softmax
 
@@ -56,7 +57,7 @@ class ArrayEnvRunner(EnvRunner, Checkpointable):
         self._view: ActorCriticView | QView
         self.make_module()
 
-        self._observations: NDArray[np.float32] = np.asarray(self.env.reset(seed=seed)[0], np.float32)
+        self._observations: NDArray[np.float32] = as_rows(self.env.reset(seed=seed)[0])
         legal = self.task.legal_batch(self._observations)
         self.rollout = RolloutArrays.allocate(
             self.config.rollout_steps,
@@ -195,7 +196,7 @@ class ArrayEnvRunner(EnvRunner, Checkpointable):
                 rollout.next_observations[t, ended] = final[ended]
             for i in np.flatnonzero(truncated & ~terminated).tolist():
                 self._cuts.append((t, i, np.array(final[i], np.float32)))
-        self._observations = np.asarray(following, np.float32)
+        self._observations = as_rows(following)
 
     def _bootstrap(self) -> None:
         """V of what followed each step: by the observation after it, or the one that a truncated episode ended on."""

@@ -14,6 +14,7 @@ from rllib_plugins import compiled as module
 from rllib_plugins.advising import kernels
 from rllib_plugins.advising.behaviour import sample
 from rllib_plugins.advising.core import ExplorationCore
+from rllib_plugins.advising.decision import Decision
 from rllib_plugins.advising.kernels import NOTHING, draw, settle
 from rllib_plugins.advising.reuse import Budget, Decay, QChange, ReuseRule
 from rllib_plugins.advising.stored_actions import StoredActions
@@ -68,7 +69,7 @@ def test_a_compiled_reuse_rule_is_the_python_one(seed: int, rules: tuple[ReuseRu
         for _ in rules
     ]
     for core, rule in zip(cores, rules, strict=True):
-        core._reuse, core._stored = rule, StoredActions(rule)
+        core._stored = StoredActions(rule)
     assert [core._stored.reuse[0] == kernels.OWN for core in cores] == [False, True]
     for step in range(12):
         observations, q_values = states(*rng.integers(0, 6, 7)), rng.normal(size=(7, 3)).round(1)
@@ -111,7 +112,7 @@ def test_a_full_dictionary_forgets_the_oldest(rule: ReuseRule) -> None:
         advisor=TableAdvisor(np.full((9, 2), 0.5), at_hand=True),
         seed=0,
     )
-    core._reuse, core._stored = rule, StoredActions(rule, capacity=3)
+    core._stored = StoredActions(rule, capacity=3)
     for state in (0, 1, 2, 3):
         core.act(states(state), np.full((1, 2), 0.5), step=0)
     assert core.get_state()["dictionary"]["observations"][:, 0].tolist() == [1, 2, 3]
@@ -125,23 +126,18 @@ def test_tails_and_closed_gates_use_nothing_up(rule: ReuseRule) -> None:
 
     def visit(gate: float, coins: list[float]) -> list[int]:
         n = len(coins)
-        draws = np.array([coins, [0.0] * n, [0.0] * n])
+        draws = np.array([[0.0] * n, coins, [0.0] * n, [0.0] * n])
         found = kernels.room(n)
         tutor = np.full((n, 2), np.nan), np.empty((0, 0), np.uint32), np.empty(0, np.int64)
-        where = states(*[5] * n), tutor, False, stored.arrays, stored.reuse, none, found
-        kernels.plan(gate, np.empty(0, bool), kernels.NO_LIMIT, draws, *where)
-        stored.serve(states(*[5] * n), found, draws[1], none)
+        where = states(*[5] * n), tutor, False, stored.arrays, stored.reuse, none, np.empty((0, 0), bool), found
+        kernels.plan(gate, kernels.NO_LIMIT, draws, *where)
+        stored.serve(states(*[5] * n), found, draws[2], none)
         return list(found[1][0])
 
     stored.reserve(states(5))
     keeping = kernels.room(1)
-    keeping[2][:] = True
-    out = (
-        np.ones((1, 1), np.int64),
-        *(np.zeros((1, 1)),) * 2,
-        *(np.zeros((1, 1), bool),) * 3,
-        np.zeros((1, 1, 2), "f4"),
-    )
+    keeping[1][4] = 1
+    out = np.ones((1, 1), np.int64), np.zeros((2, 1, 1)), np.zeros((3, 1, 1), bool), np.zeros((1, 1, 2), "f4")
     kernels.store(states(5), none, stored.arrays, stored.reuse, keeping, 0, out)
     stored.store(states(5), keeping, out[0][0], none)
     assert visit(0.0, [0.0, 0.0]) == [NOTHING, NOTHING]
@@ -149,55 +145,51 @@ def test_tails_and_closed_gates_use_nothing_up(rule: ReuseRule) -> None:
     assert visit(0.5, [0.1, 0.9, 0.1]) == [1, NOTHING, NOTHING]
 
 
-def step(**changed: object) -> tuple[kernels.Settled, dict[str, np.ndarray]]:
+def step(*, at_hand: bool = True, **changed: object) -> tuple[kernels.Settled, Decision, list[int]]:
     """Three states: heads with advice, heads with a stored action, tails."""
     given = {
         "policy": np.array([[0.9, 0.1], [0.9, 0.1], [0.9, 0.1]]),
         "tails": np.array([[0.8, 0.2], [0.8, 0.2], [0.8, 0.2]]),
-        "scores": np.empty((0, 0)),
+        "q_values": np.empty((0, 0)),
         "legal": np.empty((0, 0), dtype=bool),
-        "own_draws": np.full(3, 0.1),
-        "draws": np.full((3, 3), 0.1),
+        "draws": np.full((4, 3), 0.1),
         "distributions": np.array([[0.0, 1.0]]),
-        "declined": np.empty(0, dtype=bool),
-        "options": (False, True, False),
+        "judged": np.empty((0, 0), dtype=bool),
+        "options": (False, False, False, True, False),
     }
-    flags = np.array([[True, True, False], [changed.pop("at_hand", True)] * 3, [False] * 3])
-    found = np.full(3, 0.5), np.array([[NOTHING, 1, NOTHING], [0, 0, 0]]), flags
-    names = ("actions", "behaviour", "policy", "heads", "eligible", "consulted")
-    types = (np.int64, float, float, bool, bool, bool)
-    out = {name: np.zeros((2, 3), dtype) for name, dtype in zip(names, types, strict=True)}
-    out["advice"] = np.zeros((2, 3, 2), dtype=np.float32)
-    settled = settle(*(given | changed).values(), found, 1, tuple(out.values()))
-    assert not any(array[0].any() for array in out.values()), "written is one vector step"
-    return settled, {name: array[1] for name, array in out.items()} | {"fresh": flags[2]}
+    rows = np.array([[NOTHING, 1, NOTHING], [0, 0, 0], [1, 1, 0], [at_hand] * 3, [0, 0, 0]])
+    actions, probabilities, flags = np.zeros((2, 3), np.int64), np.zeros((2, 2, 3)), np.zeros((3, 2, 3), bool)
+    out = actions, probabilities, flags, np.zeros((2, 3, 2), np.float32)
+    settled = settle(*(given | changed).values(), (np.full(3, 0.5), rows), 1, out)
+    assert not any(array.any() for array in (actions[0], probabilities[:, 0], flags[:, 0], out[3][0])), "one step only"
+    return settled, Decision(actions[1], probabilities[:, 1], flags[:, 1], out[3][1]), rows[4].tolist()
 
 
 def test_what_is_counted() -> None:
-    settled, out = step()
-    assert out["actions"].tolist() == [1, 1, 0]
-    assert out["consulted"].tolist() == [True, True, False]
-    assert out["fresh"].tolist() == [True, False, False]
+    settled, out, fresh = step()
+    assert out.actions.tolist() == [1, 1, 0]
+    assert out.consulted.tolist() == [True, True, False]
+    assert fresh == [1, 0, 0]
     is_sound, num_reused, num_fresh, num_known, num_same, agreement = settled
     assert is_sound and (num_reused, num_fresh, num_known, num_same) == (1, 1, 1, 0)
     assert math.isclose(agreement, 0.2)
-    np.testing.assert_allclose(out["behaviour"], [0.6, 0.6, 0.4])
-    np.testing.assert_allclose(out["policy"], [0.1, 0.1, 0.9])
+    np.testing.assert_allclose(out.behaviour, [0.6, 0.6, 0.4])
+    np.testing.assert_allclose(out.policy, [0.1, 0.1, 0.9])
 
 
 def test_a_student_left_alone_on_heads_does_all_of_its_own_exploring() -> None:
-    _, alone = step(at_hand=False, distributions=np.full((1, 2), np.nan))
-    assert alone["consulted"].tolist() == [False, True, False]
-    assert alone["eligible"].tolist() == [False, True, True]
-    np.testing.assert_allclose(alone["behaviour"], [0.9, 0.6, 0.8])
+    _, alone, _ = step(at_hand=False, distributions=np.full((1, 2), np.nan))
+    assert alone.consulted.tolist() == [False, True, False]
+    assert alone.eligible.tolist() == [False, True, True]
+    np.testing.assert_allclose(alone.behaviour, [0.9, 0.6, 0.8])
 
 
 @pytest.mark.parametrize("is_untrained", [False, True])
 def test_advice_is_compared_with_random_actions_while_a_value_student_is_untrained(is_untrained: bool) -> None:
-    scores = np.array([[0.0, 1.0]] * 3)  # on tails the first action is drawn, and the second is greedy
-    _, out = step(scores=scores, options=(False, True, is_untrained))
-    assert out["actions"].tolist() == [1, 1, 0]
-    assert out["eligible"].tolist() == [True, True, is_untrained]
+    q_values = np.array([[0.0, 1.0]] * 3)  # on tails the first action is drawn, and the second is greedy
+    _, out, _ = step(q_values=q_values, options=(True, is_untrained, False, True, False))
+    assert out.actions.tolist() == [1, 1, 0]
+    assert out.eligible.tolist() == [True, True, is_untrained]
 
 
 def test_where_no_folder_can_be_written_code_is_compiled_in_memory(monkeypatch: pytest.MonkeyPatch) -> None:

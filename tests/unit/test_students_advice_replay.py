@@ -42,6 +42,11 @@ def replay(max_gradient_steps: int = 100, seed: int = 0) -> AdviceReplay:
     return AdviceReplay(AdviceMemory(2, 3, with_masks=True, seed=seed), max_gradient_steps)
 
 
+def add(made: AdviceReplay, steps: RolloutArrays) -> None:
+    """As a trial does, which has counted the consultations."""
+    made.add(steps, made.get_state()["num_consultations"] + int(steps.consulted.sum()))
+
+
 def test_the_memory_holds_the_newest_advised_steps():
     memory = AdviceMemory(2, 3, with_masks=True, seed=0, capacity=40)
     assert [memory.add(rollout(64 * block, every=4)) for block in range(4)] == [16] * 4
@@ -63,30 +68,38 @@ def test_more_than_fits_at_once_leaves_the_newest():
 @pytest.mark.parametrize(("passes", "steps"), [(0.0, 0), (1.0, 1), (0.5, 0), (16.0, 16)])
 def test_gradient_steps_follow_what_is_new(passes: float, steps: int):
     learner, made = Learner(), replay()
-    made.add(rollout())
+    add(made, rollout())
     made.learn(learner, passes)
     assert len(learner.samples) == steps
     made.learn(learner, passes)
     assert len(learner.samples) == steps, "nothing is new"
 
 
+def test_steps_without_a_new_consultation_are_not_looked_at():
+    learner, made = Learner(), replay()
+    for num_consultations in (7, 7, 9):
+        made.add(rollout(), num_consultations)
+        made.learn(learner, 1.0)
+    assert len(learner.samples) == 2
+
+
 def test_parts_of_a_step_add_up():
     learner, made = Learner(), replay()
     for block in range(8):
-        made.add(rollout(64 * block, every=4))
+        add(made, rollout(64 * block, every=4))
         made.learn(learner, 1.0)
     assert len(learner.samples) == 8 * 16 // BATCH
 
 
 def test_it_ends_where_the_student_follows_and_after_so_many_steps():
     learner, made = Learner(follows_after=3), replay()
-    made.add(rollout())
+    add(made, rollout())
     made.learn(learner, 10.0)
     assert len(learner.samples) == 3
     assert made.get_state()["patience"] == 4, "the next look is further off"
     learner, made = Learner(), replay(max_gradient_steps=5)
     for _ in range(3):
-        made.add(rollout())
+        add(made, rollout())
         made.learn(learner, 4.0)
     assert len(learner.samples) == 5
 
@@ -101,12 +114,12 @@ def test_what_is_followed_is_looked_at_ever_less_often():
 
     learner, made = Settled(), replay()
     for _ in range(1_000):
-        made.add(rollout())
+        add(made, rollout())
         made.learn(learner, 1.0)
     assert learner.looks == 4 + (1_000 - 85) // 256  # after 1, 4, 16 and 64 more, then every 256
     keen = Learner()
     while not keen.samples:
-        made.add(rollout())
+        add(made, rollout())
         made.learn(keen, 1.0)
     assert len(keen.samples) == 1, "what was skipped is not made up for"
 
@@ -114,13 +127,13 @@ def test_what_is_followed_is_looked_at_ever_less_often():
 def test_a_restored_replay_goes_on_as_if_never_stopped():
     one, other = replay(), replay(seed=9)
     learners = Learner(), Learner()
-    one.add(rollout(every=3))
+    add(one, rollout(every=3))
     one.learn(learners[0], 3.5)
-    one.add(rollout(64))
+    add(one, rollout(64))
     other.set_state(one.get_state())
     learners[0].samples.clear()
     for made, learner in zip((one, other), learners, strict=True):
-        made.add(rollout(128))
+        add(made, rollout(128))
         made.learn(learner, 3.5)
     np.testing.assert_array_equal(learners[0].samples, learners[1].samples)
     assert learners[0].samples
@@ -139,6 +152,6 @@ def test_a_restored_replay_goes_on_as_if_never_stopped():
 def test_without_measured_effect_nothing_is_imitated_again(tutor: str, advice: AdviceConfig):
     config, learner = SimpleNamespace(tutor=tutor, advice=advice, seed=0), Learner()
     made = AdviceReplay.for_rollout(config, rollout())
-    made.add(rollout())
+    add(made, rollout())
     made.learn(learner, 100.0)
     assert not learner.samples

@@ -13,9 +13,8 @@ from rllib_plugins.algorithms.a2c.learner import A2CLearner
 from rllib_plugins.algorithms.actor_critic import (
     UpdateBatch,
     as_tensors,
-    imitation_targets,
-    importance_weights,
     make_update_batch,
+    weigh_advice,
 )
 from rllib_plugins.algorithms.array_learner import clip_norm
 from rllib_plugins.algorithms.dqn.learner import DQNLearner
@@ -127,17 +126,26 @@ def test_illegal_actions_have_no_part_in_loss_or_gradient(cls):
     assert logit_gradient == pytest.approx([*without[1], 0.0], rel=1e-5)
 
 
-def test_importance_weights_are_capped_ratios():
-    policy, behaviour = np.array([0.5, 0.1, 0.8], np.float32), np.array([0.25, 0.9, 0.8], np.float32)
-    weights = importance_weights(policy, behaviour, 1.5)
-    np.testing.assert_allclose(weights, [1.5, 1 / 9, 1.0], rtol=1e-5)
+@pytest.mark.parametrize(("cap", "expected"), [(1.5, [3.0, -1 / 9, 2.0, 0.0]), (0.0, [2.0, -1.0, 2.0, 4.0])])
+def test_advantages_are_weighed_by_capped_ratios(cap: float, expected: list[float]):
+    probabilities = np.array([[[0.25, 0.9, 0.8, 1e-30]], [[0.5, 0.1, 0.8, 0.0]]], np.float32)
+    advantages, advice = np.array([[2.0, -1.0, 2.0, 4.0]], np.float32), np.zeros((1, 4, 2), np.float32)
+    nobody, weights = np.zeros((1, 4), bool), (np.float32(cap), np.float32(1.0), np.float32(1.0))
+    assert not weigh_advice(advantages, advantages.copy(), probabilities, nobody, advice, *weights, advice.copy())
+    np.testing.assert_allclose(advantages[0], expected, rtol=1e-5)
 
 
-def test_imitation_is_weighed_by_how_advice_turned_out():
-    advice = np.tile(np.array([0.0, 1.0], np.float32), (4, 1))
-    consulted, advantages = np.array([True, True, False, True]), np.array([1.0, -1.0, 1.0, 0.0], np.float32)
-    assert imitation_targets(ImitationWeights(1.0, 0.0), advice, consulted, advantages)[:, 1].tolist() == [1, 0, 0, 0]
-    assert imitation_targets(ImitationWeights(2.0, 1.0), advice, consulted, advantages)[:, 1].tolist() == [2, 1, 0, 1]
+@pytest.mark.parametrize(
+    ("better", "worse", "expected"), [(1.0, 0.0, [1, 0, 0, 0]), (2.0, 1.0, [2, 1, 0, 1]), (0.0, 0.0, [0, 0, 0, 0])]
+)
+def test_imitation_is_weighed_by_how_advice_turned_out(better: float, worse: float, expected: list[float]):
+    advice = np.tile(np.array([0.0, 1.0], np.float32), (1, 4, 1))
+    consulted, estimated = np.array([[True, True, False, True]]), np.array([[1.0, -1.0, 1.0, 0.0]], np.float32)
+    weights, imitation = (np.float32(1.0), np.float32(better), np.float32(worse)), np.full_like(advice, np.nan)
+    same = np.ones((2, 1, 4), np.float32)
+    imitates = weigh_advice(estimated.copy(), estimated, same, consulted, advice, *weights, imitation)
+    assert imitates == (better > 0)
+    assert imitation[0, :, 1].tolist() == expected
 
 
 def tutored_rollout() -> RolloutArrays:

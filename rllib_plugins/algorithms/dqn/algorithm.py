@@ -49,7 +49,7 @@ class DQN(LeanTraining, RLlibDQN):
         """Remembers the new steps, learns at the end of a fragment, feeds earned trust at the end of a rollout."""
         runner = self.runner
         self.replay.add(runner.rollout, start, stop)
-        self.advice_replay.add(runner.rollout, start, stop)
+        self.advice_replay.add(runner.rollout, runner.core.num_consultations, start, stop)
         if runner.cursor % self.fragment_steps == 0:
             self._num_fragments += 1
             step = runner.num_env_steps_sampled_lifetime

@@ -28,6 +28,6 @@ class PPO(LeanTraining, RLlibPPO):
         step = runner.num_env_steps_sampled_lifetime
         weights = runner.core.imitation(step)
         advantages = self.learner.update_from_rollout(runner.rollout, num_env_steps=step, imitation_weights=weights)
-        self.advice_replay.add(runner.rollout)
+        self.advice_replay.add(runner.rollout, runner.core.num_consultations)
         self.advice_replay.learn(self.learner, weights.replay)
         runner.core.observe(advantages, runner.rollout.heads, runner.rollout.eligible)
