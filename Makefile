@@ -5,6 +5,7 @@ ENGINE ?= cpu
 TUTOR ?= smollm2
 SEED ?= 0
 BIN := .venv/bin
+QUICK_TIER := $(BIN)/python -m pytest tests/unit --numprocesses auto --maxprocesses 4 --dist loadfile
 
 .DEFAULT_GOAL := help
 .PHONY: help setup demo test test-unit drill lint format ui clean
@@ -23,10 +24,11 @@ demo: setup  ## Run the demo sweep: a real LLM tutors DQN, PPO and A2C on Blackj
 	@exec $(BIN)/tutor sweep demo --set 'tutors=[$(TUTOR),oracle]'
 
 test: setup  ## Run every test, the real LLM's included
-	@exec $(BIN)/python -m pytest tests/unit tests/integration tests/e2e
+	@$(QUICK_TIER)
+	@exec $(BIN)/python -m pytest tests/integration tests/e2e
 
 test-unit: setup  ## Run the quick tier: no Ray, no LLM
-	@exec $(BIN)/python -m pytest tests/unit
+	@exec $(QUICK_TIER)
 
 drill: setup  ## Strike a running sweep with every kind of fault and check that nothing is lost (minutes; seeded)
 	@exec $(BIN)/python benchmarks/fault_drill.py --seed $(SEED)

@@ -44,15 +44,16 @@ CPU_ENGINE = {
 
 CPU_ENVIRONMENT = {"OMP_NUM_THREADS": "1", "VLLM_CPU_OMP_THREADS_BIND": "nobind"}
 RAY_MEMORY = {
-    "MALLOC_CONF": "background_thread:true,dirty_decay_ms:1000,muzzy_decay_ms:0,narenas:2",
+    "MALLOC_CONF": "background_thread:true,dirty_decay_ms:1000,muzzy_decay_ms:0,narenas:1,tcache:false",
     "RAY_task_events_max_num_task_in_gcs": "1000",
     "RAY_maximum_gcs_destroyed_actor_cached_count": "100",
     "RAY_maximum_gcs_dead_worker_cached_count": "100",
     "RAY_maximum_gcs_dead_node_cached_count": "5",
 }
 """Ray keeps 100,000 of each past task, actor and worker; jemalloc, which its daemons preload, keeps freed pages while
-threads are idle. Half an hour does not fill such caches. Bounded so low, they fill within minutes, and what still grows
-then is a leak. The images (deploy/docker/Dockerfile) bound the same, higher."""
+threads are idle, and freed memory for each of some twenty threads. Half an hour does not fill such caches. Bounded so
+low, or left out, they fill within minutes, and what still grows then is a leak. The images (deploy/docker/Dockerfile)
+bound what Ray keeps, too, higher."""
 
 STUDENT_NICENESS = 10
 """On a cluster students cannot slow a tutor's start, since its node is another machine; here they share its cores. The
