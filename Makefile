@@ -5,7 +5,7 @@ ENGINE ?= cpu
 TUTOR ?= smollm2
 SEED ?= 0
 BIN := .venv/bin
-QUICK_TIER := $(BIN)/python -m pytest tests/unit --numprocesses auto --maxprocesses 4 --dist loadfile
+QUICK_TIER := $(BIN)/python -m pytest tests/unit --numprocesses logical --maxprocesses 4 --dist loadfile
 
 .DEFAULT_GOAL := help
 .PHONY: help setup demo test test-unit drill lint format ui clean
