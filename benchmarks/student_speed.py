@@ -93,13 +93,14 @@ def measure_case(benchmark: Benchmark, algorithm: str, task: str, num_envs: int,
 def measure_tutored(benchmark: Benchmark, algorithm: str, repetitions: int, steps: int) -> None:
     """A student whose tutor's answers are all at hand, against the same student alone, behind its first 4,000 steps.
 
-    By then most of the advice that is to be imitated again has been: a cost of once per trial.
+    By then most of the advice that is to be imitated again has been: a cost of once per trial. Rounds are many and
+    short, since what is told apart here is less than what the speed of a machine changes by within seconds.
     """
     from benchmarks._students import OurRun, our_config
 
     configs = {tutor: our_config(algorithm, "blackjack", 8, tutor=tutor) for tutor in ("none", "oracle")}
-    runs = {tutor: OurRun(config, steps, warm_up=4_000) for tutor, config in configs.items()}
-    rates = alternate(dict(runs), 2 * repetitions)
+    runs = {tutor: OurRun(config, steps // 4, warm_up=4_000) for tutor, config in configs.items()}
+    rates = alternate(dict(runs), 8 * repetitions)
     for run in runs.values():
         run.close()
     benchmark.record(f"{algorithm}_tutored", rates)

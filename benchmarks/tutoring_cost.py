@@ -2,7 +2,7 @@
 
 The tutor is the oracle of Blackjack once it was asked about all states, so that each answer comes from the
 process-local map of distributions, as it does for an LLM with a warm store: no call leaves the process. Time is the
-process's own. The states of Snake and Connect Four never end, and what their oracles search for would be measured: they
+process's own, and rounds are many and short, one rollout of PPO's: the speed of a machine may change within seconds. The states of Snake and Connect Four never end, and what their oracles search for would be measured: they
 are left out.
 
 Run ``.venv/bin/python benchmarks/tutoring_cost.py`` (``--quick``: 8 environments, fewer repetitions).
@@ -25,7 +25,7 @@ def main() -> int:
     from rllib_plugins.config import StudentConfig
 
     benchmark = Benchmark("tutoring_cost")
-    repetitions, steps = (2, 2_048) if args.quick else (11, 8_192)
+    repetitions, steps = 4 if args.quick else 61, 2_048
     for algorithm in ("dqn", "ppo", "a2c"):
         for num_envs in (8,) if args.quick else (8, 32):
             runs = {
