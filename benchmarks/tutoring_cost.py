@@ -1,9 +1,11 @@
 """What tutoring costs a student whose tutor's answers are all at hand: env steps per second, tutored over untutored.
 
 The tutor is the oracle of Blackjack once it was asked about all states, so that each answer comes from the
-process-local map of distributions, as it does for an LLM with a warm store: no call leaves the process. Time is the
-process's own, and rounds are many and short, one rollout of PPO's: the speed of a machine may change within seconds. The states of Snake and Connect Four never end, and what their oracles search for would be measured: they
-are left out.
+process-local map of distributions, as it does for an LLM with a warm store: no call leaves the process. The states of
+Snake and Connect Four never end, and what their oracles search for would be measured: they are left out.
+
+Time is the process's own. Rounds are many and short, one rollout of PPO's: the speed of a machine may change within
+seconds.
 
 Run ``.venv/bin/python benchmarks/tutoring_cost.py`` (``--quick``: 8 environments, fewer repetitions).
 """
