@@ -1,12 +1,11 @@
 """When to leave a tutor alone that does not answer. Pure but for a clock that is handed in; knows no transport.
 
 The circuit breaker of M. Nygard, Release It! (2007): closed while calls succeed, open for a while after several failed
-in a row, then half-open: one call is let through, and its outcome closes the circuit or opens it for twice as long.
+in a row, then half-open: one probe is made, and its outcome closes the circuit or opens it for twice as long.
 """
 
 from __future__ import annotations
 
-import math
 import threading
 import time
 from collections.abc import Callable
@@ -24,7 +23,7 @@ class BreakerState(Enum):
 class CircuitBreaker:
     """Counts failures and says whether to call at all. Safe to use from several threads.
 
-    Every call that ``allow`` lets through must be followed by ``succeeded`` or ``failed``.
+    Every call that ``allow`` or ``allow_probe`` lets through must be followed by ``succeeded`` or ``failed``.
 
     Args:
         failures: Failed calls in a row that open the circuit, at least 1.
@@ -61,13 +60,17 @@ class CircuitBreaker:
             return self._state()
 
     def allow(self) -> bool:
-        """Whether a call may be made now. While half-open, one caller at a time is told yes."""
+        """Whether a call may be made now: only while closed."""
         with self._lock:
-            state = self._state()
-            if state is BreakerState.HALF_OPEN and not self._probing:
-                self._probing = True
-                return True
-            return state is BreakerState.CLOSED
+            return self._state() is BreakerState.CLOSED
+
+    def allow_probe(self) -> bool:
+        """Whether to find out now if calls succeed again: while half-open, one caller at a time is told yes."""
+        with self._lock:
+            if self._state() is not BreakerState.HALF_OPEN or self._probing:
+                return False
+            self._probing = True
+            return True
 
     def succeeded(self) -> None:
         """A call was answered: the circuit closes."""
@@ -79,12 +82,10 @@ class CircuitBreaker:
 
     @property
     def patience_s(self) -> float:
-        """Seconds that the next call may hang: no bound while closed; a probe no longer than the circuit was open for.
-
-        So a caller loses at most half of an outage to probes, and a slow tutor gets twice the time at each.
-        """
+        """Seconds that a probe may hang: as long as the circuit was open, so that a slow tutor gets twice as many each
+        time and one that has lost the call is soon asked again."""
         with self._lock:
-            return math.inf if self._open_until is None else self._open_s
+            return self._open_s
 
     def failed(self, hung: bool = False) -> None:
         """A call was not answered.

@@ -11,7 +11,7 @@ import os
 import random
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -27,6 +27,9 @@ logger = logging.getLogger(__name__)
 URL_VARIABLE = "LLM_TUTORS_URL"
 TOKEN_VARIABLE = "LLM_TUTORS_TOKEN"
 
+MAX_OPEN_S = 30.0
+"""Longest pause between two probes: a tutor that is back is found again so much later at most."""
+
 _Question = tuple[str, str, tuple[str, ...]]
 
 
@@ -40,7 +43,7 @@ class ClientStats:
         missed: Of these, answered with None.
         calls: Attempts that were made at the service.
         failed_calls: Of these, without an answer within the deadline.
-        skipped_calls: Attempts that the open circuit spared.
+        skipped_calls: Attempts that were spared while the circuit was not closed.
         last_error: Why the last request got nothing.
     """
 
@@ -68,7 +71,7 @@ class TutorClient:
         breaker_failures: Failed attempts in a row after which the tutor is left alone; one that hung until the
             deadline counts as so many.
         breaker_open_s: Seconds that it is first left alone for, and that the probe after that may take; doubles with
-            every failed probe, up to a minute.
+            every failed probe, up to half a minute. No caller waits for a probe.
         capacity: Most answers in the map; the oldest goes first.
         batch_size: Most requests in one call.
     """
@@ -105,7 +108,7 @@ class TutorClient:
         self._backoff_s = backoff_s
         self._capacity = capacity
         self._batch_size = batch_size
-        self._breaker = CircuitBreaker(breaker_failures, breaker_open_s, max(60.0, breaker_open_s))
+        self._breaker = CircuitBreaker(breaker_failures, breaker_open_s, max(MAX_OPEN_S, breaker_open_s))
         self._calls = BoundedCalls()
         self._known: dict[_Question, Advice] = {}
         self._lock = threading.Lock()
@@ -173,7 +176,7 @@ class TutorClient:
         """Makes one attempt at all open questions; moves what is answered. Returns whether another may help."""
         questions = list(open_questions)
         for start in range(0, len(questions), self._batch_size):
-            batch = questions[start : start + self._batch_size]
+            batch = {question: open_questions[question] for question in questions[start : start + self._batch_size]}
             remaining_s = deadline - time.monotonic()
             if remaining_s <= 0:
                 self._note_error(f"no answer within {self.deadline_s} s")
@@ -181,23 +184,44 @@ class TutorClient:
             if not self._breaker.allow():
                 with self._lock:
                     self._stats.skipped_calls += 1
+                if self._breaker.allow_probe():
+                    threading.Thread(target=self._probe, args=(batch,), name="tutor-probe", daemon=True).start()
                 return False
-            allowed_s = min(remaining_s, self._breaker.patience_s)
-            started = time.monotonic()
-            try:
-                answers = self._call([open_questions[question] for question in batch], allowed_s)
-            except BackendError as error:
-                self._failed(error.reason, hung=time.monotonic() - started >= allowed_s)
-                return error.retry
-            except BaseException:
-                self._breaker.failed()
-                raise
-            refused = self._sort_out(batch, answers, open_questions, found)
-            if refused == len(batch):
-                self._failed(self._stats.last_error)
-            else:
-                self._breaker.succeeded()
+            settled, retry = self._try(batch, remaining_s)
+            for question, advice in settled.items():
+                del open_questions[question]
+                if advice is not None:
+                    found[question] = advice
+            if not retry:
+                return False
         return True
+
+    def _probe(self, questions: dict[_Question, AdviceRequest]) -> None:
+        """Asks beside the caller, who goes on without advice and finds it in the map when he asks the same again."""
+        settled, _ = self._try(questions, min(self.deadline_s, self._breaker.patience_s))
+        for question, advice in settled.items():
+            if advice is not None:
+                self._keep(question, advice)
+
+    def _try(
+        self, questions: dict[_Question, AdviceRequest], timeout_s: float
+    ) -> tuple[dict[_Question, Advice | None], bool]:
+        """Makes one call. Returns the questions that it settled, with None for a bad one; and if another may help."""
+        started = time.monotonic()
+        try:
+            answers = self._call(list(questions.values()), timeout_s)
+        except BackendError as error:
+            self._failed(error.reason, hung=time.monotonic() - started >= timeout_s)
+            return {}, error.retry
+        except BaseException:
+            self._breaker.failed()
+            raise
+        settled = self._settled(questions, answers)
+        if settled:
+            self._breaker.succeeded()
+        else:
+            self._failed(self._stats.last_error)
+        return settled, True
 
     def _call(self, requests: list[AdviceRequest], timeout_s: float) -> list[Advice | AdviceError]:
         with self._lock:
@@ -212,26 +236,19 @@ class TutorClient:
             raise BackendError(f"{self.backend!r} gave {len(answers)} answers to {len(requests)} requests", retry=False)
         return answers
 
-    def _sort_out(
-        self,
-        batch: list[_Question],
-        answers: list[Advice | AdviceError],
-        open_questions: dict[_Question, AdviceRequest],
-        found: dict[_Question, Advice],
-    ) -> int:
-        """Closes the questions that are settled; returns how many were refused for the moment."""
-        refused = 0
-        for question, answer in zip(batch, answers, strict=True):
+    def _settled(
+        self, questions: Iterable[_Question], answers: Sequence[Advice | AdviceError]
+    ) -> dict[_Question, Advice | None]:
+        """All but the questions that were refused for the moment only."""
+        settled: dict[_Question, Advice | None] = {}
+        for question, answer in zip(questions, answers, strict=True):
             if isinstance(answer, Advice):
-                found[question] = answer
-                del open_questions[question]
+                settled[question] = answer
                 continue
             self._note_error(answer.reason)
-            if answer.retry:
-                refused += 1
-            else:
-                del open_questions[question]
-        return refused
+            if not answer.retry:
+                settled[question] = None
+        return settled
 
     def _pause(self, attempt: int, deadline: float) -> bool:
         """Waits before a retry; False where that would take all the time that is left."""

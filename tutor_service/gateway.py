@@ -24,8 +24,8 @@ from tutor_service.store import Context, StoredAdvice, advice_key
 from tutor_service.validate import MAX_LIST, problem
 
 MEMORY_ENTRIES = 200_000
-_SLICE = 256
-"""Cold requests looked up between two turns of the event loop."""
+_SLICE = 32
+"""Cold requests looked up at a time, a few milliseconds' work; whoever needs less of the event loop waits no longer."""
 
 
 class Store(Protocol):
@@ -99,6 +99,7 @@ class Gateway:
         self._store = store
         self._metrics = metrics
         self._memory: OrderedDict[AdviceRequest, _Kept] = OrderedDict()
+        self._looking_up = asyncio.Lock()
         self._queue = JoiningQueue(
             evaluate,
             self._keep,
@@ -207,8 +208,9 @@ class Gateway:
         waiting: list[tuple[int, Ticket, bool]] = []
         try:
             for start in range(0, len(requests), _SLICE):
-                self._look_up(requests[start : start + _SLICE], start, found, waiting)
-                await asyncio.sleep(0)
+                async with self._looking_up:  # in turn: a flood of callers must not fill one turn of the event loop
+                    self._look_up(requests[start : start + _SLICE], start, found, waiting)
+                    await asyncio.sleep(0)
             if waiting:
                 await asyncio.wait({ticket.result for _, ticket, _ in waiting})  # unlike await, never cancels them
         finally:

@@ -27,12 +27,14 @@ class ServeFile:
         path: Where it was read from.
         tutors: The tutors that it describes, scaling and engine options as it has them.
         http: Where Serve listens.
+        token_variables: Environment variables that hold its tutors' bearer tokens, on their nodes.
         content: All that it says, for Serve.
     """
 
     path: Path
     tutors: tuple[TutorConfig, ...]
     http: app.HttpConfig
+    token_variables: frozenset[str]
     content: dict[str, Any]
 
 
@@ -57,24 +59,26 @@ def read_serve_file(name: str) -> ServeFile:
     path = Path(name)
     content = yaml.safe_load(path.read_text(encoding="utf-8"))
     config = _validated(path, content)
-    tutors = []
+    tutors, variables = [], set()
     for application in config.applications:
         if application.import_path != BUILDER:
             raise UserError(
                 f"Serve file '{path}': application '{application.name}' is built by '{application.import_path}', no "
                 "tutor. Deploy it with `serve deploy`."
             )
-        tutor, _ = resolve(application.args)
+        tutor, given = resolve(application.args)
         if application.name != app_name(tutor.name):
             raise UserError(
                 f"Serve file '{path}': application '{application.name}' must be named '{app_name(tutor.name)}', where "
                 "students look for it."
             )
         tutors.append(tutor)
+        if given.token_env:
+            variables.add(given.token_env)
     if not tutors:
         raise UserError(f"Serve file '{path}' has no applications. There is nothing to serve.")
     http = app.HttpConfig(host=config.http_options.host, port=config.http_options.port)
-    return ServeFile(path, tuple(tutors), http, content)
+    return ServeFile(path, tuple(tutors), http, frozenset(variables), content)
 
 
 def deploy_serve_file(file: ServeFile, progress: Callable[[str], None] | None = None) -> list[str]:

@@ -10,7 +10,12 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 from typing import Any
+
+import yaml
+
+ROOT = Path(__file__).parents[2]
 
 
 @dataclass
@@ -93,3 +98,21 @@ def running_endpoint() -> Iterator[Endpoint]:
         server.shutdown()
         server.server_close()
         thread.join()
+
+
+def write_serve_file(folder: Path, endpoint: Endpoint, port: int, **changes: Any) -> Path:
+    """A Serve file as those of ``deploy/serve``, of a tutor that needs no model; ``changes`` are the application's."""
+    tutor = {"backend": "openai", "model": "m", "base_url": endpoint.url}
+    (folder / "remote.yaml").write_text(yaml.safe_dump(tutor))
+    content = yaml.safe_load((ROOT / "deploy" / "serve" / "smollm2.yaml").read_text())
+    content["http_options"]["port"] = port
+    application = content["applications"][0]
+    application |= {"name": "tutor-remote", "route_prefix": "/remote", **changes}
+    application["args"] = {
+        "tutor": str(folder / "remote.yaml"),
+        "token_env": "LLM_TUTORS_TOKEN",
+        "scaling": {"num_cpus": 0},
+    }
+    path = folder / "serve.yaml"
+    path.write_text(yaml.safe_dump(content))
+    return path

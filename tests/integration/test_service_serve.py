@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.integration.endpoint_fake import Endpoint, running_endpoint
+from tests.integration.endpoint_fake import Endpoint, running_endpoint, write_serve_file
 from tutor_service import app
 from tutor_service.ask import ask
 from tutor_service.client import connect
@@ -22,6 +22,7 @@ from tutor_service.config import TutorConfig
 from tutor_service.errors import UserError
 from tutor_service.paths import HOME_VARIABLE
 from tutor_service.schema import Advice, AdviceRequest
+from tutor_service.serve_file import deploy_serve_file, read_serve_file
 from tutor_service.store import AdviceStore
 
 KEY_VARIABLE = "REMOTE_KEY"
@@ -233,14 +234,20 @@ def test_a_gpu_tutor_is_refused_before_anything_is_deployed(endpoint, home):
     assert app.status() == []
 
 
-def test_a_second_ray_in_one_process_has_a_serve_of_its_own(endpoint, home):
+def test_a_second_ray_has_a_serve_of_its_own_and_no_token_that_only_the_driver_has(
+    endpoint, home, tmp_path, monkeypatch
+):
     import ray
 
     app.deploy([tutor(endpoint)])
     ray.shutdown()
     start_ray()
-    assert app.deploy([tutor(endpoint)], http=app.HttpConfig(port=free_port())) == ["remote"]
+    port = free_port()
+    assert app.deploy([tutor(endpoint)], http=app.HttpConfig(port=port)) == ["remote"]
     assert connect(tutor(endpoint)).advise([request(1)])[0] is not None
+    monkeypatch.setenv("LLM_TUTORS_TOKEN", "too-late")
+    with pytest.raises(UserError, match="'LLM_TUTORS_TOKEN' holds no bearer token on node"):
+        deploy_serve_file(read_serve_file(str(write_serve_file(tmp_path, endpoint, port))))
 
 
 def free_port() -> int:

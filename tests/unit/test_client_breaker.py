@@ -30,15 +30,15 @@ class BreakerMachine(RuleBasedStateMachine):
 
     @rule()
     def call(self) -> None:
-        state = self.breaker.state
         allowed = self.breaker.allow()
-        if state is BreakerState.OPEN:
-            assert not allowed
-        if state is BreakerState.CLOSED:
-            assert allowed
-        if state is BreakerState.HALF_OPEN:
-            assert allowed == (self.probes == 0)
-            self.probes += allowed
+        assert allowed == (self.breaker.state is BreakerState.CLOSED)
+        self.under_way += allowed
+
+    @rule()
+    def probe(self) -> None:
+        allowed = self.breaker.allow_probe()
+        assert allowed == (self.breaker.state is BreakerState.HALF_OPEN and self.probes == 0)
+        self.probes += allowed
         self.under_way += allowed
 
     @precondition(lambda self: self.under_way)
@@ -82,13 +82,14 @@ def test_each_failed_probe_doubles_the_wait() -> None:
     breaker.allow()
     breaker.failed()
     for wait_s in (5.0, 10.0, 20.0, 20.0):
+        assert breaker.patience_s == wait_s
         now[0] += wait_s - 0.5
-        assert not breaker.allow()
+        assert not breaker.allow_probe()
         now[0] += 0.5
-        assert breaker.allow() and not breaker.allow()
+        assert breaker.allow_probe() and not breaker.allow_probe() and not breaker.allow()
         breaker.failed()
     now[0] += MAX_OPEN_S
-    assert breaker.allow()
+    assert breaker.allow_probe()
     breaker.succeeded()
     breaker.failed()
     now[0] += OPEN_S

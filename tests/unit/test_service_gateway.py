@@ -1,4 +1,5 @@
 import asyncio
+import itertools
 import random
 
 import pytest
@@ -90,6 +91,25 @@ async def test_what_nobody_waits_for_any_more_is_dropped_from_the_queue(max_pend
     assert sources(await late) == ["model", "model"]
     assert len(model.evaluated) == len(store.kept) == 10
     assert gateway.num_pending == 0
+
+
+async def test_a_flood_leaves_the_event_loop_to_others():
+    model, store = FakeModel(), FakeStore()
+    looked_up: list[int] = []
+    store.get_many = lambda keys: looked_up.append(len(keys)) or [None] * len(keys)
+    gateway = make_gateway(model, store, max_pending=10)
+    flood = [asyncio.create_task(gateway.advise([request((n, m)) for m in range(400)])) for n in range(16)]
+    turns = [0]
+    while not all(call.done() for call in flood[:2]):
+        await asyncio.sleep(0)
+        turns.append(sum(looked_up))
+    assert max(after - before for before, after in itertools.pairwise(turns)) <= 32
+    before = sum(looked_up)
+    for call in flood:
+        call.cancel()
+    await asyncio.wait(flood)
+    await asyncio.sleep(0.01)
+    assert sum(looked_up) <= before + 32, "what nobody waits for any more is not looked up"
 
 
 async def test_beyond_its_bound_requests_are_refused_for_the_moment():

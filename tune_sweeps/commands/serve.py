@@ -59,6 +59,7 @@ def serve(
     from tune_sweeps.terminal import log_path, quiet
     from tutor_service.app import HttpConfig
     from tutor_service.errors import UserError
+    from tutor_service.secrets import read_secret
     from tutor_service.serve_file import is_serve_file, read_serve_file
 
     file = None
@@ -80,6 +81,9 @@ def serve(
         raise UserError(
             "--stop takes tutors of a running cluster down: give --address. A local `tutor serve` ends by Ctrl-C."
         )
+    if where is None:  # this machine is the node that needs them
+        for variable in file.token_variables if file is not None else [token_env]:
+            read_secret("bearer token", variable, token_file)
     try:
         with interruptible(), quiet(log_path("serve")) as console:
             _serve(console, configs, http, file, where, stop)
