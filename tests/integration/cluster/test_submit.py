@@ -46,12 +46,10 @@ def sweep_file(folder: Path, name: str, steps: int = 400, interval: int = 200) -
 
 
 class TestRefusals:
-    """Each ends at once with one line that says what to do, and leaves no job."""
+    """Each ends with one line that says what to do, and leaves no job; how soon, benchmarks/refusals.py measures."""
 
     def refused(self, cluster: Nodes, *arguments: str, **environment: str) -> str:
-        started = time.monotonic()
         result = tutor(cluster, *arguments, **environment)
-        assert time.monotonic() - started < 10
         assert result.returncode == 2, result.stdout + result.stderr
         assert "Traceback" not in result.stderr
         return " ".join(result.stderr.split())

@@ -6,7 +6,6 @@ Four real nodes with token authentication, two of them with a simulated GPU; a f
 from __future__ import annotations
 
 import json
-import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -147,9 +146,8 @@ def test_a_tutor_is_scaled_up_to_zero_and_back_while_a_sweep_runs(
     remote.scale(0, 1)
     wait(lambda: remote.places("TutorReplica") == [], "no replica")
     goes_on()
-    started = time.monotonic()
     wait(remote.answers, "an answer that brings a replica back")
-    assert len(remote.places("TutorReplica")) == 1 and time.monotonic() - started < 120
+    assert len(remote.places("TutorReplica")) == 1
     goes_on()
     assert places(cluster, "Trainable") == ["students"]
     assert tutor(cluster, "jobs", "stop", "scaled", "--address", cluster.dashboard).returncode == 0
