@@ -55,7 +55,7 @@ def measure(cluster: Nodes, folder: Path, repetitions: int) -> dict[str, list[fl
     results = f"--results={folder / 'file' / 'runs'}"
     no_home = {"RAY_AUTH_TOKEN": "", "HOME": str(folder)}
     kinds: dict[str, Callable[[], float]] = {
-        "unreachable_address": lambda: refusal(cluster, "no Ray answers", "demo", nobody),
+        "unreachable_address": lambda: refusal(cluster, "cannot be reached", "demo", nobody),
         "wrong_token": lambda: refusal(cluster, "refuses the token", "demo", here, RAY_AUTH_TOKEN="f" * 64),
         "no_token": lambda: refusal(cluster, "asks for a token", "demo", here, **no_home),
         "no_gpu": lambda: refusal(cluster, "needs 1 GPU(s) on one node", "paper", here),
