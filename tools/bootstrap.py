@@ -113,14 +113,18 @@ def create_venv() -> None:
 
 
 def install(engine: str) -> None:
-    """Installs the project and its pinned dependencies in one resolution."""
+    """Installs the project and its pinned dependencies in one resolution.
+
+    Compiled once here: where ``$PYTHONDONTWRITEBYTECODE`` is set, as in many images and on many build machines, every
+    process would otherwise compile torch, vLLM and Ray anew, which takes as long as loading them.
+    """
     command = [
-        str(PYTHON), "-m", "uv", "pip", "install", "--quiet", "--python", str(PYTHON),
+        str(PYTHON), "-m", "uv", "pip", "install", "--quiet", "--compile-bytecode", "--python", str(PYTHON),
         "--constraints", str(CONSTRAINTS), "--editable", f"{ROOT}[{engine},convert,solver,dev]",
     ]  # fmt: skip
     remedy = "The lines above name the package that could not be had: check `pip config list` and the network."
     env = index_options()
-    say("installing pinned packages")
+    say("installing and compiling pinned packages")
     if engine == "gpu":
         run(command, remedy, env)
         return
