@@ -135,9 +135,10 @@ class Nodes:
         ]
         node = self._start("head", None, address, num_cpus, 0, resources, options)
         started = time.monotonic()
-        while "Ray runtime started" not in node.log.read_text(errors="replace"):
+        address_file = node.log.parent / "ray_current_cluster"  # written after the runtime has started
+        while not (address_file.exists() and (gcs := address_file.read_text().strip())):
             self._check(node, started)
-        self.gcs = (node.log.parent / "ray_current_cluster").read_text().strip()
+        self.gcs = gcs
         self.dashboard = f"http://127.0.0.1:{dashboard_port}"
         while not self._takes_jobs():
             self._check(node, started)

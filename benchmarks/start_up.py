@@ -48,7 +48,7 @@ def main() -> int:
         uncompiled = {"PYTHONPYCACHEPREFIX": nowhere, "PYTHONDONTWRITEBYTECODE": "1"}
         for kind, code in IMPORTS.items():
             ways = {"compiled": partial(load_s, code), "by_each_process": partial(load_s, code, **uncompiled)}
-            seconds = alternate(ways, repetitions=1 if args.quick else 5)
+            seconds = alternate(ways, repetitions=1 if args.quick else 3)
             benchmark.record(f"{kind}_s", {name: median(taken) for name, taken in seconds.items()})
             benchmark.check(f"{kind}_gain", ratio(seconds["by_each_process"], seconds["compiled"]), BAR)
     return benchmark.finish(args)
