@@ -1,7 +1,7 @@
 """What the learning benchmarks share: many trials on all cores, and how two groups of seeds are compared.
 
-Convergence and statistics are the sweeps' own (``tune_sweeps.convergence``, ``tune_sweeps.statistics``). Trials run as
-Ray tasks with one core each, in the order given; workers keep their imports.
+Convergence and statistics are the sweeps' own (``tune_sweeps.report.convergence``, ``tune_sweeps.report.statistics``).
+Trials run as Ray tasks with one core each, in the order given; workers keep their imports.
 """
 
 from __future__ import annotations
@@ -29,13 +29,13 @@ class Curve:
 
     @property
     def final(self) -> float:
-        from tune_sweeps.convergence import final_return
+        from tune_sweeps.report.convergence import final_return
 
         return final_return(self.returns, WINDOW)
 
     @property
     def area(self) -> float:
-        from tune_sweeps.convergence import area_under_curve
+        from tune_sweeps.report.convergence import area_under_curve
 
         return area_under_curve(self.steps, self.returns)
 
@@ -71,21 +71,21 @@ def _call(function: Callable[..., Curve], arguments: tuple[Any, ...]) -> Curve:
 
 def difference(first: Sequence[float], second: Sequence[float]) -> Any:
     """Mean of ``first`` minus mean of ``second`` with its 95 % interval."""
-    from tune_sweeps.statistics import mean_difference
+    from tune_sweeps.report.statistics import mean_difference
 
     return mean_difference(first, second, resamples=RESAMPLES, confidence=CONFIDENCE, rng=np.random.default_rng(0))
 
 
 def level_of(untutored: Sequence[Curve], random_return: float, frac: float) -> float | None:
     """The return that counts as converged for a cell."""
-    from tune_sweeps.convergence import threshold
+    from tune_sweeps.report.convergence import threshold
 
     return threshold(random_return, float(np.mean([curve.final for curve in untutored])), frac)
 
 
 def faster(untutored: Sequence[Curve], tutored: Sequence[Curve], level: float) -> Any:
     """How many times fewer env steps to the level, with the 95 % interval; never-converged seeds are censored."""
-    from tune_sweeps.statistics import speed_up
+    from tune_sweeps.report.statistics import speed_up
 
     horizon = min(curve.steps[-1] for curve in (*untutored, *tutored))
     return speed_up(
@@ -100,8 +100,8 @@ def faster(untutored: Sequence[Curve], tutored: Sequence[Curve], level: float) -
 
 def survival(curves: Sequence[Curve], level: float) -> Any:
     """Steps to convergence, one per seed."""
-    from tune_sweeps.convergence import convergence
-    from tune_sweeps.statistics import Survival
+    from tune_sweeps.report.convergence import convergence
+    from tune_sweeps.report.statistics import Survival
 
     found = [convergence(curve.steps, curve.returns, level, WINDOW) for curve in curves]
     return Survival.of([one.steps for one in found], [one.converged for one in found])
@@ -134,8 +134,8 @@ def draw(path: Path, panels: Mapping[str, Mapping[str, Sequence[Curve]]], column
     matplotlib.use("Agg")
     import matplotlib.pyplot as plt
 
-    from tune_sweeps.plots import GREY, PALETTE
-    from tune_sweeps.statistics import band
+    from tune_sweeps.report.plots import GREY, PALETTE
+    from tune_sweeps.report.statistics import band
 
     rows = -(-len(panels) // columns)
     figure, axes = plt.subplots(rows, columns, figsize=(4.2 * columns, 2.8 * rows), squeeze=False, layout="constrained")

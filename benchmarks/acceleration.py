@@ -17,7 +17,7 @@ from _harness import Benchmark, add_arguments, median
 ALGORITHMS = ("dqn", "ppo", "a2c")
 BUDGETS = {"blackjack": (20_000, 24, 200), "snake": (20_000, 80, 60), "connect_four": (24_000, 80, 200)}
 """Per task: env steps, steps between evaluations, episodes per evaluation. Convergence is seen four evaluations late
-(``tune_sweeps.convergence``), by both arms: the closer they are, the less that hides."""
+(``tune_sweeps.report.convergence``), by both arms: the closer they are, the less that hides."""
 THRESHOLD_FRAC = 0.95
 
 

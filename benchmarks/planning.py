@@ -30,15 +30,15 @@ CELLS = 63
 
 def sweep(num_trials: int) -> Any:
     """A grid of 63 cells, with as many seeds as it takes for ``num_trials``."""
-    from tune_sweeps.loading import validate_sweep
+    from tune_sweeps.definition.loading import validate_sweep
 
     return validate_sweep({**FIELDS, "seeds": -(-num_trials // CELLS)}, "the benchmark's sweep")
 
 
 def plan_s(num_trials: int) -> float:
     """Seconds from a sweep's fields to its plan."""
-    from tune_sweeps.plan import make_plan
-    from tune_sweeps.resolve import resolve
+    from tune_sweeps.definition.resolve import resolve
+    from tune_sweeps.run.estimate import make_plan
 
     started = time.perf_counter()
     plan = make_plan(resolve(sweep(num_trials)), cpus=64, speeds={"dqn": 500.0, "ppo": 500.0, "a2c": 500.0})
@@ -52,10 +52,10 @@ def fill(folder: Path, uri: str, num_runs: int) -> tuple[float, float]:
     import numpy as np
 
     from rllib_plugins import metrics
-    from tune_sweeps.journal import Journal
-    from tune_sweeps.loading import dump_sweep
-    from tune_sweeps.resolve import resolve
-    from tune_sweeps.tracking import MlflowTracker
+    from tune_sweeps.definition.loading import dump_sweep
+    from tune_sweeps.definition.resolve import resolve
+    from tune_sweeps.tracking.journal import Journal
+    from tune_sweeps.tracking.tracker import MlflowTracker
 
     config = sweep(num_runs)
     trials = {trial.key: trial for trial in resolve(config).trials[:num_runs]}
@@ -94,7 +94,7 @@ def fill(folder: Path, uri: str, num_runs: int) -> tuple[float, float]:
 
 def report_s(folder: Path, uri: str) -> float:
     """Seconds to read all runs, compute, draw and write."""
-    from tune_sweeps.report import make_report
+    from tune_sweeps.report.build import make_report
 
     started = time.perf_counter()
     make_report(uri, NAME, folder / "report")

@@ -24,7 +24,7 @@ IMPORTS = {
     "engine": "from vllm.v1.engine.llm_engine import LLMEngine",
     "replica": "import tutor_service.deployment",
     "trial": "import rllib_plugins.trial, ray.rllib.algorithms.ppo",
-    "driver": "import tune_sweeps.run, mlflow, ray.tune",
+    "driver": "import tune_sweeps.run.sweep, mlflow, ray.tune",
 }
 QUIET = {"VLLM_CONFIGURE_LOGGING": "0", "HF_HUB_OFFLINE": "1"}
 

@@ -31,8 +31,8 @@ def curves(rng, median_steps: float):
 
 def survival(values):
     """When the curves of a cell converge, by the sweep's own definition."""
-    from tune_sweeps.convergence import convergence, threshold
-    from tune_sweeps.statistics import Survival
+    from tune_sweeps.report.convergence import convergence, threshold
+    from tune_sweeps.report.statistics import Survival
 
     level = threshold(0.0, 1.0, 0.9)
     assert level is not None
@@ -42,7 +42,7 @@ def survival(values):
 
 def covers(rng, factor: float, truth: float, resamples: int) -> bool:
     """Whether one repetition's 95 % interval holds the truth."""
-    from tune_sweeps.statistics import speed_up
+    from tune_sweeps.report.statistics import speed_up
 
     interval = speed_up(
         survival(curves(rng, UNTUTORED_STEPS)),
@@ -57,7 +57,7 @@ def covers(rng, factor: float, truth: float, resamples: int) -> bool:
 
 def any_false_alarm(rng) -> bool:
     """Whether a whole report over 54 cells without any effect calls one significant."""
-    from tune_sweeps.statistics import holm, log_rank
+    from tune_sweeps.report.statistics import holm, log_rank
 
     untutored = [survival(curves(rng, UNTUTORED_STEPS)) for _ in range(BASELINES)]
     p_values = [log_rank(untutored[cell % BASELINES], survival(curves(rng, UNTUTORED_STEPS))) for cell in range(CELLS)]

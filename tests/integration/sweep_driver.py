@@ -6,14 +6,14 @@ import sys
 from pathlib import Path
 
 from tests.integration.sweep_fakes import fake_student
-from tune_sweeps.config import SweepConfig
-from tune_sweeps.loading import validate_sweep
-from tune_sweeps.mlflow_store import tracking_uri
-from tune_sweeps.resolve import resolve
-from tune_sweeps.run import Outcome, run_sweep
-from tune_sweeps.signals import interruptible
-from tune_sweeps.terminal import quiet
-from tune_sweeps.workspace import create_workspace, open_workspace
+from tune_sweeps.console.signals import interruptible
+from tune_sweeps.console.terminal import quiet
+from tune_sweeps.definition.config import SweepConfig
+from tune_sweeps.definition.loading import validate_sweep
+from tune_sweeps.definition.resolve import resolve
+from tune_sweeps.run.sweep import Outcome, run_sweep
+from tune_sweeps.run.workspace import create_workspace, open_workspace
+from tune_sweeps.tracking.mlflow_client import tracking_uri
 
 NAME = "fakes"
 

@@ -18,7 +18,7 @@ import psutil
 import pytest
 
 from benchmarks._nodes import free_ports
-from tune_sweeps.mlflow_store import make_client
+from tune_sweeps.tracking.mlflow_client import make_client
 
 ROOT = Path(__file__).parents[2]
 SCRIPTS = ROOT / "deploy" / "mlflow"

@@ -16,13 +16,13 @@ import pytest
 
 from rllib_plugins import metrics
 from tests.integration.sweep_driver import NAME, config, run
-from tune_sweeps.journal import Journal
-from tune_sweeps.mlflow_store import make_client, tracking_uri
-from tune_sweeps.records import SweepRecord, read_sweep
-from tune_sweeps.report import make_report
-from tune_sweeps.resolve import resolve
-from tune_sweeps.run import Outcome
-from tune_sweeps.tracking import WALL_S
+from tune_sweeps.definition.resolve import resolve
+from tune_sweeps.report.build import make_report
+from tune_sweeps.run.sweep import Outcome
+from tune_sweeps.tracking.journal import Journal
+from tune_sweeps.tracking.mlflow_client import make_client, tracking_uri
+from tune_sweeps.tracking.reader import SweepRecord, read_sweep
+from tune_sweeps.tracking.tracker import WALL_S
 
 STEPS = list(range(0, 1_001, 100))
 

@@ -16,10 +16,10 @@ from mlflow.exceptions import MlflowException
 
 from rllib_plugins import metrics
 from tests.integration.sweep_driver import NAME, config
-from tune_sweeps.journal import Journal
-from tune_sweeps.mlflow_store import check_uri, make_client, quiet_environment
-from tune_sweeps.resolve import resolve
-from tune_sweeps.tracking import TAG_TRIAL, MlflowTracker
+from tune_sweeps.definition.resolve import resolve
+from tune_sweeps.tracking.journal import Journal
+from tune_sweeps.tracking.mlflow_client import check_uri, make_client, quiet_environment
+from tune_sweeps.tracking.tracker import TAG_TRIAL, MlflowTracker
 
 KEY = "ppo-oracle-blackjack-reuse-s0"
 

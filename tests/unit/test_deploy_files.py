@@ -203,8 +203,8 @@ def test_the_sweeps_cluster_finds_the_tutors_service_and_needs_no_gpu() -> None:
 def test_the_sweeps_command_is_one_that_can_run_again_and_keeps_its_results_on_every_node() -> None:
     import typer
 
-    from tune_sweeps.cli import app
-    from tune_sweeps.loading import load_sweep
+    from tune_sweeps.cli.app import app
+    from tune_sweeps.definition.loading import load_sweep
 
     job, cluster = kuberay("rayjob")
     program, command, *arguments = job["spec"]["entrypoint"].split()

@@ -6,8 +6,8 @@ from collections.abc import AsyncIterator, Iterable, Sequence
 
 import pytest
 
-from tune_sweeps.remote import jobs as module
-from tune_sweeps.remote.jobs import Jobs
+from tune_sweeps.cluster import jobs as module
+from tune_sweeps.cluster.jobs import Jobs
 from tutor_service.errors import UserError
 
 

@@ -11,9 +11,9 @@ from pathlib import Path
 import grpc
 import pytest
 
-from tune_sweeps import probe
-from tune_sweeps.cluster import _cannot_start
-from tune_sweeps.probe import check_ray_address
+from tune_sweeps.cluster import probe
+from tune_sweeps.cluster.probe import check_ray_address
+from tune_sweeps.cluster.session import _cannot_start
 from tutor_service.errors import UserError
 
 TOKEN = "a" * 64

@@ -15,12 +15,12 @@ from typing import Any, ClassVar
 import pytest
 import yaml
 
-from tune_sweeps.loading import load_sweep
-from tune_sweeps.remote.address import dashboard_url, find_token, keeps_secrets
-from tune_sweeps.remote.bundle import entrypoint, runtime_env, submission_id, write_bundle
-from tune_sweeps.remote.dashboard import HEAD, ClusterFacts, read_facts
-from tune_sweeps.remote.entry import NodeReport, check_reports, unwritable
-from tune_sweeps.remote.requirements import check_tutors, check_versions
+from tune_sweeps.cluster.address import dashboard_url, find_token, keeps_secrets
+from tune_sweeps.cluster.bundle import entrypoint, runtime_env, submission_id, write_bundle
+from tune_sweeps.cluster.dashboard import HEAD, ClusterFacts, read_facts
+from tune_sweeps.cluster.job_entry import NodeReport, check_reports, unwritable
+from tune_sweeps.cluster.requirements import check_tutors, check_versions
+from tune_sweeps.definition.loading import load_sweep
 from tutor_service.config import TutorConfig
 from tutor_service.errors import UserError
 
@@ -209,7 +209,7 @@ class TestCommand:
     """`tutor submit` itself, as it is typed: one line that says what is wrong, status 2, within 10 s."""
 
     def refused(self, url: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> str:
-        from tune_sweeps import cli
+        from tune_sweeps.cli import app as cli
 
         monkeypatch.setattr("sys.argv", ["tutor", "submit", "paper", "--address", url])
         started = time.monotonic()
@@ -411,13 +411,13 @@ class TestNodes:
 def test_the_commands_are_registered(arguments: list[str]) -> None:
     from typer.testing import CliRunner
 
-    from tune_sweeps.cli import app
+    from tune_sweeps.cli.app import app
 
     assert CliRunner().invoke(app, arguments).exit_code == 0
 
 
 def test_every_preset_can_be_sent(tmp_path: Path) -> None:
-    from tune_sweeps.loading import preset_names
+    from tune_sweeps.definition.loading import preset_names
 
     for preset in preset_names():
         folder = tmp_path / preset

@@ -13,7 +13,7 @@ HEAVY = ("torch", "ray", "vllm", "mlflow", "transformers", "matplotlib", "pandas
 
 LIGHT = (
     *("tutor_service.config", "tutor_service.schema", "tutor_service.client"),
-    *("rllib_plugins.config", "tune_sweeps.cli"),
+    *("rllib_plugins.config", "tune_sweeps.cli.app"),
 )
 SERVICE = ("tutor_service.app", "tutor_service.client", "tutor_service.store")
 STUDENTS = ("rllib_plugins.trial", "rllib_plugins.advising.core", "rllib_plugins.tasks")

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
-from tune_sweeps import cli
+from tune_sweeps.cli import app as cli
 
 COMMANDS = ["sweep", "serve", "ask", "grade", "train", "play", "report", "ui", "store", "tutors", "tasks", "presets"]
 
@@ -149,7 +149,7 @@ def test_an_oracle_is_asked_without_a_service(
 
 
 def test_a_prompts_padding_is_counted_and_its_words_are_shown_as_they_are() -> None:
-    from tune_sweeps.commands.ask import compact
+    from tune_sweeps.cli.ask import compact
 
     assert compact("Rules.\n\nState.\n\n\nEnd.") == "Rules.\n\nState.\n\n\nEnd."
     assert compact("Rules." + "\n" * 20 + "State.") == (
@@ -159,7 +159,7 @@ def test_a_prompts_padding_is_counted_and_its_words_are_shown_as_they_are() -> N
 
 def test_help_starts_nothing_heavy() -> None:
     code = (
-        "import sys; from tune_sweeps.cli import app; from typer.testing import CliRunner; "
+        "import sys; from tune_sweeps.cli.app import app; from typer.testing import CliRunner; "
         "CliRunner().invoke(app, ['sweep', '--help']); print(*sys.modules)"
     )
     loaded = set(
@@ -173,7 +173,7 @@ def test_what_libraries_print_goes_to_the_log_and_our_words_do_not(
 ) -> None:
     import os
 
-    from tune_sweeps.terminal import quiet
+    from tune_sweeps.console.terminal import quiet
 
     with quiet(tmp_path / "log.txt") as console:
         os.write(1, b"noise out\n")

@@ -12,10 +12,18 @@ from hypothesis import strategies as st
 
 from rllib_plugins.config import PAPER_ADVICE, StudentConfig
 from rllib_plugins.tasks import load_task
-from tune_sweeps.config import MAX_TRIALS, SCHEMA_VERSION, SweepConfig
-from tune_sweeps.grid import Cell, cells, grid
-from tune_sweeps.loading import apply_setting, difference, dump_sweep, load_sweep, preset_names, validate_sweep
-from tune_sweeps.plan import (
+from tune_sweeps.definition.config import MAX_TRIALS, SCHEMA_VERSION, SweepConfig
+from tune_sweeps.definition.grid import Cell, cells, grid
+from tune_sweeps.definition.loading import (
+    apply_setting,
+    difference,
+    dump_sweep,
+    load_sweep,
+    preset_names,
+    validate_sweep,
+)
+from tune_sweeps.definition.resolve import resolve
+from tune_sweeps.run.estimate import (
     TYPICAL_STEPS_PER_S,
     concurrency,
     consultations,
@@ -23,7 +31,6 @@ from tune_sweeps.plan import (
     max_evaluations,
     num_observations,
 )
-from tune_sweeps.resolve import resolve
 from tutor_service.errors import UserError, unknown_name
 
 STEPS = {"blackjack": 40_000, "snake": 100_000, "connect_four": 100_000}
@@ -189,7 +196,7 @@ def test_names_that_do_not_exist_are_refused_with_the_nearest(fields: dict[str, 
 def test_a_task_without_oracle_takes_no_oracle(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from rllib_plugins.tasks import Task
 
-    monkeypatch.setattr("tune_sweeps.resolve.has_oracle", lambda task: False)
+    monkeypatch.setattr("tune_sweeps.definition.resolve.has_oracle", lambda task: False)
     assert Task.oracle is not None
     with pytest.raises(UserError, match="cannot serve task 'blackjack'"):
         resolve(sweep())

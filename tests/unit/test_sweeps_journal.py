@@ -9,17 +9,17 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
-from tune_sweeps import journal as journal_module
-from tune_sweeps.checks import check_machine
-from tune_sweeps.config import SweepConfig
-from tune_sweeps.journal import Journal, TrialJournal
-from tune_sweeps.loading import load_sweep
-from tune_sweeps.mlflow_store import check_uri
-from tune_sweeps.progress import Progress
-from tune_sweeps.resolve import resolve
-from tune_sweeps.speeds import known_speeds
-from tune_sweeps.view import View
-from tune_sweeps.workspace import check_writable, choose, create_workspace, existing_workspace, open_workspace
+from tune_sweeps.definition.config import SweepConfig
+from tune_sweeps.definition.loading import load_sweep
+from tune_sweeps.definition.resolve import resolve
+from tune_sweeps.run.checks import check_machine
+from tune_sweeps.run.progress import Progress
+from tune_sweeps.run.progress_view import View
+from tune_sweeps.run.speeds import known_speeds
+from tune_sweeps.run.workspace import check_writable, choose, create_workspace, existing_workspace, open_workspace
+from tune_sweeps.tracking import journal as journal_module
+from tune_sweeps.tracking.journal import Journal, TrialJournal
+from tune_sweeps.tracking.mlflow_client import check_uri
 from tutor_service.errors import UserError
 
 
@@ -227,7 +227,7 @@ def test_a_database_may_be_named_with_the_driver_that_mlflow_is_to_use(
 ) -> None:
     knocked: list[tuple[str, int]] = []
     monkeypatch.setattr(
-        "tune_sweeps.mlflow_store.socket.create_connection",
+        "tune_sweeps.tracking.mlflow_client.socket.create_connection",
         lambda address, timeout: (knocked.append(address), socket.socket())[1],
     )
     check_uri(f"{scheme}://user:secret@127.0.0.1/mlflow")

@@ -9,8 +9,8 @@ from collections.abc import Iterator
 
 import pytest
 
-from tune_sweeps import logs
-from tune_sweeps.trainable import TRIAL, resumable
+from tune_sweeps.console import json_logs as logs
+from tune_sweeps.run.trial import TRIAL, resumable
 
 
 @pytest.fixture(autouse=True)

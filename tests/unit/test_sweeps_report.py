@@ -8,14 +8,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from tune_sweeps.analysis import Analysis, analyse
-from tune_sweeps.grid import Cell
-from tune_sweeps.loading import load_sweep
-from tune_sweeps.notes import notes
-from tune_sweeps.plots import _label_ends, spread
-from tune_sweeps.records import EVAL, RunRecord, Series, SweepRecord
-from tune_sweeps.report import to_markdown
-from tune_sweeps.tables import aggregate_table, main_table, test_table, write_csv
+from tune_sweeps.definition.grid import Cell
+from tune_sweeps.definition.loading import load_sweep
+from tune_sweeps.report.analysis import Analysis, analyse
+from tune_sweeps.report.build import to_markdown
+from tune_sweeps.report.notes import notes
+from tune_sweeps.report.plots import _label_ends, spread
+from tune_sweeps.report.tables import aggregate_table, main_table, test_table, write_csv
+from tune_sweeps.tracking.reader import EVAL, RunRecord, Series, SweepRecord
 
 STEPS = np.arange(0, 20_001, 100, dtype=float)
 

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import pytest
 
-from tune_sweeps.cluster import RayCluster
-from tune_sweeps.config import SweepConfig
-from tune_sweeps.resolve import resolve
-from tune_sweeps.service import deployed, tutors_up
+from tune_sweeps.cluster.session import RayCluster
+from tune_sweeps.cluster.tutors import deployed, tutors_up
+from tune_sweeps.definition.config import SweepConfig
+from tune_sweeps.definition.resolve import resolve
 from tutor_service import app
 from tutor_service.client import URL_VARIABLE
 from tutor_service.config import load_tutor

@@ -12,8 +12,8 @@ from pathlib import Path
 
 import pytest
 
-from tune_sweeps.cluster import ray_cluster
-from tune_sweeps.signals import cleaned_up, cleaning_up, interruptible, rearm
+from tune_sweeps.cluster.session import ray_cluster
+from tune_sweeps.console.signals import cleaned_up, cleaning_up, interruptible, rearm
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
@@ -67,7 +67,7 @@ def test_handlers_are_taken_back_from_a_library() -> None:
 def test_the_third_signal_ends_the_process_whatever_it_does() -> None:
     code = (
         "import os, signal, time\n"
-        "from tune_sweeps.signals import *\n"
+        "from tune_sweeps.console.signals import *\n"
         "with interruptible():\n"
         "    cleaning_up()\n"
         "    for _ in range(3): os.kill(os.getpid(), signal.SIGINT)\n"

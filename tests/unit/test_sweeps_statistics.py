@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tune_sweeps.convergence import (
+from tune_sweeps.report.convergence import (
     area_under_curve,
     convergence,
     final_return,
@@ -15,7 +15,7 @@ from tune_sweeps.convergence import (
     stability,
     threshold,
 )
-from tune_sweeps.statistics import (
+from tune_sweeps.report.statistics import (
     Survival,
     band,
     expanded_percentiles,

@@ -1,0 +1,116 @@
+"""``tutor ask``: one question to a tutor, and everything about its answer."""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from rllib_plugins.tasks import Task
+
+TutorArgument = Annotated[str, typer.Argument(help="A tutor's name (see `tutor tutors`) or the path of a YAML file.")]
+TaskArgument = Annotated[str, typer.Argument(help="A task's name (see `tutor tasks`) or module:object.")]
+
+
+def register(app: typer.Typer) -> None:
+    """Adds the command."""
+    app.command("ask")(ask)
+
+
+def ask(
+    tutor: TutorArgument,
+    task: TaskArgument,
+    state: Annotated[
+        str | None, typer.Option(help="The state in words, all actions legal. Default: one that students visit.")
+    ] = None,
+    seed: Annotated[int, typer.Option(min=0, help="Draws the state.")] = 0,
+) -> None:
+    """Ask a tutor one question: shows the prompt, the probability of each action, the legal mass and the latency.
+
+    A tutor that runs already (`tutor serve`) answers at once; another is started for this question.
+
+    Examples:
+
+    - `tutor ask smollm2 blackjack`
+
+    - `tutor ask oracle connect_four --seed 3`
+
+    - `tutor ask llama blackjack --state 'Your cards add up to 20. The dealer shows 6. You have no usable ace.'`
+    """
+    from rllib_plugins.advising.advisors import check_tutor
+    from rllib_plugins.tasks import load_task
+    from tune_sweeps.console.terminal import make_console
+
+    config = check_tutor(tutor)
+    chosen = load_task(task)
+    console = make_console()
+    if config is None:
+        _ask_reference(console, tutor, chosen, seed)
+        return
+    from tune_sweeps.console.terminal import log_path, quiet
+    from tutor_service.ask import ask as ask_tutor
+    from tutor_service.schema import AdviceRequest
+
+    if state is None:
+        state, actions = _visited(chosen, seed)
+    else:
+        actions = chosen.actions
+    with quiet(log_path("ask")) as screen:
+        asked = ask_tutor(config, AdviceRequest(chosen.rules, state, tuple(actions)), progress=screen.print)
+    console.print(compact(asked.prompt), style="dim")
+    _show(console, list(zip(asked.actions, asked.probabilities, strict=True)))
+    console.print(
+        f"legal mass {asked.legal_mass:.3f} · from the {asked.source} · {asked.latency_ms:.1f} ms in the service, "
+        f"{asked.round_trip_ms:.1f} ms round trip · {asked.tokens} tokens"
+        + (f" · {asked.invalid} invalid answers before" if asked.invalid else "")
+    )
+
+
+def compact(prompt: str) -> str:
+    """A prompt in which the line feeds that fill up the rules' last block are counted instead of shown."""
+    return re.sub(
+        r"\n{4,}",
+        lambda found: f"\n[{len(found[0]) - 2} more line feeds, to fill a block of the prefix cache]\n",
+        prompt,
+    )
+
+
+def _visited(task: Task, seed: int) -> tuple[str, tuple[str, ...]]:
+    """A state that students visit, with a choice to make, and its legal actions."""
+    from rllib_plugins.grading.states import visited_states
+
+    states, _ = visited_states(task, 20, seed)
+    legal = task.legal_batch(states)
+    row = 0 if legal is None else int((legal.sum(axis=1) > 1).argmax())
+    actions = task.actions if legal is None else tuple(a for a, ok in zip(task.actions, legal[row], strict=True) if ok)
+    return task.describe(task.unflatten(states[row])), actions
+
+
+def _ask_reference(console: Console, tutor: str, task: Task, seed: int) -> None:
+    from rllib_plugins.advising.advisors import make_advisor
+    from rllib_plugins.grading.states import visited_states
+    from tutor_service.errors import UserError
+
+    advisor = make_advisor(tutor, task)
+    if advisor is None:
+        raise UserError("tutor 'none' is nobody: there is no one to ask. See `tutor tutors`.")
+    states, _ = visited_states(task, 20, seed)
+    console.print(task.describe(task.unflatten(states[0])), style="dim")
+    _show(console, list(zip(task.actions, advisor.ask(states[:1]).probabilities[0], strict=True)))
+    console.print(f"'{tutor}' is a scripted reference: it reads no prompt")
+
+
+def _show(console: Console, probabilities: list[tuple[str, float]]) -> None:
+    from rich.table import Table
+
+    table = Table(box=None, pad_edge=False)
+    table.add_column("action")
+    table.add_column("probability", justify="right")
+    table.add_column("")
+    for action, probability in probabilities:
+        table.add_row(action, f"{probability:.3f}", "█" * round(30 * probability))
+    console.print(table)

@@ -1,0 +1,64 @@
+"""``tutor play``: what a trained student does, decision by decision."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+
+def register(app: typer.Typer) -> None:
+    """Adds the command."""
+    app.command("play")(play)
+
+
+def play(
+    sweep: Annotated[str, typer.Argument(help="Name of the sweep.")],
+    trial: Annotated[
+        str | None, typer.Argument(help="Key of a trial, e.g. ppo-oracle-blackjack-reuse-s0. Default: the best one.")
+    ] = None,
+    episodes: Annotated[int, typer.Option(min=1, help="Episodes to play.")] = 3,
+    seed: Annotated[int, typer.Option(min=0, help="Seed of the environment.")] = 0,
+    results: Annotated[Path, typer.Option(help="Folder of all sweeps and of MLflow's database.")] = Path("runs"),
+) -> None:
+    """Play episodes with the best policy of a trial, greedily and without a tutor, in the words that tutors read.
+
+    Example: `tutor play demo ppo-oracle-blackjack-reuse-s0 --episodes 5`
+    """
+    from tune_sweeps.console.signals import interruptible
+    from tune_sweeps.console.terminal import log_path, quiet
+    from tune_sweeps.tracking.mlflow_client import check_uri, tracking_uri
+    from tune_sweeps.tracking.policy_artifact import fetch_policy, load_policy
+
+    uri = tracking_uri(results)
+    check_uri(uri)
+    with interruptible(), quiet(log_path("play")) as console:
+        student, folder = fetch_policy(uri, sweep, trial)
+        try:
+            task, policy = load_policy(student, folder.path)
+            console.print(f"{folder.label}: greedy, no tutor")
+            total = sum(_episode(console, task, policy, seed + number) for number in range(episodes))
+            console.print(f"mean return over {episodes} episodes: {total / episodes:.3f}")
+        finally:
+            folder.cleanup()
+
+
+def _episode(console: Console, task: Any, policy: Any, seed: int) -> float:
+    env = task.make()
+    observation, _ = env.reset(seed=seed)
+    total, over = 0.0, False
+    try:
+        while not over:
+            action = int(policy(observation[None, :])[0].argmax())
+            console.print(f"{task.describe(task.unflatten(observation))}  →  {task.actions[action]}")
+            observation, reward, terminated, truncated, _ = env.step(action)
+            total += float(reward)
+            over = terminated or truncated
+    finally:
+        env.close()
+    console.print(f"return {total:g}\n")
+    return total

@@ -1,0 +1,38 @@
+"""``tutor report``: tables and figures of a sweep, from MLflow."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+
+def register(app: typer.Typer) -> None:
+    """Adds the command."""
+    app.command("report")(report)
+
+
+def report(
+    name: Annotated[str, typer.Argument(help="Name of the sweep.")],
+    results: Annotated[Path, typer.Option(help="Folder of all sweeps and of MLflow's database.")] = Path("runs"),
+    output: Annotated[Path | None, typer.Option(help="Folder of the report. Default: RESULTS/NAME/report.")] = None,
+) -> None:
+    """Report on a sweep, also on one that is still running: tables, learning curves, speed-ups with intervals.
+
+    Reads MLflow alone ($MLFLOW_TRACKING_URI, else the database in --results), and puts the report on the parent run.
+
+    Example: `tutor report demo`
+    """
+    from tune_sweeps.console.terminal import make_console
+    from tune_sweeps.report.build import make_report, show
+    from tune_sweeps.tracking.mlflow_client import check_uri, tracking_uri
+
+    uri = tracking_uri(results)
+    check_uri(uri)
+    console = make_console()
+    analysis, files = make_report(uri, name, output or results / name / "report")
+    show(analysis, console)
+    for path in files:
+        if path.suffix in {".md", ".png"}:
+            console.print(f"wrote {path}")

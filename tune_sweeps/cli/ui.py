@@ -1,0 +1,66 @@
+"""``tutor ui``: MLflow's pages over the sweeps, on this machine only."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+HOST = "127.0.0.1"
+
+
+def register(app: typer.Typer) -> None:
+    """Adds the command."""
+    app.command("ui")(ui)
+
+
+def ui(
+    results: Annotated[Path, typer.Option(help="Folder of all sweeps and of MLflow's database.")] = Path("runs"),
+    port: Annotated[int, typer.Option(min=1, max=65535, help="Port on the loopback interface.")] = 5000,
+) -> None:
+    """Open MLflow's UI over the sweeps in a results folder; ends with Ctrl-C.
+
+    Example: `tutor ui`, then the address that it shows in a browser
+    """
+    import os
+    import sys
+
+    from tune_sweeps.console.terminal import make_console
+    from tune_sweeps.run.workspace import results_option
+    from tune_sweeps.tracking.mlflow_client import DATABASE, PAGE, quiet_environment, tracking_uri
+    from tutor_service.errors import UserError
+
+    uri = tracking_uri(results)
+    console = make_console()
+    if uri.startswith(("http://", "https://")):
+        console.print(f"$MLFLOW_TRACKING_URI names a server: its pages are at {uri}{PAGE}")
+        return
+    if uri.startswith("sqlite:") and not Path(uri.removeprefix("sqlite:///")).exists():
+        raise UserError(
+            f"no sweep has run here: '{results / DATABASE}' does not exist. "
+            f"Run `tutor sweep demo{results_option(results)}` first."
+        )
+    _check_port(port)
+    quiet_environment()
+    console.print(f"MLflow's UI is coming up; Ctrl-C ends it. Open http://{HOST}:{port}{PAGE}")
+    sys.stdout.flush()
+    os.environ["PYTHONWARNINGS"] = "ignore"
+    server = [sys.executable, "-m", "mlflow", "server", "--backend-store-uri", uri, "--registry-store-uri", uri]
+    where = ["--host", HOST, "--port", str(port), "--allowed-hosts", f"{HOST}:{port},localhost:{port}"]
+    os.execv(sys.executable, [*server, *where, "--workers", "1", "--uvicorn-opts", "--log-level warning"])
+
+
+def _check_port(port: int) -> None:
+    import socket
+
+    from tutor_service.errors import UserError
+
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((HOST, port))
+        except OSError as error:
+            raise UserError(
+                f"port {port} on {HOST} cannot be used ({error.strerror}). Choose another, e.g. --port {port + 1}."
+            ) from error

@@ -1,0 +1,1 @@
+"""Reach Ray, here or elsewhere: local sessions, tutors for one command, and sweeps submitted as jobs."""

@@ -1,0 +1,100 @@
+"""What travels to the cluster with a job: the sweep and its tutors' files, and nothing else. Knows no Ray."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from urllib.parse import urlsplit
+
+from tune_sweeps.definition.config import SweepConfig
+from tune_sweeps.definition.loading import dump_sweep
+from tutor_service.app import ON_DEMAND_VARIABLE
+from tutor_service.errors import UserError
+
+SWEEP_FILE = "sweep.yaml"
+PACKAGES = ("tutor_service", "rllib_plugins", "tune_sweeps")
+FORWARDED = ("LLM_TUTORS_URL", "MLFLOW_TRACKING_URI")
+"""Settings that are no secrets. Secrets are in the nodes' own environment: a job's is shown to all who see the job."""
+
+
+def write_bundle(folder: Path, config: SweepConfig) -> None:
+    """Writes the sweep, with all settings resolved, and the tutor files that it names, under their names.
+
+    Args:
+        folder: An empty folder.
+        config: The sweep; tutors given as paths are found from the working directory.
+
+    Raises:
+        UserError: A tutor's file cannot be read.
+    """
+    tutors = []
+    for tutor in config.tutors:
+        path = Path(tutor)
+        if path.suffix not in {".yaml", ".yml"}:
+            tutors.append(tutor)
+            continue
+        try:
+            content = path.expanduser().read_bytes()
+        except OSError as error:
+            raise UserError(f"tutors: the file '{tutor}' cannot be read: {error.strerror}.") from error
+        (folder / path.name).write_bytes(content)
+        tutors.append(path.name)
+    (folder / SWEEP_FILE).write_text(dump_sweep(config.model_copy(update={"tutors": tutors})), encoding="utf-8")
+
+
+def runtime_env(
+    folder: Path,
+    code: Path | None,
+    environ: Mapping[str, str],
+    tracking_uri: str | None,
+    nodes_on_demand: bool = False,
+) -> dict[str, object]:
+    """Ray's runtime environment of the job.
+
+    Args:
+        folder: The bundle.
+        code: Checkout whose packages replace the image's; None: the image's own.
+        environ: This process's environment; what ``FORWARDED`` names goes along.
+        tracking_uri: MLflow's address as the cluster sees it; None: as ``environ`` says.
+        nodes_on_demand: Whether the job waits for nodes that an autoscaler adds.
+
+    Raises:
+        UserError: An address holds a password, or the checkout lacks the packages.
+    """
+    variables = {name: environ[name] for name in FORWARDED if environ.get(name)}
+    if tracking_uri:
+        variables["MLFLOW_TRACKING_URI"] = tracking_uri
+    for name, value in variables.items():
+        parts = urlsplit(value)
+        if parts.password or parts.username:
+            raise UserError(
+                f"{name} holds a user name or password, which everyone who sees the job would see. Give the address "
+                "alone; MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD belong in the nodes' environment "
+                "(deploy/README.md)."
+            )
+    if nodes_on_demand:
+        variables[ON_DEMAND_VARIABLE] = "1"
+    result: dict[str, object] = {"working_dir": str(folder), "env_vars": variables}
+    if code is not None:
+        missing = [package for package in PACKAGES if not (code / package / "__init__.py").is_file()]
+        if missing:
+            raise UserError(f"--code '{code}' is no checkout of this project: it lacks {', '.join(missing)}.")
+        result["py_modules"] = [str((code / package).resolve()) for package in PACKAGES]
+    return result
+
+
+def entrypoint(name: str, results: str) -> str:
+    """The job's command: checks the nodes, then runs the sweep."""
+    import shlex
+
+    sweep = ["sweep", SWEEP_FILE, "--name", name, "--results", results]
+    return shlex.join(["python", "-m", "tune_sweeps.cluster.job_entry", "--results", results, "--", *sweep])
+
+
+def submission_id(sweep: str, taken: Sequence[str]) -> str:
+    """The next free job id of a sweep: ``sweep-NAME``, then ``sweep-NAME.2`` and so on."""
+    base = f"sweep-{sweep}"
+    number = 1
+    while (candidate := base if number == 1 else f"{base}.{number}") in taken:
+        number += 1
+    return candidate

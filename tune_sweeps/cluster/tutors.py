@@ -1,0 +1,70 @@
+"""A tutor at hand for one command: an advisor or a client, with Ray and Serve around it where it takes them.
+
+Knows how tutors are brought up for a while; must not know what is asked of them.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+
+from tune_sweeps.cluster.session import RayCluster, local_cores, ray_cluster, wanted_address
+from tune_sweeps.console.signals import cleaning_up
+from tutor_service.client import service_url
+from tutor_service.config import TutorConfig
+
+
+@contextmanager
+def tutors_up(
+    tutors: Sequence[TutorConfig], progress: Callable[[str], None], address: str | None = None, spare_cpus: float = 0
+) -> Iterator[None]:
+    """Ray with tutors deployed, for the time of a ``with`` block; tutors that ran before stay as they are.
+
+    Those that are reached at ``$LLM_TUTORS_URL`` are somebody else's to deploy.
+
+    Args:
+        tutors: Those that need a service; none: nothing is started.
+        progress: Takes lines about what is going on.
+        address: Address of a running Ray; None: ``$RAY_ADDRESS``, else a local one is started.
+        spare_cpus: Ray CPUs that a local one has beside the tutors'.
+    """
+    if not tutors or service_url():
+        yield
+        return
+    needed = sum(tutor.scaling.num_cpus * max(1, tutor.scaling.min_replicas) for tutor in tutors) + spare_cpus
+    with (
+        ray_cluster(wanted_address(address), max(local_cores(), math.ceil(needed))) as cluster,
+        deployed(tutors, cluster, progress),
+    ):
+        yield
+
+
+@contextmanager
+def deployed(tutors: Sequence[TutorConfig], cluster: RayCluster, progress: Callable[[str], None]) -> Iterator[None]:
+    """Tutors deployed on a Ray that is connected, for the time of a ``with`` block; those that ran before stay.
+
+    Those that are reached at ``$LLM_TUTORS_URL`` are somebody else's to deploy.
+
+    Args:
+        tutors: Those that need a service.
+        cluster: The Ray.
+        progress: Takes lines about what is going on.
+    """
+    from tutor_service import app, embedded
+
+    if not tutors or service_url():
+        yield
+        return
+
+    running = set() if cluster.local else {item.name for item in app.status() if item.status == "RUNNING"}
+    wanted = [tutor for tutor in tutors if tutor.name not in running]
+    try:
+        if any(tutor.model.startswith(embedded.PREFIX) for tutor in wanted):
+            embedded.prepare(progress)
+        app.deploy(wanted, progress=progress)
+        yield
+    finally:
+        cleaning_up()
+        if not cluster.local:  # a local Ray ends now, and takes them along
+            app.delete([tutor.name for tutor in wanted])

@@ -1,0 +1,1 @@
+"""Run a sweep: its folder, its estimate, its trials and what is seen of them meanwhile."""

@@ -1,0 +1,147 @@
+"""What a sweep will take, before it runs: pure arithmetic on its trials. Knows neither Ray nor MLflow."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+
+from rllib_plugins.config import StudentConfig
+from rllib_plugins.tasks import Task
+from tune_sweeps.definition.config import ResourcesConfig
+from tune_sweeps.definition.grid import Trial
+from tune_sweeps.definition.resolve import ResolvedSweep
+
+TYPICAL_STEPS_PER_S = 1_800.0
+"""Env steps per second of a trial, evaluations included, where none is measured yet: laptop54's 5.04 million in 23
+minutes, two trials at once on two cores."""
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """What a sweep will take.
+
+    Attributes:
+        num_cells: Cells of the grid.
+        num_trials: Trials of the grid.
+        concurrent: Trials that run at once.
+        trial_cpus: Ray CPUs of one trial.
+        tutor_cpus: Ray CPUs of the tutors' replicas.
+        tutor_gpus: GPUs of the tutors' replicas.
+        env_steps: Env steps of all trials.
+        expected_consultations: Consultations of all trials, expected from P(τ) alone; earned trust makes them fewer.
+        max_evaluations: Most LLM evaluations, by tutor: no more than consultations can be, nor than the task has
+            observations where these can be counted; fewer where the advice store knows states already.
+        seconds: Estimated wall time beside the start of the tutors.
+        rough: Whether the estimate goes by ``TYPICAL_STEPS_PER_S``, because an algorithm has not run here yet.
+    """
+
+    num_cells: int
+    num_trials: int
+    concurrent: int
+    trial_cpus: float
+    tutor_cpus: float
+    tutor_gpus: float
+    env_steps: int
+    expected_consultations: float
+    max_evaluations: dict[str, int]
+    seconds: float
+    rough: bool
+
+
+def make_plan(resolved: ResolvedSweep, cpus: float, speeds: Mapping[str, float]) -> Plan:
+    """Adds up what the trials take.
+
+    Args:
+        resolved: The sweep.
+        cpus: Ray CPUs of the machine or cluster.
+        speeds: Env steps per second of one trial by algorithm, where known.
+    """
+    trials = resolved.trials
+    concurrent = concurrency(resolved.config.resources, len(trials), cpus, resolved.tutor_cpus)
+    work = [trial.student.num_env_steps / speeds.get(trial.cell.algorithm, TYPICAL_STEPS_PER_S) for trial in trials]
+    return Plan(
+        num_cells=len({trial.cell for trial in trials}),
+        num_trials=len(trials),
+        concurrent=concurrent,
+        trial_cpus=resolved.config.resources.num_cpus_per_trial,
+        tutor_cpus=resolved.tutor_cpus,
+        tutor_gpus=sum(t.scaling.num_gpus * max(1, t.scaling.min_replicas) for t in resolved.tutors.values()),
+        env_steps=sum(trial.student.num_env_steps for trial in trials),
+        expected_consultations=sum(consultations(trial.student) for trial in trials if trial.cell.tutored),
+        max_evaluations={
+            name: max_evaluations([t for t in trials if t.cell.tutor == name], resolved.tasks)
+            for name in resolved.tutors
+        },
+        seconds=max(sum(work) / concurrent, max(work)),
+        rough=any(trial.cell.algorithm not in speeds for trial in trials),
+    )
+
+
+def concurrency(
+    resources: ResourcesConfig, num_trials: int, cpus: float, tutor_cpus: float, nodes_on_demand: bool = False
+) -> int:
+    """How many trials run at once: as many as fit beside the tutors, and no more than there are cores.
+
+    A trial computes on one thread: with more trials than cores each only gets slower and holds its memory longer. Where
+    an autoscaler adds nodes, trials that wait are what it adds them for.
+    """
+    if nodes_on_demand:
+        return max(1, min(num_trials, resources.max_concurrent or num_trials))
+    fitting = int((cpus - tutor_cpus) / resources.num_cpus_per_trial + 1e-9)
+    wanted = resources.max_concurrent or int(max(1, cpus))
+    return max(1, min(num_trials, wanted, fitting))
+
+
+def consultations(student: StudentConfig) -> float:
+    """Expected consultations of a trial by P(τ), linear from P_initial to P_final until θ, under the cap on P."""
+    advice, steps = student.advice, student.num_env_steps
+    cap = 1.0 if advice.trust == "fixed" else advice.probability_cap
+    tau = np.linspace(0, steps, 257)
+    decay = np.minimum(tau / student.theta_steps, 1.0)
+    probability = advice.probability_initial + (advice.probability_final - advice.probability_initial) * decay
+    expected = float(np.trapezoid(np.minimum(cap, probability), tau))
+    return expected if advice.advice_budget is None else min(expected, advice.advice_budget)
+
+
+def max_evaluations(trials: list[Trial], tasks: Mapping[str, Task]) -> int:
+    """Most LLM evaluations of trials that share a tutor: each distinct state is evaluated once."""
+    total = 0
+    for name, task in tasks.items():
+        asked = [
+            min(trial.student.num_env_steps, trial.student.advice.advice_budget or trial.student.num_env_steps)
+            for trial in trials
+            if trial.cell.task == name
+        ]
+        observations = num_observations(task)
+        total += sum(asked) if observations is None else min(sum(asked), observations)
+    return total
+
+
+def num_observations(task: Task) -> int | None:
+    """In how many distinct states advice can be asked for: as the task says, else the size of its observation space.
+
+    None where that is no finite number.
+    """
+    return task.num_states if task.num_states is not None else _size(task.raw_observation_space)
+
+
+def _size(space: object) -> int | None:
+    from gymnasium import spaces
+
+    if isinstance(space, spaces.Discrete):
+        return int(space.n)
+    if isinstance(space, spaces.MultiDiscrete):
+        return int(space.nvec.astype(object).prod())
+    if isinstance(space, spaces.MultiBinary):
+        return int(2 ** int(space.n)) if isinstance(space.n, int) else None
+    if isinstance(space, spaces.Tuple | spaces.Dict):
+        parts = [_size(part) for part in (space.spaces.values() if isinstance(space, spaces.Dict) else space.spaces)]
+        total = 1
+        for part in parts:
+            if part is None:
+                return None
+            total *= part
+        return total
+    return None

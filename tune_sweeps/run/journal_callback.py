@@ -1,0 +1,100 @@
+"""Carries what Tune reports into the journal. Runs in the driver, between trials, and so does nothing slow."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from ray.tune import Callback
+
+from rllib_plugins import metrics
+from tune_sweeps.run.progress import Progress
+from tune_sweeps.run.trial import TRIAL
+from tune_sweeps.tracking.journal import EVAL, Journal
+
+_ERROR_LINES = 12
+
+
+class JournalCallback(Callback):
+    """Writes each result, checkpoint and end of a trial to the journal.
+
+    Args:
+        journal: The journal.
+        progress: What the view shows.
+        changed: Called after each entry.
+        say: Takes a line for the user about a trial that ended.
+    """
+
+    def __init__(
+        self, journal: Journal, progress: Progress, changed: Callable[[], None], say: Callable[[str], None]
+    ) -> None:
+        self._journal = journal
+        self._progress = progress
+        self._changed = changed
+        self._say = say
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Tune keeps a copy of the run's configuration on disk; a copy of this has nothing to write to."""
+        return Callback, ()
+
+    def on_trial_start(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
+        """A trial runs, for the first time or after a failure."""
+        key = _key(trial)
+        self._journal[key].start()
+        self._progress.begin(key)
+        self._changed()
+
+    def on_trial_result(
+        self, iteration: int, trials: list[Any], trial: Any, result: dict[str, Any], **info: Any
+    ) -> None:
+        """An evaluation; one that a restored trial repeats is left out."""
+        key = _key(trial)
+        values = {name: result[name] for name in metrics.ALL if name in result}
+        wall_s = float(result.get("time_this_iter_s", 0.0))
+        if self._journal[key].result(int(result[metrics.STEP_AXIS]), wall_s, values):
+            self._progress.advance(key, wall_s)
+            self._changed()
+
+    def on_checkpoint(self, iteration: int, trials: list[Any], trial: Any, checkpoint: Any, **info: Any) -> None:
+        """A checkpoint is complete and in its place."""
+        step = trial.last_result.get(metrics.STEP_AXIS)
+        if step is not None:
+            self._journal[_key(trial)].checkpoint(int(step), checkpoint.path)
+
+    def on_trial_complete(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
+        """A trial is finished, or was stopped, in which case it stays open."""
+        key = _key(trial)
+        self._progress.end(key)
+        points = self._journal[key].points
+        if not points or points[-1].step < self._progress.trials[key].student.num_env_steps:
+            return
+        self._journal[key].done()
+        value = points[-1].metrics.get(EVAL, float("nan"))
+        self._say(f"done    {self._progress.trials[key].label}: greedy return {value:.3f}")
+        self._changed()
+
+    def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
+        """A trial failed more often than it may."""
+        key = _key(trial)
+        error = _last_words(trial)
+        self._journal[key].failed(error)
+        self._progress.end(key)
+        self._say(
+            f"failed  {self._progress.trials[key].label}: {error.splitlines()[-1] if error else 'no reason given'}"
+        )
+        self._changed()
+
+
+def _key(trial: Any) -> str:
+    return str(trial.config[TRIAL]["key"])
+
+
+def _last_words(trial: Any) -> str:
+    """The end of a trial's error, from the driver's own folder: ``trial.get_error`` reads a copy that comes later."""
+    try:
+        error = Path(trial.error_file or "").read_text(encoding="utf-8", errors="replace")
+    except OSError:
+        error = ""
+    lines = [line for line in error.splitlines() if line.strip()]
+    return "\n".join(lines[-_ERROR_LINES:])

@@ -1,0 +1,249 @@
+"""Runs a sweep: Ray, the tutors it needs, Tune over what is missing, the journal and MLflow.
+
+The one place where these meet. Owns their order and that none of them outlives the sweep; must not know what a trial
+computes or what its numbers mean.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+
+from tune_sweeps.cluster.session import local_cpus, ray_cluster
+from tune_sweeps.cluster.tutors import deployed
+from tune_sweeps.console.json_logs import bind
+from tune_sweeps.console.signals import cleaned_up, cleaning_up
+from tune_sweeps.definition.loading import dump_sweep
+from tune_sweeps.definition.resolve import ResolvedSweep
+from tune_sweeps.run.estimate import concurrency
+from tune_sweeps.run.progress import Progress
+from tune_sweeps.run.progress_view import View
+from tune_sweeps.run.workspace import Workspace
+from tune_sweeps.tracking.journal import EVAL, Journal
+from tune_sweeps.tracking.mlflow_client import artifact_location
+from tune_sweeps.tracking.policy_artifact import BestPolicies
+from tune_sweeps.tracking.provenance import run_tags, tutor_tags
+from tune_sweeps.tracking.tracker import MlflowTracker
+from tutor_service.app import nodes_on_demand
+
+_MLFLOW_AT_END_S = 60.0
+_MLFLOW_AT_INTERRUPT_S = 5.0
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """How a sweep ended.
+
+    Attributes:
+        done: Trials finished, of all times.
+        failed: Trials that failed more often than they may.
+        total: Trials of the sweep.
+        interrupted: Whether the user ended it.
+        in_mlflow: Whether MLflow has everything.
+        parent_id: MLflow's parent run; empty where MLflow was never reached.
+    """
+
+    done: int
+    failed: int
+    total: int
+    interrupted: bool
+    in_mlflow: bool
+    parent_id: str
+
+
+def run_sweep(
+    resolved: ResolvedSweep,
+    workspace: Workspace,
+    console: Console,
+    *,
+    uri: str,
+    address: str | None = None,
+    student_class: Callable[[], Any] | None = None,
+    num_cpus: int | None = None,
+) -> Outcome:
+    """Runs what is missing of a sweep, until it is finished or interrupted.
+
+    Args:
+        resolved: The sweep.
+        workspace: Its folder; the caller holds its lock.
+        console: Where the user looks.
+        uri: MLflow's tracking URI.
+        address: Address of a running Ray; None: start a local one.
+        student_class: Gives the trainable, once Ray may be imported; None: ``rllib_plugins.trial.StudentTrial``.
+        num_cpus: Ray CPUs of a local Ray; None: as many as there are cores.
+
+    Raises:
+        UserError: Ray or a tutor cannot start.
+    """
+    bind(sweep=workspace.name)
+    trials = {trial.key: trial for trial in resolved.trials}
+    journal = workspace.journal(list(trials))
+    tracker = MlflowTracker(
+        uri,
+        name=workspace.name,
+        sweep_id=workspace.sweep_id,
+        config_yaml=dump_sweep(resolved.config),
+        trials=trials,
+        journal=journal,
+        tags=run_tags(),
+        trial_tags={key: tutor_tags(resolved.tutors.get(trial.cell.tutor)) for key, trial in trials.items()},
+        artifact_location=artifact_location(workspace.results, uri),
+        keep_policy=BestPolicies(),
+    )
+    interrupted = False
+    status, timeout_s = "FAILED", _MLFLOW_AT_INTERRUPT_S
+    tracker.start()
+    try:
+        if journal.missing():
+            _run_missing(resolved, workspace, console, journal, tracker, address, student_class, num_cpus)
+        for name, task in resolved.tasks.items():  # those that nobody has computed beside the trials
+            if not tracker.knows_random_return(name):
+                tracker.set_random_return(name, task.random_return)
+        status, timeout_s = ("FAILED" if journal.count("failed") else "FINISHED"), _MLFLOW_AT_END_S
+    except KeyboardInterrupt:
+        interrupted, status = True, "KILLED"
+    finally:
+        cleaning_up()
+        journal.flush()
+        in_mlflow = tracker.finish(status, timeout_s)
+        cleaned_up()
+    return Outcome(
+        done=journal.count("done"),
+        failed=journal.count("failed"),
+        total=len(trials),
+        interrupted=interrupted,
+        in_mlflow=in_mlflow,
+        parent_id=tracker.parent_id,
+    )
+
+
+def _run_missing(
+    resolved: ResolvedSweep,
+    workspace: Workspace,
+    console: Console,
+    journal: Journal,
+    tracker: MlflowTracker,
+    address: str | None,
+    student_class: Callable[[], Any] | None,
+    num_cpus: int | None,
+) -> None:
+    resources = resolved.config.resources
+    cpus = num_cpus or local_cpus(resolved.tutor_cpus + resources.num_cpus_per_trial)
+    console.print("connecting to Ray" if address else "starting a local Ray")
+    tutors = list(resolved.tutors.values())
+    with ray_cluster(address, cpus) as cluster, deployed(tutors, cluster, console.print):
+        _reference_returns(resolved, tracker)
+        missing = journal.missing()
+        concurrent = concurrency(resources, len(missing), cluster.cpus, resolved.tutor_cpus, nodes_on_demand())
+        progress = Progress({trial.key: trial for trial in resolved.trials}, journal)
+        console.print(f"running {len(missing)} of {len(resolved.trials)} trials, {concurrent} at once")
+        with View(console, progress, concurrent, lambda: _warning(tracker, journal)) as view:
+            _tune(resolved, workspace, journal, progress, tracker, view, concurrent, student_class)
+
+
+def _tune(
+    resolved: ResolvedSweep,
+    workspace: Workspace,
+    journal: Journal,
+    progress: Progress,
+    tracker: MlflowTracker,
+    view: View,
+    concurrent: int,
+    student_class: Callable[[], Any] | None,
+) -> None:
+    from ray import tune
+
+    from tune_sweeps.run.journal_callback import JournalCallback
+    from tune_sweeps.run.trial import TRIAL, resumable
+
+    config = resolved.config
+    missing = set(journal.missing())
+    specs = [
+        {
+            "sweep": workspace.name,
+            "key": trial.key,
+            "student": trial.student.model_dump(),
+            "restore": journal[trial.key].last_checkpoint(),
+        }
+        for trial in resolved.trials
+        if trial.key in missing
+    ]
+    trainable = tune.with_resources(
+        resumable((student_class or _student_trial)()),
+        tune.PlacementGroupFactory([{"CPU": config.resources.num_cpus_per_trial}]),
+    )
+    tuner = tune.Tuner(
+        trainable,
+        param_space={TRIAL: tune.grid_search(specs)},
+        tune_config=tune.TuneConfig(
+            max_concurrent_trials=concurrent,
+            reuse_actors=True,
+            trial_name_creator=_trial_key,
+            trial_dirname_creator=_trial_key,
+        ),
+        run_config=tune.RunConfig(
+            name=_attempt(workspace.tune),
+            storage_path=str(workspace.tune),
+            failure_config=tune.FailureConfig(max_failures=config.failures.max_failures),
+            checkpoint_config=tune.CheckpointConfig(
+                num_to_keep=1,
+                checkpoint_score_attribute=EVAL,
+                checkpoint_frequency=config.failures.checkpoint_every,
+                checkpoint_at_end=True,
+            ),
+            callbacks=[JournalCallback(journal, progress, tracker.wake, view.say)],
+            verbose=0,
+        ),
+    )
+    tuner.fit()
+
+
+def _student_trial() -> Any:
+    from rllib_plugins.trial import StudentTrial
+
+    return StudentTrial
+
+
+def _trial_key(trial: Any) -> str:
+    return str(trial.config["trial"]["key"])
+
+
+def _attempt(folder: Path) -> str:
+    """A name for this run of Tune that no earlier one had: it must not write over their checkpoints."""
+    numbers = [int(path.name.removeprefix("attempt-")) for path in folder.glob("attempt-*")]
+    return f"attempt-{max(numbers, default=0) + 1}"
+
+
+def _reference_returns(resolved: ResolvedSweep, tracker: MlflowTracker) -> None:
+    """Has R₀ computed beside the trials, since it may take a game's length times thousands."""
+    import ray
+
+    compute = ray.remote(num_cpus=0)(_random_return)
+    options = resolved.config.task_options
+    for entry in resolved.config.tasks:
+        future = compute.remote(entry, dict(options.get(entry, {}))).future()
+        future.add_done_callback(lambda done: _keep_reference(done, tracker))
+
+
+def _random_return(entry: str, options: dict[str, Any]) -> tuple[str, float]:
+    from rllib_plugins.tasks import load_task
+
+    task = load_task(entry, **options)
+    return task.name, task.random_return
+
+
+def _keep_reference(done: Any, tracker: MlflowTracker) -> None:
+    if not done.cancelled() and done.exception() is None:
+        tracker.set_random_return(*done.result())
+
+
+def _warning(tracker: MlflowTracker, journal: Journal) -> str:
+    if reason := journal.blocked():
+        return f"results cannot be written ({reason}): they are kept in memory and tried again"
+    if tracker.away_since is not None:
+        return "MLflow does not answer: training goes on, its points are kept and sent later"
+    return ""

@@ -1,0 +1,55 @@
+"""A trial of a sweep as Tune runs it: a student that can begin where an earlier attempt of the sweep was cut short.
+
+Knows the student and its checkpoints; must not know MLflow or the grid.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+from typing import Any
+
+from ray.tune import Checkpoint, Trainable
+
+from tune_sweeps.console.json_logs import bind
+
+logger = logging.getLogger(__name__)
+
+LEAST_PRIORITY = 19
+"""Of the thread that trains: a tutor's replica that starts on the same cores is waited for by all trials."""
+
+TRIAL = "trial"
+"""Key of Tune's config under which a trial lies: ``sweep``, ``key``, ``student``, ``restore``."""
+
+
+def resumable(student_class: type[Trainable]) -> type[Trainable]:
+    """A trainable that takes ``{"trial": {"sweep", "key", "student", "restore"}}`` and runs ``student_class``.
+
+    Args:
+        student_class: A trainable whose config is the fields of a ``StudentConfig``, and whose ``reset_config``, if it
+            has one, calls ``self.setup``.
+    """
+
+    class SweepTrial(student_class):  # type: ignore[valid-type,misc]
+        """``student_class``, restored first where an earlier attempt left a checkpoint."""
+
+        def setup(self, config: dict[str, Any]) -> None:
+            trial = config[TRIAL]
+            os.setpriority(os.PRIO_PROCESS, 0, LEAST_PRIORITY)
+            bind(sweep=trial["sweep"], trial=trial["key"], tutor=trial["student"]["tutor"])
+            super().setup(config[TRIAL]["student"])
+            restore = config[TRIAL].get("restore")
+            if restore:
+                self._restore_from(restore, config)
+
+        def _restore_from(self, path: str, config: dict[str, Any]) -> None:
+            try:
+                with Checkpoint(path).as_directory() as folder:
+                    self.load_checkpoint(folder)
+            except Exception:
+                logger.exception("checkpoint %s cannot be used: the trial begins anew", path)
+                self.cleanup()
+                super().setup(config[TRIAL]["student"])
+
+    SweepTrial.__name__ = student_class.__name__
+    return SweepTrial

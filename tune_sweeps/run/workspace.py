@@ -1,0 +1,256 @@
+"""The folder of a sweep under the results folder, and which name a sweep gets. Knows neither Ray nor MLflow."""
+
+from __future__ import annotations
+
+import json
+import re
+import shlex
+import tempfile
+import time
+import uuid
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from filelock import FileLock, Timeout
+
+from tune_sweeps.definition.config import NAME_PATTERN, SweepConfig
+from tune_sweeps.definition.loading import difference, dump_sweep, load_sweep
+from tune_sweeps.tracking.journal import Journal
+from tutor_service.errors import UserError, unknown_name
+
+RESULTS = Path("runs")
+"""Default results folder, relative to the working directory."""
+
+_CONFIG = "sweep.yaml"
+_META = "sweep.json"
+_LOCK = ".lock"
+_SENT = ".in-mlflow"
+_TRIALS = "trials"
+
+
+@dataclass(frozen=True)
+class Workspace:
+    """One sweep's folder.
+
+    Attributes:
+        folder: ``RESULTS/NAME``.
+        sweep_id: Identifies this sweep for good, also where others have used its name.
+    """
+
+    folder: Path
+    sweep_id: str
+
+    @property
+    def name(self) -> str:
+        """The sweep's name."""
+        return self.folder.name
+
+    @property
+    def results(self) -> Path:
+        """The results folder that it lies in."""
+        return self.folder.parent
+
+    @property
+    def log(self) -> Path:
+        """Where everything goes that Ray, RLlib, vLLM and MLflow say."""
+        return self.folder / "log.txt"
+
+    @property
+    def tune(self) -> Path:
+        """Tune's own folder, with the checkpoints."""
+        return self.folder / "tune"
+
+    @property
+    def report(self) -> Path:
+        """Tables and figures."""
+        return self.folder / "report"
+
+    def config(self) -> SweepConfig:
+        """The configuration that the sweep was made with."""
+        return load_sweep(str(self.folder / _CONFIG))
+
+    def journal(self, keys: list[str]) -> Journal:
+        """What happened to the trials."""
+        return Journal(self.folder / _TRIALS, keys)
+
+    def finished_trials(self) -> int:
+        """Trials that have ended well."""
+        folder = self.folder / _TRIALS
+        keys = [path.stem for path in folder.glob("*.jsonl")] if folder.is_dir() else []
+        return Journal(folder, keys).count("done") if keys else 0
+
+    def is_sent(self) -> bool:
+        """Whether MLflow had everything when the sweep last ended."""
+        return (self.folder / _SENT).exists()
+
+    def set_sent(self, sent: bool) -> None:
+        """Keeps whether MLflow has everything."""
+        if sent:
+            (self.folder / _SENT).touch()
+        else:
+            (self.folder / _SENT).unlink(missing_ok=True)
+
+    def lock(self) -> FileLock:
+        """Held by the process that runs the sweep; freed by the system when it dies."""
+        return FileLock(self.folder / _LOCK)
+
+    def is_running(self) -> bool:
+        """Whether a process runs the sweep now."""
+        lock = self.lock()
+        try:
+            lock.acquire(timeout=0)
+        except Timeout:
+            return True
+        lock.release()
+        return False
+
+
+def open_workspace(results: Path, name: str) -> Workspace | None:
+    """The sweep of this name, or None."""
+    try:
+        meta = json.loads((results / name / _META).read_text(encoding="utf-8"))
+        return Workspace((results / name).resolve(), str(meta["id"]))
+    except (OSError, ValueError, KeyError):
+        return None
+
+
+def existing_workspace(results: Path, name: str) -> Workspace:
+    """The sweep of this name.
+
+    Raises:
+        UserError: There is none.
+    """
+    found = open_workspace(results, name)
+    if found is None:
+        names = sweep_names(results)
+        if not names:
+            demo = f"tutor sweep demo{results_option(results)}"
+            raise UserError(f"no sweep '{name}': there is none yet in {results}. Run `{demo}`, or name its --results.")
+        raise unknown_name("sweep", name, names, f"in {results}")
+    return found
+
+
+def results_option(results: Path) -> str:
+    """What a command needs to find a results folder, after a space: nothing where it is the default one."""
+    return "" if results.resolve() == RESULTS.resolve() else f" --results {shlex.quote(str(results))}"
+
+
+def sweep_names(results: Path) -> list[str]:
+    """Names of the sweeps in a results folder."""
+    return sorted(path.parent.name for path in results.glob(f"*/{_META}")) if results.is_dir() else []
+
+
+def create_workspace(results: Path, config: SweepConfig) -> Workspace:
+    """Makes the folder of a sweep, whole or not at all.
+
+    Raises:
+        UserError: The results folder cannot be written.
+    """
+    folder = results / config.name
+    meta: dict[str, Any] = {"id": uuid.uuid4().hex, "created": int(time.time())}
+    try:
+        (folder / _TRIALS).mkdir(parents=True, exist_ok=True)
+        (folder / _CONFIG).write_text(dump_sweep(config), encoding="utf-8")
+        (folder / f"{_META}.part").write_text(json.dumps(meta) + "\n", encoding="utf-8")
+        (folder / f"{_META}.part").rename(folder / _META)
+    except OSError as error:
+        raise _cannot_write(results, error) from error
+    return Workspace(folder.resolve(), meta["id"])
+
+
+def check_writable(results: Path) -> None:
+    """Whether sweeps can be kept there.
+
+    Raises:
+        UserError: They cannot; nothing is left behind.
+    """
+    there = results.resolve()
+    while not there.exists():
+        there = there.parent
+    try:
+        if not there.is_dir():
+            raise NotADirectoryError(20, "not a folder", str(there))
+        with tempfile.NamedTemporaryFile(dir=there, prefix=".writable-"):
+            pass
+    except OSError as error:
+        raise _cannot_write(results, error) from error
+
+
+def _cannot_write(results: Path, error: OSError) -> UserError:
+    return UserError(
+        f"the results folder '{results}' cannot be written ({error.strerror or error}). Give another with --results, "
+        "or free space."
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class Choice:
+    """Which sweep a command means.
+
+    Attributes:
+        config: The sweep, under its final name.
+        existing: Its folder where it has been started before; None for a new one.
+        note: What to tell the user about it; empty when there is nothing to tell.
+    """
+
+    config: SweepConfig
+    existing: Workspace | None
+    note: str = ""
+
+
+def choose(results: Path, config: SweepConfig, name: str | None, num_trials: int) -> Choice:
+    """Decides whether a sweep is new, is to be continued, or is finished.
+
+    With ``name``, and for sweeps that are not ``numbered``, the name means one sweep for good. A numbered sweep is
+    continued when its latest run was interrupted, and otherwise started under the next free number.
+
+    Args:
+        results: Results folder.
+        config: The sweep.
+        name: The name that the user gave, if any.
+        num_trials: Trials of the sweep.
+
+    Raises:
+        UserError: The name is in use with another configuration; the message shows what differs.
+    """
+    if name is not None:
+        if not re.match(NAME_PATTERN, name):
+            raise UserError(
+                f"--name '{name}': use letters, digits, '.', '_' and '-', beginning with a letter or digit."
+            )
+        config = config.model_copy(update={"name": name})
+    found = open_workspace(results, config.name)
+    if found is None:
+        return Choice(config, None)
+    if name is not None or not config.numbered:
+        changes = difference(found.config(), config)
+        if changes:
+            raise UserError(
+                f"the sweep name '{config.name}' is in use with another configuration: {'; '.join(changes)}. Give this "
+                f"one another --name, or continue that one with --resume {config.name}."
+            )
+        return Choice(config, found)
+    latest_name, free_name = _numbers(results, config.name)
+    latest = open_workspace(results, latest_name)
+    if (
+        latest is not None
+        and not latest.is_running()
+        and latest.finished_trials() < num_trials
+        and not difference(latest.config(), config)
+    ):
+        done = latest.finished_trials()
+        note = f"'{latest.name}' was interrupted with {done} of {num_trials} trials finished: going on with it"
+        return Choice(config.model_copy(update={"name": latest.name}), latest, note)
+    return Choice(config.model_copy(update={"name": free_name}), None, f"'{latest_name}' exists: this is '{free_name}'")
+
+
+def _numbers(results: Path, base: str) -> tuple[str, str]:
+    """The sweep of a series with the highest number, and the next free name."""
+    latest, number = base, 1
+    pattern = re.compile(rf"{re.escape(base)}-(\d+)")
+    for entry in results.iterdir():
+        found = pattern.fullmatch(entry.name)
+        if found and int(found[1]) > number:
+            latest, number = entry.name, int(found[1])
+    return latest, f"{base}-{number + 1}"

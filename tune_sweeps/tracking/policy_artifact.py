@@ -1,0 +1,111 @@
+"""The best policy of a trial, as an artifact of its run in MLflow: which folder it is, and how it is loaded again."""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import yaml
+
+from rllib_plugins.config import StudentConfig
+from tune_sweeps.tracking.journal import EVAL, TrialJournal
+from tune_sweeps.tracking.tracker import POLICY_ARTIFACT, STUDENT_ARTIFACT
+from tutor_service.errors import UserError, unknown_name
+
+MODULE = Path("learner_group", "learner", "rl_module", "default_policy")
+"""Where RLlib keeps a policy's network within an algorithm's checkpoint."""
+
+
+@dataclass(frozen=True)
+class Fetched:
+    """A policy that was brought here.
+
+    Attributes:
+        path: Its folder.
+        label: The trial, for a person.
+    """
+
+    path: Path
+    label: str
+
+    def cleanup(self) -> None:
+        """Removes the copy."""
+        shutil.rmtree(self.path.parent, ignore_errors=True)
+
+
+def policy_folder(checkpoint: Path) -> Path | None:
+    """The part of a student's checkpoint that plays; None where it has none."""
+    folder = checkpoint / "algorithm" / MODULE
+    return folder if folder.is_dir() else None
+
+
+class BestPolicies:
+    """Finds the best policy among a finished trial's checkpoints, and removes these once it is kept elsewhere.
+
+    A finished trial is never continued, and checkpoints with a replay buffer are large.
+    """
+
+    def folder(self, journal: TrialJournal) -> Path | None:
+        """The part that plays of the checkpoint whose evaluation was best."""
+        best = journal.best_checkpoint(EVAL)
+        return policy_folder(Path(best)) if best else None
+
+    def kept(self, journal: TrialJournal) -> None:
+        """Removes the trial's checkpoints."""
+        for _, path in journal.checkpoints:
+            shutil.rmtree(path, ignore_errors=True)
+
+
+def fetch_policy(uri: str, sweep: str, key: str | None) -> tuple[StudentConfig, Fetched]:
+    """Brings the policy of a trial here.
+
+    Args:
+        uri: Tracking URI.
+        sweep: Name of the sweep.
+        key: The trial's key; None: the one with the best greedy return at its end.
+
+    Raises:
+        UserError: No such sweep or trial, or the trial has no policy (it has not finished).
+    """
+    from tune_sweeps.tracking.reader import find_trials
+
+    client, runs = find_trials(uri, sweep)
+    if key is not None and key not in runs:
+        raise unknown_name(f"trial of sweep '{sweep}'", key, runs)
+    if key is None:
+        finished = {name: run for name, run in runs.items() if run.info.status == "FINISHED"}
+        if not finished:
+            raise UserError(f"no trial of sweep '{sweep}' is finished yet: there is no policy to play.")
+        key = max(finished, key=lambda name: finished[name].data.metrics.get(EVAL, -np.inf))
+    run_id = runs[key].info.run_id
+    folder = Path(tempfile.mkdtemp(prefix="llm-tutors-"))
+    try:
+        student = Path(client.download_artifacts(run_id, STUDENT_ARTIFACT, str(folder)))
+        config = StudentConfig.model_validate(yaml.safe_load(student.read_text(encoding="utf-8")))
+        if not client.list_artifacts(run_id, POLICY_ARTIFACT):
+            raise UserError(f"trial '{key}' of sweep '{sweep}' has no policy: it has not finished.")
+        path = Path(client.download_artifacts(run_id, POLICY_ARTIFACT, str(folder)))
+    except BaseException:
+        shutil.rmtree(folder, ignore_errors=True)
+        raise
+    return config, Fetched(path, runs[key].info.run_name)
+
+
+def load_policy(student: StudentConfig, folder: Path) -> tuple[Any, Callable[[np.ndarray], np.ndarray]]:
+    """The task and the greedy policy of a student, from observations ``(n, obs_dim)`` to one-hot rows.
+
+    Args:
+        student: The trial.
+        folder: Its policy.
+    """
+    from rllib_plugins.trial import build_algorithm, ensure_ray
+
+    ensure_ray()
+    algorithm = build_algorithm(student.model_copy(update={"tutor": "none"}))
+    algorithm.restore_from_path(folder, component=str(MODULE))
+    return algorithm.task, algorithm.greedy_policy

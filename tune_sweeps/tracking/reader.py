@@ -1,0 +1,211 @@
+"""Reads a sweep back from MLflow, and from nothing else. Knows run layout (``tracking``), no statistics."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import yaml
+from numpy.typing import NDArray
+
+from tune_sweeps.definition.config import UNTUTORED, SweepConfig
+from tune_sweeps.definition.grid import Cell
+from tune_sweeps.definition.loading import validate_sweep
+from tune_sweeps.tracking.journal import EVAL
+from tune_sweeps.tracking.mlflow_client import make_client
+from tune_sweeps.tracking.tracker import CONFIG_ARTIFACT, RANDOM_RETURN, TAG_SWEEP, TAG_SWEEP_ID, TAG_TRIAL
+from tutor_service.errors import UserError, unknown_name
+
+TUTORED_SERIES = ("advice/effect", "advice/effect_se", "advice/trust", "advice/probability")
+_THREADS = 8
+_PAGE = 1_000
+
+
+@dataclass(frozen=True)
+class Series:
+    """One metric over training.
+
+    Attributes:
+        steps: Env steps, ascending, ``(n,)``.
+        values: ``(n,)``.
+    """
+
+    steps: NDArray[np.float64]
+    values: NDArray[np.float64]
+
+    def __len__(self) -> int:
+        return len(self.steps)
+
+
+@dataclass(frozen=True)
+class RunRecord:
+    """One trial as MLflow has it.
+
+    Attributes:
+        key: The trial's key.
+        cell: Its combination of the axes.
+        seed: Its seed.
+        status: MLflow's status: RUNNING, FINISHED, FAILED or KILLED.
+        series: By metric, what was logged over training.
+        last: By metric, the last value.
+        tags: Its tags.
+    """
+
+    key: str
+    cell: Cell
+    seed: int
+    status: str
+    series: dict[str, Series] = field(default_factory=dict)
+    last: dict[str, float] = field(default_factory=dict)
+    tags: dict[str, str] = field(default_factory=dict)
+
+    @property
+    def curve(self) -> Series:
+        """Greedy returns, tutor off; empty before the first evaluation."""
+        return self.series.get(EVAL, Series(np.empty(0), np.empty(0)))
+
+
+@dataclass(frozen=True)
+class SweepRecord:
+    """One sweep as MLflow has it.
+
+    Attributes:
+        name: Its name.
+        parent_id: Its parent run.
+        status: MLflow's status of the parent run.
+        config: Its configuration.
+        random_returns: R₀ by task.
+        runs: Its trials.
+    """
+
+    name: str
+    parent_id: str
+    status: str
+    config: SweepConfig
+    random_returns: dict[str, float]
+    runs: list[RunRecord]
+
+
+def read_sweep(uri: str, name: str) -> SweepRecord:
+    """Reads a sweep by name, the newest of that name.
+
+    Args:
+        uri: Tracking URI.
+        name: Name of the sweep.
+
+    Raises:
+        UserError: MLflow has no such sweep, or what it has cannot be read.
+    """
+    client = _client_of_existing(uri)
+    parent, children = _find(client, name)
+    with ThreadPoolExecutor(_THREADS) as pool:
+        records = list(pool.map(lambda run: _record(client, run), children))
+    metrics = parent.data.metrics
+    return SweepRecord(
+        name=name,
+        parent_id=parent.info.run_id,
+        status=parent.info.status,
+        config=_config(client, parent.info.run_id, name),
+        random_returns={
+            key.removeprefix(RANDOM_RETURN): value for key, value in metrics.items() if key.startswith(RANDOM_RETURN)
+        },
+        runs=sorted(records, key=lambda record: record.key),
+    )
+
+
+def find_trials(uri: str, name: str) -> tuple[Any, dict[str, Any]]:
+    """A client, and MLflow's runs of a sweep's trials by key.
+
+    Raises:
+        UserError: MLflow has no such sweep.
+    """
+    client = _client_of_existing(uri)
+    _, children = _find(client, name)
+    return client, {run.data.tags[TAG_TRIAL]: run for run in children}
+
+
+def _find(client: Any, name: str) -> tuple[Any, list[Any]]:
+    """The parent run of the newest sweep of this name, and its trials' runs."""
+    experiment = client.get_experiment_by_name(name)
+    parents = [] if experiment is None else _search(client, experiment.experiment_id, f"tags.`{TAG_SWEEP}` = '{name}'")
+    parents = [run for run in parents if TAG_TRIAL not in run.data.tags]
+    if not parents:
+        names = sweep_names(client)
+        if not names:
+            raise UserError(f"no sweep '{name}': MLflow holds none. Run `tutor sweep demo`, or give --results.")
+        raise unknown_name("sweep", name, names, "in MLflow")
+    parent = max(parents, key=lambda run: run.info.start_time)
+    sweep_id = parent.data.tags[TAG_SWEEP_ID]
+    runs = _search(client, experiment.experiment_id, f"tags.`{TAG_SWEEP_ID}` = '{sweep_id}'")
+    return parent, [run for run in runs if TAG_TRIAL in run.data.tags and "algorithm" in run.data.params]
+
+
+def sweep_names(client: Any) -> list[str]:
+    """Names of all experiments that hold a sweep."""
+    experiments = {item.experiment_id: item.name for item in client.search_experiments(max_results=_PAGE)}
+    return [
+        name
+        for key, name in experiments.items()
+        if client.search_runs([key], f"tags.`{TAG_SWEEP}` = '{name}'", max_results=1)
+    ]
+
+
+def _client_of_existing(uri: str) -> Any:
+    path = uri.removeprefix("sqlite:///")
+    if uri.startswith("sqlite:") and not Path(path).exists():
+        raise UserError(f"no sweep has run here: '{path}' does not exist. Run `tutor sweep demo`, or give --results.")
+    return make_client(uri)
+
+
+def _search(client: Any, experiment_id: str, query: str) -> list[Any]:
+    found: list[Any] = []
+    token = None
+    while True:
+        page = client.search_runs([experiment_id], query, max_results=_PAGE, page_token=token)
+        found += page
+        token = page.token
+        if not token:
+            return found
+
+
+def _config(client: Any, run_id: str, name: str) -> SweepConfig:
+    import tempfile
+
+    try:
+        with tempfile.TemporaryDirectory() as folder:
+            path = client.download_artifacts(run_id, CONFIG_ARTIFACT, folder)
+            return validate_sweep(yaml.safe_load(Path(path).read_text(encoding="utf-8")), f"sweep '{name}' in MLflow")
+    except OSError as error:
+        raise UserError(
+            f"the artifact {CONFIG_ARTIFACT} of sweep '{name}' cannot be read ({error}). Is the folder of MLflow's "
+            "artifacts where it was?"
+        ) from error
+
+
+def _record(client: Any, run: Any) -> RunRecord:
+    params, tags = run.data.params, run.data.tags
+    cell = Cell(params["algorithm"], params["tutor"], params["task"], {"on": True, "off": False}.get(params["reuse"]))
+    names = [EVAL, *(TUTORED_SERIES if cell.tutor != UNTUTORED else ())]
+    return RunRecord(
+        key=tags[TAG_TRIAL],
+        cell=cell,
+        seed=int(params["seed"]),
+        status=run.info.status,
+        series={
+            name: _series(client.get_metric_history(run.info.run_id, name))
+            for name in names
+            if name in run.data.metrics
+        },
+        last=dict(run.data.metrics),
+        tags=dict(tags),
+    )
+
+
+def _series(history: Sequence[Any]) -> Series:
+    by_step = {int(entry.step): float(entry.value) for entry in history}
+    steps = sorted(by_step)
+    return Series(np.array(steps, dtype=np.float64), np.array([by_step[step] for step in steps]))

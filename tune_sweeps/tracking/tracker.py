@@ -1,0 +1,344 @@
+"""Fills MLflow from the journal: an experiment, a parent run per sweep, a child run per trial.
+
+Owns what MLflow holds and that each point arrives there once. It reads the journal in a thread of its own, so that a
+slow or absent MLflow costs trials nothing; whatever has not arrived yet is still in the journal. Knows no Ray.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+import yaml
+
+from rllib_plugins import metrics
+from tune_sweeps.definition.grid import Trial
+from tune_sweeps.tracking.journal import Journal, Status, TrialJournal
+from tune_sweeps.tracking.mlflow_client import make_client
+
+logger = logging.getLogger(__name__)
+
+TAG_SWEEP = "llm_tutors.sweep"
+TAG_SWEEP_ID = "llm_tutors.sweep_id"
+TAG_TRIAL = "llm_tutors.trial"
+TAG_ERROR = "llm_tutors.error"
+TAG_PARENT = "mlflow.parentRunId"
+TAG_NAME = "mlflow.runName"
+WALL_S = "wall_s"
+RANDOM_RETURN = "random_return/"
+CONFIG_ARTIFACT = "sweep.yaml"
+STUDENT_ARTIFACT = "student.yaml"
+POLICY_ARTIFACT = "policy"
+
+_LOGGED = frozenset(metrics.ALL)
+_BATCH = 900
+_PERIOD_S = 1.0
+_LONGEST_PAUSE_S = 15.0
+_RUN_STATUS: dict[Status, str] = {"pending": "SCHEDULED", "running": "RUNNING", "done": "FINISHED", "failed": "FAILED"}
+
+
+@dataclass
+class _Child:
+    """What MLflow holds of one trial."""
+
+    run_id: str
+    sent: int = 0
+    status: str = "RUNNING"
+
+
+class PolicyKeeper(Protocol):
+    """Knows where a trial's best policy lies."""
+
+    def folder(self, journal: TrialJournal) -> Path | None:
+        """The folder that plays a finished trial's best policy; None where it left none."""
+
+    def kept(self, journal: TrialJournal) -> None:
+        """MLflow has it."""
+
+
+class MlflowTracker:
+    """Keeps MLflow up with the journal.
+
+    Args:
+        uri: Tracking URI.
+        name: Name of the sweep and of its experiment.
+        sweep_id: Identifies the sweep: runs are found again by it, never made twice.
+        config_yaml: The sweep's configuration, an artifact of the parent run.
+        trials: The trials, by key.
+        journal: What happened to them.
+        tags: Tags of all runs.
+        trial_tags: Further tags, by trial key.
+        artifact_location: Where artifacts of a new experiment go; None: as the server decides.
+        keep_policy: From a finished trial to the folder that plays its best policy, an artifact of its run; and what
+            to do once that is kept.
+    """
+
+    def __init__(
+        self,
+        uri: str,
+        *,
+        name: str,
+        sweep_id: str,
+        config_yaml: str,
+        trials: Mapping[str, Trial],
+        journal: Journal,
+        tags: Mapping[str, str],
+        trial_tags: Mapping[str, Mapping[str, str]],
+        artifact_location: str | None,
+        keep_policy: PolicyKeeper | None = None,
+    ) -> None:
+        self.uri = uri
+        self.name = name
+        self._sweep_id = sweep_id
+        self._config_yaml = config_yaml
+        self._trials = trials
+        self._journal = journal
+        self._tags = {TAG_SWEEP: name, TAG_SWEEP_ID: sweep_id, **tags}
+        self._trial_tags = trial_tags
+        self._artifact_location = artifact_location
+        self._keep_policy = keep_policy
+        self._client: Any = None
+        self._experiment_id = ""
+        self.parent_id = ""
+        self._children: dict[str, _Child] = {}
+        self._reference: dict[str, float] = {}
+        self._reference_sent: set[str] = set()
+        self._doubtful = True
+        self._stop = threading.Event()
+        self._wake = threading.Event()
+        self._thread: threading.Thread | None = None
+        self.away_since: float | None = None
+
+    # Driving it.
+
+    def start(self) -> None:
+        """Connects and follows the journal in the background."""
+        self._thread = threading.Thread(target=self._follow, name="mlflow", daemon=True)
+        self._thread.start()
+
+    def wake(self) -> None:
+        """Something happened: look at the journal soon."""
+        self._wake.set()
+
+    def set_random_return(self, task: str, value: float) -> None:
+        """Keeps R₀ of a task with the parent run, so that the report needs nothing else."""
+        self._reference[task] = value
+        self.wake()
+
+    def knows_random_return(self, task: str) -> bool:
+        """Whether R₀ of a task is known here or was found in MLflow."""
+        return task in self._reference or task in self._reference_sent
+
+    def finish(self, status: str, timeout_s: float) -> bool:
+        """Sends what is left, and ends the parent run.
+
+        Args:
+            status: MLflow's status of the parent run: FINISHED, FAILED or KILLED.
+            timeout_s: Most seconds to wait for MLflow.
+
+        Returns:
+            Whether everything has arrived. If not, it is still in the journal.
+        """
+        self._stop.set()
+        self._wake.set()
+        if self._thread is not None:
+            self._thread.join(timeout_s)
+            if self._thread.is_alive():
+                return False
+        deadline = time.monotonic() + timeout_s
+        while True:
+            try:
+                self.sync()
+                self._client.set_terminated(self.parent_id, status)
+                for child in self._children.values():
+                    if child.status == "RUNNING" and status == "KILLED":
+                        self._client.set_terminated(child.run_id, "KILLED")
+                return True
+            except Exception as error:
+                self._failed(error)
+                if time.monotonic() > deadline:
+                    return False
+                time.sleep(_PERIOD_S)
+
+    def log_report(self, folder: Path) -> None:
+        """Puts the report's files on the parent run."""
+        self._client.log_artifacts(self.parent_id, str(folder), "report")
+
+    # One pass.
+
+    def sync(self) -> None:
+        """Brings MLflow up to the journal, in one pass; raises whatever MLflow raises."""
+        if self._doubtful:
+            self._connect()
+        for task, value in list(self._reference.items()):
+            if task not in self._reference_sent:
+                self._client.log_metric(self.parent_id, RANDOM_RETURN + task, value)
+                self._reference_sent.add(task)
+        for key, journal in self._journal.trials.items():
+            if journal.status != "pending":
+                self._sync_trial(key, journal)
+        self.away_since = None
+
+    def _sync_trial(self, key: str, journal: TrialJournal) -> None:
+        status = journal.status  # before the points: a trial that ends meanwhile is ended in the next pass
+        child = self._children.get(key) or self._make_child(key)
+        points = journal.points[child.sent :]
+        if points:
+            self._log_points(child, points)
+            child.sent += len(points)
+        wanted = _RUN_STATUS[status]
+        if child.status != wanted and child.sent == len(journal.points):
+            if status == "failed":
+                self._client.set_tag(child.run_id, TAG_ERROR, journal.error[:5000])
+            if status == "done" and self._keep_policy is not None:
+                folder = self._keep_policy.folder(journal)
+                if folder is not None:
+                    self._client.log_artifacts(child.run_id, str(folder), POLICY_ARTIFACT)
+                    self._keep_policy.kept(journal)
+            end = journal.points[-1].time_ms if journal.points and status == "done" else None
+            if wanted == "RUNNING":
+                self._client.update_run(child.run_id, status=wanted)
+            else:
+                self._client.set_terminated(child.run_id, wanted, end)
+            child.status = wanted
+
+    def _log_points(self, child: _Child, points: Sequence[Any]) -> None:
+        from mlflow.entities import Metric
+
+        batch: list[Any] = []
+        for point in points:
+            entries = {name: value for name, value in point.metrics.items() if name in _LOGGED}
+            entries[WALL_S] = point.wall_s
+            if len(batch) + len(entries) > _BATCH:
+                self._client.log_batch(child.run_id, metrics=batch)
+                batch = []
+            batch += [Metric(name, value, point.time_ms, point.step) for name, value in entries.items()]
+        self._client.log_batch(child.run_id, metrics=batch)
+
+    # Identity.
+
+    def _connect(self) -> None:
+        """Finds or makes the experiment and the parent run, and what MLflow holds of each trial already."""
+        client = self._client = self._client or make_client(self.uri)
+        experiment = client.get_experiment_by_name(self.name)
+        if experiment is None:
+            self._experiment_id = client.create_experiment(self.name, artifact_location=self._location())
+        else:
+            if experiment.lifecycle_stage == "deleted":
+                client.restore_experiment(experiment.experiment_id)
+            self._experiment_id = experiment.experiment_id
+        runs = self._find_runs()
+        parents = [run for run in runs if TAG_TRIAL not in run.data.tags]
+        if parents:
+            self.parent_id = parents[0].info.run_id
+            client.update_run(self.parent_id, status="RUNNING")
+            known = [name for name in parents[0].data.metrics if name.startswith(RANDOM_RETURN)]
+            self._reference_sent |= {name.removeprefix(RANDOM_RETURN) for name in known}
+        else:
+            run = client.create_run(self._experiment_id, run_name=self.name, tags=self._tags)
+            self.parent_id = run.info.run_id
+            client.log_text(self.parent_id, self._config_yaml, CONFIG_ARTIFACT)
+        self._children = {}
+        for run in runs:
+            key = run.data.tags.get(TAG_TRIAL)
+            if key in self._trials:
+                child = _Child(run.info.run_id, status=run.info.status)
+                if "algorithm" not in run.data.params:
+                    self._describe(child, self._trials[key])
+                child.sent = self._points_sent(run, self._journal[key])
+                self._children[key] = child
+        self._doubtful = False
+
+    def _location(self) -> str | None:
+        return None if self._artifact_location is None else f"{self._artifact_location}/{self.name}"
+
+    def _find_runs(self) -> list[Any]:
+        found: list[Any] = []
+        token = None
+        while True:
+            page = self._client.search_runs(
+                [self._experiment_id],
+                f"tags.`{TAG_SWEEP_ID}` = '{self._sweep_id}'",
+                max_results=1000,
+                page_token=token,
+            )
+            found += page
+            token = page.token
+            if not token:
+                return found
+
+    def _points_sent(self, run: Any, journal: TrialJournal) -> int:
+        """How many of the journal's points MLflow holds, whole, of a run.
+
+        A point is sent as one batch, which a server may have kept in part when it went away: the last point counts
+        as sent only when all of its numbers are there.
+        """
+        if WALL_S not in run.data.metrics:
+            return 0
+        history = self._client.get_metric_history(run.info.run_id, WALL_S)
+        last = max(entry.step for entry in history)
+        sent = sum(point.step <= last for point in journal.points)
+        if sent and run.info.status != "FINISHED" and not self._is_whole(run, journal.points[sent - 1]):
+            sent -= 1
+        return sent
+
+    def _is_whole(self, run: Any, point: Any) -> bool:
+        return all(
+            any(entry.step == point.step for entry in self._client.get_metric_history(run.info.run_id, name))
+            for name in point.metrics
+            if name in _LOGGED
+        )
+
+    def _make_child(self, key: str) -> _Child:
+        trial = self._trials[key]
+        tags = {**self._tags, TAG_TRIAL: key, TAG_PARENT: self.parent_id, **self._trial_tags.get(key, {})}
+        self._doubtful = True  # until the answer is here, the run may or may not have been made
+        run = self._client.create_run(self._experiment_id, run_name=trial.label, tags=tags)
+        child = _Child(run.info.run_id)
+        self._describe(child, trial)
+        self._children[key] = child
+        self._doubtful = False
+        return child
+
+    def _describe(self, child: _Child, trial: Trial) -> None:
+        from mlflow.entities import Param
+
+        cell = trial.cell
+        student = yaml.safe_dump(trial.student.model_dump(mode="json"), sort_keys=False)
+        self._client.log_text(child.run_id, student, STUDENT_ARTIFACT)
+        params = {
+            "algorithm": cell.algorithm,
+            "tutor": cell.tutor,
+            "task": cell.task,
+            "reuse": {True: "on", False: "off", None: "none"}[cell.reuse],
+            "seed": str(trial.seed),
+        }
+        self._client.log_batch(child.run_id, params=[Param(name, value) for name, value in params.items()])
+
+    # The thread.
+
+    def _follow(self) -> None:
+        pause = _PERIOD_S
+        while not self._stop.is_set():
+            self._wake.clear()
+            try:
+                self.sync()
+                pause = _PERIOD_S
+            except Exception as error:
+                self._failed(error)
+                pause = min(_LONGEST_PAUSE_S, pause * 2)
+            self._stop.wait(pause)
+            if pause == _PERIOD_S:
+                self._wake.wait(30.0)
+
+    def _failed(self, error: Exception) -> None:
+        """MLflow is away, or refused: what it holds is looked up again before anything is sent."""
+        self._doubtful = True
+        if self.away_since is None:
+            self.away_since = time.monotonic()
+            logger.warning("MLflow at %s failed; what it misses is kept and sent later: %s", self.uri, error)
