@@ -58,7 +58,7 @@ class TutorConfig(BaseModel):
         "vllm",
         description="vllm: hosted by us on Serve. openai: any OpenAI-compatible endpoint. reference: scripted, no LLM.",
     )
-    model: str = Field(default="", description="Model id or folder; `embedded:smollm2` is the one that ships.")
+    model: str = Field(default="", description="Model id or folder; `embedded:NAME` is one that needs no hub.")
     revision: str | None = Field(default=None, description="Model revision, part of the store's key.")
     base_url: str | None = Field(default=None, description="OpenAI-compatible endpoint (backend openai).")
     api_key_env: str | None = Field(

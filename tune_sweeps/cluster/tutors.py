@@ -60,8 +60,8 @@ def deployed(tutors: Sequence[TutorConfig], cluster: RayCluster, progress: Calla
     running = set() if cluster.local else {item.name for item in app.status() if item.status == "RUNNING"}
     wanted = [tutor for tutor in tutors if tutor.name not in running]
     try:
-        if any(tutor.model.startswith(embedded.PREFIX) for tutor in wanted):
-            embedded.prepare(progress)
+        for model in sorted({tutor.model for tutor in wanted if embedded.is_embedded(tutor.model)}):
+            embedded.prepare(model, progress)
         app.deploy(wanted, progress=progress)
         yield
     finally:

@@ -15,20 +15,15 @@ _WEIGHTS = (".safetensors", ".bin", ".gguf", ".pt")
 
 
 def locate(config: TutorConfig) -> str:
-    """Folder of a local model (the embedded one is prepared here), else the model's id on the hub.
+    """Folder of a local model (an embedded one is prepared here), else the model's id on the hub.
 
     Raises:
         UserError: No model is named, or a folder is named that holds none.
     """
     if not config.model:
         raise UserError(f"tutor '{config.name}': field 'model' is empty. Give a model id or the folder of a model.")
-    if config.model.startswith(embedded.PREFIX):
-        if config.model != embedded.PREFIX + embedded.NAME:
-            raise UserError(
-                f"tutor '{config.name}': model = '{config.model}' is not embedded; "
-                f"'{embedded.PREFIX + embedded.NAME}' is the only one."
-            )
-        return str(embedded.prepare())
+    if embedded.is_embedded(config.model):
+        return str(embedded.prepare(config.model))
     folder = Path(config.model).expanduser()
     if folder.is_dir():
         if not (folder / "config.json").is_file():
@@ -47,7 +42,7 @@ def is_local(location: str) -> bool:
 def fingerprint(location: str, revision: str | None) -> str:
     """Text that changes when the model changes.
 
-    A folder is identified by its contents: names, sizes and times of its files (of the embedded model: its manifest). A
+    A folder is identified by its contents: names, sizes and times of its files (of an embedded model: its manifest). A
     hub id by id, revision and, where it is in the local cache, the commit that the revision stood for.
     """
     folder = Path(location)
