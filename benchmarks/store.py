@@ -80,23 +80,23 @@ def deploy(home: Path, tokenizer: Path) -> None:
 
     from tutor_service.config import TutorConfig
     from tutor_service.deployment import TutorGateway
-    from tutor_service.engines.base import EngineFacts, Evaluation
+    from tutor_service.engines.base import EngineFacts
     from tutor_service.paths import HOME_VARIABLE
 
     class Stub:
         def __init__(self) -> None:
             self.evaluations: dict[tuple[int, ...], int] = {}
 
-        async def facts(self) -> EngineFacts:
+        async def facts(self, wanted: str) -> EngineFacts:
             return EngineFacts(identity="stub", decoding="scored", max_prompt_tokens=4096)
 
-        async def evaluate(self, prompts: list[Any]) -> list[Evaluation]:
+        async def evaluate(self, prompts: list[Any], wanted: str) -> list[Advice]:
             import asyncio
 
             for prompt in prompts:
                 self.evaluations[prompt.token_ids] = self.evaluations.get(prompt.token_ids, 0) + 1
             await asyncio.sleep(0.02)  # long enough for equal requests to meet while this one is under way
-            return [Evaluation((0.25, 0.75), 0.9, 0, len(prompt.token_ids)) for prompt in prompts]
+            return [Advice((0.25, 0.75), 0.9, tokens=len(prompt.token_ids)) for prompt in prompts]
 
         async def counted(self) -> tuple[int, int]:
             return sum(self.evaluations.values()), len(self.evaluations)

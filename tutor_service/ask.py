@@ -15,36 +15,22 @@ from tutor_service.client import app_name
 from tutor_service.config import TutorConfig
 from tutor_service.errors import UserError
 from tutor_service.local_ray import start_local_ray
-from tutor_service.schema import Advice, AdviceError, AdviceRequest, AdviceSource
+from tutor_service.schema import Advice, AdviceError, AdviceRequest
 
 
 @dataclass(frozen=True, slots=True)
 class Asked:
-    """One question and its answer.
+    """Hold what was asked and answered.
 
     Attributes:
-        tutor: Name of the tutor.
         prompt: What the tutor read, control tokens included.
-        actions: The legal actions, in the request's order.
-        probabilities: One per action.
-        legal_mass: Probability mass on the legal labels before renormalising.
-        source: ``model`` where it was evaluated now, ``store`` where it was known.
-        latency_ms: Milliseconds in the tutor service.
+        advice: What it answered.
         round_trip_ms: Milliseconds as seen from here.
-        invalid: Answers that named no legal action before this one.
-        tokens: Tokens that the model processed; 0 from the store.
     """
 
-    tutor: str
     prompt: str
-    actions: tuple[str, ...]
-    probabilities: tuple[float, ...]
-    legal_mass: float
-    source: AdviceSource
-    latency_ms: float
+    advice: Advice
     round_trip_ms: float
-    invalid: int
-    tokens: int
 
 
 def ask(
@@ -82,19 +68,7 @@ def ask(
         round_trip_ms = (time.perf_counter() - started) * 1e3
     if isinstance(answer, AdviceError):
         raise UserError(answer.reason)
-    assert isinstance(answer, Advice)
-    return Asked(
-        tutor=tutor.name,
-        prompt=prompt,
-        actions=request.actions,
-        probabilities=answer.probabilities,
-        legal_mass=answer.legal_mass,
-        source=answer.source,
-        latency_ms=answer.latency_ms,
-        round_trip_ms=round_trip_ms,
-        invalid=answer.invalid,
-        tokens=answer.tokens,
-    )
+    return Asked(prompt, answer, round_trip_ms)
 
 
 @contextmanager

@@ -44,6 +44,8 @@ class ClientStats:
         calls: Attempts that were made at the service.
         failed_calls: Of these, without an answer within the deadline.
         skipped_calls: Attempts that were spared while the circuit was not closed.
+        invalid: Answers of the model that named no legal action, of requests that got no advice.
+        tokens: Tokens that the model processed for requests that got no advice.
         last_error: Why the last request got nothing.
     """
 
@@ -53,6 +55,8 @@ class ClientStats:
     calls: int = 0
     failed_calls: int = 0
     skipped_calls: int = 0
+    invalid: int = 0
+    tokens: int = 0
     last_error: str = ""
 
 
@@ -242,10 +246,15 @@ class TutorClient:
         """All but the questions that were refused for the moment only."""
         settled: dict[_Question, Advice | None] = {}
         for question, answer in zip(questions, answers, strict=True):
-            if isinstance(answer, Advice):
+            if isinstance(answer, Advice) and len(answer.probabilities) == len(question[2]):
                 settled[question] = answer
                 continue
-            self._note_error(answer.reason)
+            if isinstance(answer, Advice):
+                answer = AdviceError(f"{len(answer.probabilities)} probabilities for {len(question[2])} actions")
+            with self._lock:
+                self._stats.last_error = answer.reason
+                self._stats.invalid += answer.invalid
+                self._stats.tokens += answer.tokens
             if not answer.retry:
                 settled[question] = None
         return settled

@@ -46,7 +46,7 @@ class ScalingConfig(BaseModel):
 class TutorConfig(BaseModel):
     """One tutor. What can change an answer of its model is part of the advice store's key.
 
-    ``temperature`` and ``calibrate`` are not: what is stored comes before them.
+    ``calibration``, ``advice`` and ``temperature`` are not: students read what is stored by them.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -73,11 +73,16 @@ class TutorConfig(BaseModel):
     decoding: Literal["scored", "reasoned", "text"] = Field(
         default="scored", description="How an answer is read: see decode."
     )
-    temperature: float = Field(
-        default=1.0, gt=0, description="Shapes the distribution after renormalising; 1: the model's own."
+    calibration: Literal["none", "empty", "batch"] = Field(
+        default="none",
+        description="Divide the model's distribution by its prior over the labels. empty: the one that it shows for an "
+        "empty state. batch: its mean over a fixed probe of the task's states.",
     )
-    calibrate: bool = Field(
-        default=False, description="Divide by the label prior that the model shows for an empty state."
+    advice: Literal["best", "sampled"] = Field(
+        default="sampled", description="What a student follows: the likeliest action, or a draw from the distribution."
+    )
+    temperature: float = Field(
+        default=1.0, gt=0, description="Below 1 sharpens the calibrated distribution, above 1 flattens it."
     )
     thinking_tokens: int = Field(default=512, ge=1, description="Most tokens a reasoned answer may think for.")
     text_attempts: int = Field(default=3, ge=1, description="Most answers asked for under text decoding.")

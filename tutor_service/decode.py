@@ -1,30 +1,64 @@
-"""How a model's answer becomes a policy over the legal actions. Pure arithmetic; knows neither engines nor prompts."""
+"""Read a policy over the legal actions from a model's answer. Pure; knows neither engines nor prompts."""
 
 from __future__ import annotations
 
 import math
 import re
 from collections.abc import Sequence
+from typing import NamedTuple
+
+from tutor_service.schema import Advice, AdviceError
+
+NOTHING_READ = "answer: the model put no probability on any legal label"
+"""The reason of a miss whose answer held no label."""
+
+_NOTHING = -700.0
+"""Log-probabilities at or below this are how endpoints write "not shown": their exponential is no normal number."""
 
 _TAG = re.compile(r"<action>(.*?)(?:</action>|$)", re.IGNORECASE | re.DOTALL)
 
 
-def renormalise(logprobs: Sequence[float]) -> tuple[tuple[float, ...], float]:
-    """The distribution over the legal labels, and the mass that the model put on them.
+class Distribution(NamedTuple):
+    """Hold probabilities over the legal labels.
+
+    Attributes:
+        probabilities: They sum to 1.
+        mass: Probability mass in (0, 1] that the model put on the labels before renormalising.
+    """
+
+    probabilities: tuple[float, ...]
+    mass: float
+
+
+def renormalise(logprobs: Sequence[float]) -> Distribution | None:
+    """Read a distribution over the legal labels from their log-probabilities.
 
     Args:
-        logprobs: Log-probability of each label under the model's whole vocabulary; ``-inf`` for unknown.
+        logprobs: Log-probability of each label under the model's whole vocabulary; ``-inf`` or NaN for unknown.
 
     Returns:
-        Probabilities that sum to 1 (uniform where every label has probability 0), and their mass in [0, 1].
+        None where no label has any probability: nothing can be read.
     """
-    finite = [value if not math.isnan(value) else -math.inf for value in logprobs]
-    top = max(finite)
-    if top == -math.inf:
-        return (1.0 / len(finite),) * len(finite), 0.0
-    weights = [math.exp(value - top) for value in finite]
+    known = [-math.inf if math.isnan(value) else value for value in logprobs]
+    top = max(known)
+    if not top > _NOTHING:
+        return None
+    weights = [math.exp(value - top) for value in known]
     total = math.fsum(weights)
-    return tuple(weight / total for weight in weights), min(1.0, total * math.exp(top))
+    return Distribution(tuple(weight / total for weight in weights), min(1.0, total * math.exp(top)))
+
+
+def scored(logprobs: Sequence[float], tokens: int) -> Advice | AdviceError:
+    """Turn the labels' log-probabilities into advice, or into a miss where they say nothing.
+
+    Args:
+        logprobs: See ``renormalise``.
+        tokens: Tokens that the model processed.
+    """
+    read = renormalise(logprobs)
+    if read is None:
+        return AdviceError(NOTHING_READ, invalid=1, tokens=tokens)
+    return Advice(read.probabilities, read.mass, tokens=tokens)
 
 
 def shape(
@@ -46,14 +80,15 @@ def shape(
     scores = [math.log(max(value, tiny)) for value in probabilities]
     if prior is not None:
         scores = [score - math.log(max(value, tiny)) for score, value in zip(scores, prior, strict=True)]
-    shaped, _ = renormalise([score / temperature for score in scores])
-    return shaped
+    shaped = [score / temperature for score in scores]
+    top = max(shaped)
+    weights = [math.exp(score - top) for score in shaped]
+    total = math.fsum(weights)
+    return tuple(weight / total for weight in weights)
 
 
-def one_hot(index: int | None, num_actions: int) -> tuple[float, ...]:
-    """All probability on one action; uniform for None."""
-    if index is None:
-        return (1.0 / num_actions,) * num_actions
+def one_hot(index: int, num_actions: int) -> tuple[float, ...]:
+    """Put all probability on one action."""
     return tuple(1.0 if position == index else 0.0 for position in range(num_actions))
 
 

@@ -21,7 +21,7 @@ from ray.serve.handle import DeploymentHandle
 from tutor_service import paths
 from tutor_service.config import ScalingConfig, TutorConfig
 from tutor_service.engines import models
-from tutor_service.engines.base import EngineFacts, Evaluation, make_engine
+from tutor_service.engines.base import EngineFacts, make_engine
 from tutor_service.gateway import Gateway, GatewaySettings
 from tutor_service.http import AccessSettings, build_app
 from tutor_service.metrics import GatewayMetrics
@@ -81,7 +81,7 @@ class TutorReplica:
         self._engine = make_engine(config)
         self._facts = await self._engine.start()
 
-    async def evaluate(self, prompts: list[Prompt], wanted: str) -> list[Evaluation | AdviceError]:
+    async def evaluate(self, prompts: list[Prompt], wanted: str) -> list[Advice | AdviceError]:
         """See ``Engine.evaluate``.
 
         A tutor that is changed has gateways and replicas of both configurations for a while. A gateway would keep what
@@ -137,16 +137,14 @@ class TutorGateway:
         replicas = config.scaling.max_replicas
         self._settings = GatewaySettings(
             identity=facts.identity,
-            temperature=config.temperature,
-            calibrate=config.calibrate,
             max_prompt_tokens=facts.max_prompt_tokens,
             batch=max(1, BATCH // replicas),
             max_in_flight=max(1, round(IN_FLIGHT * config.scaling.target_ongoing_requests * replicas)),
             max_pending=config.scaling.max_pending,
         )
 
-        async def evaluate(prompts: list[Prompt]) -> list[Evaluation | AdviceError]:
-            result: list[Evaluation | AdviceError] = await replica.evaluate.remote(prompts, wanted)
+        async def evaluate(prompts: list[Prompt]) -> list[Advice | AdviceError]:
+            result: list[Advice | AdviceError] = await replica.evaluate.remote(prompts, wanted)
             return result
 
         self._gateway = Gateway(self._settings, self._builder, evaluate, self._store, self._metrics)

@@ -1,4 +1,4 @@
-"""Answers lists of requests from memory, from the store, from evaluations under way, and only then from the model.
+"""Answer lists of requests from memory, from the store, from evaluations under way, and only then from the model.
 
 Owns the promise that a distinct state is evaluated once, whoever asks and how often. It takes the model as a function
 and knows neither Serve nor vLLM.
@@ -10,17 +10,15 @@ import asyncio
 import time
 from collections import OrderedDict
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Protocol
 
-from tutor_service import decode
-from tutor_service.engines.base import Evaluation
 from tutor_service.errors import UserError
-from tutor_service.joining import Evaluate, JoiningQueue, Ticket
+from tutor_service.joining import Evaluate, Joined, JoiningQueue, Ticket
 from tutor_service.metrics import GatewayMetrics
-from tutor_service.prompt import EMPTY_STATE, Prompt, PromptBuilder
-from tutor_service.schema import Advice, AdviceError, AdviceRequest, AdviceSource
-from tutor_service.store import Context, StoredAdvice, advice_key
+from tutor_service.prompt import Prompt, PromptBuilder
+from tutor_service.schema import Advice, AdviceError, AdviceRequest
+from tutor_service.store import Context, Entry, advice_key
 from tutor_service.validate import MAX_LIST, problem
 
 MEMORY_ENTRIES = 200_000
@@ -31,9 +29,9 @@ _SLICE = 32
 class Store(Protocol):
     """What the gateway needs of a store; neither call raises."""
 
-    def get_many(self, keys: Sequence[bytes]) -> list[StoredAdvice | None]: ...  # noqa: D102
+    def get_many(self, keys: Sequence[bytes]) -> list[Advice | None]: ...  # noqa: D102
 
-    def put_many(self, items: Sequence[tuple[bytes, StoredAdvice]]) -> None: ...  # noqa: D102
+    def put_many(self, entries: Sequence[Entry]) -> None: ...  # noqa: D102
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,8 +40,6 @@ class GatewaySettings:
 
     Attributes:
         identity: Of the tutor and everything that can change an answer beside the prompt; part of the store's key.
-        temperature: Applied after renormalising; not part of the key, since what is stored comes before it.
-        calibrate: Divide by the distribution for an empty state; likewise.
         max_prompt_tokens: Longest prompt that leaves room for the answer; None: no limit known.
         batch: Most prompts per call of a replica.
         max_in_flight: Most prompts at the replicas at a time.
@@ -51,28 +47,10 @@ class GatewaySettings:
     """
 
     identity: str
-    temperature: float = 1.0
-    calibrate: bool = False
     max_prompt_tokens: int | None = None
     batch: int = 32
     max_in_flight: int = 128
     max_pending: int = 4096
-
-
-@dataclass(frozen=True, slots=True)
-class _Kept:
-    """A finished answer in memory."""
-
-    probabilities: tuple[float, ...]
-    legal_mass: float
-
-
-@dataclass(frozen=True, slots=True)
-class _Raw:
-    """An answer before temperature and calibration; ``fresh`` where this call made the model evaluate it."""
-
-    evaluation: Evaluation
-    fresh: bool
 
 
 class Gateway:
@@ -81,7 +59,7 @@ class Gateway:
     Args:
         settings: How to answer.
         builder: Makes prompts.
-        evaluate: The model: prompts to evaluations, in order; raises when it cannot be reached.
+        evaluate: The model: prompts to answers, in order; raises when it cannot be reached.
         store: Answers of the past.
         metrics: Counts what happens.
     """
@@ -98,7 +76,7 @@ class Gateway:
         self._builder = builder
         self._store = store
         self._metrics = metrics
-        self._memory: OrderedDict[AdviceRequest, _Kept] = OrderedDict()
+        self._memory: OrderedDict[AdviceRequest, Advice] = OrderedDict()
         self._looking_up = asyncio.Lock()
         self._queue = JoiningQueue(
             evaluate,
@@ -124,7 +102,6 @@ class Gateway:
             return [AdviceError(f"list: {len(requests)} requests; at most {MAX_LIST} in one call")] * len(requests)
         answers: list[Advice | AdviceError | None] = [None] * len(requests)
         cold: dict[AdviceRequest, list[int]] = {}
-        warm: list[tuple[int, _Kept]] = []
         memory = self._memory
         for index, request in enumerate(requests):
             try:
@@ -133,17 +110,14 @@ class Gateway:
                     cold.setdefault(request, []).append(index)
                 else:
                     memory.move_to_end(request)
-                    warm.append((index, kept))
+                    answers[index] = kept
             except TypeError:  # not hashable, so not made of text and a tuple
                 answers[index] = AdviceError(problem(request) or "request: its fields must be text and a tuple of text")
         if cold:
             await self._answer_cold(cold, answers, started)
-        latency_s = time.perf_counter() - started
-        for index, known in warm:
-            answers[index] = Advice(known.probabilities, known.legal_mass, "store", latency_s * 1e3)
         done = [answer for answer in answers if answer is not None]
         assert len(done) == len(requests)
-        self._metrics.called(done, latency_s)
+        self._metrics.called(done, time.perf_counter() - started)
         return done
 
     def prompt(self, request: AdviceRequest) -> Prompt | AdviceError:
@@ -168,66 +142,54 @@ class Gateway:
         answers: list[Advice | AdviceError | None],
         started: float,
     ) -> None:
-        """Fills in what memory does not hold, and remembers it."""
-        requests = list(cold)
-        priors = list(dict.fromkeys(map(_prior_of, requests))) if self._settings.calibrate else []
-        raws = await self._raw([*requests, *priors])
-        prior_of = dict(zip(priors, raws[len(requests) :], strict=True))
+        """Fill in what memory does not hold, and remember it."""
+        found = await self._find(list(cold))
         latency_ms = (time.perf_counter() - started) * 1e3
-        for request, raw in zip(requests, raws, strict=False):
-            kept: _Kept | AdviceError = self._finish(raw, prior_of.get(_prior_of(request)) if priors else None)
-            if isinstance(kept, _Kept):
-                self._memory[request] = kept
-            for nth, index in enumerate(cold[request]):
-                if isinstance(kept, AdviceError):
-                    answers[index] = kept
-                    continue
-                assert isinstance(raw, _Raw)
-                fresh = raw.fresh and nth == 0
-                invalid, tokens = (raw.evaluation.invalid, raw.evaluation.tokens) if fresh else (0, 0)
-                source: AdviceSource = "model" if fresh else "store"
-                answers[index] = Advice(kept.probabilities, kept.legal_mass, source, latency_ms, invalid, tokens)
+        for (request, indices), answer in zip(cold.items(), found, strict=True):
+            first, *others = indices
+            if isinstance(answer, AdviceError):
+                answers[first] = answer
+                for index in others:
+                    answers[index] = replace(answer, invalid=0, tokens=0)
+                continue
+            answers[first] = replace(answer, latency_ms=latency_ms)
+            kept = self._memory[request] = _known(answer)
+            for index in others:
+                answers[index] = kept
         while len(self._memory) > MEMORY_ENTRIES:
             self._memory.popitem(last=False)
 
-    def _finish(self, raw: _Raw | AdviceError, prior: _Raw | AdviceError | None) -> _Kept | AdviceError:
-        if isinstance(raw, AdviceError):
-            return raw
-        if isinstance(prior, AdviceError):
-            return prior
-        probabilities = decode.shape(
-            raw.evaluation.probabilities,
-            self._settings.temperature,
-            prior.evaluation.probabilities if prior else None,
-        )
-        return _Kept(probabilities, raw.evaluation.legal_mass)
-
-    async def _raw(self, requests: Sequence[AdviceRequest]) -> list[_Raw | AdviceError]:
-        """Answers from the store, from what is under way, or from the model; ``requests`` are distinct."""
-        found: list[_Raw | AdviceError | None] = [None] * len(requests)
-        waiting: list[tuple[int, Ticket, bool]] = []
+    async def _find(self, requests: Sequence[AdviceRequest]) -> list[Advice | AdviceError]:
+        """Answer distinct requests from the store, from what is under way, or from the model."""
+        found: list[Advice | AdviceError | None] = [None] * len(requests)
+        waiting: list[tuple[int, Joined]] = []
         try:
             for start in range(0, len(requests), _SLICE):
                 async with self._looking_up:  # in turn: a flood of callers must not fill one turn of the event loop
                     self._look_up(requests[start : start + _SLICE], start, found, waiting)
                     await asyncio.sleep(0)
             if waiting:
-                await asyncio.wait({ticket.result for _, ticket, _ in waiting})  # unlike await, never cancels them
+                await asyncio.wait({joined.ticket.result for _, joined in waiting})  # unlike await, never cancels them
         finally:
-            self._queue.leave(ticket for _, ticket, _ in waiting)
-        for index, ticket, fresh in waiting:
+            self._queue.leave(joined.ticket for _, joined in waiting)
+        for index, (ticket, fresh) in waiting:
             result = ticket.result.result()
-            found[index] = result if isinstance(result, AdviceError) else _Raw(result, fresh)
+            if fresh:
+                found[index] = result
+            elif isinstance(result, Advice):
+                found[index] = _known(result)
+            else:
+                found[index] = replace(result, invalid=0, tokens=0)
         return [item for item in found if item is not None]
 
     def _look_up(
         self,
         requests: Sequence[AdviceRequest],
         offset: int,
-        found: list[_Raw | AdviceError | None],
-        waiting: list[tuple[int, Ticket, bool]],
+        found: list[Advice | AdviceError | None],
+        waiting: list[tuple[int, Joined]],
     ) -> None:
-        """Does not yield to the event loop: no evaluation may end between the look into the store and the joining."""
+        """Look up without yielding: no evaluation may end between the look into the store and the joining."""
         asked: list[tuple[int, bytes, Prompt]] = []
         for index, request in enumerate(requests):
             prompt = self.prompt(request)
@@ -238,26 +200,27 @@ class Gateway:
                 asked.append((index, key, prompt))
         stored = self._store.get_many([key for _, key, _ in asked])
         for (index, key, prompt), kept in zip(asked, stored, strict=True):
-            if kept is not None and len(kept.probabilities) == len(requests[index].actions):
-                evaluation = Evaluation(kept.probabilities, kept.legal_mass, kept.invalid, kept.tokens)
-                found[offset + index] = _Raw(evaluation, fresh=False)
+            if kept is not None:
+                found[offset + index] = _known(kept)
             elif (joined := self._queue.join(key, prompt, requests[index])) is not None:
-                waiting.append((offset + index, *joined))
+                waiting.append((offset + index, joined))
             else:
                 found[offset + index] = AdviceError("tutor: overloaded, too many states wait for the model", retry=True)
         self._queue.pump()
 
-    async def _keep(self, evaluated: list[tuple[Ticket, Evaluation]]) -> None:
-        """Stores what the model said, on a thread: a commit waits for the disk."""
-        rows = []
-        for ticket, item in evaluated:
-            self._metrics.evaluated(item.legal_mass, item.invalid, item.tokens)
-            asked = ticket.request
-            context = Context(self._settings.identity, asked.rules, asked.state, asked.actions)
-            kept = StoredAdvice(item.probabilities, item.legal_mass, item.invalid, item.tokens, context)
-            rows.append((ticket.key, kept))
-        await asyncio.to_thread(self._store.put_many, rows)
+    async def _keep(self, evaluated: list[tuple[Ticket, Advice | AdviceError]]) -> None:
+        """Store what could be read, on a thread: a commit waits for the disk."""
+        entries = []
+        for ticket, answer in evaluated:
+            self._metrics.evaluated(answer)
+            if isinstance(answer, Advice):
+                asked = ticket.request
+                context = Context(self._settings.identity, asked.rules, asked.state, asked.actions)
+                entries.append(Entry(ticket.key, answer, context))
+        if entries:
+            await asyncio.to_thread(self._store.put_many, entries)
 
 
-def _prior_of(request: AdviceRequest) -> AdviceRequest:
-    return AdviceRequest(request.rules, EMPTY_STATE, request.actions)
+def _known(advice: Advice) -> Advice:
+    """Return an answer in the form in which it is given out again."""
+    return replace(advice, source="store", latency_ms=0.0, invalid=0, tokens=0)

@@ -68,10 +68,12 @@ class AdviceItem(BaseModel):
 
 
 class ErrorItem(BaseModel):
-    """Why one request of a list got no advice: see ``schema.AdviceError``."""
+    """Say why one request of a list got no advice: see ``schema.AdviceError``."""
 
     reason: str
     retry: bool
+    invalid: int
+    tokens: int
 
 
 class AdviseReply(BaseModel):

@@ -11,14 +11,14 @@ import logging
 from collections import deque
 from collections.abc import Awaitable, Callable, Iterable, Sequence
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
-from tutor_service.engines.base import Evaluation
 from tutor_service.prompt import Prompt
-from tutor_service.schema import AdviceError, AdviceRequest
+from tutor_service.schema import Advice, AdviceError, AdviceRequest
 
 logger = logging.getLogger("ray.serve")
 
-Evaluate = Callable[[list[Prompt]], Awaitable[Sequence[Evaluation | AdviceError]]]
+Evaluate = Callable[[list[Prompt]], Awaitable[Sequence[Advice | AdviceError]]]
 
 EVALUATION_TIMEOUT_S = 600.0
 """A call of a replica that takes longer is given up; health checks notice a replica that hangs long before."""
@@ -42,9 +42,21 @@ class Ticket:
     prompt: Prompt
     request: AdviceRequest
     waiters: int
-    result: asyncio.Future[Evaluation | AdviceError] = field(
+    result: asyncio.Future[Advice | AdviceError] = field(
         default_factory=lambda: asyncio.get_running_loop().create_future()
     )
+
+
+class Joined(NamedTuple):
+    """Tell a caller what it waits for.
+
+    Attributes:
+        ticket: The question.
+        fresh: Whether nobody else waits for it.
+    """
+
+    ticket: Ticket
+    fresh: bool
 
 
 class JoiningQueue:
@@ -52,7 +64,7 @@ class JoiningQueue:
 
     Args:
         evaluate: The model: prompts to evaluations, in order; raises when it cannot be reached.
-        keep: Called with what was evaluated before anyone learns of it; must not raise.
+        keep: Called with what the model said before anyone learns of it; must not raise.
         batch: Most prompts per call of the model.
         max_in_flight: Most prompts at the model at a time.
         max_pending: Most prompts queued or in flight.
@@ -61,7 +73,7 @@ class JoiningQueue:
     def __init__(
         self,
         evaluate: Evaluate,
-        keep: Callable[[list[tuple[Ticket, Evaluation]]], Awaitable[None]],
+        keep: Callable[[list[tuple[Ticket, Advice | AdviceError]]], Awaitable[None]],
         *,
         batch: int,
         max_in_flight: int,
@@ -81,22 +93,22 @@ class JoiningQueue:
         """Prompts that are queued or in flight."""
         return len(self._tickets)
 
-    def join(self, key: bytes, prompt: Prompt, request: AdviceRequest) -> tuple[Ticket, bool] | None:
-        """Joins the callers of a question: its ticket and whether nobody else waits for it; None: no room.
+    def join(self, key: bytes, prompt: Prompt, request: AdviceRequest) -> Joined | None:
+        """Join the callers of a question; None where too many questions wait already.
 
         To be followed by ``pump``, and by ``leave`` when the caller has its answer or gives up.
         """
         ticket = self._tickets.get(key)
         if ticket is not None:
             ticket.waiters += 1
-            return ticket, ticket.waiters == 1
+            return Joined(ticket, fresh=ticket.waiters == 1)
         if len(self._tickets) >= self._max_pending:
             self._drop_abandoned()
         if len(self._tickets) >= self._max_pending:
             return None
         ticket = self._tickets[key] = Ticket(key, prompt, request, waiters=1)
         self._queue.append(ticket)
-        return ticket, True
+        return Joined(ticket, fresh=True)
 
     def leave(self, tickets: Iterable[Ticket]) -> None:
         """Counts one caller of each ticket out."""
@@ -131,30 +143,36 @@ class JoiningQueue:
 
     async def _run(self, tickets: list[Ticket]) -> None:
         """Asks the model, keeps what it says, and then lets everyone know who waits for it."""
-        results: Sequence[Evaluation | AdviceError] = [AdviceError("tutor: stopping", retry=True)] * len(tickets)
+        results: Sequence[Advice | AdviceError] = [AdviceError("tutor: stopping", retry=True)] * len(tickets)
         try:
             results = await self._ask([ticket.prompt for ticket in tickets])
-            pairs = zip(tickets, results, strict=True)
-            await self._keep([(ticket, result) for ticket, result in pairs if isinstance(result, Evaluation)])
+            await self._keep(list(zip(tickets, results, strict=True)))
         finally:
             self._in_flight -= len(tickets)
             for ticket, result in zip(tickets, results, strict=True):
                 self._settle(ticket, result)
             self.pump()
 
-    async def _ask(self, prompts: list[Prompt]) -> Sequence[Evaluation | AdviceError]:
+    async def _ask(self, prompts: list[Prompt]) -> Sequence[Advice | AdviceError]:
         """The model's answers; errors with ``retry`` in place of an exception."""
         try:
             results = await asyncio.wait_for(self._evaluate(prompts), EVALUATION_TIMEOUT_S)
             if len(results) != len(prompts):
                 raise RuntimeError(f"{len(results)} answers to {len(prompts)} prompts")
-            return results
+            return [_of_prompt(result, prompt) for result, prompt in zip(results, prompts, strict=True)]
         except Exception as error:
             reason = (str(error).strip() or type(error).__name__).splitlines()[-1][:300]
             logger.warning("The tutor's replica failed on %d prompts: %s", len(prompts), reason)
             return [AdviceError(f"tutor: its replica failed ({type(error).__name__})", retry=True)] * len(prompts)
 
-    def _settle(self, ticket: Ticket, result: Evaluation | AdviceError) -> None:
+    def _settle(self, ticket: Ticket, result: Advice | AdviceError) -> None:
         del self._tickets[ticket.key]
         if not ticket.result.done():
             ticket.result.set_result(result)
+
+
+def _of_prompt(result: Advice | AdviceError, prompt: Prompt) -> Advice | AdviceError:
+    """Refuse an answer that has not one probability per label of its prompt."""
+    if isinstance(result, Advice) and len(result.probabilities) != len(prompt.labels):
+        return AdviceError(f"answer: {len(result.probabilities)} probabilities for {len(prompt.labels)} actions")
+    return result

@@ -67,11 +67,11 @@ class GatewayMetrics:
         self.failed.update(by_kind)
         self._latency.observe(latency_s)
 
-    def evaluated(self, legal_mass: float, invalid: int, tokens: int) -> None:
-        """Counts one evaluation of the model."""
-        self._mass.observe(legal_mass)
-        self._invalid.inc(invalid)
-        self._tokens.inc(tokens)
+    def evaluated(self, answer: Advice | AdviceError) -> None:
+        """Count one evaluation of the model; one of which nothing could be read has no legal mass."""
+        self._mass.observe(answer.legal_mass if isinstance(answer, Advice) else 0.0)
+        self._invalid.inc(answer.invalid)
+        self._tokens.inc(answer.tokens)
 
     def show_pending(self, prompts: Callable[[], int]) -> None:
         """Takes a function that says how many prompts wait for the model; it is asked whenever somebody looks."""

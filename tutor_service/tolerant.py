@@ -7,7 +7,8 @@ import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from tutor_service.store import AdviceStore, StoredAdvice, StoreError, StoreStats
+from tutor_service.schema import Advice
+from tutor_service.store import AdviceStore, Entry, StoreError, StoreStats
 
 logger = logging.getLogger("ray.serve")
 
@@ -34,7 +35,7 @@ class TolerantStore:
         self._closed_until = 0.0
         self._writing_from = 0.0
 
-    def get_many(self, keys: Sequence[bytes]) -> list[StoredAdvice | None]:
+    def get_many(self, keys: Sequence[bytes]) -> list[Advice | None]:
         """Stored answers in the keys' order; None where there is none, or no store."""
         store = self._open() if keys else None
         if store is None:
@@ -45,16 +46,16 @@ class TolerantStore:
             self._give_up(error)
             return [None] * len(keys)
 
-    def put_many(self, items: Sequence[tuple[bytes, StoredAdvice]]) -> None:
+    def put_many(self, entries: Sequence[Entry]) -> None:
         """Keeps answers, where the store lets us. A full disk stops writing for a while, not reading."""
-        store = self._open() if items and self._clock() >= self._writing_from else None
+        store = self._open() if entries and self._clock() >= self._writing_from else None
         if store is None:
             return
         try:
-            store.put_many(items)
+            store.put_many(entries)
         except (StoreError, OSError) as error:
             self._writing_from = self._clock() + RETRY_S
-            self._report(f"{len(items)} answers were not kept: {error}")
+            self._report(f"{len(entries)} answers were not kept: {error}")
 
     def stats(self) -> StoreStats | None:
         """What the store holds; None without a store."""

@@ -10,10 +10,9 @@ import pytest
 
 from tests.e2e.reference import NOT_SPECIAL, RECREATED, SPECIAL, distributions, make_checkpoint, total_variation
 from tutor_service.config import CATALOG_DIR, TutorConfig
-from tutor_service.engines.base import Evaluation
 from tutor_service.engines.vllm import VllmEngine
 from tutor_service.prompt import BLOCK, ChatPrompts, Decoding, Prompt, prefix_length, read_template
-from tutor_service.schema import AdviceRequest
+from tutor_service.schema import Advice, AdviceRequest
 
 RULES = "Some rules."
 DEEPSEEK = str(RECREATED / "deepseek_r1.jinja")
@@ -52,7 +51,7 @@ def check(folder: Path, prompts: Sequence[Prompt], *rounds: Sequence[object]) ->
     spread = set()
     for (expected, mass), *answers in zip(distributions(folder, prompts), *rounds, strict=True):
         for answer in answers:
-            assert isinstance(answer, Evaluation)
+            assert isinstance(answer, Advice)
             assert total_variation(answer.probabilities, expected) < 1e-3
             assert answer.legal_mass == pytest.approx(mass, rel=1e-2, abs=1e-6)
         spread.add(round(expected[0], 3))

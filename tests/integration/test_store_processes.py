@@ -12,19 +12,24 @@ from pathlib import Path
 
 import pytest
 
-from tutor_service.store import AdviceStore, Context, StoredAdvice, StoreError, advice_key
+from tutor_service.schema import Advice
+from tutor_service.store import AdviceStore, Context, Entry, StoreError, advice_key
 
 COMMON = """
 import sys
 from pathlib import Path
-from tutor_service.store import AdviceStore, Context, StoredAdvice, StoreError, advice_key
+from tutor_service.schema import Advice
+from tutor_service.store import AdviceStore, Context, Entry, StoreError, advice_key
 
 def key_of(number):
     return advice_key("m", [number], [1, 2])
 
 def advice(number):
-    context = Context("m", "Rules.", f"State {number} in words.", ("a", "b"))
-    return StoredAdvice((1 / (number + 2), 1 - 1 / (number + 2)), 0.5, 0, number, context)
+    return Advice((1 / (number + 2), 1 - 1 / (number + 2)), 0.5, "store", tokens=number)
+
+
+def entry(number):
+    return Entry(key_of(number), advice(number), Context("m", "Rules.", f"State {number} in words.", ("a", "b")))
 
 store = AdviceStore(sys.argv[1])
 """
@@ -32,7 +37,7 @@ store = AdviceStore(sys.argv[1])
 ENDLESS_WRITER = """
 number = 0
 while True:
-    batch = {key_of(number + i): advice(number + i) for i in range(17)}
+    batch = [entry(number + i) for i in range(17)]
     store.put_many(batch)
     number += 17
     print(number, flush=True)
@@ -40,7 +45,7 @@ while True:
 
 COUNTING_WRITER = """
 start = int(sys.argv[2])
-print(sum(store.put_many({key_of(k): advice(k) for k in range(n, n + 20)}) for n in range(start, start + 2000, 20)))
+print(sum(store.put_many([entry(k) for k in range(n, n + 20)]) for n in range(start, start + 2000, 20)))
 """
 
 
@@ -48,9 +53,12 @@ def key_of(number: int) -> bytes:
     return advice_key("m", [number], [1, 2])
 
 
-def advice(number: int) -> StoredAdvice:
-    context = Context("m", "Rules.", f"State {number} in words.", ("a", "b"))
-    return StoredAdvice((1 / (number + 2), 1 - 1 / (number + 2)), 0.5, 0, number, context)
+def advice(number: int) -> Advice:
+    return Advice((1 / (number + 2), 1 - 1 / (number + 2)), 0.5, "store", tokens=number)
+
+
+def entry(number: int) -> Entry:
+    return Entry(key_of(number), advice(number), Context("m", "Rules.", f"State {number} in words.", ("a", "b")))
 
 
 def start(script: str, *arguments: object, **options: object) -> subprocess.Popen[str]:
@@ -97,7 +105,7 @@ def test_a_reader_follows_growth_by_another_process(tmp_path: Path, monkeypatch:
         errors = writer.communicate(timeout=240)[1]
         assert writer.returncode == 0, errors
         assert store.get_many([key_of(1999)]) == [advice(1999)]
-        assert store.put_many({key_of(5000): advice(5000)}) == 1
+        assert store.put_many([entry(5000)]) == 1
 
 
 FULL_DISK = """
@@ -107,13 +115,13 @@ limit = (1 << 20, resource.RLIM_INFINITY)
 resource.setrlimit(resource.RLIMIT_FSIZE, limit)
 try:
     while True:
-        store.put_many({key_of(kept + i): advice(kept + i) for i in range(100)})
+        store.put_many([entry(kept + i) for i in range(100)])
         kept += 100
 except StoreError as error:
     print(error)
 assert store.get_many([key_of(k) for k in range(kept)]) == [advice(k) for k in range(kept)], "reading goes on"
 resource.setrlimit(resource.RLIMIT_FSIZE, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
-assert store.put_many({key_of(kept): advice(kept)}) == 1, "writing goes on once there is space"
+assert store.put_many([entry(kept)]) == 1, "writing goes on once there is space"
 print(kept)
 """
 
@@ -129,13 +137,13 @@ def test_a_full_disk_is_said_clearly_and_survived(tmp_path: Path) -> None:
 
 
 READ_ALL = """
-wanted = {key_of(k): advice(k) for k in range(600)}
-got = store.get_many(list(wanted))
+wanted = [entry(k) for k in range(600)]
+got = store.get_many([item.key for item in wanted])
 assert all(item is None or item == advice(k) for k, item in enumerate(got)), "a wrong answer"
-fresh = {key_of(k): advice(k) for k in range(1000, 1400)}
+fresh = [entry(k) for k in range(1000, 1400)]
 store.put_many(fresh)
 store.put_many(wanted)
-got = store.get_many(list(wanted))
+got = store.get_many([item.key for item in wanted])
 assert all(item is None or item == advice(k) for k, item in enumerate(got)), "a wrong answer after writing"
 """
 
@@ -146,7 +154,7 @@ def test_no_damage_makes_it_lie_or_crash(tmp_path: Path, seed: int) -> None:
     path = tmp_path / "store"
     with AdviceStore(path) as store:
         for first in range(0, 600, 30):
-            store.put_many({key_of(k): advice(k) for k in range(first, first + 30)})
+            store.put_many([entry(k) for k in range(first, first + 30)])
     data = bytearray((path / "data.mdb").read_bytes())
     pages = len(data) // 4096
     for _ in range(rng.choice([1, 6])):
@@ -171,7 +179,7 @@ def test_no_damage_makes_it_lie_or_crash(tmp_path: Path, seed: int) -> None:
 def test_a_folder_that_may_not_be_written_is_said_clearly(tmp_path: Path) -> None:
     path = tmp_path / "store"
     with AdviceStore(path) as store:
-        store.put_many({key_of(1): advice(1)})
+        store.put_many([entry(1)])
     if os.geteuid() == 0:
         pytest.skip("the superuser may write anywhere")
     for folder in (path, tmp_path):

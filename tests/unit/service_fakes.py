@@ -7,12 +7,11 @@ from collections.abc import Callable, Sequence
 from types import SimpleNamespace
 from typing import ClassVar
 
-from tutor_service.engines.base import Evaluation
 from tutor_service.gateway import Gateway, GatewaySettings
 from tutor_service.metrics import GatewayMetrics
 from tutor_service.prompt import ChatPrompts, Prompt
-from tutor_service.schema import AdviceError, AdviceRequest
-from tutor_service.store import StoredAdvice
+from tutor_service.schema import Advice, AdviceError, AdviceRequest
+from tutor_service.store import Entry
 
 SPECIALS = {"<s>": 1, "<end>": 2, "<user>": 3}
 ADDED = {"<tutor>": 4}
@@ -62,26 +61,26 @@ class FakeModel:
         self.failing: Exception | None = None
         self._probabilities = probabilities or (lambda prompt: (0.75, 0.25, *(0.0 for _ in prompt.labels[2:])))
 
-    async def __call__(self, prompts: list[Prompt]) -> list[Evaluation | AdviceError]:
+    async def __call__(self, prompts: list[Prompt]) -> list[Advice | AdviceError]:
         self.batches.append(len(prompts))
         await self.open.wait()
         if self.failing:
             raise self.failing
         self.evaluated.extend(prompts)
-        return [Evaluation(self._probabilities(prompt), 0.5, 0, len(prompt.token_ids)) for prompt in prompts]
+        return [Advice(self._probabilities(prompt), 0.5, tokens=len(prompt.token_ids)) for prompt in prompts]
 
 
 class FakeStore:
     """A store in a dictionary."""
 
     def __init__(self) -> None:
-        self.kept: dict[bytes, StoredAdvice] = {}
+        self.kept: dict[bytes, Advice] = {}
 
-    def get_many(self, keys: Sequence[bytes]) -> list[StoredAdvice | None]:
+    def get_many(self, keys: Sequence[bytes]) -> list[Advice | None]:
         return [self.kept.get(key) for key in keys]
 
-    def put_many(self, items: Sequence[tuple[bytes, StoredAdvice]]) -> None:
-        self.kept.update(items)
+    def put_many(self, entries: Sequence[Entry]) -> None:
+        self.kept.update((entry.key, entry.advice) for entry in entries)
 
 
 def make_gateway(

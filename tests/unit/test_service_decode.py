@@ -4,7 +4,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tutor_service.decode import one_hot, parse_action, renormalise, shape
+from tutor_service.decode import one_hot, parse_action, renormalise, scored, shape
+from tutor_service.schema import AdviceError
 
 LOGPROBS = st.lists(st.floats(-60, 0) | st.just(-math.inf), min_size=2, max_size=10)
 WEIGHTS = st.lists(st.floats(0.001, 1), min_size=2, max_size=6)
@@ -12,25 +13,28 @@ WEIGHTS = st.lists(st.floats(0.001, 1), min_size=2, max_size=6)
 
 @given(LOGPROBS)
 def test_renormalised_sums_to_one_and_keeps_ratios(logprobs):
-    probabilities, mass = renormalise(logprobs)
-    assert math.isclose(math.fsum(probabilities), 1)
-    assert 0 <= mass <= 1
+    read = renormalise(logprobs)
     expected = math.fsum(math.exp(value) for value in logprobs)
-    if expected > 0:
-        assert math.isclose(mass, min(1, expected), rel_tol=1e-9)
-        for value, probability in zip(logprobs, probabilities, strict=True):
-            assert math.isclose(probability, math.exp(value) / expected, rel_tol=1e-9, abs_tol=1e-300)
+    if expected == 0:
+        assert read is None
+        return
+    assert math.isclose(math.fsum(read.probabilities), 1)
+    assert math.isclose(read.mass, min(1, expected), rel_tol=1e-9)
+    for value, probability in zip(logprobs, read.probabilities, strict=True):
+        assert math.isclose(probability, math.exp(value) / expected, rel_tol=1e-9, abs_tol=1e-300)
 
 
-def test_nothing_on_any_label_is_uniform_with_no_mass():
-    assert renormalise([-math.inf, -math.inf]) == ((0.5, 0.5), 0.0)
-    assert renormalise([math.nan, math.log(0.5)]) == ((0.0, 1.0), 0.5)
+@pytest.mark.parametrize("nothing", [-math.inf, math.nan, -9999.0, -701.0])
+def test_nothing_on_any_label_is_a_miss(nothing):
+    assert renormalise([nothing, -math.inf]) is None
+    miss = scored([nothing, nothing], tokens=7)
+    assert isinstance(miss, AdviceError) and miss.invalid == 1 and miss.tokens == 7 and not miss.retry
+    assert renormalise([nothing, math.log(0.5)]) == (pytest.approx((0.0, 1.0)), pytest.approx(0.5))
 
 
 def test_tiny_masses_do_not_underflow():
-    probabilities, mass = renormalise([-800.0, -801.0])
-    assert probabilities[0] == pytest.approx(1 / (1 + math.exp(-1)))
-    assert mass == 0.0
+    read = renormalise([-600.0, -601.0])
+    assert read.probabilities[0] == pytest.approx(1 / (1 + math.exp(-1))) and 0 < read.mass < 1e-200
 
 
 @given(WEIGHTS, st.floats(0.1, 10))
@@ -54,7 +58,6 @@ def test_calibration_divides_by_the_prior():
 
 def test_one_hot():
     assert one_hot(1, 3) == (0, 1, 0)
-    assert one_hot(None, 4) == (0.25,) * 4
 
 
 @pytest.mark.parametrize(

@@ -11,13 +11,13 @@ import pytest
 
 from tutor_service.config import TutorConfig
 from tutor_service.deployment import TutorReplica, build, load_tokenizer, version
-from tutor_service.engines.base import EngineFacts, Evaluation
+from tutor_service.engines.base import EngineFacts
 from tutor_service.prompt import Prompt
-from tutor_service.schema import AdviceError
+from tutor_service.schema import Advice, AdviceError
 
 TUTOR = TutorConfig(name="t", model="a/b")
 PROMPT = Prompt((1, 2), (3, 4), ("hit", "stick"))
-EVALUATION = Evaluation((0.5, 0.5), 1.0, invalid=0, tokens=3)
+EVALUATION = Advice((0.5, 0.5), 1.0, tokens=3)
 FACTS = EngineFacts("identity", "scored", max_prompt_tokens=None)
 
 
@@ -33,7 +33,7 @@ class Engine:
         if self.dead:
             raise RuntimeError("gone")
 
-    async def evaluate(self, prompts: Sequence[Prompt]) -> list[Evaluation | AdviceError]:
+    async def evaluate(self, prompts: Sequence[Prompt]) -> list[Advice | AdviceError]:
         return [EVALUATION] * len(prompts)
 
     def shutdown(self) -> None:

@@ -8,6 +8,7 @@ from tutor_service.engines import models, vllm
 from tutor_service.engines.openai import label_logprobs
 from tutor_service.engines.text import answer_in_text
 from tutor_service.errors import UserError
+from tutor_service.schema import AdviceError
 
 TUTOR = TutorConfig(name="t", model="org/model", engine={"max_model_len": 512, "quantization": "awq"})
 
@@ -90,7 +91,7 @@ async def test_text_is_asked_again_until_it_names_an_action():
     found = await answer_in_text(generate, ("stick", "hit"), 3, prompt_tokens=100)
     assert (found.probabilities, found.legal_mass, found.invalid, found.tokens) == ((0, 1), 1.0, 2, 130)
     given_up = await answer_in_text(generate, ("stick", "hit"), 2, prompt_tokens=100)
-    assert (given_up.probabilities, given_up.legal_mass, given_up.invalid) == ((0.5, 0.5), 0.0, 2)
+    assert isinstance(given_up, AdviceError) and (given_up.invalid, given_up.tokens) == (2, 120)
 
 
 def test_spellings_of_a_label_are_summed():

@@ -16,7 +16,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from tutor_service.errors import UserError
-from tutor_service.store import AdviceStore, Context, StoredAdvice, StoreError, advice_key
+from tutor_service.schema import Advice
+from tutor_service.store import AdviceStore, Context, Entry, StoreError, advice_key
 from tutor_service.store.answer import DamagedAnswer, decode, encode
 
 CONTEXT = Context("model@1", "Rules of a game.", "You hold 12.", ("stick", "hit"))
@@ -26,8 +27,12 @@ def key_of(number: int) -> bytes:
     return advice_key("model@1", [number], [1, 2])
 
 
-def advice(first: float = 0.25, context: Context | None = CONTEXT) -> StoredAdvice:
-    return StoredAdvice((first, 1 - first), 0.5, 1, 40, context)
+def advice(first: float = 0.25) -> Advice:
+    return Advice((first, 1 - first), 0.5, "store", invalid=1, tokens=40)
+
+
+def entry(number: int, first: float = 0.25, context: Context | None = CONTEXT) -> Entry:
+    return Entry(key_of(number), advice(first), context)
 
 
 @pytest.fixture
@@ -40,29 +45,27 @@ weights = st.lists(st.floats(1e-6, 1.0), min_size=1, max_size=4)
 texts = st.text("aé\ud800\n\0", max_size=5)
 contexts = st.none() | st.builds(Context, texts, texts, texts, st.lists(texts, max_size=3).map(tuple))
 answers = st.builds(
-    lambda w, mass, invalid, tokens, context: StoredAdvice(
-        tuple(x / math.fsum(w) for x in w), mass, invalid, tokens, context
-    ),
+    lambda w, mass, invalid, tokens: Advice(tuple(x / math.fsum(w) for x in w), mass, "store", 0.0, invalid, tokens),
     weights,
-    st.floats(0, 1),
+    st.floats(1e-9, 1),
     st.integers(0, 2**32 - 1),
     st.integers(0, 2**32 - 1),
-    contexts,
 )
+entries = st.builds(Entry, st.binary(min_size=1, max_size=64), answers, contexts)
 
 
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=60)
-@given(st.dictionaries(st.binary(min_size=1, max_size=64), answers, max_size=5))
-def test_what_is_put_first_is_what_is_got_ever_after(store: AdviceStore, items: dict[bytes, StoredAdvice]) -> None:
-    before = dict(zip(items, store.get_many(list(items)), strict=True))
+@given(st.lists(entries, max_size=5, unique_by=lambda entry: entry.key))
+def test_what_is_put_first_is_what_is_got_ever_after(store: AdviceStore, items: list[Entry]) -> None:
+    keys = [item.key for item in items]
+    before = store.get_many(keys)
     store.put_many(items)
-    got = dict(zip(items, store.get_many(list(items)), strict=True))
-    assert got == {key: items[key] if before[key] is None else before[key] for key in items}
+    assert store.get_many(keys) == [old or item.advice for old, item in zip(before, items, strict=True)]
 
 
-@given(st.binary(min_size=1, max_size=64), answers, st.data())
-def test_no_changed_byte_is_believed(key: bytes, item: StoredAdvice, data: st.DataObject) -> None:
-    value = encode(key, item)
+@given(entries, st.data())
+def test_no_changed_byte_is_believed(item: Entry, data: st.DataObject) -> None:
+    key, value = item.key, encode(item)
     place = data.draw(st.integers(0, len(value) - 1))
     changed = bytes([*value[:place], value[place] ^ data.draw(st.integers(1, 255)), *value[place + 1 :]])
     with pytest.raises(DamagedAnswer):
@@ -74,31 +77,26 @@ def test_no_changed_byte_is_believed(key: bytes, item: StoredAdvice, data: st.Da
 
 
 def test_the_first_answer_wins(store: AdviceStore) -> None:
-    assert store.put_many([(key_of(1), advice(0.25))]) == 1
-    assert store.put_many([(key_of(1), advice(0.75)), (key_of(2), advice(0.5))]) == 1
+    assert store.put_many([entry(1, 0.25)]) == 1
+    assert store.put_many([entry(1, 0.75), entry(2, 0.5)]) == 1
     assert store.get_many([key_of(2), key_of(1), key_of(3)]) == [advice(0.5), advice(0.25), None]
 
 
-@pytest.mark.parametrize(
-    "bad",
-    [
-        StoredAdvice((math.nan, 1.0), 1.0, 0, 0),
-        StoredAdvice((0.5, 0.4), 1.0, 0, 0),
-        StoredAdvice((1.5, -0.5), 1.0, 0, 0),
-        StoredAdvice((), 1.0, 0, 0),
-        StoredAdvice((1.0,), math.nan, 0, 0),
-        StoredAdvice((1.0,), 1.0, -1, 0),
-    ],
-)
-def test_what_is_no_distribution_is_not_kept_but_its_neighbours_are(store: AdviceStore, bad: StoredAdvice) -> None:
-    assert store.put_many([(key_of(1), bad), (key_of(2), advice())]) == 1
-    assert store.get_many([key_of(1), key_of(2)]) == [None, advice()]
+def test_an_answer_that_was_read_from_nothing_is_not_believed(store: AdviceStore) -> None:
+    """Stores of earlier versions hold uniform distributions in place of answers that named no action."""
+    value = encode(entry(1))
+    nothing = object.__new__(Advice)
+    for name, field in {**{f: getattr(advice(), f) for f in Advice.__slots__}, "legal_mass": 0.0}.items():
+        object.__setattr__(nothing, name, field)
+    with pytest.raises(DamagedAnswer, match="nothing was read"):
+        decode(key_of(1), encode(Entry(key_of(1), nothing)))
+    assert decode(key_of(1), value)[0] == advice()
 
 
 def test_a_damaged_answer_is_missing_reported_and_replaced(
     store: AdviceStore, caplog: pytest.LogCaptureFixture
 ) -> None:
-    store.put_many([(key_of(number), advice()) for number in range(3)])
+    store.put_many([entry(number) for number in range(3)])
     path = store.path
     store.close()
     with lmdb.open(str(path), max_dbs=2) as raw, raw.begin(write=True, db=raw.open_db(b"answers")) as transaction:
@@ -110,7 +108,7 @@ def test_a_damaged_answer_is_missing_reported_and_replaced(
         assert [key for key, _ in again.verify().damaged] == [key_of(1)]
         assert again.get_many([key_of(0), key_of(1)]) == [advice(), None]
         assert again.stats().damaged_seen == 1 and key_of(1).hex() in caplog.text
-        assert again.put_many([(key_of(1), advice(0.125))]) == 1
+        assert again.put_many([entry(1, 0.125)]) == 1
         assert again.get_many([key_of(1)]) == [advice(0.125)]
         assert again.verify().ok and again.verify().answers == 3
 
@@ -131,7 +129,7 @@ def zero_the_middle(data: Path) -> None:
 
 @pytest.mark.parametrize("damage", [cut_short, overwrite, zero_the_middle])
 def test_a_damaged_store_is_set_aside_and_a_new_one_begun(store: AdviceStore, damage, caplog) -> None:
-    store.put_many([(key_of(number), advice()) for number in range(300)])
+    store.put_many([entry(number) for number in range(300)])
     store.close()
     damage(store.path / "data.mdb")
     with pytest.raises(StoreError, match="damaged"):
@@ -140,18 +138,18 @@ def test_a_damaged_store_is_set_aside_and_a_new_one_begun(store: AdviceStore, da
         aside = again.stats().set_aside
         assert aside is not None and aside.is_dir() and str(aside) in caplog.text
         assert again.get_many([key_of(1)]) == [None]
-        assert again.put_many([(key_of(1), advice())]) == 1
+        assert again.put_many([entry(1)]) == 1
     with AdviceStore(store.path) as later:
         assert later.stats().set_aside is None and later.get_many([key_of(1)]) == [advice()]
 
 
 def test_it_grows_and_stops_at_its_limit(tmp_path: Path) -> None:
-    rows = [(key_of(number), advice()) for number in range(3000)]
+    rows = [entry(number) for number in range(3000)]
     with AdviceStore(tmp_path / "small", max_bytes=1 << 18) as small:
         assert small.put_many(rows[:100]) == 100
         with pytest.raises(StoreError, match=r"full.*262144 bytes"):
             small.put_many(rows)
-        assert small.stats().answers == 100 and small.get_many([rows[99][0]]) == [advice()]
+        assert small.stats().answers == 100 and small.get_many([rows[99].key]) == [advice()]
     with AdviceStore(tmp_path / "small", max_bytes=1 << 24) as larger:
         assert larger.put_many(rows) == 2900
 
@@ -171,10 +169,10 @@ class GivenUp:
 
 @pytest.mark.parametrize("writes", [True, False])
 def test_an_opening_that_was_given_up_is_made_anew(store: AdviceStore, writes: bool) -> None:
-    store.put_many([(key_of(1), advice())])
+    store.put_many([entry(1)])
     store._database._environment = GivenUp(store._database._environment)
     if writes:
-        assert store.put_many([(key_of(2), advice())]) == 1
+        assert store.put_many([entry(2)]) == 1
     assert store.get_many([key_of(1)]) == [advice()]
     assert store.stats().set_aside is None
 
@@ -182,7 +180,7 @@ def test_an_opening_that_was_given_up_is_made_anew(store: AdviceStore, writes: b
 def test_the_map_doubles_until_the_answers_fit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("tutor_service.store.database.INITIAL_BYTES", 1 << 16)
     with AdviceStore(tmp_path / "store") as store:
-        assert store.put_many([(key_of(number), advice()) for number in range(2000)]) == 2000
+        assert store.put_many([entry(number) for number in range(2000)]) == 2000
         assert store.stats().map_bytes > 1 << 16 and store.verify().ok
 
 
@@ -192,7 +190,7 @@ def test_threads_share_one_opening(tmp_path: Path, monkeypatch: pytest.MonkeyPat
 
     def work(number: int) -> int:
         target = first if number % 2 else second
-        new = target.put_many([(key_of(k), advice()) for k in range(number * 20, number * 20 + 40)])
+        new = target.put_many([entry(k) for k in range(number * 20, number * 20 + 40)])
         assert target.get_many([key_of(number * 20)]) == [advice()]
         return new
 
@@ -210,18 +208,18 @@ def test_read_only_never_makes_nor_writes(store: AdviceStore) -> None:
     with pytest.raises(StoreError, match="does not exist"):
         AdviceStore(store.path.with_name("absent"), readonly=True)
     assert not store.path.with_name("absent").exists()
-    store.put_many([(key_of(1), advice())])
+    store.put_many([entry(1)])
     store.close()
     with AdviceStore(store.path, readonly=True) as reader:
         assert reader.get_many([key_of(1)]) == [advice()]
         with pytest.raises(StoreError, match="reading only"):
-            reader.put_many([(key_of(2), advice())])
+            reader.put_many([entry(2)])
         with pytest.raises(StoreError, match="reading only"):
             AdviceStore(store.path)
 
 
 def test_a_pickled_store_opens_the_same_files(store: AdviceStore) -> None:
-    store.put_many([(key_of(1), advice())])
+    store.put_many([entry(1)])
     copy = pickle.loads(pickle.dumps(store))
     assert copy.get_many([key_of(1)]) == [advice()]
     copy.close()
@@ -229,10 +227,10 @@ def test_a_pickled_store_opens_the_same_files(store: AdviceStore) -> None:
 
 
 def test_a_forked_child_opens_anew(store: AdviceStore) -> None:
-    store.put_many([(key_of(1), advice())])
+    store.put_many([entry(1)])
     child = os.fork()
     if child == 0:
-        ok = store.get_many([key_of(1)]) == [advice()] and store.put_many([(key_of(2), advice())]) == 1
+        ok = store.get_many([key_of(1)]) == [advice()] and store.put_many([entry(2)]) == 1
         os._exit(0 if ok else 1)
     assert os.waitpid(child, 0)[1] == 0
     assert store.get_many([key_of(2)]) == [advice()]
@@ -247,7 +245,7 @@ def test_paths_that_cannot_hold_a_store_are_refused(tmp_path: Path) -> None:
 @pytest.mark.parametrize("suffix", [".jsonl", ".parquet"])
 def test_an_export_says_what_was_asked_and_answered(store: AdviceStore, tmp_path: Path, suffix: str) -> None:
     odd = Context("model@1", "Rules of a game.", "lone \ud800 surrogate\nline", ("a", "b"))
-    store.put_many([(key_of(1), advice()), (key_of(2), advice(0.5, None)), (key_of(3), advice(0.1, odd))])
+    store.put_many([entry(1), entry(2, 0.5, None), entry(3, 0.1, odd)])
     path = tmp_path / "out" / f"advice{suffix}"
     assert store.export(path) == 3
     if suffix == ".jsonl":

@@ -61,12 +61,13 @@ def ask(
         actions = chosen.actions
     with quiet(log_path("ask")) as screen:
         asked = ask_tutor(config, AdviceRequest(chosen.rules, state, tuple(actions)), progress=screen.print)
+    advice = asked.advice
     console.print(compact(asked.prompt), style="dim")
-    _show(console, list(zip(asked.actions, asked.probabilities, strict=True)))
+    _show(console, list(zip(actions, advice.probabilities, strict=True)))
     console.print(
-        f"legal mass {asked.legal_mass:.3f} · from the {asked.source} · {asked.latency_ms:.1f} ms in the service, "
-        f"{asked.round_trip_ms:.1f} ms round trip · {asked.tokens} tokens"
-        + (f" · {asked.invalid} invalid answers before" if asked.invalid else "")
+        f"legal mass {advice.legal_mass:.3f} · from the {advice.source} · {advice.latency_ms:.1f} ms in the service, "
+        f"{asked.round_trip_ms:.1f} ms round trip · {advice.tokens} tokens"
+        + (f" · {advice.invalid} invalid answers before" if advice.invalid else "")
     )
 
 

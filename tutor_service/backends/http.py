@@ -81,18 +81,16 @@ def _bodies(requests: Sequence[AdviceRequest]) -> Iterator[Sequence[AdviceReques
 
 
 def _answer(item: dict[str, Any]) -> Advice | AdviceError:
-    """Reads one answer; unknown fields are left for newer clients."""
+    """Read one answer; unknown fields are left for newer clients."""
+    invalid, tokens = int(item.get("invalid", 0)), int(item.get("tokens", 0))
     if item.get("reason") is not None:
-        return AdviceError(str(item["reason"]), retry=bool(item.get("retry", False)))
+        return AdviceError(str(item["reason"]), bool(item.get("retry", False)), invalid, tokens)
     source = item["source"]
     if source not in ("model", "store"):
         raise ValueError(f"source {source!r}")
     probabilities = tuple(math.nan if value is None else float(value) for value in item["probabilities"])
-    return Advice(
-        probabilities=probabilities,
-        legal_mass=float(item["legal_mass"]),
-        source=source,
-        latency_ms=float(item["latency_ms"]),
-        invalid=int(item.get("invalid", 0)),
-        tokens=int(item.get("tokens", 0)),
-    )
+    legal_mass, latency_ms = float(item["legal_mass"]), float(item["latency_ms"])
+    try:
+        return Advice(probabilities, legal_mass, source, latency_ms, invalid, tokens)
+    except ValueError as error:
+        return AdviceError(f"answer: {error}")

@@ -8,24 +8,7 @@ from typing import Protocol
 
 from tutor_service.config import TutorConfig
 from tutor_service.prompt import Decoding, Prompt
-from tutor_service.schema import AdviceError
-
-
-@dataclass(frozen=True, slots=True)
-class Evaluation:
-    """What a model said to one prompt.
-
-    Attributes:
-        probabilities: Over the prompt's labels, before temperature and calibration; sums to 1.
-        legal_mass: Probability mass on those labels before renormalising.
-        invalid: Answers that named no legal action before this one was had.
-        tokens: Prompt and generated tokens that the model processed.
-    """
-
-    probabilities: tuple[float, ...]
-    legal_mass: float
-    invalid: int
-    tokens: int
+from tutor_service.schema import Advice, AdviceError
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,7 +36,7 @@ class Engine(Protocol):
             UserError: The model cannot be had or does not fit.
         """
 
-    async def evaluate(self, prompts: Sequence[Prompt]) -> list[Evaluation | AdviceError]:
+    async def evaluate(self, prompts: Sequence[Prompt]) -> list[Advice | AdviceError]:
         """One answer per prompt, in order; all are worked on at once.
 
         Raises:

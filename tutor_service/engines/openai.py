@@ -15,12 +15,12 @@ from pathlib import Path
 from typing import Any
 
 from tutor_service.config import TutorConfig
-from tutor_service.decode import renormalise
-from tutor_service.engines.base import EngineFacts, Evaluation
+from tutor_service.decode import scored
+from tutor_service.engines.base import EngineFacts
 from tutor_service.engines.text import answer_in_text
 from tutor_service.errors import UserError
 from tutor_service.prompt import Decoding, Prompt
-from tutor_service.schema import AdviceError
+from tutor_service.schema import Advice, AdviceError
 from tutor_service.secrets import read_secret
 
 TOP_LOGPROBS = 20
@@ -81,7 +81,7 @@ class OpenAIEngine:
         identity = json.dumps(fields, sort_keys=True, default=str)
         return EngineFacts(identity, self._decoding, max_prompt_tokens=None)
 
-    async def evaluate(self, prompts: Sequence[Prompt]) -> list[Evaluation | AdviceError]:
+    async def evaluate(self, prompts: Sequence[Prompt]) -> list[Advice | AdviceError]:
         """See ``Engine``; failures are per prompt."""
         return list(await asyncio.gather(*(self._one(prompt) for prompt in prompts)))
 
@@ -91,7 +91,7 @@ class OpenAIEngine:
     def shutdown(self) -> None:
         """See ``Engine``; there are no processes."""
 
-    async def _one(self, prompt: Prompt) -> Evaluation | AdviceError:
+    async def _one(self, prompt: Prompt) -> Advice | AdviceError:
         import openai
 
         try:
@@ -102,15 +102,14 @@ class OpenAIEngine:
         except openai.OpenAIError as error:
             return AdviceError(f"endpoint: {type(error).__name__}: {_brief(error)}", retry=True)
 
-    async def _scored(self, prompt: Prompt) -> Evaluation:
+    async def _scored(self, prompt: Prompt) -> Advice | AdviceError:
         reply = await self._complete(prompt.text, 1, temperature=0, logprobs=True, top_logprobs=TOP_LOGPROBS)
         shown = _first_token(reply)
         if shown is None:
             raise _NoLogprobs
-        probabilities, mass = renormalise(label_logprobs(shown, prompt.labels))
-        return Evaluation(probabilities, mass, invalid=0, tokens=_tokens(reply))
+        return scored(label_logprobs(shown, prompt.labels), _tokens(reply))
 
-    async def _text(self, prompt: Prompt) -> Evaluation:
+    async def _text(self, prompt: Prompt) -> Advice | AdviceError:
         async def generate(attempt: int) -> tuple[str, int]:
             reply = await self._complete(
                 prompt.text, self._answer_tokens(), temperature=1.0 if attempt else 0.0, seed=attempt

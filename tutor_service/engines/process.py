@@ -20,11 +20,11 @@ from collections.abc import Sequence
 from typing import Any
 
 from tutor_service.config import TutorConfig
-from tutor_service.engines.base import Engine, EngineFacts, Evaluation
+from tutor_service.engines.base import Engine, EngineFacts
 from tutor_service.engines.stepping import EngineDead
 from tutor_service.errors import UserError
 from tutor_service.prompt import Prompt
-from tutor_service.schema import AdviceError
+from tutor_service.schema import Advice, AdviceError
 
 logger = logging.getLogger(__name__)
 
@@ -61,9 +61,9 @@ class EngineProcess:
         facts: EngineFacts = await self._call("start", self._config)
         return facts
 
-    async def evaluate(self, prompts: Sequence[Prompt]) -> list[Evaluation | AdviceError]:
+    async def evaluate(self, prompts: Sequence[Prompt]) -> list[Advice | AdviceError]:
         """See ``Engine``."""
-        answers: list[Evaluation | AdviceError] = await self._call("evaluate", prompts)
+        answers: list[Advice | AdviceError] = await self._call("evaluate", prompts)
         return answers
 
     async def check_health(self) -> None:

@@ -5,19 +5,19 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable, Sequence
 
 from tutor_service.decode import one_hot, parse_action
-from tutor_service.engines.base import Evaluation
+from tutor_service.schema import Advice, AdviceError
 
 
 async def answer_in_text(
     generate: Callable[[int], Awaitable[tuple[str, int]]], labels: Sequence[str], attempts: int, prompt_tokens: int
-) -> Evaluation:
+) -> Advice | AdviceError:
     """The action that the first parsable answer names, as a distribution with all its probability on it.
 
     Args:
         generate: Attempt number to the answer's text and its number of tokens. Attempt 0 is the likeliest answer, later
             ones are seeded samples, so that the whole stays a function of the prompt.
         labels: What may be answered.
-        attempts: Most answers asked for. After that: uniform, with legal mass 0.
+        attempts: Most answers asked for; after that it is a miss.
         prompt_tokens: Tokens of the prompt, for the count.
     """
     tokens = prompt_tokens
@@ -26,5 +26,5 @@ async def answer_in_text(
         tokens += generated
         index = parse_action(text, labels)
         if index is not None:
-            return Evaluation(one_hot(index, len(labels)), 1.0, invalid=attempt, tokens=tokens)
-    return Evaluation(one_hot(None, len(labels)), 0.0, invalid=attempts, tokens=tokens)
+            return Advice(one_hot(index, len(labels)), 1.0, invalid=attempt, tokens=tokens)
+    return AdviceError(f"answer: {attempts} answers named no legal action", invalid=attempts, tokens=tokens)

@@ -16,14 +16,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tutor_service.config import TutorConfig
-from tutor_service.decode import renormalise
+from tutor_service.decode import scored
 from tutor_service.engines import models
-from tutor_service.engines.base import EngineFacts, Evaluation
+from tutor_service.engines.base import EngineFacts
 from tutor_service.engines.stepping import EngineThread
 from tutor_service.engines.text import answer_in_text
 from tutor_service.errors import UserError
 from tutor_service.prompt import BLOCK, Prompt
-from tutor_service.schema import AdviceError
+from tutor_service.schema import Advice, AdviceError
 
 if TYPE_CHECKING:
     from vllm import SamplingParams
@@ -129,14 +129,11 @@ class VllmEngine:
             max_prompt_tokens=engine.model_config.max_model_len - self._room_for_answer(),
         )
 
-    async def evaluate(self, prompts: Sequence[Prompt]) -> list[Evaluation | AdviceError]:
+    async def evaluate(self, prompts: Sequence[Prompt]) -> list[Advice | AdviceError]:
         """See ``Engine``."""
         if self._config.decoding == "scored":
-            scores = await self._score([(prompt.token_ids, prompt.label_token_ids) for prompt in prompts])
-            return [
-                Evaluation(probabilities, mass, invalid=0, tokens=len(prompt.token_ids) + 1)
-                for prompt, (probabilities, mass) in zip(prompts, scores, strict=True)
-            ]
+            logprobs = await self._score([(prompt.token_ids, prompt.label_token_ids) for prompt in prompts])
+            return [scored(found, len(prompt.token_ids) + 1) for prompt, found in zip(prompts, logprobs, strict=True)]
         one = self._reasoned if self._config.decoding == "reasoned" else self._text
         return list(await asyncio.gather(*(one(prompt) for prompt in prompts)))
 
@@ -157,7 +154,7 @@ class VllmEngine:
         vllm_config = EngineArgs(**engine_options(self._config, self._location, self._has_gpu)).create_engine_config()
         return LLMEngine(vllm_config, Executor.get_class(vllm_config), log_stats=False, multiprocess_mode=False)
 
-    async def _reasoned(self, prompt: Prompt) -> Evaluation | AdviceError:
+    async def _reasoned(self, prompt: Prompt) -> Advice | AdviceError:
         """Thinks, then answers by one token on the thought's cached prefix; a thought that is too long is cut off."""
         from vllm import SamplingParams
 
@@ -169,10 +166,10 @@ class VllmEngine:
         (output,) = await self._thread.generate([(asked, thinking)])
         thought = output.outputs[0]
         tail = self._encode(f"{thought.text.rstrip()}\n{_THINK_END}\n\n")
-        ((probabilities, mass),) = await self._score([((*asked, *tail), prompt.label_token_ids)])
-        return Evaluation(probabilities, mass, invalid=0, tokens=len(asked) + len(thought.token_ids) + 1)
+        (logprobs,) = await self._score([((*asked, *tail), prompt.label_token_ids)])
+        return scored(logprobs, len(asked) + len(thought.token_ids) + 1)
 
-    async def _text(self, prompt: Prompt) -> Evaluation | AdviceError:
+    async def _text(self, prompt: Prompt) -> Advice | AdviceError:
         from vllm import SamplingParams
 
         async def generate(attempt: int) -> tuple[str, int]:
@@ -188,16 +185,13 @@ class VllmEngine:
 
         return await answer_in_text(generate, prompt.labels, self._config.text_attempts, len(prompt.token_ids))
 
-    async def _score(
-        self, questions: Sequence[tuple[Sequence[int], Sequence[int]]]
-    ) -> list[tuple[tuple[float, ...], float]]:
-        """Distribution over the labels and their mass, for pairs of prompt and label token ids."""
+    async def _score(self, questions: Sequence[tuple[Sequence[int], Sequence[int]]]) -> list[list[float]]:
+        """Return the log-probability of each label, for pairs of prompt and label token ids."""
         outputs = await self._thread.generate([(prompt, _one_token(tuple(labels))) for prompt, labels in questions])
-        scores = []
-        for (_, labels), output in zip(questions, outputs, strict=True):
-            found = output.outputs[0].logprobs[0]
-            scores.append(renormalise([found[label].logprob for label in labels]))
-        return scores
+        return [
+            [output.outputs[0].logprobs[0][label].logprob for label in labels]
+            for (_, labels), output in zip(questions, outputs, strict=True)
+        ]
 
     async def _warm_up(self) -> None:
         """Two prompts, the second on the first's prefix: the kernels of both paths are built before a caller waits."""

@@ -4,9 +4,9 @@ Owns keys, the form of a stored answer, and the database on disk. It must not kn
 a student may use one again: the reuse rule of the paper lives in the student.
 """
 
-from tutor_service.store.answer import Context, StoredAdvice
+from tutor_service.store.answer import Context, Entry
 from tutor_service.store.database import StoreError
 from tutor_service.store.keys import advice_key
 from tutor_service.store.store import AdviceStore, StoreStats, StoreVerification
 
-__all__ = ["AdviceStore", "Context", "StoreError", "StoreStats", "StoreVerification", "StoredAdvice", "advice_key"]
+__all__ = ["AdviceStore", "Context", "Entry", "StoreError", "StoreStats", "StoreVerification", "advice_key"]

@@ -1,4 +1,4 @@
-"""One stored answer and its bytes on disk. Pure: must not know the database.
+"""Write one answer as bytes and read it back. Pure: must not know the database.
 
 A value is ``checksum | header | probabilities | digests of identity and rules | state | actions``. The checksum covers
 the key too, so that an answer that turns up under another question's key is recognised as wrong.
@@ -7,17 +7,18 @@ the key too, so that an answer that turns up under another question's key is rec
 from __future__ import annotations
 
 import hashlib
-import math
 import struct
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
+
+from tutor_service.schema import Advice
 
 _VERSION = 1
 _CHECKSUM_BYTES = 8
 _DIGEST_BYTES = 16
 _HEADER = struct.Struct("<BHIIdI")
 _LENGTH = struct.Struct("<I")
-_SUM_TOLERANCE = 1e-3
 _NO_TEXT = bytes(_DIGEST_BYTES)
 
 
@@ -38,22 +39,17 @@ class Context:
     actions: tuple[str, ...]
 
 
-@dataclass(frozen=True, slots=True)
-class StoredAdvice:
-    """One evaluation of a tutor, as it is kept.
+class Entry(NamedTuple):
+    """Name one answer with the key it is kept under.
 
     Attributes:
-        probabilities: One per legal action, in the question's order; they sum to 1.
-        legal_mass: Probability mass in [0, 1] that the model put on those actions before renormalising.
-        invalid: Answers that named no legal action before this one was had.
-        tokens: Prompt and generated tokens that the evaluation processed.
+        key: See ``advice_key``.
+        advice: The answer as it was evaluated.
         context: The question in words, for ``export``; None where it was not given.
     """
 
-    probabilities: tuple[float, ...]
-    legal_mass: float
-    invalid: int
-    tokens: int
+    key: bytes
+    advice: Advice
     context: Context | None = None
 
 
@@ -76,25 +72,9 @@ def text_digest(text: bytes) -> bytes:
     return hashlib.blake2b(text, digest_size=_DIGEST_BYTES).digest()
 
 
-def flaw(advice: StoredAdvice) -> str | None:
-    """Why an answer is no distribution with health figures, or None if it is one."""
-    total = math.fsum(advice.probabilities) if advice.probabilities else 0.0
-    if not all(0.0 <= probability <= 1.0 + _SUM_TOLERANCE for probability in advice.probabilities):
-        return f"probabilities {advice.probabilities} are not all in [0, 1]"
-    if abs(total - 1.0) > _SUM_TOLERANCE:
-        return f"probabilities {advice.probabilities} sum to {total}, not to 1"
-    if not 0.0 <= advice.legal_mass <= 1.0 + _SUM_TOLERANCE:
-        return f"legal_mass {advice.legal_mass} is not in [0, 1]"
-    if not (0 <= advice.invalid < 2**32 and 0 <= advice.tokens < 2**32):
-        return f"invalid {advice.invalid} or tokens {advice.tokens} is negative or beyond 32 bits"
-    if len(advice.probabilities) >= 2**16:
-        return f"{len(advice.probabilities)} probabilities are more than {2**16 - 1}"
-    return None
-
-
-def encode(key: bytes, advice: StoredAdvice) -> bytes:
-    """The bytes of an answer; the texts of its context's identity and rules are to be kept under their digests."""
-    context = advice.context
+def encode(entry: Entry) -> bytes:
+    """Return the bytes of an answer; the identity and rules of its context are to be kept under their digests."""
+    key, advice, context = entry
     digests, words = _NO_TEXT + _NO_TEXT, b""
     if context is not None:
         digests = text_digest(to_bytes(context.identity)) + text_digest(to_bytes(context.rules))
@@ -105,8 +85,8 @@ def encode(key: bytes, advice: StoredAdvice) -> bytes:
     return _checksum(key, body) + body
 
 
-def decode(key: bytes, value: bytes) -> tuple[StoredAdvice, EncodedContext | None]:
-    """Reads an answer back, its context apart.
+def decode(key: bytes, value: bytes) -> tuple[Advice, EncodedContext | None]:
+    """Read an answer back, its context apart.
 
     Raises:
         DamagedAnswer: The bytes are not what ``encode`` made for this key.
@@ -119,7 +99,10 @@ def decode(key: bytes, value: bytes) -> tuple[StoredAdvice, EncodedContext | Non
         raise DamagedAnswer(f"its format {version} is not known to this version")
     offset = _HEADER.size
     probabilities = struct.unpack_from(f"<{count}d", body, offset)
-    advice = StoredAdvice(probabilities, legal_mass, invalid, tokens)
+    try:
+        advice = Advice(probabilities, legal_mass, "store", invalid=invalid, tokens=tokens)
+    except ValueError as error:
+        raise DamagedAnswer(str(error)) from None
     if not words_bytes:
         return advice, None
     offset += 8 * count

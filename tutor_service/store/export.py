@@ -10,14 +10,12 @@ from pathlib import Path
 from typing import Any
 
 from tutor_service.errors import UserError
-from tutor_service.store.answer import StoredAdvice
+from tutor_service.store.answer import Entry
 
 _ROWS_PER_GROUP = 10_000
 
-Item = tuple[bytes, StoredAdvice]
 
-
-def write_export(items: Iterable[Item], path: Path) -> int:
+def write_export(items: Iterable[Entry], path: Path) -> int:
     """Writes ``items`` to ``path``; the file appears whole or not at all.
 
     Returns:
@@ -26,7 +24,7 @@ def write_export(items: Iterable[Item], path: Path) -> int:
     Raises:
         UserError: The suffix is none of ``.parquet`` and ``.jsonl``, or the file cannot be written.
     """
-    writers: dict[str, Callable[[Iterable[Item], Path], int]] = {
+    writers: dict[str, Callable[[Iterable[Entry], Path], int]] = {
         ".parquet": _write_parquet,
         ".jsonl": _write_json_lines,
     }
@@ -45,9 +43,9 @@ def write_export(items: Iterable[Item], path: Path) -> int:
     return count
 
 
-def row(key: bytes, advice: StoredAdvice) -> dict[str, Any]:
-    """One answer by column name; the context's columns are None where it was not kept."""
-    context = advice.context
+def row(entry: Entry) -> dict[str, Any]:
+    """Return one answer by column name; the context's columns are None where it was not kept."""
+    key, advice, context = entry
     return {
         "key": key.hex(),
         "identity": context.identity if context else None,
@@ -61,16 +59,16 @@ def row(key: bytes, advice: StoredAdvice) -> dict[str, Any]:
     }
 
 
-def _write_json_lines(items: Iterable[Item], path: Path) -> int:
+def _write_json_lines(items: Iterable[Entry], path: Path) -> int:
     count = 0
     with path.open("w", encoding="utf-8", errors="backslashreplace") as file:
-        for key, advice in items:
-            file.write(json.dumps(row(key, advice), ensure_ascii=True) + "\n")
+        for entry in items:
+            file.write(json.dumps(row(entry), ensure_ascii=True) + "\n")
             count += 1
     return count
 
 
-def _write_parquet(items: Iterable[Item], path: Path) -> int:
+def _write_parquet(items: Iterable[Entry], path: Path) -> int:
     import pyarrow as pa
     import pyarrow.parquet as pq
 
@@ -91,7 +89,7 @@ def _write_parquet(items: Iterable[Item], path: Path) -> int:
     count = 0
     with pq.ParquetWriter(path, schema) as writer:
         for group in _groups(iter(items)):
-            writer.write_table(pa.Table.from_pylist([_printable(row(key, advice)) for key, advice in group], schema))
+            writer.write_table(pa.Table.from_pylist([_printable(row(entry)) for entry in group], schema))
             count += len(group)
     return count
 
@@ -107,6 +105,6 @@ def _printable(columns: dict[str, Any]) -> dict[str, Any]:
     return {name: clean(value) for name, value in columns.items()}
 
 
-def _groups(items: Iterator[Item]) -> Iterator[list[Item]]:
+def _groups(items: Iterator[Entry]) -> Iterator[list[Entry]]:
     while group := list(islice(items, _ROWS_PER_GROUP)):
         yield group

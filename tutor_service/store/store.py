@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
@@ -16,8 +16,9 @@ from typing import Any
 
 import lmdb
 
+from tutor_service.schema import Advice
 from tutor_service.store import answer
-from tutor_service.store.answer import Context, DamagedAnswer, StoredAdvice
+from tutor_service.store.answer import Context, DamagedAnswer, Entry
 from tutor_service.store.database import Database, StoreError, acquire, release
 
 logger = logging.getLogger(__name__)
@@ -91,26 +92,24 @@ class AdviceStore:
         self._texts: dict[bytes, str] = {}
         self._database: Database | None = acquire(self.path, readonly, max_bytes, _TABLES)
 
-    def get_many(self, keys: Sequence[bytes]) -> list[StoredAdvice | None]:
-        """The answers under ``keys``, in order; None where there is none that can be trusted.
+    def get_many(self, keys: Sequence[bytes]) -> list[Advice | None]:
+        """Return the answers under ``keys``, in order; None where there is none that can be trusted.
 
         Raises:
             StoreError: The store cannot be read.
         """
         values = self._db().read(lambda view, tables: [_get(view, tables[0], key) for key in keys])
-        answers: list[StoredAdvice | None] = []
+        answers: list[Advice | None] = []
         for key, value in zip(keys, values, strict=True):
             try:
-                answers.append(None if value is None else self._decode(key, value))
+                answers.append(None if value is None else answer.decode(key, value)[0])
             except DamagedAnswer as damage:
                 self._report(key, damage)
                 answers.append(None)
         return answers
 
-    def put_many(self, items: Mapping[bytes, StoredAdvice] | Iterable[tuple[bytes, StoredAdvice]]) -> int:
-        """Keeps answers, all in one commit. An answer that is there already stays: the first one wins.
-
-        An answer that is no distribution (NaN, a sum other than 1) is reported and not kept; the others are.
+    def put_many(self, entries: Iterable[Entry]) -> int:
+        """Keep answers, all in one commit. An answer that is there already stays: the first one wins.
 
         Returns:
             How many were new.
@@ -118,23 +117,17 @@ class AdviceStore:
         Raises:
             StoreError: The disk is full, the store is read-only, or a key has no right length. Nothing was written.
         """
-        pairs = list(items.items() if isinstance(items, Mapping) else items)
-        if not pairs:
+        kept = list(entries)
+        if not kept:
             return 0
-        if any(not 0 < len(key) <= _MAX_KEY_BYTES for key, _ in pairs):
+        if any(not 0 < len(entry.key) <= _MAX_KEY_BYTES for entry in kept):
             raise StoreError(f"a key of advice has 1 to {_MAX_KEY_BYTES} bytes.")
-        rows = []
-        for key, advice in pairs:
-            problem = answer.flaw(advice)
-            if problem:
-                logger.error("Advice store '%s': the answer under %s is not kept: %s.", self.path, key.hex(), problem)
-            else:
-                rows.append((key, answer.encode(key, advice)))
+        rows = [(entry.key, answer.encode(entry)) for entry in kept]
         texts = {
             answer.text_digest(text): text
-            for _, advice in pairs
-            if advice.context is not None
-            for text in (answer.to_bytes(advice.context.identity), answer.to_bytes(advice.context.rules))
+            for entry in kept
+            if entry.context is not None
+            for text in (answer.to_bytes(entry.context.identity), answer.to_bytes(entry.context.rules))
         }
 
         def work(transaction: lmdb.Transaction, tables: tuple[Any, ...]) -> int:
@@ -165,18 +158,17 @@ class AdviceStore:
         for key, value in self._scan():
             count += 1
             try:
-                problem = answer.flaw(self._decode(key, value))
+                answer.decode(key, value)
             except DamagedAnswer as damage:
-                problem = str(damage)
-            if problem:
-                damaged.append((key, problem))
+                damaged.append((key, str(damage)))
         return StoreVerification(count, tuple(damaged))
 
-    def items(self) -> Iterator[tuple[bytes, StoredAdvice]]:
-        """All answers that can be trusted, by ascending key; answers that come while it runs may be missed."""
+    def entries(self) -> Iterator[Entry]:
+        """Yield all answers that can be trusted, by ascending key; answers that come while it runs may be missed."""
         for key, value in self._scan():
             try:
-                yield key, self._decode(key, value)
+                advice, context = answer.decode(key, value)
+                yield Entry(key, advice, self._context(context))
             except DamagedAnswer as damage:
                 self._report(key, damage)
 
@@ -191,7 +183,7 @@ class AdviceStore:
         """
         from tutor_service.store.export import write_export
 
-        return write_export(self.items(), Path(path))
+        return write_export(self.entries(), Path(path))
 
     def close(self) -> None:
         """Gives the files back; the store is unusable afterwards. Closing twice is allowed."""
@@ -236,12 +228,10 @@ class AdviceStore:
             yield from rows
             last = rows[-1][0]
 
-    def _decode(self, key: bytes, value: bytes) -> StoredAdvice:
-        advice, encoded = answer.decode(key, value)
+    def _context(self, encoded: answer.EncodedContext | None) -> Context | None:
         if encoded is None:
-            return advice
-        context = Context(self._text(encoded.identity), self._text(encoded.rules), encoded.state, encoded.actions)
-        return StoredAdvice(advice.probabilities, advice.legal_mass, advice.invalid, advice.tokens, context)
+            return None
+        return Context(self._text(encoded.identity), self._text(encoded.rules), encoded.state, encoded.actions)
 
     def _text(self, digest: bytes) -> str:
         """A shared text; empty where it is damaged, since no answer depends on it."""
