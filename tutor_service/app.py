@@ -109,7 +109,7 @@ def deploy(
         UserError: Ray is not initialised, a port is in use, the cluster has too few CPUs, GPUs or too little memory,
             or a model cannot be had. What this call deployed is taken down again.
     """
-    served = [tutor for tutor in tutors if tutor.backend != "reference"]
+    served = [tutor for tutor in tutors if tutor.is_served]
     if not served:
         return []
     import ray

@@ -323,6 +323,10 @@ def connect(
     """
     if tutor.backend == "reference":
         raise UserError(f"tutor '{tutor.name}' is a scripted reference: it runs in the student, not as a service.")
+    if tutor.file is not None:
+        from tutor_service.backends.recorded import RecordedBackend
+
+        return TutorClient(RecordedBackend(tutor.file, tutor.identity), deadline_s=deadline_s)
     url = url or service_url()
     if not url:
         from tutor_service.backends.serve_handle import ServeHandleBackend

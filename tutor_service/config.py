@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any, Literal
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from tutor_service.errors import UserError, unknown_name
 
 CATALOG_DIR = Path(__file__).parent / "catalog"
+NAME_PATTERN = r"^[a-z0-9][a-z0-9._-]*$"
+CONFIG_SUFFIXES = (".yaml", ".yml")
+ANSWER_SUFFIXES = (".jsonl", ".parquet")
+"""Files of exported answers, each of which is a recorded tutor by itself."""
 
 
 class ScalingConfig(BaseModel):
@@ -51,15 +56,25 @@ class TutorConfig(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    name: str = Field(description="Short name, e.g. llama.", pattern=r"^[a-z0-9][a-z0-9._-]*$")
+    name: str = Field(description="Short name, e.g. llama.", pattern=NAME_PATTERN)
     description: str = Field(default="", description="One line for `tutor tutors`.")
     license: str = Field(default="", description="Licence of the model.")
-    backend: Literal["vllm", "openai", "reference"] = Field(
+    backend: Literal["vllm", "openai", "recorded", "reference"] = Field(
         "vllm",
-        description="vllm: hosted by us on Serve. openai: any OpenAI-compatible endpoint. reference: scripted, no LLM.",
+        description="vllm: hosted by us on Serve. openai: any OpenAI-compatible endpoint. recorded: answers from an "
+        "exported file and nothing else. reference: scripted, no LLM.",
     )
     model: str = Field(default="", description="Model id or folder; `embedded:NAME` is one that needs no hub.")
     revision: str | None = Field(default=None, description="Model revision, part of the store's key.")
+    file: Path | None = Field(
+        default=None,
+        description="Answers as `tutor store export` writes them (backend recorded); from the tutor file's folder.",
+    )
+    identity: str | None = Field(
+        default=None,
+        description="Part of the identity or the rules of the answers that count (backend recorded), where a file "
+        "holds several ways of asking.",
+    )
     base_url: str | None = Field(default=None, description="OpenAI-compatible endpoint (backend openai).")
     api_key_env: str | None = Field(
         default=None, description="Environment variable of the replica's node that holds the endpoint's key."
@@ -90,6 +105,22 @@ class TutorConfig(BaseModel):
     engine: dict[str, Any] = Field(default_factory=dict, description="vLLM engine options, by vLLM's own names.")
     scaling: ScalingConfig = Field(default_factory=ScalingConfig, description="Replicas and what each takes.")
 
+    @property
+    def is_served(self) -> bool:
+        """Return whether the tutor runs as a service; the others answer in the student's own process."""
+        return self.backend in {"vllm", "openai"}
+
+    @staticmethod
+    def is_name(text: str) -> bool:
+        """Return whether a text may be the name of a tutor."""
+        return re.fullmatch(NAME_PATTERN, text) is not None
+
+    @model_validator(mode="after")
+    def _check_file(self) -> TutorConfig:
+        if (self.backend == "recorded") != (self.file is not None):
+            raise ValueError("backend 'recorded' and field 'file' need one another")
+        return self
+
 
 def catalog_names() -> list[str]:
     """Names of the tutors that ship."""
@@ -97,13 +128,15 @@ def catalog_names() -> list[str]:
 
 
 def load_tutor(name_or_path: str) -> TutorConfig:
-    """Reads a tutor by catalog name or from a user's YAML file.
+    """Reads a tutor by catalog name, from a user's YAML file, or as a file of recorded answers.
 
     Raises:
         UserError: No such name or file, broken YAML, or an invalid field (named, with its value).
     """
-    path = Path(name_or_path)
-    if path.suffix not in {".yaml", ".yml"}:
+    path = Path(name_or_path).expanduser()
+    if path.suffix in ANSWER_SUFFIXES:
+        return _recorded(path)
+    if path.suffix not in CONFIG_SUFFIXES:
         path = CATALOG_DIR / f"{name_or_path}.yaml"
         if not path.is_file():
             raise unknown_name("tutor", name_or_path, catalog_names())
@@ -116,9 +149,27 @@ def load_tutor(name_or_path: str) -> TutorConfig:
     if not isinstance(fields, dict):
         raise UserError(f"tutor file '{path}' must hold a mapping of fields, e.g. 'name: mytutor'.")
     try:
-        return TutorConfig(**{"name": path.stem, **fields})
+        tutor = TutorConfig(**{"name": path.stem, **fields})
     except ValidationError as error:
         problems = "; ".join(
             f"{'.'.join(map(str, item['loc']))} = {item.get('input')!r}: {item['msg']}" for item in error.errors()
         )
         raise UserError(f"tutor file '{path}': {problems}") from error
+    if tutor.file is None:
+        return tutor
+    return tutor.model_copy(update={"file": (path.parent / tutor.file.expanduser()).resolve()})
+
+
+def is_tutor_file(entry: str) -> bool:
+    """Return whether a tutor is named by a file of the user's, and not by its catalog name."""
+    return entry.endswith(CONFIG_SUFFIXES + ANSWER_SUFFIXES)
+
+
+def _recorded(path: Path) -> TutorConfig:
+    """Make the tutor that a file of answers is."""
+    if not path.is_file():
+        raise UserError(f"file of answers '{path}' does not exist. `tutor store export` writes one.")
+    name = re.sub(r"[^a-z0-9._-]+", "-", path.stem.lower()).lstrip("._-") or "recorded"
+    return TutorConfig(
+        name=name, description=f"answers recorded in {path.name}", backend="recorded", file=path.resolve()
+    )

@@ -2,26 +2,34 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
+import numpy as np
+
 from rllib_plugins.advising.advisor import Advisor
 from rllib_plugins.advising.scripted_advisors import MixtureAdvisor, OracleAdvisor, RandomAdvisor, WorstAdvisor
+from rllib_plugins.advising.tabled_advisor import legal_mask
 from rllib_plugins.advising.tutor_advisor import TutorAdvisor
+from rllib_plugins.evaluation import sample_actions
 from rllib_plugins.tasks.base import Task
 from tutor_service.client import connect
-from tutor_service.config import TutorConfig, catalog_names, load_tutor
+from tutor_service.config import TutorConfig, catalog_names, is_tutor_file, load_tutor
 from tutor_service.errors import UserError, unknown_name
+from tutor_service.recorded import open_recorded
 
 NONE = "none"
+_PROBE_ENVS = 8
+_PROBE_STEPS = 64
 _MIXTURE = "oracle+random:"
-_YAML = (".yaml", ".yml")
 _SCRIPTED = {"oracle": OracleAdvisor, "random": RandomAdvisor, "worst": WorstAdvisor}
 
 
 def check_tutor(tutor: str) -> TutorConfig | None:
-    """The tutor that a service has to be deployed for; None for ``none`` and for the scripted references.
+    """The configuration of a tutor that is an LLM or its recorded answers; None for ``none`` and scripted references.
 
     Args:
         tutor: ``none``, a reference (``oracle``, ``random``, ``worst``, ``oracle+random:SHARE``), a name of the
-            catalog, or the path of a YAML file.
+            catalog, the path of a YAML file, or of a file of recorded answers.
 
     Raises:
         UserError: There is no such tutor; the message lists those that there are.
@@ -29,7 +37,7 @@ def check_tutor(tutor: str) -> TutorConfig | None:
     if tutor == NONE or _is_scripted(tutor):
         return None
     names = catalog_names()
-    if not tutor.endswith(_YAML) and tutor not in names:
+    if not is_tutor_file(tutor) and tutor not in names:
         raise unknown_name("tutor", tutor, {*names, *_SCRIPTED, NONE, f"{_MIXTURE}0.25"})
     config = load_tutor(tutor)
     if config.backend == "reference":
@@ -51,7 +59,7 @@ def make_advisor(tutor: str | TutorConfig, task: Task, *, deadline_s: float = 30
         None for ``none``.
 
     Raises:
-        UserError: There is no such tutor, or the task has no oracle for it.
+        UserError: There is no such tutor, the task has no oracle for it, or its recorded answers are to another task.
     """
     if tutor == NONE:
         return None
@@ -61,12 +69,39 @@ def make_advisor(tutor: str | TutorConfig, task: Task, *, deadline_s: float = 30
     else:
         config, name = (None if tutor.backend == "reference" else tutor), tutor.name
     if config is not None:
+        check_recorded(config, task)
         return TutorAdvisor(task, connect(config, deadline_s=deadline_s))
     if name.startswith(_MIXTURE):
         return MixtureAdvisor(task, _random_share(name))
     if name not in _SCRIPTED:
         raise unknown_name("reference tutor", name, _SCRIPTED)
     return _SCRIPTED[name](task)
+
+
+def check_recorded(tutor: TutorConfig, task: Task) -> None:
+    """Refuse recorded answers that are not about a task; other tutors pass.
+
+    Raises:
+        UserError: The answers are to another task or label set, or the file cannot be read.
+    """
+    if tutor.file is None:
+        return
+    open_recorded(tutor.file, tutor.identity).check(task.name, task.rules, task.actions, _questions(task))
+
+
+def _questions(task: Task) -> Iterator[tuple[str, tuple[str, ...]]]:
+    """Questions that random play meets, made when they are wanted."""
+    rng = np.random.default_rng(0)
+    envs = task.make_vec(_PROBE_ENVS, seed=0)
+    try:
+        states, _ = envs.reset(seed=0)
+        for _ in range(_PROBE_STEPS):
+            for state, legal in zip(states, legal_mask(task, states), strict=True):
+                labels = tuple(label for label, allowed in zip(task.actions, legal, strict=True) if allowed)
+                yield task.describe(task.unflatten(state)), labels
+            states, *_ = envs.step(sample_actions(task.uniform_policy(states), rng))
+    finally:
+        envs.close()
 
 
 def _is_scripted(tutor: str) -> bool:

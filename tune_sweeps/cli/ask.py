@@ -48,8 +48,8 @@ def ask(
     config = check_tutor(tutor)
     chosen = load_task(task)
     console = make_console()
-    if config is None:
-        _ask_reference(console, tutor, chosen, seed)
+    if config is None or not config.is_served:
+        _ask_in_process(console, tutor, chosen, seed)
         return
     from tune_sweeps.console.terminal import log_path, quiet
     from tutor_service.ask import ask as ask_tutor
@@ -91,7 +91,9 @@ def _visited(task: Task, seed: int) -> tuple[str, tuple[str, ...]]:
     return task.describe(task.unflatten(states[row])), actions
 
 
-def _ask_reference(console: Console, tutor: str, task: Task, seed: int) -> None:
+def _ask_in_process(console: Console, tutor: str, task: Task, seed: int) -> None:
+    import numpy as np
+
     from rllib_plugins.advising.advisors import make_advisor
     from rllib_plugins.grading.states import visited_states
     from tutor_service.errors import UserError
@@ -100,9 +102,14 @@ def _ask_reference(console: Console, tutor: str, task: Task, seed: int) -> None:
     if advisor is None:
         raise UserError("tutor 'none' is nobody: there is no one to ask. See `tutor tutors`.")
     states, _ = visited_states(task, 20, seed)
-    console.print(task.describe(task.unflatten(states[0])), style="dim")
-    _show(console, list(zip(task.actions, advisor.ask(states[:1]).probabilities[0], strict=True)))
-    console.print(f"'{tutor}' is a scripted reference: it reads no prompt")
+    answers = advisor.ask(states).probabilities
+    answered = np.isfinite(answers).all(axis=1)
+    if not answered.any():
+        raise UserError(f"'{tutor}' was asked none of {len(states)} states of '{task.name}'. Try another --seed.")
+    row = int(answered.argmax())
+    console.print(task.describe(task.unflatten(states[row])), style="dim")
+    _show(console, list(zip(task.actions, answers[row], strict=True)))
+    console.print(f"'{tutor}' is a scripted reference or a recording: it reads no prompt")
 
 
 def _show(console: Console, probabilities: list[tuple[str, float]]) -> None:

@@ -34,7 +34,7 @@ def grade(
 
     Example: `tutor grade smollm2 blackjack`
     """
-    from rllib_plugins.advising.advisors import check_tutor, make_advisor
+    from rllib_plugins.advising.advisors import check_recorded, check_tutor, make_advisor
     from rllib_plugins.grading import grade as grade_tutor
     from rllib_plugins.tasks import load_task
     from tune_sweeps.cluster.tutors import tutors_up
@@ -47,6 +47,8 @@ def grade(
 
     config = check_tutor(tutor)
     chosen = load_task(task)
+    if config is not None:
+        check_recorded(config, chosen)
     uri = tracking_uri(results)
     check_writable(results)
     check_uri(uri)

@@ -69,10 +69,10 @@ def serve(
         file = read_serve_file(tutors[0])
         configs, http = list(file.tutors), file.http
     else:
-        configs = [config for config in map(check_tutor, tutors) if config is not None]
+        configs = [config for config in map(check_tutor, tutors) if config is not None and config.is_served]
         if not configs:
             raise UserError(
-                f"{', '.join(tutors)}: references are scripted and run in the student. There is nothing to serve."
+                f"{', '.join(tutors)}: references and recorded answers run in the student. There is nothing to serve."
             )
         configs = _with_replicas(configs, replicas or [])
         http = HttpConfig(host or "127.0.0.1", port or 8000, token_env=token_env, token_file=token_file)

@@ -55,6 +55,62 @@ def export(
     make_console().print(f"wrote {count:,} answers to {file}")
 
 
+@store_app.command("import")
+def import_(
+    file: Annotated[Path, typer.Argument(help="File that `tutor store export` wrote: .parquet or .jsonl.")],
+    tutor: Annotated[
+        str | None, typer.Option(metavar="NAME", help="Tutor whose store takes them. Default: the file's name.")
+    ] = None,
+) -> None:
+    """Take exported answers into a tutor's store: what another machine paid for is not evaluated again here.
+
+    An answer that is there already stays. Answers without a key, and those of another model or way of asking, are kept
+    but found by no live tutor. To have a sweep use a file and nothing else, give its path in place of a tutor's name.
+
+    Example: `tutor store import advice.jsonl --tutor smollm2`
+    """
+    from tune_sweeps.console.terminal import make_console
+    from tutor_service import paths
+    from tutor_service.config import TutorConfig, load_tutor
+    from tutor_service.errors import UserError
+    from tutor_service.store import AdviceStore
+    from tutor_service.store.reading import read_export
+
+    name = tutor or load_tutor(str(file)).name
+    if not TutorConfig.is_name(name):
+        raise UserError(f"--tutor '{name}' is no tutor's name: small letters, digits, '.', '_' and '-'.")
+    answers = read_export(file)
+    folder = paths.advice_dir() / name
+    with AdviceStore(folder) as opened:
+        new = opened.put_many(answer.entry for answer in answers)
+    keyless = sum(answer.key is None for answer in answers)
+    make_console().print(
+        f"{len(answers):,} answers read, {new:,} of them new in '{folder}'"
+        + (f"; {keyless:,} have no key: no live tutor will find them" if keyless else "")
+    )
+
+
+@store_app.command("merge")
+def merge(
+    target: Annotated[Path, typer.Argument(help="File to write: .parquet or .jsonl.")],
+    files: Annotated[list[Path], typer.Argument(help="Exported files, the most trusted first.")],
+) -> None:
+    """Put exported files together into one. Of two answers to the same question the first one counts.
+
+    Example: `tutor store merge all.jsonl monday.jsonl tuesday.jsonl`
+    """
+    from tune_sweeps.console.terminal import make_console
+    from tutor_service.store.export import write_export
+    from tutor_service.store.reading import merge_exports
+
+    merged = merge_exports(files)
+    count = write_export(merged.entries, target)
+    make_console().print(
+        f"wrote {count:,} answers to {target}"
+        + (f"; {merged.conflicts:,} were left out: an earlier file answers otherwise" if merged.conflicts else "")
+    )
+
+
 @store_app.command("verify")
 def verify(tutor: NameArgument = None) -> None:
     """Read every answer and check it; status 1 where one is damaged. Such an answer is never used: it is asked anew."""

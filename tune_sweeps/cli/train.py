@@ -34,7 +34,8 @@ def train(
 
     - `tutor train dqn snake --set num_envs=16 --set hyperparameters.lr=0.0005`
     """
-    from rllib_plugins.advising.advisors import check_tutor
+    from rllib_plugins.advising.advisors import check_recorded, check_tutor
+    from rllib_plugins.tasks import load_task
     from tune_sweeps.cluster.tutors import tutors_up
     from tune_sweeps.console.signals import interruptible
     from tune_sweeps.console.terminal import log_path, quiet
@@ -44,6 +45,8 @@ def train(
     check_hyperparameters([student])
     config = check_tutor(tutor)
     tutors = [config] if config else []
+    if config is not None:
+        check_recorded(config, load_task(task, **student.task_options))
     from rllib_plugins.trial import train as train_student  # once nothing is wrong: it imports Ray and torch
 
     with interruptible(), quiet(log_path("train")) as screen:

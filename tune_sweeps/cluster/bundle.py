@@ -6,9 +6,12 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from urllib.parse import urlsplit
 
+import yaml
+
 from tune_sweeps.definition.config import SweepConfig
 from tune_sweeps.definition.loading import dump_sweep
 from tutor_service.app import ON_DEMAND_VARIABLE
+from tutor_service.config import CONFIG_SUFFIXES, is_tutor_file, load_tutor
 from tutor_service.errors import UserError
 
 SWEEP_FILE = "sweep.yaml"
@@ -29,17 +32,25 @@ def write_bundle(folder: Path, config: SweepConfig) -> None:
     """
     tutors = []
     for tutor in config.tutors:
-        path = Path(tutor)
-        if path.suffix not in {".yaml", ".yml"}:
+        if not is_tutor_file(tutor):
             tutors.append(tutor)
             continue
-        try:
-            content = path.expanduser().read_bytes()
-        except OSError as error:
-            raise UserError(f"tutors: the file '{tutor}' cannot be read: {error.strerror}.") from error
-        (folder / path.name).write_bytes(content)
+        path = Path(tutor).expanduser()
+        _copy(path, folder)
         tutors.append(path.name)
+        if (answers := load_tutor(tutor).file) is not None and path.suffix in CONFIG_SUFFIXES:
+            _copy(answers, folder)
+            fields = yaml.safe_load(path.read_text(encoding="utf-8")) | {"file": answers.name}
+            (folder / path.name).write_text(yaml.safe_dump(fields, allow_unicode=True), encoding="utf-8")
     (folder / SWEEP_FILE).write_text(dump_sweep(config.model_copy(update={"tutors": tutors})), encoding="utf-8")
+
+
+def _copy(path: Path, folder: Path) -> None:
+    """Copy a file that a sweep names."""
+    try:
+        (folder / path.name).write_bytes(path.read_bytes())
+    except OSError as error:
+        raise UserError(f"tutors: the file '{path}' cannot be read: {error.strerror}.") from error
 
 
 def runtime_env(

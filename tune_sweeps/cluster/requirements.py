@@ -39,9 +39,7 @@ def check_tutors(facts: ClusterFacts, tutors: Sequence[TutorConfig], nodes_on_de
     Raises:
         UserError: GPUs, a kind of GPU or CPUs are missing; says how many and for which tutor.
     """
-    waiting = [
-        tutor for tutor in tutors if tutor.backend != "reference" and app_name(tutor.name) not in facts.applications
-    ]
+    waiting = [tutor for tutor in tutors if tutor.is_served and app_name(tutor.name) not in facts.applications]
     if nodes_on_demand or not waiting:
         return
     for tutor in waiting:

@@ -24,18 +24,19 @@ def tutors_up(
     Those that are reached at ``$LLM_TUTORS_URL`` are somebody else's to deploy.
 
     Args:
-        tutors: Those that need a service; none: nothing is started.
+        tutors: Those that are asked; where none is served, nothing is started.
         progress: Takes lines about what is going on.
         address: Address of a running Ray; None: ``$RAY_ADDRESS``, else a local one is started.
         spare_cpus: Ray CPUs that a local one has beside the tutors'.
     """
-    if not tutors or service_url():
+    served = [tutor for tutor in tutors if tutor.is_served]
+    if not served or service_url():
         yield
         return
-    needed = sum(tutor.scaling.num_cpus * max(1, tutor.scaling.min_replicas) for tutor in tutors) + spare_cpus
+    needed = sum(tutor.scaling.num_cpus * max(1, tutor.scaling.min_replicas) for tutor in served) + spare_cpus
     with (
         ray_cluster(wanted_address(address), max(local_cores(), math.ceil(needed))) as cluster,
-        deployed(tutors, cluster, progress),
+        deployed(served, cluster, progress),
     ):
         yield
 
@@ -47,18 +48,19 @@ def deployed(tutors: Sequence[TutorConfig], cluster: RayCluster, progress: Calla
     Those that are reached at ``$LLM_TUTORS_URL`` are somebody else's to deploy.
 
     Args:
-        tutors: Those that need a service.
+        tutors: Those that are asked; the ones that are served are deployed.
         cluster: The Ray.
         progress: Takes lines about what is going on.
     """
     from tutor_service import app, embedded
 
-    if not tutors or service_url():
+    served = [tutor for tutor in tutors if tutor.is_served]
+    if not served or service_url():
         yield
         return
 
     running = set() if cluster.local else {item.name for item in app.status() if item.status == "RUNNING"}
-    wanted = [tutor for tutor in tutors if tutor.name not in running]
+    wanted = [tutor for tutor in served if tutor.name not in running]
     try:
         for model in sorted({tutor.model for tutor in wanted if embedded.is_embedded(tutor.model)}):
             embedded.prepare(model, progress)

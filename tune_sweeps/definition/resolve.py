@@ -10,13 +10,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from rllib_plugins.advising.advisors import check_tutor
+from rllib_plugins.advising.advisors import check_recorded, check_tutor
 from rllib_plugins.config import ALGORITHMS
 from rllib_plugins.tasks import Task, load_task, task_names
 from tune_sweeps.definition.config import UNTUTORED, SweepConfig
 from tune_sweeps.definition.grid import Trial, grid
 from tutor_service.client import service_url
-from tutor_service.config import TutorConfig
+from tutor_service.config import TutorConfig, is_tutor_file
 from tutor_service.errors import UserError, unknown_name
 
 
@@ -28,7 +28,7 @@ class ResolvedSweep:
         config: The sweep.
         trials: Its trials, in the order of their start.
         tasks: The tasks by their short names.
-        tutors: The tutors that take a service, by their short names; references are not among them.
+        tutors: The tutors that are an LLM or its recorded answers, by their short names; no references.
     """
 
     config: SweepConfig
@@ -76,11 +76,15 @@ def resolve(config: SweepConfig) -> ResolvedSweep:
                 f"pair out (exclude: [{{tutor: {trial.cell.tutor}, task: {trial.cell.task}}}])."
             )
     used = {trial.cell.tutor for trial in trials}
+    by_tutor = {names[entry]: found for entry, found in configs.items() if found is not None and names[entry] in used}
+    for tutor, task in sorted({(trial.cell.tutor, trial.cell.task) for trial in trials}):
+        if tutor in by_tutor:
+            check_recorded(by_tutor[tutor], by_name[task])
     return ResolvedSweep(
         config=config,
         trials=trials,
         tasks=by_name,
-        tutors={names[entry]: found for entry, found in configs.items() if found is not None and names[entry] in used},
+        tutors=by_tutor,
     )
 
 
@@ -96,12 +100,12 @@ def has_oracle(task: Task) -> bool:
 def _tutor_name(entry: str, found: TutorConfig | None) -> str:
     if found is not None:
         return found.name
-    return Path(entry).stem if entry.endswith((".yaml", ".yml")) else entry
+    return Path(entry).stem if is_tutor_file(entry) else entry
 
 
 def _absolute(entry: str) -> str:
     """A tutor's file by its whole path: trials have other working directories."""
-    return str(Path(entry).expanduser().resolve()) if entry.endswith((".yaml", ".yml")) else entry
+    return str(Path(entry).expanduser().resolve()) if is_tutor_file(entry) else entry
 
 
 def _check_keys(config: SweepConfig, tasks: Mapping[str, Task], tutors: Iterable[str]) -> None:

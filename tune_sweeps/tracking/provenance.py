@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import importlib.metadata
 import os
 import platform
@@ -32,7 +33,14 @@ def tutor_tags(tutor: TutorConfig | None) -> dict[str, str]:
     if tutor is None:
         return {}
     tags = {"tutor_model": tutor.model, "tutor_backend": tutor.backend, "tutor_decoding": tutor.decoding}
+    if tutor.file is not None:
+        tags |= {"tutor_model": f"recorded: {tutor.file.name}", "tutor_file_sha256": _sha256(tutor.file)}
     return tags | ({"tutor_revision": tutor.revision} if tutor.revision else {})
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def git_revision() -> str | None:
