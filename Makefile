@@ -13,9 +13,9 @@ QUICK_TIER := $(BIN)/python -m pytest tests/unit --numprocesses logical --maxpro
 help:  ## Show this list
 	@grep -hE '^[a-z-]+:.*?## ' $(MAKEFILE_LIST) | awk -F ':.*?## ' '{printf "  make %-10s %s\n", $$1, $$2}'
 	@echo
-	@echo "  ENGINE=gpu           vLLM's CUDA build in place of the CPU one"
+	@echo "  ENGINE=gpu|none      vLLM's CUDA build in place of the CPU one, or no vLLM at all (endpoints, scripted tutors)"
 	@echo "  TUTOR=NAME|FILE      tutor of the demo, by catalog name or YAML file (default: smollm2)"
-	@echo "  PYTHON=python3.11    interpreter that the virtual environment is made from"
+	@echo "  PYTHON=python3.12    interpreter that the virtual environment is made from (3.11, 3.12 or 3.13)"
 
 setup:  ## Create .venv with pinned packages and prepare the embedded tutor (safe to repeat)
 	@$(PYTHON) tools/bootstrap.py --engine $(ENGINE)

@@ -3,7 +3,9 @@
 Uses the standard library only. Safe to run again (it does nothing when nothing changed) and twice at once (a lock
 serialises the two).
 
-    python3 tools/bootstrap.py [--engine cpu|gpu]
+    python3 tools/bootstrap.py [--engine cpu|gpu|none]
+
+Started by an interpreter that does not fit, it looks for one that does and starts again with that.
 """
 
 from __future__ import annotations
@@ -11,7 +13,9 @@ from __future__ import annotations
 import argparse
 import fcntl
 import hashlib
+import importlib.util
 import os
+import platform
 import shutil
 import subprocess
 import sys
@@ -26,8 +30,13 @@ PYTHON = VENV / "bin" / "python"
 STAMP = VENV / "installed.sha256"
 OVERRIDES = ROOT / "tools" / "uv-overrides.txt"
 CONSTRAINTS = ROOT / "constraints.txt"
+FITTING = ((3, 11), (3, 12), (3, 13))
 MIN_FREE_GIB = 6
 HEARTBEAT_S = 5.0
+STARTED_AGAIN = "LLM_TUTORS_SETUP_STARTED_AGAIN"
+VLLM_MACHINES = ("x86_64", "aarch64")
+CPU_TORCH = "torch==2.13.0+cpu"
+EXTRAS = {"cpu": "cpu,convert,solver,dev", "gpu": "gpu,convert,solver,dev", "none": "solver,dev"}
 
 
 class SetupError(Exception):
@@ -47,10 +56,10 @@ def fingerprint(engine: str) -> str:
     return digest.hexdigest()
 
 
-def index_options() -> dict[str, str]:
+def index_options(python: Path = PYTHON) -> dict[str, str]:
     """pip's own index settings as uv's environment variables, since uv does not read pip's configuration."""
     listing = subprocess.run(
-        [str(PYTHON), "-m", "pip", "config", "list"], capture_output=True, text=True, check=False
+        [str(python), "-m", "pip", "config", "list"], capture_output=True, text=True, check=False
     ).stdout
     settings: dict[str, str] = {}
     for line in listing.splitlines():
@@ -97,13 +106,53 @@ def prepare_tutor() -> None:
         raise SetupError("the embedded tutor could not be prepared; the line above says why.")
 
 
+def fitting_interpreter() -> str | None:
+    """Find an interpreter of a version in ``FITTING``, newest first: on the PATH, else one that uv brings."""
+    names = [f"python{major}.{minor}" for major, minor in reversed(FITTING)]
+    for path in filter(None, map(shutil.which, names)):
+        if subprocess.run([path, "-c", "import ensurepip, venv"], capture_output=True).returncode == 0:
+            return path
+    uv = shutil.which("uv")
+    if uv is None:
+        return None
+    wanted = f">={_dotted(FITTING[0])},<{FITTING[-1][0]}.{FITTING[-1][1] + 1}"
+    subprocess.run([uv, "python", "install", wanted], capture_output=True)
+    found = subprocess.run([uv, "python", "find", wanted], capture_output=True, text=True)
+    return found.stdout.strip() if found.returncode == 0 else None
+
+
+def _dotted(version: tuple[int, int]) -> str:
+    return f"{version[0]}.{version[1]}"
+
+
+def use_fitting_interpreter() -> None:
+    """Starts this program again with an interpreter that fits, unless this one does.
+
+    Raises:
+        SetupError: None is found.
+    """
+    if sys.version_info[:2] in FITTING and importlib.util.find_spec("ensurepip"):
+        return
+    this = f"{sys.executable} is Python {platform.python_version()}"
+    if sys.version_info[:2] in FITTING:
+        this += " without ensurepip (on Debian and Ubuntu: apt install python3-venv)"
+    path = fitting_interpreter()
+    if path is None or os.environ.get(STARTED_AGAIN):
+        versions = ", ".join(_dotted(version) for version in FITTING)
+        raise SetupError(f"Python {versions} is needed; {this}. Run `make PYTHON=/path/to/python …`, or install uv.")
+    say(f"{this}; going on with {path}")
+    os.environ[STARTED_AGAIN] = "1"
+    os.execv(path, [path, *sys.argv])
+
+
 def create_venv() -> None:
-    """Creates ``.venv`` with pip and uv, replacing one that does not run."""
-    if PYTHON.exists() and subprocess.run([str(PYTHON), "-m", "uv", "--version"], capture_output=True).returncode == 0:
+    """Creates ``.venv`` with pip and uv, replacing one that does not run or is of another Python."""
+    check = f"import sys, uv; sys.exit(sys.version_info[:3] != {tuple(sys.version_info[:3])})"
+    if PYTHON.exists() and subprocess.run([str(PYTHON), "-c", check], capture_output=True).returncode == 0:
         return
     if VENV.exists():
         shutil.rmtree(VENV)
-    say("creating .venv")
+    say(f"creating .venv with Python {platform.python_version()}")
     venv.create(VENV, with_pip=True)
     pinned = [line for line in CONSTRAINTS.read_text().splitlines() if line.startswith("uv==")]
     run(
@@ -120,7 +169,7 @@ def install(engine: str) -> None:
     """
     command = [
         str(PYTHON), "-m", "uv", "pip", "install", "--quiet", "--compile-bytecode", "--python", str(PYTHON),
-        "--constraints", str(CONSTRAINTS), "--editable", f"{ROOT}[{engine},convert,solver,dev]",
+        "--constraints", str(CONSTRAINTS), "--editable", f"{ROOT}[{EXTRAS[engine]}]",
     ]  # fmt: skip
     remedy = "The lines above name the package that could not be had: check `pip config list` and the network."
     env = index_options()
@@ -129,6 +178,8 @@ def install(engine: str) -> None:
         run(command, remedy, env)
         return
     command += ["--override", str(OVERRIDES)]
+    if engine == "none" and sys.platform == "linux":
+        command.append(CPU_TORCH)
     try:
         run(command, remedy, env)
     except SetupError as error:
@@ -141,10 +192,18 @@ def install(engine: str) -> None:
             raise error from None
 
 
-def check_machine() -> None:
-    """Refuses at once on a machine where the set-up cannot succeed."""
-    if sys.version_info[:2] != (3, 11):
-        raise SetupError(f"Python 3.11 is needed; this is {sys.version.split()[0]}. Run `make PYTHON=python3.11 …`.")
+def check_machine(engine: str) -> None:
+    """Refuses at once on a machine where the set-up cannot succeed.
+
+    Raises:
+        SetupError: With the reason and the remedy.
+    """
+    machine = f"{platform.system()} on {platform.machine()}"
+    if engine != "none" and (sys.platform != "linux" or platform.machine() not in VLLM_MACHINES):
+        raise SetupError(
+            f"vLLM has no package for {machine}. `make setup ENGINE=none` installs the rest: students, sweeps, "
+            "scripted and recorded tutors, and tutors behind an OpenAI-compatible endpoint."
+        )
     if not os.access(ROOT, os.W_OK):
         raise SetupError(f"the folder {ROOT} is not writable. Clone into a folder of yours.")
     free_gib = shutil.disk_usage(ROOT).free / 2**30
@@ -155,11 +214,12 @@ def check_machine() -> None:
 def main() -> int:
     """Entry point; returns the exit status."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--engine", choices=("cpu", "gpu"), default="cpu", help="vLLM build to install (default: cpu)")
+    parser.add_argument("--engine", choices=tuple(EXTRAS), default="cpu", help="vLLM build to install (default: cpu)")
     engine = parser.parse_args().engine
     started = time.monotonic()
     try:
-        check_machine()
+        use_fitting_interpreter()
+        check_machine(engine)
         with (ROOT / ".venv.lock").open("w") as lock:
             try:
                 fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -173,7 +233,8 @@ def main() -> int:
                 install(engine)
                 STAMP.write_text(wanted)
                 say(f"packages installed in {time.monotonic() - started:.0f} s")
-        prepare_tutor()
+        if engine != "none":
+            prepare_tutor()
     except SetupError as error:
         print(f"[setup] error: {error}", file=sys.stderr)
         return 1
