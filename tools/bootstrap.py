@@ -36,7 +36,7 @@ HEARTBEAT_S = 5.0
 STARTED_AGAIN = "LLM_TUTORS_SETUP_STARTED_AGAIN"
 VLLM_MACHINES = ("x86_64", "aarch64")
 CPU_TORCH = "torch==2.13.0+cpu"
-EXTRAS = {"cpu": "cpu,convert,solver,dev", "gpu": "gpu,convert,solver,dev", "none": "solver,dev"}
+EXTRAS = {"cpu": "cpu,solver,dev", "gpu": "gpu,solver,dev", "none": "solver,dev"}
 
 
 class SetupError(Exception):

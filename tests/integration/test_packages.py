@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import os
 import re
+import shutil
 import subprocess
 import sys
+import zipfile
 from pathlib import Path
 
 import pytest
@@ -14,10 +16,10 @@ from tools.bootstrap import FITTING, index_options
 
 ROOT = Path(__file__).parents[2]
 SETS = {
-    "make setup": ["cpu", "convert", "solver", "dev"],
-    "make setup ENGINE=gpu": ["gpu", "convert", "solver", "dev"],
+    "make setup": ["cpu", "solver", "dev"],
+    "make setup ENGINE=gpu": ["gpu", "solver", "dev"],
     "make setup ENGINE=none": ["solver", "dev"],
-    "docker cpu": ["cpu", "convert", "cluster"],
+    "docker cpu": ["cpu", "cluster"],
     "docker gpu": ["gpu", "cluster"],
     "docker mlflow": ["mlflow-server"],
 }
@@ -50,3 +52,24 @@ def test_every_set_resolves(name: str, python: str, tmp_path: Path) -> None:
     pinned = set((ROOT / "constraints.txt").read_text().splitlines())
     loose = {line for line in resolved - pinned if line.replace("+cpu", "") not in pinned}
     assert loose == set(), "every package is pinned"
+
+
+def test_a_wheel_is_a_working_tutor_without_the_checkout(tmp_path: Path) -> None:
+    build = [sys.executable, "-m", "pip", "wheel", "--quiet", "--no-deps", "--no-build-isolation", "-w", str(tmp_path)]
+    copy = tmp_path / "source"
+    for package in ("tutor_service", "rllib_plugins", "tune_sweeps"):
+        shutil.copytree(ROOT / package, copy / package, ignore=shutil.ignore_patterns("__pycache__"))
+    for name in ("pyproject.toml", "README.md", "LICENSE"):
+        shutil.copy(ROOT / name, copy)
+    subprocess.run([*build, str(copy)], check=True, capture_output=True, timeout=120)
+    (wheel,) = tmp_path.glob("*.whl")
+    with zipfile.ZipFile(wheel) as archive:
+        archive.extractall(tmp_path / "installed")
+    environ = {**os.environ, "PYTHONPATH": str(tmp_path / "installed"), "HOME": str(tmp_path)}
+    start = "import tune_sweeps, tune_sweeps.cli; print(tune_sweeps.__file__); tune_sweeps.cli.main()"
+    for arguments, said in (("presets", "laptop54"), ("tutors", "smollm2"), ("tasks", "connect_four")):
+        command = [sys.executable, "-c", start, arguments]
+        result = subprocess.run(command, cwd=tmp_path, env=environ, capture_output=True, text=True, timeout=120)
+        assert result.returncode == 0, result.stderr
+        assert result.stdout.startswith(str(tmp_path / "installed"))
+        assert said in result.stdout
