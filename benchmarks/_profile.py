@@ -13,7 +13,7 @@ from contextlib import contextmanager
 from typing import Any
 
 LEAN = {
-    "environments": ["rllib_plugins.tasks.flat:FlatVectorEnv.step"],
+    "environments": ["rllib_plugins.tasks.flat:NativeVectorEnv.step", "rllib_plugins.tasks.flat:TurnsVectorEnv.step"],
     "networks": [
         "rllib_plugins.rollout.network:ActorCriticView.act",
         "rllib_plugins.rollout.network:ActorCriticView.values",

@@ -88,7 +88,7 @@ def describe_microseconds(task: Any, num_states: int) -> float:
     """Mean microseconds of ``describe`` over states that students of every skill visit."""
     from rllib_plugins.grading.states import visited_states
 
-    states = [task.unflatten(row) for row in visited_states(task, 200, seed=0)[0]]
+    states = [task.raw_observation(row) for row in visited_states(task, 200, seed=0)[0]]
     first = time.process_time()
     done = 0
     while done < num_states:

@@ -1,8 +1,9 @@
-"""How good a policy is on a task: exactly where the game allows, else over episodes. Knows no student and no tutor."""
+"""How good a policy is on a task: exactly where the game allows, else over episodes."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -10,7 +11,13 @@ from numpy.typing import NDArray
 from rllib_plugins.tasks.base import Policy, Task
 from tutor_service.errors import UserError
 
-MAX_PARALLEL_ENVS = 512
+NUM_BOARDS = 512
+"""Environments of an evaluation where they are array code."""
+
+NUM_ENVS = 4
+"""Environments of an evaluation where they are stepped one after the other."""
+
+RANDOM_EPISODES = 2_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,26 +29,42 @@ class Evaluation:
         return_std: Standard deviation of the episode return, not of its mean.
         num_episodes: Episodes played; 0 where the value is exact.
         exact: True where it was computed instead of sampled.
+        num_env_steps: Env steps that it took, 0 where the value is exact.
     """
 
     return_mean: float
     return_std: float
     num_episodes: int
     exact: bool
+    num_env_steps: int = 0
 
 
-def evaluate(task: Task, policy: Policy, *, episodes: int, seed: int, max_episode_steps: int = 100_000) -> Evaluation:
-    """Evaluates a policy; greedy use: a policy that returns one-hot rows.
+class _Played(NamedTuple):
+    returns: NDArray[np.float64]
+    num_env_steps: int
+
+
+def evaluate(
+    task: Task,
+    policy: Policy,
+    *,
+    episodes: int,
+    seed: int,
+    num_envs: int = NUM_ENVS,
+    max_episode_steps: int = 100_000,
+) -> Evaluation:
+    """Evaluate a policy; greedy use: a policy that returns one-hot rows.
 
     Probability on illegal actions is taken away and the rest renormalised; a row with nothing left becomes uniform over
     the legal actions. Every environment of the vector plays a number of episodes that is fixed beforehand, so short
-    episodes count no more than long ones.
+    episodes count no more than long ones. Two policies that are evaluated with the same seed meet the same episodes.
 
     Args:
-        task: The task.
+        task: The task; its environments are reused by the next evaluation.
         policy: From flat observations ``(n, obs_dim)`` to action probabilities ``(n, num_actions)``.
         episodes: Episodes to play where no exact evaluation exists.
         seed: Seeds the environments and the draws of actions.
+        num_envs: Environments to play in, where they are stepped one after the other.
         max_episode_steps: A single episode that takes longer is an error.
 
     Raises:
@@ -56,14 +79,25 @@ def evaluate(task: Task, policy: Policy, *, episodes: int, seed: int, max_episod
     exact = task.exact_return(legal_policy)
     if exact is not None:
         return Evaluation(exact[0], exact[1], 0, True)
-    returns = _episode_returns(task, legal_policy, episodes, seed, max_episode_steps)
-    return Evaluation(float(returns.mean()), float(returns.std()), episodes, False)
+    num_envs = min(episodes, NUM_BOARDS if task.is_native else num_envs)
+    quota = np.full(num_envs, episodes // num_envs)
+    quota[: episodes % num_envs] += 1
+    played = _play(task, legal_policy, quota, seed, max_episode_steps)
+    returns = played.returns
+    return Evaluation(float(returns.mean()), float(returns.std()), episodes, False, played.num_env_steps)
+
+
+def random_return(task: Task) -> float:
+    """Return R₀, the mean return of uniformly random play: exact where the game allows, else over 2,000 episodes."""
+    if task.known_random_return is not None:
+        return task.known_random_return
+    return evaluate(task, task.uniform_policy, episodes=RANDOM_EPISODES, seed=0).return_mean
 
 
 def mask_policy(
     task: Task, observations: NDArray[np.float32], probabilities: NDArray[np.floating]
 ) -> NDArray[np.float64]:
-    """Action probabilities ``(n, num_actions)`` on the legal actions only, rows summing to 1."""
+    """Return action probabilities ``(n, num_actions)`` on the legal actions only, rows summing to 1."""
     rows = np.asarray(probabilities, dtype=np.float64)
     if rows.shape != (len(observations), task.num_actions):
         raise UserError(f"policy returned shape {rows.shape}, expected {(len(observations), task.num_actions)}.")
@@ -82,28 +116,26 @@ def mask_policy(
 
 
 def sample_actions(probabilities: NDArray[np.float64], rng: np.random.Generator) -> NDArray[np.int64]:
-    """One action per row of ``(n, num_actions)``; never one of probability 0."""
+    """Draw one action per row of ``(n, num_actions)``; never one of probability 0."""
     edges = probabilities.cumsum(axis=1)
     luck = rng.random((len(probabilities), 1)) * edges[:, -1:]
     return (luck >= edges).sum(axis=1)
 
 
-def _episode_returns(
-    task: Task, policy: Policy, episodes: int, seed: int, max_episode_steps: int
-) -> NDArray[np.float64]:
-    num_envs = min(episodes, MAX_PARALLEL_ENVS)
-    quota = np.full(num_envs, episodes // num_envs)
-    quota[: episodes % num_envs] += 1
+def _play(task: Task, policy: Policy, quota: NDArray[np.int64], seed: int, max_episode_steps: int) -> _Played:
+    """Play ``quota`` ``(num_envs,)`` episodes in each environment."""
+    num_envs = len(quota)
     rng = np.random.default_rng([seed, 1])  # not the environments' own stream
-    envs = task.make_vec(num_envs, seed)
     running = np.zeros(num_envs)
     length = np.zeros(num_envs, dtype=np.int64)
     returns: list[NDArray[np.float64]] = []
-    try:
+    num_env_steps = 0
+    with task.borrow_vec(num_envs, seed) as envs:
         observations, _ = envs.reset(seed=seed)
         while quota.any():
             actions = sample_actions(np.asarray(policy(observations)), rng)
             observations, rewards, terminated, truncated, _ = envs.step(actions)
+            num_env_steps += num_envs
             running += rewards
             length += 1
             ended = terminated | truncated
@@ -117,6 +149,4 @@ def _episode_returns(
                     f"task '{task.name}': an episode ran for more than {max_episode_steps} env steps. Register "
                     f"'{task.env_id}' with max_episode_steps, or pass it in env_kwargs."
                 )
-    finally:
-        envs.close()
-    return np.concatenate(returns)
+    return _Played(np.concatenate(returns), num_env_steps)

@@ -60,7 +60,7 @@ class WorstAdvisor(OracleAdvisor):
 
     def distributions(self, observations: NDArray[np.float32], legal: NDArray[np.bool_]) -> Floats:
         """Uniform over the worst legal actions."""
-        values = [self.task.action_values(self.task.unflatten(row)) for row in observations]
+        values = [self.task.action_values(self.task.raw_observation(row)) for row in observations]
         if any(row is None for row in values):
             ranking = super().distributions(observations, legal)
         else:

@@ -72,7 +72,7 @@ class TutorAdvisor(TabledAdvisor):
     def request(self, observation: NDArray[np.float32], legal: NDArray[np.bool_]) -> AdviceRequest:
         """The question about one flat observation ``(obs_dim,)`` with its mask ``(num_actions,)``."""
         labels = tuple(label for label, allowed in zip(self.task.actions, legal, strict=True) if allowed)
-        return AdviceRequest(self.task.rules, self.task.describe(self.task.unflatten(observation)), labels)
+        return AdviceRequest(self.task.rules, self.task.describe(self.task.raw_observation(observation)), labels)
 
     def _warn(self, advice: Advice) -> None:
         if not self._warned:

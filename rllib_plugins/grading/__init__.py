@@ -1,11 +1,9 @@
-"""A tutor's report card: how good its advice is, before a sweep is spent on it.
-
-Knows tasks and the words of advice; must not know how a tutor is reached, nor MLflow.
-"""
+"""A tutor's report card: how good its advice is, before a sweep is spent on it."""
 
 from __future__ import annotations
 
-from rllib_plugins.grading.card import ReportCard, SituationGrade
+from rllib_plugins.grading.card import LabelShare, ReportCard, SituationGrade
 from rllib_plugins.grading.grade import grade
+from rllib_plugins.grading.view import render, write_figure
 
-__all__ = ["ReportCard", "SituationGrade", "grade"]
+__all__ = ["LabelShare", "ReportCard", "SituationGrade", "grade", "render", "write_figure"]

@@ -1,16 +1,12 @@
-"""What a report card says, as pure functions of a tutor's answers, the oracle's and the values of actions."""
+"""What a report card says: pure functions of a tutor's answers, the oracle's and the values of actions."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
-
-if TYPE_CHECKING:
-    from rich.console import RenderableType
 
 Floats = NDArray[np.float64]
 
@@ -18,8 +14,15 @@ _CONFIDENCE_Z = 1.96
 _TIE = 1e-9
 
 
-@dataclass(frozen=True, slots=True)
-class SituationGrade:
+class LabelShare(NamedTuple):
+    """Mean probability of one action label, the tutor's and the oracle's (None without one)."""
+
+    label: str
+    tutor: float
+    oracle: float | None
+
+
+class SituationGrade(NamedTuple):
     """Agreement in one kind of state.
 
     Attributes:
@@ -58,7 +61,7 @@ class ReportCard:
         constant_regret: The same for the constant answer that loses least.
         random_regret: The same for random advice.
         situations: Agreement by situation, the most visited first.
-        labels: By action label, mean probability of the tutor and of the oracle (None without one).
+        labels: Mean probability of each action label.
         label_bias: Half the summed distance between those two: 0 unbiased, 1 always the wrong label.
         order_sensitivity: Mean total variation distance between the answers to two orders of the labels, 0 to 1.
         order_flips: Share in which the other order changes the best guess.
@@ -86,7 +89,7 @@ class ReportCard:
     constant_regret: float | None = None
     random_regret: float | None = None
     situations: tuple[SituationGrade, ...] = ()
-    labels: tuple[tuple[str, float, float | None], ...] = ()
+    labels: tuple[LabelShare, ...] = ()
     label_bias: float | None = None
     order_sensitivity: float | None = None
     order_flips: float | None = None
@@ -104,7 +107,7 @@ class ReportCard:
 
     @property
     def verdict(self) -> str:
-        """The card in one plain sentence."""
+        """Return the card in one plain sentence."""
         if not self.answered:
             return f"{self.tutor} gave no advice at all on {self.task}."
         if self.agreement is None or self.constant_agreement is None or self.advantage_high is None:
@@ -120,7 +123,7 @@ class ReportCard:
         return f"{self.tutor} is no better than a constant answer on {self.task}: {figures}."
 
     def to_metrics(self) -> dict[str, float]:
-        """The known figures by name, ``grade/…``, for a tracker."""
+        """Return the known figures by name, ``grade/…``, for a tracker."""
         numbers = {
             f"grade/{name}": float(value)
             for name, value in vars(self).items()
@@ -130,27 +133,15 @@ class ReportCard:
             numbers["grade/beats_constant"] = float(self.beats_constant)
         return numbers
 
-    def render(self) -> RenderableType:
-        """The card as tables for a terminal (rich)."""
-        from rllib_plugins.grading.view import render
-
-        return render(self)
-
-    def figure(self, path: str | Path) -> Path:
-        """Writes the card as an image (suffix png, svg or pdf) and returns its path."""
-        from rllib_plugins.grading.view import write_figure
-
-        return write_figure(self, Path(path))
-
 
 def greedy(probabilities: Floats) -> Floats:
-    """Uniform over the most probable actions of each row ``(n, num_actions)``."""
+    """Return uniform rows over the most probable actions of each row ``(n, num_actions)``."""
     best = probabilities >= probabilities.max(axis=1, keepdims=True) - _TIE
     return best / best.sum(axis=1, keepdims=True)
 
 
 def constant_policies(legal: NDArray[np.bool_]) -> Floats:
-    """For each action the policy that always takes it, ``(num_actions, n, num_actions)``; where illegal, uniform."""
+    """Return for each action the policy that takes it, uniform where illegal: ``(num_actions, n, num_actions)``."""
     num_actions = legal.shape[1]
     policies = np.repeat((legal / legal.sum(axis=1, keepdims=True))[None], num_actions, axis=0)
     for action in range(num_actions):
@@ -159,24 +150,24 @@ def constant_policies(legal: NDArray[np.bool_]) -> Floats:
 
 
 def agreements(policies: Floats, oracle: Floats) -> Floats:
-    """Probability that a policy ``(…, n, num_actions)`` takes one of the oracle's best actions, ``(…, n)``."""
+    """Return how probably a policy ``(…, n, num_actions)`` takes one of the oracle's best actions, ``(…, n)``."""
     best = oracle >= oracle.max(axis=1, keepdims=True) - _TIE
     return (policies * best).sum(axis=-1)
 
 
 def regrets(policies: Floats, values: Floats) -> Floats:
-    """Expected loss of return, ``(…, n)``, for values ``(n, num_actions)`` that are NaN where an action is illegal."""
+    """Return the expected loss of return, ``(…, n)``; values ``(n, num_actions)`` are NaN for illegal actions."""
     known = np.where(np.isnan(values), 0.0, values)
     return np.maximum(np.nanmax(values, axis=1) - (policies * known).sum(axis=-1), 0.0)
 
 
 def weighted_mean(figures: Floats, visits: NDArray[np.int64]) -> float:
-    """Mean over visits."""
+    """Return the mean over visits."""
     return float(np.average(figures, weights=visits))
 
 
 def advantage_interval(differences: Floats, visits: NDArray[np.int64]) -> tuple[float, float]:
-    """The 95 % interval of the mean of paired differences over visits (normal approximation)."""
+    """Return the 95 % interval of the mean of paired differences over visits (normal approximation)."""
     mean = weighted_mean(differences, visits)
     variance = weighted_mean((differences - mean) ** 2, visits)
     half = _CONFIDENCE_Z * np.sqrt(variance / visits.sum())

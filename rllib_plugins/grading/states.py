@@ -1,6 +1,8 @@
-"""The states that a tutor is graded on: those that students of every skill visit. Knows tasks only."""
+"""The states that a tutor is graded on: those that students of every skill visit."""
 
 from __future__ import annotations
+
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -10,44 +12,52 @@ from rllib_plugins.tasks.base import Task
 from tutor_service.errors import UserError
 
 NUM_ENVS = 16
+"""Players where the environments are array code."""
+
+NUM_TURNS_ENVS = 4
+"""Players where they are stepped one after the other."""
+
 MAX_STEPS = 1_024
 
 
-def visited_states(task: Task, num_states: int, seed: int) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
-    """Distinct states and how often each was visited.
+class VisitedStates(NamedTuple):
+    """Distinct flat observations ``(n, obs_dim)`` and how often each was visited ``(n,)``."""
 
-    Sixteen players, from one that is all random to one that is the oracle, share the visits: player i plays at random
-    with probability 1 − i/15, as a student does on its way to competence. Without an oracle all play at random.
+    states: NDArray[np.float32]
+    visits: NDArray[np.int64]
+
+
+def visited_states(task: Task, num_states: int, seed: int) -> VisitedStates:
+    """Draw states that students visit.
+
+    The players, from one that is all random to one that is the oracle, share the visits: player i of n plays at random
+    with probability 1 − i/(n − 1), as a student does on its way to competence. Without an oracle all play at random.
     They play until each has ended an episode and there are at least twice as many visits as asked for.
     ``num_states`` of these are drawn with equal chances; states with a single legal action, in which there is nothing
     to advise, are left out.
 
     Args:
         task: The task.
-        num_states: Visits to draw.
+        num_states: Visits to draw; their sum.
         seed: Seeds the environments and the draws.
-
-    Returns:
-        Flat observations ``(n, obs_dim)``, distinct, and visits ``(n,)`` that sum to ``num_states``.
 
     Raises:
         UserError: ``num_states`` is below 1, or no visited state has a choice.
     """
     if num_states < 1:
         raise UserError(f"num_states = {num_states}: must be at least 1.")
+    num_envs = NUM_ENVS if task.is_native else NUM_TURNS_ENVS
     rng = np.random.default_rng([seed, 2])  # not the environments' own stream
-    envs = task.make_vec(NUM_ENVS, seed)
-    skill = np.linspace(0.0, 1.0, NUM_ENVS)
+    skill = np.linspace(0.0, 1.0, num_envs)
     visits: list[NDArray[np.float32]] = []
     num_visits = 0
-    unfinished = np.ones(NUM_ENVS, dtype=bool)
-    try:
+    unfinished = np.ones(num_envs, dtype=bool)
+    with task.borrow_vec(num_envs, seed) as envs:
         observations, _ = envs.reset(seed=seed)
-        for _ in range(MAX_STEPS + 2 * num_states // NUM_ENVS):
-            choices = num_choices(task, observations)
-            visits.append(observations[choices > 1])
+        for _ in range(MAX_STEPS + 2 * num_states // num_envs):
+            visits.append(observations[num_choices(task, observations) > 1])
             probabilities = task.uniform_policy(observations)
-            expert = np.flatnonzero(rng.random(NUM_ENVS) < skill)
+            expert = np.flatnonzero(rng.random(num_envs) < skill)
             advice = task.oracle_batch(observations[expert]) if len(expert) else None
             if advice is not None:
                 probabilities[expert] = mask_policy(task, observations[expert], advice)
@@ -56,16 +66,14 @@ def visited_states(task: Task, num_states: int, seed: int) -> tuple[NDArray[np.f
             num_visits += len(visits[-1])
             if not unfinished.any() and num_visits >= 2 * num_states:
                 break
-    finally:
-        envs.close()
     pool = np.concatenate(visits)
     if not len(pool):
         raise UserError(f"task '{task.name}': no visited state has more than one legal action: nothing to grade.")
-    states, counts = np.unique(pool[rng.integers(len(pool), size=num_states)], axis=0, return_counts=True)
-    return states, counts
+    drawn = pool[rng.integers(len(pool), size=num_states)]
+    return VisitedStates(*np.unique(drawn, axis=0, return_counts=True))
 
 
 def num_choices(task: Task, observations: NDArray[np.float32]) -> NDArray[np.int64]:
-    """Number of legal actions in each state, ``(n,)``."""
+    """Return the number of legal actions in each state, ``(n,)``."""
     legal = task.legal_batch(observations)
     return np.full(len(observations), task.num_actions) if legal is None else legal.sum(axis=1)

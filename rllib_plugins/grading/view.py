@@ -1,4 +1,4 @@
-"""A report card to look at: tables for a terminal and a figure. Knows the card and nothing behind it."""
+"""A report card to look at: tables for a terminal and a figure."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _TUTOR, _ORACLE, _CONSTANT = "#1f6feb", "#2da44e", "#9a9a9a"
 
 
 def render(card: ReportCard) -> RenderableType:
-    """The verdict, the figures, and agreement by situation and label."""
+    """Return the card as tables for a terminal: verdict, figures, and agreement by situation and label."""
     parts: list[RenderableType] = [Text(card.verdict, style="bold"), _figures(card)]
     if card.situations:
         parts.append(_situations(card))
@@ -81,8 +81,8 @@ def _labels(card: ReportCard) -> Table:
     return table
 
 
-def write_figure(card: ReportCard, path: Path) -> Path:
-    """Agreement by situation beside the constant answer's, and the mean probability of each label."""
+def write_figure(card: ReportCard, path: str | Path) -> Path:
+    """Write the card as an image (suffix png, svg or pdf): agreement by situation, and mean probability by label."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
@@ -115,13 +115,14 @@ def write_figure(card: ReportCard, path: Path) -> Path:
         if axes.patches:
             _legend_below(axes)
     figure.suptitle(textwrap.fill(card.verdict, 120), fontsize="medium")
+    path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(path, dpi=140)
     return path
 
 
 def _legend_below(axes: Axes) -> None:
-    """A legend under the axis' own label, however high the figure is."""
+    """Put the legend under the axis' own label, however high the figure is."""
     axes.legend(loc="upper left", bbox_to_anchor=(0, 0), borderaxespad=3.8, ncols=2, frameon=False, fontsize="small")
 
 

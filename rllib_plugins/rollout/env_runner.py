@@ -13,7 +13,6 @@ import numpy as np
 from gymnasium.spaces import Box, Discrete
 from gymnasium.vector.utils import batch_space
 from numpy.typing import NDArray
-from ray import cloudpickle
 from ray.rllib.core import COMPONENT_RL_MODULE, DEFAULT_MODULE_ID
 from ray.rllib.env import INPUT_ENV_SINGLE_SPACES, INPUT_ENV_SPACES
 from ray.rllib.env.env_runner import EnvRunner
@@ -26,6 +25,7 @@ from rllib_plugins.advising.core import ExplorationCore
 from rllib_plugins.advising.row_index import as_rows
 from rllib_plugins.rollout.arrays import RolloutArrays
 from rllib_plugins.rollout.network import ActorCriticView, QView, best, epsilon_greedy, masked_softmax
+from rllib_plugins.seeds import derive_seed
 
 
 class ArrayEnvRunner(EnvRunner, Checkpointable):
@@ -224,7 +224,7 @@ class ArrayEnvRunner(EnvRunner, Checkpointable):
         state: dict[str, Any] = {
             NUM_ENV_STEPS_SAMPLED_LIFETIME: self.num_env_steps_sampled_lifetime,
             "core": self.core.get_state(),
-            "env": cloudpickle.dumps(self.env),
+            "env": self.task.save_vec(self.env),
             "observations": self._observations.copy(),
             "running_returns": self._running_returns.copy(),
             "finished": (self._finished_sum, self._finished_count),
@@ -245,13 +245,26 @@ class ArrayEnvRunner(EnvRunner, Checkpointable):
             return
         self.num_env_steps_sampled_lifetime = state[NUM_ENV_STEPS_SAMPLED_LIFETIME]
         self.core.set_state(state["core"])
-        self.env.close()
-        self.env = cloudpickle.loads(state["env"])
         self._observations = state["observations"].copy()
         self._running_returns = state["running_returns"].copy()
         self._finished_sum, self._finished_count = state["finished"]
         self.cursor, self._cuts = state["cursor"], list(state["cuts"])
         self.rollout.set_state(state["rollout"])
+        if state["env"] is None:
+            self._begin_anew()
+        else:
+            self.env.restore(state["env"])
+
+    def _begin_anew(self) -> None:
+        """Cut the episodes that cannot be had back, as a time limit would, and start fresh ones."""
+        step = self.cursor - 1
+        if 0 <= step < self.rollout.num_steps - 1:
+            for i in np.flatnonzero(~(self.rollout.terminated[step] | self.rollout.truncated[step])).tolist():
+                self.rollout.truncated[step, i] = True
+                self._cuts.append((step, i, np.array(self._observations[i], np.float32)))
+        seed = derive_seed(self._seed or 0, self.num_env_steps_sampled_lifetime)
+        self._observations = as_rows(self.env.reset(seed=seed)[0])
+        self._running_returns[:] = 0.0
 
     def get_ctor_args_and_kwargs(self) -> tuple[tuple[()], dict[str, Any]]:
         """How RLlib builds this again."""

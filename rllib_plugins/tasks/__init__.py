@@ -1,4 +1,4 @@
-"""Tasks: environments in words. Knows environments; must not know tutors, students or sweeps."""
+"""Tasks: environments in words."""
 
 from __future__ import annotations
 

@@ -1,35 +1,66 @@
-"""What a task is: one environment and the words a tutor needs to advise in it.
-
-Knows Gymnasium; must not know tutors, students or Ray. The observations that a student sees are flat float32 vectors;
-the methods that a task's author writes take the environment's own observation.
-"""
+"""What a task is: one environment and the words a tutor needs to advise in it."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import logging
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
+from copy import deepcopy
 from functools import cached_property
-from typing import Any, TypeAlias
+from typing import Any, NamedTuple, TypeAlias
 
 import gymnasium as gym
 import numpy as np
 from gymnasium import spaces
 from numpy.typing import NDArray
 
-from rllib_plugins.tasks.flat import FlatEnv, FlatVectorEnv, TurnsVectorEnv
+from rllib_plugins.tasks.api import checked_reset, checked_step, failure, one_line
+from rllib_plugins.tasks.flat import FlatEnv, FlatVectorEnv, NativeVectorEnv, TurnsVectorEnv, View
+from rllib_plugins.tasks.masks import MaskSource, find_mask
+from rllib_plugins.tasks.resuming import why_not_resumable
 from tutor_service.errors import UserError
+
+logger = logging.getLogger(__name__)
+
+_MOST_SEEN = 100_000
+"""Observations that a task without ``unflatten`` remembers."""
 
 Policy: TypeAlias = Callable[[NDArray[np.float32]], NDArray[np.floating[Any]]]
 """From flat observations ``(n, obs_dim)`` to action probabilities ``(n, num_actions)``."""
 
 
+class Probe(NamedTuple):
+    """What one environment shows when it is made: its spaces, a first observation, and where legal actions stand."""
+
+    observation_space: spaces.Space[Any]
+    action_space: spaces.Space[Any]
+    observation: Any
+    mask: MaskSource | None
+
+
 class Task:
     """One environment, in words. Subclass it, set the class fields and write ``describe``.
+
+    Example:
+        >>> class Lake(Task):
+        ...     name = "lake"
+        ...     env_id = "FrozenLake-v1"
+        ...     rules = "You walk over a frozen lake of 4 by 4 cells; cell 15 pays 1, holes end the walk."
+        ...     actions = ("left", "down", "right", "up")
+        ...
+        ...     def describe(self, observation):
+        ...         return f"You are on cell {observation}."
+        >>> task = Lake()
+        >>> observations, _ = task.make_vec(2, seed=0).reset()
+        >>> observations.shape, task.describe(task.raw_observation(observations[0]))
+        ((2, 16), 'You are on cell 0.')
 
     Attributes:
         name: Short name, e.g. ``blackjack``.
         env_id: Registered Gymnasium id.
         env_kwargs: Keyword arguments for ``gymnasium.make``.
         rules: The rules, in words: the fixed prefix of every prompt.
+        hint: One sentence of the author's for the tutor: how to play well. A tutor or sweep may leave it out.
         actions: One label per action of the Discrete action space, in the space's order; distinct.
         num_env_steps: Env steps that a sweep trains for by default.
         num_states: Distinct states in which advice can be asked for, and so the most LLM evaluations that a tutor can
@@ -40,119 +71,189 @@ class Task:
     env_id: str
     env_kwargs: dict[str, Any] = {}  # noqa: RUF012 - never changed in place
     rules: str
+    hint: str | None = None
     actions: tuple[str, ...]
     num_env_steps: int = 40_000
     num_states: int | None = None
 
     def __init__(self, **options: Any) -> None:
-        """Options of the task: by default they go to the environment, over ``env_kwargs``."""
+        """Take the options of the task: by default they go to the environment, over ``env_kwargs``."""
         self.env_kwargs = {**type(self).env_kwargs, **options}
 
     # What an author writes.
 
     def describe(self, observation: Any) -> str:
-        """The observation in words: no more than the student sees, in under 60 tokens."""
+        """Return the observation in words: no more than the student sees, in under 60 tokens."""
         raise NotImplementedError(f"task {type(self).__name__} has no describe(observation)")
 
     def legal(self, observation: Any) -> NDArray[np.bool_]:
-        """Mask of legal actions, shape ``(num_actions,)``. Default: all are legal."""
+        """Return the mask of legal actions, shape ``(num_actions,)``.
+
+        Not needed where the environment itself says which actions are legal, e.g. in ``info["action_mask"]``.
+        """
         return np.ones(self.num_actions, dtype=bool)
 
     def oracle(self, observation: Any) -> NDArray[np.float64] | None:
-        """A very good player's action probabilities, shape ``(num_actions,)``, or None where there is no oracle."""
+        """Return a very good player's action probabilities, shape ``(num_actions,)``, or None where there is none."""
         return None
 
     def action_values(self, observation: Any) -> NDArray[np.float64] | None:
-        """Expected return of each action under best play after it, ``(num_actions,)``; None where it is not known.
+        """Return the expected return of each action under best play after it, ``(num_actions,)``, or None.
 
         Illegal actions are NaN. Used for the regret of advice.
         """
         return None
 
     def situation(self, observation: Any) -> str:
-        """A short name for the kind of state, by which a report card groups agreement. Default: one group."""
+        """Return a short name for the kind of state, by which a report card groups agreement."""
         return "all states"
+
+    def references(self) -> Mapping[str, Policy]:
+        """Return the trivial players by name, over flat observations: what a student must beat to have learnt.
+
+        By default one per action, which always takes it where it is legal. Extend them by a one-line heuristic:
+        ``return {**super().references(), "to the food": self.to_the_food}``.
+        """
+        return {f"always '{label}'": self.constant_policy(action) for action, label in enumerate(self.actions)}
 
     # How the student sees the environment. The defaults fit any observation space that Gymnasium can flatten.
 
     def encode(self, observation: Any) -> NDArray[np.float32]:
-        """The flat vector that the student sees, ``(obs_dim,)``."""
-        if self._is_flat:
+        """Return the flat vector that the student sees, ``(obs_dim,)``; to be written where Gymnasium has none."""
+        space = self.raw_observation_space
+        if isinstance(space, spaces.Box) and len(space.shape) == 1:
             return np.array(observation, dtype=np.float32)
-        return np.asarray(spaces.flatten(self.raw_observation_space, observation), dtype=np.float32)
+        return np.asarray(spaces.flatten(space, observation), dtype=np.float32)
 
     def unflatten(self, flat: NDArray[np.float32]) -> Any:
-        """The environment's own observation from the flat one: the inverse of ``encode``."""
-        if not np.isfinite(flat).all():
-            raise UserError(f"observation {flat} of task '{self.name}' holds NaN or infinity.")
+        """Return the environment's own observation from ``encode``'s vector.
+
+        A task that writes ``encode`` may leave this out: observations are then remembered by their vectors.
+        """
+        if self._remembers:
+            observation = self._seen.get(np.asarray(flat, dtype=np.float32).tobytes())
+            if observation is None:
+                raise UserError(
+                    f"task '{self.name}' writes encode without unflatten, and no observation with the vector "
+                    f"{one_line(flat)} was seen lately: write unflatten(flat) too."
+                )
+            return observation
         return spaces.unflatten(self.raw_observation_space, flat)
 
     def flat_space(self) -> spaces.Box:
-        """The space of ``encode``'s vectors; override it together with ``encode`` and ``unflatten``."""
-        flat = spaces.flatten_space(self.raw_observation_space)
-        if not isinstance(flat, spaces.Box):
-            raise UserError(
-                f"task '{self.name}': observation space {self.raw_observation_space} has no flat vector form "
-                "(gymnasium.spaces.flatten_space gives no Box). Override encode, unflatten and flat_space."
-            )
-        return spaces.Box(
-            np.asarray(flat.low, dtype=np.float32), np.asarray(flat.high, dtype=np.float32), dtype=np.float32
+        """Return the space of ``encode``'s vectors."""
+        if type(self).encode is not Task.encode:
+            return spaces.Box(-np.inf, np.inf, np.shape(self.encode(self.probe.observation)), dtype=np.float32)
+        with suppress(NotImplementedError):
+            flat = spaces.flatten_space(self.raw_observation_space)
+            if isinstance(flat, spaces.Box):
+                low, high = np.asarray(flat.low, dtype=np.float32), np.asarray(flat.high, dtype=np.float32)
+                return spaces.Box(low.reshape(-1), high.reshape(-1), dtype=np.float32)
+        raise UserError(
+            f"task '{self.name}': Gymnasium cannot flatten the observation space {one_line(self.raw_observation_space)}"
+            ". Override encode(observation): return a float32 vector of always the same length."
         )
 
     @cached_property
+    def view(self) -> View:
+        """How the student sees the environment."""
+        flat = self.flat_space()
+        if self.mask_source is None:
+            return View(self._encode, flat, None)
+        low, high = np.zeros(self.num_actions, np.float32), np.ones(self.num_actions, np.float32)
+        space = spaces.Box(np.append(flat.low, low), np.append(flat.high, high), dtype=np.float32)
+        return View(self._encode, space, self.mask_source)
+
+    @property
     def observation_space(self) -> spaces.Box:
         """Space of the student's flat float32 observations, shape ``(obs_dim,)``."""
-        return self.flat_space()
+        return self.view.observation_space
 
-    @cached_property
-    def raw_observation_space(self) -> spaces.Space[Any]:
-        """The environment's own observation space."""
-        return self._spaces[0]
+    @property
+    def mask_source(self) -> MaskSource | None:
+        """Where the environment shows its legal actions, unless the author writes ``legal``; None: nowhere."""
+        is_written = type(self).legal is not Task.legal or type(self).legal_batch is not Task.legal_batch
+        return None if is_written else self.probe.mask
+
+    def raw_observation(self, flat: NDArray[np.float32]) -> Any:
+        """Return the environment's own observation from a student's vector ``(obs_dim,)``.
+
+        Raises:
+            UserError: The vector holds NaN or infinity.
+        """
+        if not np.isfinite(flat).all():
+            raise UserError(f"observation {one_line(flat)} of task '{self.name}' holds NaN or infinity.")
+        return self.unflatten(flat if self.mask_source is None else flat[: -self.num_actions])
 
     @property
     def num_actions(self) -> int:
         """Number of actions."""
         return len(self.actions)
 
-    @cached_property
-    def _is_flat(self) -> bool:
-        """The environment's own observations are flat vectors already: Gymnasium's dispatch would only cost time."""
-        space = self.raw_observation_space
-        return isinstance(space, spaces.Box) and len(space.shape) == 1
+    @property
+    def raw_observation_space(self) -> spaces.Space[Any]:
+        """The environment's own observation space."""
+        return self.probe.observation_space
+
+    @property
+    def raw_action_space(self) -> spaces.Space[Any]:
+        """The environment's own action space."""
+        return self.probe.action_space
 
     @cached_property
-    def _spaces(self) -> tuple[spaces.Space[Any], spaces.Space[Any]]:
+    def probe(self) -> Probe:
+        """What an environment of this task shows; it is refused here where it does not speak Gymnasium's API."""
+        where = f"task '{self.name}', environment '{self.env_id}'"
         env = self.make_raw()
-        try:
-            return env.observation_space, env.action_space
-        finally:
-            env.close()
+        self._spare.append(env)
+        observation, info = checked_reset(env, where)
+        mask = None
+        if isinstance(env.action_space, spaces.Discrete):
+            mask = find_mask(env, observation, info, int(env.action_space.n))
+            if mask is None:
+                step = checked_step(env, int(env.action_space.start), where)
+                mask = find_mask(env, step.observation, step.info, int(env.action_space.n))
+        return Probe(env.observation_space, env.action_space, observation, mask)
+
+    @property
+    def _remembers(self) -> bool:
+        """Whether ``encode`` is written without its inverse."""
+        return type(self).encode is not Task.encode and type(self).unflatten is Task.unflatten
+
+    def _encode(self, observation: Any) -> NDArray[np.float32]:
+        flat = self.encode(observation)
+        if self._remembers:
+            key = flat.tobytes()
+            self._seen[key] = self._seen.pop(key) if key in self._seen else deepcopy(observation)
+            if len(self._seen) > _MOST_SEEN:
+                del self._seen[next(iter(self._seen))]
+        return flat
 
     # Environments.
 
     def make_raw(self, render_mode: str | None = None) -> gym.Env[Any, Any]:
-        """The registered environment itself, with its own observations.
+        """Make the registered environment itself, with its own observations.
 
         Raises:
-            UserError: Gymnasium refuses the id or the arguments.
+            UserError: Gymnasium refuses the id or the arguments, or the constructor fails.
         """
         arguments = self.env_kwargs if render_mode is None else {**self.env_kwargs, "render_mode": render_mode}
         try:
             return gym.make(self.env_id, disable_env_checker=True, **arguments)
-        except (gym.error.Error, TypeError) as error:
+        except UserError:
+            raise
+        except Exception as error:
+            message = one_line(error) if isinstance(error, gym.error.Error | TypeError) else failure(error)
             raise UserError(
-                f"task '{self.name}': environment '{self.env_id}' with {self.env_kwargs}: {error}"
+                f"task '{self.name}': environment '{self.env_id}' with {self.env_kwargs}: {message}"
             ) from error
 
-    def make(self, render_mode: str | None = None) -> gym.Env[NDArray[np.float32], int]:
-        """One environment with flat observations ``(obs_dim,)`` and actions ``0 … num_actions − 1``."""
-        return FlatEnv(self.make_raw(render_mode), self.encode, self.observation_space, self.num_actions)
+    def make(self, render_mode: str | None = None) -> FlatEnv:
+        """Make one environment with flat observations ``(obs_dim,)`` and actions ``0 … num_actions − 1``."""
+        return FlatEnv(self.make_raw(render_mode), self.view)
 
-    def make_vec(self, num_envs: int, seed: int) -> gym.vector.VectorEnv[Any, Any, Any]:
-        """A vector environment with flat float32 observations ``(num_envs, obs_dim)`` and SAME_STEP autoreset.
-
-        Where an episode ended in a step, ``infos["final_obs"]`` is float32 ``(num_envs, obs_dim)``, valid on the rows
-        of the mask ``infos["_final_obs"]``.
+    def make_vec(self, num_envs: int, seed: int) -> FlatVectorEnv:
+        """Make a vector environment with flat float32 observations ``(num_envs, obs_dim)`` and SAME_STEP autoreset.
 
         Args:
             num_envs: Environments stepped as one vector.
@@ -162,60 +263,124 @@ class Task:
             raise UserError(f"num_envs = {num_envs}: must be at least 1.")
         native = self.make_native_vec(num_envs)
         if native is not None:
-            return FlatVectorEnv(native, self.encode_batch, self.observation_space, seed)
-        return FlatVectorEnv(TurnsVectorEnv(self.make, num_envs), None, self.observation_space, seed)
+            return NativeVectorEnv(native, self.encode_batch, self.observation_space, seed)
+        return TurnsVectorEnv([self.make() for _ in range(num_envs)], seed)
+
+    @contextmanager
+    def borrow_vec(self, num_envs: int, seed: int) -> Iterator[FlatVectorEnv]:
+        """Lend a vector of environments that are kept for the next borrower; reset it first.
+
+        Evaluations, checks and references use it, so that an environment that is dear to make is made once.
+        """
+        if self.is_native:
+            envs = self._spare_vectors.pop(num_envs, None) or self.make_vec(num_envs, seed)
+            try:
+                yield envs
+            finally:
+                self._spare_vectors[num_envs] = envs
+            return
+        view, taken = self.view, self._spare[:num_envs]
+        del self._spare[:num_envs]
+        try:
+            taken += [self.make_raw() for _ in range(num_envs - len(taken))]
+            yield TurnsVectorEnv([FlatEnv(env, view) for env in taken], seed)
+        finally:
+            self._spare += taken
+
+    @property
+    def is_native(self) -> bool:
+        """Whether the vector environment is written as array code."""
+        return type(self).make_native_vec is not Task.make_native_vec
+
+    @cached_property
+    def _spare(self) -> list[gym.Env[Any, Any]]:
+        return []
+
+    @cached_property
+    def _spare_vectors(self) -> dict[int, FlatVectorEnv]:
+        return {}
+
+    @cached_property
+    def _seen(self) -> dict[bytes, Any]:
+        return {}
+
+    def close(self) -> None:
+        """Close the environments that were kept for the next borrower."""
+        while self._spare:
+            self._spare.pop().close()
+        while self._spare_vectors:
+            self._spare_vectors.popitem()[1].close()
+
+    def save_vec(self, envs: FlatVectorEnv) -> bytes | None:
+        """Return a vector in the middle of its episodes, for a checkpoint; None where it cannot be had back."""
+        return envs.save() if self.why_not_resumable is None else None
+
+    @cached_property
+    def why_not_resumable(self) -> str | None:
+        """Why a restored trial begins fresh episodes; None where it goes on in the middle of the old ones."""
+        with self.borrow_vec(1, seed=0) as envs:
+            if not isinstance(envs, TurnsVectorEnv):
+                return None
+            why = why_not_resumable(envs.envs[0], self.legal_batch)
+        if why is not None:
+            logger.warning("task '%s': a restored trial begins fresh episodes: %s.", self.name, why)
+        return why
 
     def make_native_vec(self, num_envs: int) -> gym.vector.VectorEnv[Any, Any, Any] | None:
-        """A vector environment written as array code, with its own observations; None: one after the other.
+        """Make a vector environment written as array code, with its own observations; None: one after the other.
 
         It must reset in the same step and give ``infos["final_obs"]`` as a batch like its observations.
         """
         return None
 
     def encode_batch(self, observations: Any) -> NDArray[np.float32]:
-        """The native vector environment's observations as ``(num_envs, obs_dim)``; needed only beside one."""
+        """Return the native vector's observations as ``(num_envs, obs_dim)``; needed only beside one."""
         raise NotImplementedError(f"task '{self.name}': make_native_vec needs encode_batch")
 
     # Batches over flat observations; a task overrides them for speed.
 
     def legal_batch(self, observations: NDArray[np.float32]) -> NDArray[np.bool_] | None:
-        """Masks for flat observations ``(n, obs_dim)`` as ``(n, num_actions)``; None where all are always legal."""
+        """Return masks for flat observations ``(n, obs_dim)`` as ``(n, num_actions)``; None: all are always legal."""
+        if self.mask_source is not None:
+            return observations[:, -self.num_actions :] > 0.5
         if type(self).legal is Task.legal:
             return None
-        masks = [self.legal(self.unflatten(row)) for row in observations]
-        return np.array(masks, dtype=bool).reshape(len(observations), self.num_actions)
+        masks = [self.legal(self.raw_observation(row)) for row in observations]
+        return np.array(masks, dtype=bool) if masks else np.ones((0, self.num_actions), dtype=bool)
 
     def oracle_batch(self, observations: NDArray[np.float32]) -> NDArray[np.float64] | None:
-        """The oracle's probabilities for flat observations ``(n, obs_dim)``; None where there is no oracle."""
+        """Return the oracle's probabilities for flat observations ``(n, obs_dim)``; None where there is no oracle."""
         if type(self).oracle is Task.oracle:
             return None
-        rows = [self.oracle(self.unflatten(row)) for row in observations]
+        rows = [self.oracle(self.raw_observation(row)) for row in observations]
         return np.array(rows, dtype=np.float64).reshape(len(observations), self.num_actions)
 
     # Reference figures.
 
     def exact_return(self, policy: Policy) -> tuple[float, float] | None:
-        """Exact mean and standard deviation of a policy's episode return, where the game allows; else None.
+        """Return the exact mean and standard deviation of a policy's episode return, or None where it is not known.
 
         Args:
             policy: Function from flat observations ``(n, obs_dim)`` to action probabilities ``(n, num_actions)``.
         """
         return None
 
+    @property
+    def known_random_return(self) -> float | None:
+        """Mean return of uniformly random play where it is known without playing."""
+        return None
+
     def uniform_policy(self, observations: NDArray[np.float32]) -> NDArray[np.float64]:
-        """Uniform over the legal actions, ``(n, num_actions)``."""
+        """Return uniform probabilities over the legal actions, ``(n, num_actions)``."""
         legal = self.legal_batch(observations)
         if legal is None:
             return np.full((len(observations), self.num_actions), 1.0 / self.num_actions)
         return legal / legal.sum(axis=1, keepdims=True)
 
-    @cached_property
-    def random_return(self) -> float:
-        """Mean return of uniformly random play: exact where the game allows, else over 2,000 episodes, seed 0."""
-        return self.estimate_random_return()
+    def constant_policy(self, action: int) -> Policy:
+        """Return the policy that always takes one action; where that is illegal, a random legal one."""
 
-    def estimate_random_return(self) -> float:
-        """Evaluates ``uniform_policy``."""
-        from rllib_plugins.evaluation import evaluate
+        def policy(observations: NDArray[np.float32]) -> NDArray[np.float64]:
+            return np.tile(np.eye(self.num_actions)[action], (len(observations), 1))
 
-        return evaluate(self, self.uniform_policy, episodes=2_000, seed=0).return_mean
+        return policy

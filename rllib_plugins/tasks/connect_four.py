@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from functools import cached_property
 from typing import Any
 
 import gymnasium as gym
@@ -78,13 +77,11 @@ class ConnectFourTask(Task):
         """Columns that are not full, ``(n, 7)``."""
         return observations.reshape(-1, 2, bits.HEIGHT, bits.WIDTH)[:, :, 0].max(axis=1) < 0.5
 
-    @cached_property
-    def random_return(self) -> float:
-        """Mean return of random play; 0 against the random opponent, who is the same player."""
+    @property
+    def known_random_return(self) -> float | None:
+        """0 against the random opponent, who is the same player."""
         options = {"opponent": "random", "first": "random", **self.env_kwargs}
-        if options["opponent"] == "random" and options["first"] == "random":
-            return 0.0
-        return self.estimate_random_return()
+        return 0.0 if options["opponent"] == options["first"] == "random" else None
 
     def make_native_vec(self, num_envs: int) -> gym.vector.VectorEnv[Any, Any, Any]:
         """The game as array code."""

@@ -1,127 +1,216 @@
-"""Environments as students see them: flat float32 observations, actions from 0, SAME_STEP autoreset.
-
-Knows Gymnasium only; the encoding is handed in.
-"""
+"""Environments as students see them: flat float32 observations, actions from 0, SAME_STEP autoreset."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any
+import pickle
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple, cast
 
 import gymnasium as gym
 import numpy as np
 from gymnasium import spaces
-from gymnasium.vector.utils import batch_space
+from gymnasium.vector.utils import CloudpickleWrapper, batch_space
 from numpy.typing import NDArray
+
+from rllib_plugins.seeds import spawn_seeds
+from rllib_plugins.tasks.masks import MaskSource, read_mask
+from tutor_service.errors import UserError
+
+Infos = dict[str, Any]
+
+
+class View(NamedTuple):
+    """How a student sees an environment.
+
+    Attributes:
+        encode: From the environment's own observation to a flat vector.
+        observation_space: Space of the flat vectors, the mask included.
+        mask: Where the environment shows which actions are legal; the flags stand at the end of the flat vector.
+    """
+
+    encode: Callable[[Any], NDArray[np.float32]]
+    observation_space: spaces.Box
+    mask: MaskSource | None
 
 
 class FlatEnv(gym.Wrapper[NDArray[np.float32], int, Any, Any]):
-    """One environment with encoded observations and actions ``0 … num_actions − 1``."""
+    """One environment with encoded observations and actions ``0 … num_actions − 1``; its infos are dropped."""
 
-    def __init__(
-        self,
-        env: gym.Env[Any, Any],
-        encode: Callable[[Any], NDArray[np.float32]],
-        observation_space: spaces.Box,
-        num_actions: int,
-    ) -> None:
+    def __init__(self, env: gym.Env[Any, Any], view: View) -> None:
         super().__init__(env)
-        self._encode = encode
-        self._first_action = int(getattr(env.action_space, "start", 0))
-        self.observation_space = observation_space
-        self.action_space = spaces.Discrete(num_actions)
+        self.view = view
+        self._raw_actions = cast("spaces.Discrete[Any]", env.action_space)
+        self._first_action = int(self._raw_actions.start)
+        self.num_actions = int(self._raw_actions.n)
+        self.observation_space = view.observation_space
+        self.action_space = spaces.Discrete(self.num_actions)
+        self.raw_observation: Any = None
 
-    def reset(
-        self, *, seed: int | None = None, options: dict[str, Any] | None = None
-    ) -> tuple[NDArray[np.float32], dict[str, Any]]:
-        """Starts an episode."""
+    def reset(self, *, seed: int | None = None, options: Infos | None = None) -> tuple[NDArray[np.float32], Infos]:
+        """Start an episode."""
         observation, info = self.env.reset(seed=seed, options=options)
-        return self._encode(observation), info
+        return self._show(observation, info, is_over=False), {}
 
-    def step(self, action: int) -> tuple[NDArray[np.float32], float, bool, bool, dict[str, Any]]:
-        """Takes action ``0 … num_actions − 1``."""
+    def step(self, action: int) -> tuple[NDArray[np.float32], float, bool, bool, Infos]:
+        """Take action ``0 … num_actions − 1``."""
         observation, reward, terminated, truncated, info = self.env.step(int(action) + self._first_action)
-        return self._encode(observation), float(reward), terminated, truncated, info
+        shown = self._show(observation, info, is_over=bool(terminated or truncated))
+        return shown, float(reward), bool(terminated), bool(truncated), {}
+
+    def show_again(self) -> None:
+        """Encode the current observation again, after the environment was unpickled."""
+        self.view.encode(self.raw_observation)
+
+    def _show(self, observation: Any, info: Infos, is_over: bool) -> NDArray[np.float32]:
+        self.raw_observation = observation
+        flat = self.view.encode(observation)
+        if self.view.mask is None:
+            return flat
+        mask = read_mask(self.view.mask, self.env, observation, info, self._raw_actions)
+        if not mask.any():
+            if not is_over:
+                raise UserError(f"{self.view.mask} allows no action while the episode goes on.")
+            mask[:] = 1.0
+        return np.concatenate([flat, mask])
 
 
-class TurnsVectorEnv(gym.vector.SyncVectorEnv):
-    """Flat environments stepped one after the other: Gymnasium's, in SAME_STEP mode, without its dispatch by spaces."""
+class FlatVectorEnv(gym.vector.VectorEnv[Any, Any, Any]):
+    """What both kinds of vector share: spaces, the seed of the first reset, and how a checkpoint keeps them.
 
-    def __init__(self, make: Callable[[], gym.Env[Any, Any]], num_envs: int) -> None:
-        """Makes ``num_envs`` environments."""
-        super().__init__([make] * num_envs, copy=False, autoreset_mode=gym.vector.AutoresetMode.SAME_STEP)
-
-    def step(self, actions: Any) -> tuple[Any, Any, Any, Any, dict[str, Any]]:
-        """Steps all environments; ``actions`` is ``(num_envs,)``."""
-        infos: dict[str, Any] = {}
-        observations, rewards, terminations, truncations = [], [], [], []
-        for i, (env, action) in enumerate(zip(self.envs, np.asarray(actions).tolist(), strict=True)):
-            observation, reward, terminated, truncated, info = env.step(action)
-            if terminated or truncated:
-                infos = self._add_info(infos, {"final_obs": observation, "final_info": info}, i)
-                observation, info = env.reset()
-            if info:
-                infos = self._add_info(infos, info, i)
-            observations.append(observation)
-            rewards.append(reward)
-            terminations.append(terminated)
-            truncations.append(truncated)
-        batch: Any = self._observations
-        np.concatenate(observations, out=batch.reshape(-1))
-        flags = np.array([terminations, truncations], dtype=bool)
-        return batch, np.array(rewards), flags[0], flags[1], infos
-
-
-class FlatVectorEnv(gym.vector.VectorWrapper):
-    """A vector environment with encoded observations; its first reset is seeded.
-
-    ``infos["final_obs"]``, present in steps where an episode ended, is float32 ``(num_envs, obs_dim)``: rows outside
-    the mask ``infos["_final_obs"]`` mean nothing.
+    Where an episode ended in a step, ``infos["final_obs"]`` is float32 ``(num_envs, obs_dim)``, valid on the rows of
+    the mask ``infos["_final_obs"]``. Other infos are not collected.
     """
+
+    def __init__(self, num_envs: int, observation_space: spaces.Box, num_actions: int, seed: int) -> None:
+        self.num_envs = num_envs
+        self.single_observation_space: Any = observation_space
+        self.single_action_space: Any = spaces.Discrete(num_actions)
+        self.observation_space = batch_space(observation_space, num_envs)
+        self.action_space = batch_space(self.single_action_space, num_envs)
+        self.metadata = {"autoreset_mode": gym.vector.AutoresetMode.SAME_STEP}
+        self._seed: int | None = seed
+
+    def _seed_of(self, given: Any) -> int | None:
+        """Return the seed of a reset: the given one, else the constructor's the first time."""
+        seed, self._seed = (self._seed if given is None else given), None
+        return seed
+
+    def save(self) -> bytes:
+        """Return the environments in the middle of their episodes, for ``restore``.
+
+        Raises:
+            Exception: Whatever pickling them raises.
+        """
+        raise NotImplementedError
+
+    def restore(self, state: bytes) -> None:
+        """Take the environments of ``save`` in place of these."""
+        raise NotImplementedError
+
+
+class TurnsVectorEnv(FlatVectorEnv):
+    """Flat environments stepped one after the other."""
+
+    def __init__(self, envs: Sequence[FlatEnv], seed: int) -> None:
+        super().__init__(len(envs), envs[0].view.observation_space, envs[0].num_actions, seed)
+        self.envs = list(envs)
+
+    def reset(self, *, seed: Any = None, options: Infos | None = None) -> tuple[NDArray[np.float32], Infos]:
+        """Start all episodes anew; environments of one vector, and of vectors of other seeds, share no seed."""
+        own = self._seed_of(seed)
+        seeds = [None] * self.num_envs if own is None else spawn_seeds(own, self.num_envs)
+        return np.stack([env.reset(seed=s, options=options)[0] for env, s in zip(self.envs, seeds, strict=True)]), {}
+
+    def step(self, actions: Any) -> tuple[Any, Any, Any, Any, Infos]:
+        """Step all environments; ``actions`` is ``(num_envs,)``."""
+        observations = np.empty(self.observation_space.shape or (), dtype=np.float32)
+        rewards = np.empty(self.num_envs)
+        terminated, truncated = np.zeros((2, self.num_envs), dtype=bool)
+        final = None
+        for i, (env, action) in enumerate(zip(self.envs, np.asarray(actions).tolist(), strict=True)):
+            observation, rewards[i], terminated[i], truncated[i], _ = env.step(action)
+            if terminated[i] or truncated[i]:
+                final = np.zeros_like(observations) if final is None else final
+                final[i] = observation
+                observation, _ = env.reset()
+            observations[i] = observation
+        infos = {} if final is None else {"final_obs": final, "_final_obs": terminated | truncated}
+        return observations, rewards, terminated, truncated, infos
+
+    def save(self) -> bytes:
+        """Pickle the environments without their views."""
+        return dumps([(env.env, env.raw_observation) for env in self.envs])
+
+    def restore(self, state: bytes) -> None:
+        """Put the pickled environments in the place of these."""
+        for env, (raw, observation) in zip(self.envs, loads(state), strict=True):
+            env.env.close()
+            env.env, env.raw_observation = raw, observation
+            env.show_again()
+        self._seed = None
+
+    def close_extras(self, **kwargs: Any) -> None:
+        """Close the environments."""
+        for env in self.envs:
+            env.close()
+
+
+class NativeVectorEnv(FlatVectorEnv):
+    """A vector environment written as array code, with encoded observations."""
 
     def __init__(
         self,
         env: gym.vector.VectorEnv[Any, Any, Any],
-        encode_batch: Callable[[Any], NDArray[np.float32]] | None,
+        encode_batch: Callable[[Any], NDArray[np.float32]],
         observation_space: spaces.Box,
         seed: int,
     ) -> None:
-        """Wraps a SAME_STEP vector environment.
+        """Wrap a SAME_STEP vector environment.
 
         Args:
-            env: The environment; without ``encode_batch`` its observations are flat already.
-            encode_batch: From the environment's batch of observations to ``(num_envs, obs_dim)`` float32.
+            env: The environment.
+            encode_batch: From its batch of observations to ``(num_envs, obs_dim)`` float32.
             observation_space: Of one flat observation.
             seed: Of the first reset.
         """
-        super().__init__(env)
+        single: Any = env.single_action_space
+        super().__init__(env.num_envs, observation_space, int(single.n), seed)
+        self.env = env
         self._encode = encode_batch
-        self._seed: int | None = seed
-        self.single_observation_space = observation_space
-        self.observation_space = batch_space(observation_space, env.num_envs)
 
-    def reset(
-        self, *, seed: int | list[int] | None = None, options: dict[str, Any] | None = None
-    ) -> tuple[Any, dict[str, Any]]:
-        """Starts all episodes anew; without a seed the first reset takes the one of the constructor."""
-        if seed is None:
-            seed, self._seed = self._seed, None
-        observations, infos = self.env.reset(seed=seed, options=options)  # type: ignore[arg-type]
-        return self._flat(observations), infos
+    def reset(self, *, seed: Any = None, options: Infos | None = None) -> tuple[NDArray[np.float32], Infos]:
+        """Start all episodes anew; without a seed the first reset takes the one of the constructor."""
+        observations, _ = self.env.reset(seed=self._seed_of(seed), options=options)
+        return self._encode(observations), {}
 
-    def step(self, actions: Any) -> tuple[Any, Any, Any, Any, dict[str, Any]]:
-        """Steps all environments; ``actions`` is ``(num_envs,)``."""
-        observations, rewards, terminations, truncations, infos = self.env.step(actions)
+    def step(self, actions: Any) -> tuple[Any, Any, Any, Any, Infos]:
+        """Step all environments; ``actions`` is ``(num_envs,)``."""
+        observations, rewards, terminated, truncated, infos = self.env.step(actions)
+        kept = {}
         if "final_obs" in infos:
-            infos["final_obs"] = self._flat_final(infos["final_obs"], infos["_final_obs"])
-        return self._flat(observations), rewards, terminations, truncations, infos
+            kept = {"final_obs": self._encode(infos["final_obs"]), "_final_obs": infos["_final_obs"]}
+        return self._encode(observations), rewards, terminated, truncated, kept
 
-    def _flat(self, observations: Any) -> NDArray[np.float32]:
-        return observations.copy() if self._encode is None else self._encode(observations)
+    def save(self) -> bytes:
+        """Pickle the environment without its encoding."""
+        return dumps(self.env)
 
-    def _flat_final(self, final: Any, ended: NDArray[np.bool_]) -> NDArray[np.float32]:
-        if self._encode is not None:
-            return self._encode(final)
-        flat = np.zeros(self.observation_space.shape or (), dtype=np.float32)
-        flat[ended] = np.stack(final[ended])
-        return flat
+    def restore(self, state: bytes) -> None:
+        """Take the pickled environment in place of this one."""
+        self.env.close()
+        self.env = loads(state)
+        self._seed = None
+
+    def close_extras(self, **kwargs: Any) -> None:
+        """Close the environment."""
+        self.env.close()
+
+
+def dumps(value: Any) -> bytes:
+    """Pickle a value, also of a class from a user's main module."""
+    return pickle.dumps(CloudpickleWrapper(value))
+
+
+def loads(state: bytes) -> Any:
+    """Return what ``dumps`` was given."""
+    return pickle.loads(state).fn

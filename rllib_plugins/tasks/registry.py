@@ -1,8 +1,9 @@
-"""Tasks by name, or from a user's own module. Knows how tasks are found and checked, and nothing of their games."""
+"""Tasks by name, or from a user's own module."""
 
 from __future__ import annotations
 
 import importlib
+import json
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -18,15 +19,17 @@ _BUILT_IN = {
     "snake": "rllib_plugins.tasks.snake:SnakeTask",
 }
 _registered: dict[str, Callable[..., Task]] = {}
+_made: dict[tuple[Any, str], Task] = {}
+"""Tasks of this process by source and options: checks and environments are shared by all that use one."""
 
 
 def task_names() -> list[str]:
-    """Names of the tasks that ship and of those that were registered."""
+    """Return the names of the tasks that ship and of those that were registered."""
     return sorted({*_BUILT_IN, *_registered})
 
 
 def register_task(task: Callable[..., Task], name: str | None = None) -> Callable[..., Task]:
-    """Adds a task under its name, after checking it; usable as a class decorator.
+    """Add a task under its name, after checking it; usable as a class decorator.
 
     Args:
         task: A subclass of Task, or a function that returns one.
@@ -45,7 +48,11 @@ def register_task(task: Callable[..., Task], name: str | None = None) -> Callabl
 
 
 def load_task(name: str, **options: Any) -> Task:
-    """Makes a task.
+    """Make a task; the same one for the same name and options.
+
+    Example:
+        >>> load_task("snake", size=8).num_actions
+        3
 
     Args:
         name: A registered name, or ``module:object`` where the object is a Task, a subclass of it, or a function that
@@ -56,15 +63,16 @@ def load_task(name: str, **options: Any) -> Task:
         UserError: No such task (the nearest spelling and the list are shown), a module that cannot be imported,
             unknown options, or a user's task that fails its checks.
     """
-    if name in _registered:
-        return _build(_registered[name], options, name)
-    if name in _BUILT_IN:
-        return _build(_import(_BUILT_IN[name]), options, name)
-    if ":" not in name:
+    if name not in _registered and name not in _BUILT_IN and ":" not in name:
         raise unknown_name("task", name, task_names())
-    task = _build(_import(name), options, name)
-    validate(task)
-    return task
+    source = _registered.get(name) or _import(_BUILT_IN.get(name, name))
+    key = (source, json.dumps(options, sort_keys=True, default=repr))
+    if key not in _made:
+        task = _build(source, options, name)
+        if name not in _registered and name not in _BUILT_IN:
+            validate(task)
+        _made[key] = task
+    return _made[key]
 
 
 def _build(source: Any, options: dict[str, Any], name: str) -> Task:

@@ -1,4 +1,4 @@
-"""What makes a task usable, checked on real observations before any sweep. Knows Task and Gymnasium only."""
+"""What makes a task usable: it is played here as a sweep will play it, before any sweep."""
 
 from __future__ import annotations
 
@@ -6,37 +6,49 @@ from typing import Any
 
 import numpy as np
 from gymnasium import spaces
+from numpy.typing import NDArray
 
+from rllib_plugins.tasks.api import failure, one_line
 from rllib_plugins.tasks.base import Task
+from rllib_plugins.tasks.flat import FlatVectorEnv, TurnsVectorEnv
 from tutor_service.errors import UserError
+from tutor_service.schema import AdviceRequest
+from tutor_service.validate import problem
 
 NUM_CHECKED_STEPS = 100
+NUM_ENVS = 2
 
 
 def validate(task: Task) -> None:
-    """Checks a task by playing it with random legal actions, seed 0.
+    """Play a task with random legal actions: as a vector, through a checkpoint, and in words, as a sweep will.
 
     Raises:
-        UserError: A continuous action space, labels that are missing, empty or collide, a ``describe`` that fails
-            or returns no text, a mask that is empty or has another shape, an oracle whose answer is no distribution
-            over the legal actions, or an observation that ``unflatten(encode(…))`` changes; with the observation that
-            shows it.
+        UserError: An environment that does not speak Gymnasium's API or fails, an action space that is not Discrete,
+            labels that no tutor takes, an observation space without flat vector, a ``describe`` that fails or says
+            something else after ``unflatten(encode(…))``, a mask that is empty or has another shape, or an oracle that
+            is no distribution over the legal actions; one line, with the observation that shows it.
     """
     _check_fields(task)
     _check_actions(task)
-    rng = np.random.default_rng([0, 3])  # not the environment's own stream
-    env = task.make_raw()
-    first_action = int(getattr(env.action_space, "start", 0))
+    rng = np.random.default_rng([0, 3])  # not the environments' own stream
+    texts: dict[bytes, str] = {}
     try:
-        observation, _ = env.reset(seed=0)
-        for _ in range(NUM_CHECKED_STEPS):
-            legal = _check_observation(task, observation)
-            action = rng.choice(np.flatnonzero(legal)) + first_action
-            observation, _, terminated, truncated, _ = env.step(int(action))
-            if terminated or truncated:
-                observation, _ = env.reset()
-    finally:
-        env.close()
+        with task.borrow_vec(NUM_ENVS, seed=0) as envs:
+            observations, _ = envs.reset(seed=0)
+            for step in range(NUM_CHECKED_STEPS):
+                raws = [env.raw_observation for env in envs.envs] if isinstance(envs, TurnsVectorEnv) else None
+                legal = [
+                    _check_observation(task, row, None if raws is None else raws[i], texts)
+                    for i, row in enumerate(observations)
+                ]
+                if step == NUM_CHECKED_STEPS // 2:
+                    _check_checkpoint(task, envs)
+                observations = envs.step(np.array([rng.choice(np.flatnonzero(mask)) for mask in legal]))[0]
+        _check_exact_return(task)
+    except UserError as error:
+        raise UserError(" ".join(str(error).splitlines())) from error
+    except Exception as error:
+        raise UserError(f"task '{task.name}': its environment fails with {failure(error)}") from error
 
 
 def _check_fields(task: Task) -> None:
@@ -44,64 +56,98 @@ def _check_fields(task: Task) -> None:
         if not getattr(task, field, None):
             raise UserError(f"task {type(task).__name__}: field '{field}' is missing or empty.")
     if isinstance(task.actions, str) or not all(isinstance(label, str) for label in task.actions):
-        raise UserError(f"task '{task.name}': actions = {task.actions!r} must be a tuple of texts.")
+        raise UserError(f"task '{task.name}': actions = {one_line(task.actions)} must be a tuple of texts.")
+    task.actions = tuple(task.actions)
 
 
 def _check_actions(task: Task) -> None:
-    _, space = task._spaces
-    if not isinstance(space, spaces.Discrete):
-        kind = "continuous" if isinstance(space, spaces.Box) else type(space).__name__
-        raise UserError(
-            f"task '{task.name}': the action space of '{task.env_id}' is {space} ({kind}). A tutor chooses among named "
-            "actions, so only Discrete action spaces can be tasks: discretise it with a wrapper."
-        )
-    if len(task.actions) != space.n:
-        raise UserError(f"task '{task.name}': {len(task.actions)} action labels {task.actions} for {space.n} actions.")
     seen: dict[str, str] = {}
     for label in task.actions:
         key = label.strip().casefold()
-        if not key:
-            raise UserError(f"task '{task.name}': actions = {task.actions} holds an empty label.")
         if key in seen:
             raise UserError(
                 f"task '{task.name}': labels {seen[key]!r} and {label!r} collide. Give each action its own word."
             )
         seen[key] = label
+    if trouble := problem(AdviceRequest(task.rules, "a state", task.actions)):
+        raise UserError(f"task '{task.name}': {trouble}: no tutor takes that.")
+    space = task.raw_action_space
+    if not isinstance(space, spaces.Discrete):
+        kind = "continuous" if isinstance(space, spaces.Box) else type(space).__name__
+        raise UserError(
+            f"task '{task.name}': the action space of '{task.env_id}' is {one_line(space)} ({kind}). A tutor chooses "
+            "among named actions, so only Discrete action spaces can be tasks: discretise it with a wrapper."
+        )
+    if len(task.actions) != space.n:
+        raise UserError(
+            f"task '{task.name}': {len(task.actions)} action labels {one_line(task.actions)} for {space.n} actions."
+        )
 
 
-def _check_observation(task: Task, observation: Any) -> Any:
-    where = f"task '{task.name}', observation {observation!r}"
+def _check_observation(task: Task, flat: NDArray[np.float32], raw: Any, texts: dict[bytes, str]) -> NDArray[np.bool_]:
+    """Check one state; ``raw`` is None where the environment shows none. Returns the legal actions."""
+    where = f"task '{task.name}', observation {one_line(flat if raw is None else raw)}"
     method = "encode"
     try:
-        flat = task.encode(observation)
+        if raw is not None:
+            encoded = task.encode(raw)
+            shape = (task.observation_space.shape[0] - (task.num_actions if task.mask_source else 0),)
+            if encoded.shape != shape or encoded.dtype != np.float32:
+                raise UserError(
+                    f"{where}: encode returned {encoded.dtype} {encoded.shape}, expected float32 {shape}. "
+                    "Override flat_space where its length is another."
+                )
         method = "unflatten"
-        same = task.unflatten(flat)
+        same = task.raw_observation(flat)
         method = "describe"
-        text = task.describe(observation)
         text_again = task.describe(same)
+        text = text_again if raw is None else task.describe(raw)
         method = "legal"
-        legal = np.asarray(task.legal(same))
+        masks = task.legal_batch(flat[None])
         method = "oracle"
         advice = task.oracle(same)
     except UserError:
         raise
     except Exception as error:
-        raise UserError(f"{where}: {method} fails with {type(error).__name__}: {error}") from error
+        raise UserError(f"{where}: {method} fails with {failure(error)}") from error
     if not isinstance(text, str) or not text.strip():
-        raise UserError(f"{where}: describe returned {text!r}. It must return a text.")
-    if text != text_again:
-        raise UserError(f"{where}: described as {text!r}, but as {text_again!r} after unflatten(encode(observation)).")
-    if flat.shape != task.observation_space.shape or flat.dtype != np.float32:
-        raise UserError(
-            f"{where}: encode returned {flat.dtype} {flat.shape}, expected float32 {task.observation_space.shape}."
-        )
-    if legal.shape != (task.num_actions,) or legal.dtype != bool:
-        raise UserError(f"{where}: legal returned {legal!r}. It must be {task.num_actions} booleans.")
-    if not legal.any():
-        raise UserError(f"{where}: legal allows no action. At least one action must be legal in every state.")
+        raise UserError(f"{where}: describe returned {text!r:.80}. It must return a text.")
+    known = texts.setdefault(flat.tobytes(), text)
+    for other in (text_again, known):
+        if text != other:
+            raise UserError(
+                f"{where}: described as {one_line(text, 120)!r}, but as {one_line(other, 120)!r} after "
+                "unflatten(encode(observation)): student and tutor must know the same."
+            )
+    if trouble := problem(AdviceRequest(task.rules, text, task.actions)):
+        raise UserError(f"{where}: {trouble}: no tutor takes that.")
+    legal = _check_mask(task, masks, where)
     if advice is not None:
         advice = np.asarray(advice, dtype=np.float64)
         fits = advice.shape == (task.num_actions,) and abs(advice.sum() - 1) < 1e-6 and (advice >= 0).all()
         if not fits or advice[~legal].any():
             raise UserError(f"{where}: oracle returned {advice}. It must be a distribution over the legal actions.")
     return legal
+
+
+def _check_mask(task: Task, masks: Any, where: str) -> NDArray[np.bool_]:
+    if masks is None:
+        return np.ones(task.num_actions, dtype=bool)
+    legal = np.asarray(masks)[0]
+    if legal.shape != (task.num_actions,) or legal.dtype != bool:
+        raise UserError(f"{where}: legal returned {one_line(legal)}. It must be {task.num_actions} booleans.")
+    if not legal.any():
+        raise UserError(f"{where}: legal allows no action. At least one action must be legal in every state.")
+    return legal
+
+
+def _check_checkpoint(task: Task, envs: FlatVectorEnv) -> None:
+    state = envs.save() if task.why_not_resumable is None else None
+    if state is not None:
+        envs.restore(state)
+
+
+def _check_exact_return(task: Task) -> None:
+    exact = task.exact_return(task.uniform_policy)
+    if exact is not None and not (len(exact) == 2 and np.isfinite(exact).all()):
+        raise UserError(f"task '{task.name}': exact_return returned {one_line(exact)}: expected (mean, std).")

@@ -15,6 +15,7 @@ from typing import Any
 import pytest
 
 from rllib_plugins import metrics
+from rllib_plugins.evaluation import random_return
 from tests.integration.sweep_driver import NAME, config, run
 from tune_sweeps.definition.resolve import resolve
 from tune_sweeps.report.build import make_report
@@ -143,7 +144,7 @@ def test_the_configuration_is_an_artifact(ran: Ran, tmp_path: Path) -> None:
 
 
 def test_the_random_return_is_with_the_parent(ran: Ran) -> None:
-    assert ran.read().random_returns["blackjack"] == pytest.approx(resolve(ran.sweep).tasks["blackjack"].random_return)
+    assert ran.read().random_returns["blackjack"] == pytest.approx(random_return(resolve(ran.sweep).tasks["blackjack"]))
 
 
 def test_a_report_is_made_from_mlflow_alone_and_put_there(ran: Ran, tmp_path: Path) -> None:

@@ -55,9 +55,9 @@ def test_a_student_and_its_tutor_see_the_same(task: Task) -> None:
     rng = np.random.default_rng(0)
     for _ in range(60):
         assert flat.dtype == np.float32 and task.observation_space.contains(flat)
-        assert task.describe(observation) == task.describe(task.unflatten(flat))
-        assert np.array_equal(task.encode(task.unflatten(flat)), flat)
-        assert (task.legal(observation) == task.legal(task.unflatten(flat))).all()
+        assert task.describe(observation) == task.describe(task.raw_observation(flat))
+        assert np.array_equal(task.encode(task.raw_observation(flat)), flat)
+        assert (task.legal(observation) == task.legal(task.raw_observation(flat))).all()
         action = int(rng.choice(np.flatnonzero(task.legal(observation))))
         flat, reward, terminated, truncated, _ = env.step(action)
         observation, raw_reward, *_ = raw.step(action)
@@ -69,7 +69,7 @@ def test_a_student_and_its_tutor_see_the_same(task: Task) -> None:
 
 def test_batches_say_what_single_states_say(task: Task) -> None:
     states = visited(task, num_steps=4)  # few: the solver takes its time over the middle of Connect Four
-    raw = [task.unflatten(state) for state in states]
+    raw = [task.raw_observation(state) for state in states]
     legal = task.legal_batch(states)
     if legal is None:
         assert all(task.legal(observation).all() for observation in raw)
@@ -80,7 +80,7 @@ def test_batches_say_what_single_states_say(task: Task) -> None:
 
 def test_distinct_states_have_distinct_words_and_words_are_few(task: Task) -> None:
     states = visited(task)
-    texts = [task.describe(task.unflatten(state)) for state in states]
+    texts = [task.describe(task.raw_observation(state)) for state in states]
     if task.env_kwargs.get("observation") != "grid":  # its picture leaves out the order of the body
         assert len(set(texts)) == len(states)
     assert max(len(text.split()) for text in texts) < 30
@@ -133,7 +133,7 @@ def test_vector_environments_reset_in_the_same_step(task: Task) -> None:
 def test_nan_is_refused_by_name(task: Task) -> None:
     flat = np.full(task.observation_space.shape, np.nan, dtype=np.float32)
     with pytest.raises(UserError, match=rf"{task.name}.*NaN"):
-        task.unflatten(flat)
+        task.raw_observation(flat)
     with pytest.raises(UserError, match="NaN"):
         task.oracle_batch(flat[None])
 
@@ -184,8 +184,9 @@ def fail(self: Task, observation: Any) -> str:
     [
         (broken(env_id="Pendulum-v1"), r"Pendulum-v1.*continuous.*Discrete"),
         (broken(actions=("go", "Go ")), r"'go' and 'Go ' collide"),
-        (broken(actions=("left",)), r"1 action labels .* for 2 actions"),
-        (broken(actions=("left", " ")), r"empty label"),
+        (broken(actions=("left",)), r"actions: 1 labels; 2 to \d+ are needed"),
+        (broken(actions=("left", "right", "up")), r"3 action labels .* for 2 actions"),
+        (broken(actions=("left", " ")), r"label ' ': is empty"),
         (broken(actions="lr"), r"tuple of texts"),
         (broken(rules=""), r"'rules' is missing"),
         (broken(describe=fail), r"observation array\(.*describe fails with KeyError.*no words"),

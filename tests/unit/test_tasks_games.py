@@ -7,7 +7,7 @@ import pytest
 
 from rllib_plugins.envs import connect_four_board as bits
 from rllib_plugins.envs.snake_rules import FEATURE_TABLE
-from rllib_plugins.evaluation import evaluate
+from rllib_plugins.evaluation import evaluate, random_return
 from rllib_plugins.tasks import load_task
 from rllib_plugins.tasks.snake_oracle import cycle_positions, legal_moves, safe_actions
 from rllib_plugins.tasks.snake_search import MIRROR, climb, returns, start_table
@@ -61,9 +61,9 @@ def test_connect_fours_situations_are_told_apart() -> None:
 
 
 def test_random_play_against_random_play_is_worth_nothing() -> None:
-    assert load_task("connect_four").random_return == 0.0
-    assert load_task("connect_four", opponent="greedy").random_return < -0.8
-    assert load_task("connect_four", first="student").random_return > 0.05
+    assert random_return(load_task("connect_four")) == 0.0
+    assert random_return(load_task("connect_four", opponent="greedy")) < -0.8
+    assert random_return(load_task("connect_four", first="student")) > 0.05
 
 
 def test_an_impossible_board_is_refused() -> None:

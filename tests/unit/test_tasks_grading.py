@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from rich.console import Console
 
-from rllib_plugins.grading import ReportCard, grade
+from rllib_plugins.grading import ReportCard, grade, render, write_figure
 from rllib_plugins.grading import card as scores
 from rllib_plugins.grading.states import visited_states
 from rllib_plugins.grading.view import _legend_below
@@ -116,7 +116,7 @@ def test_stored_answers_cost_nothing_and_say_so() -> None:
     card = grade(TASK, Scripted(basic_strategy, source="store"), num_states=50, seed=0)
     assert card.from_store == 1 and card.latency_ms is None and card.tokens is None
     console = Console(width=120, record=True, file=StringIO())
-    console.print(card.render())
+    console.print(render(card))
     assert "100% came from the store" in console.export_text()
 
 
@@ -185,13 +185,13 @@ def test_a_narrow_lead_within_the_noise_is_no_lead() -> None:
 def test_the_card_can_be_read_logged_and_looked_at(tmp_path: Path) -> None:
     card = grade(TASK, Scripted(first_label), num_states=100, seed=0, name="first")
     console = Console(width=120, record=True, file=StringIO())
-    console.print(card.render())
+    console.print(render(card))
     text = console.export_text()
     assert card.verdict[:60] in text and "hard 12-16 vs 7-ace" in text and "order sensitivity" in text
     metrics = card.to_metrics()
     assert metrics["grade/agreement"] == card.agreement and metrics["grade/num_visits"] == 100
     assert all(isinstance(value, float) and np.isfinite(value) for value in metrics.values())
-    path = card.figure(tmp_path / "sub" / "card.png")
+    path = write_figure(card, tmp_path / "sub" / "card.png")
     assert path.read_bytes()[:4] == b"\x89PNG"
 
 

@@ -88,7 +88,7 @@ def _visited(task: Task, seed: int) -> tuple[str, tuple[str, ...]]:
     legal = task.legal_batch(states)
     row = 0 if legal is None else int((legal.sum(axis=1) > 1).argmax())
     actions = task.actions if legal is None else tuple(a for a, ok in zip(task.actions, legal[row], strict=True) if ok)
-    return task.describe(task.unflatten(states[row])), actions
+    return task.describe(task.raw_observation(states[row])), actions
 
 
 def _ask_in_process(console: Console, tutor: str, task: Task, seed: int) -> None:
@@ -107,7 +107,7 @@ def _ask_in_process(console: Console, tutor: str, task: Task, seed: int) -> None
     if not answered.any():
         raise UserError(f"'{tutor}' was asked none of {len(states)} states of '{task.name}'. Try another --seed.")
     row = int(answered.argmax())
-    console.print(task.describe(task.unflatten(states[row])), style="dim")
+    console.print(task.describe(task.raw_observation(states[row])), style="dim")
     _show(console, list(zip(task.actions, answers[row], strict=True)))
     console.print(f"'{tutor}' is a scripted reference or a recording: it reads no prompt")
 

@@ -36,6 +36,7 @@ def grade(
     """
     from rllib_plugins.advising.advisors import check_recorded, check_tutor, make_advisor
     from rllib_plugins.grading import grade as grade_tutor
+    from rllib_plugins.grading import render, write_figure
     from rllib_plugins.tasks import load_task
     from tune_sweeps.cluster.tutors import tutors_up
     from tune_sweeps.console.signals import interruptible
@@ -63,9 +64,9 @@ def grade(
             advise = connect(config, deadline_s=600.0).advise
             card = grade_tutor(chosen, advise, num_states=num_states, seed=seed, name=config.name)
     console = make_console()
-    console.print(card.render())
+    console.print(render(card))
     results.mkdir(parents=True, exist_ok=True)
-    figure = card.figure(results / f"grade-{card.tutor.replace('/', '_')}-{card.task}.png")
+    figure = write_figure(card, results / f"grade-{card.tutor.replace('/', '_')}-{card.task}.png")
     with quiet(log_path("grade")):  # a new database tells of each of its tables
         _log(card, uri, results, figure)
     console.print(f"wrote {figure}; the card is in MLflow, experiment '{EXPERIMENT}'")

@@ -54,7 +54,7 @@ def _episode(console: Console, task: Any, policy: Any, seed: int) -> float:
     try:
         while not over:
             action = int(policy(observation[None, :])[0].argmax())
-            console.print(f"{task.describe(task.unflatten(observation))}  →  {task.actions[action]}")
+            console.print(f"{task.describe(task.raw_observation(observation))}  →  {task.actions[action]}")
             observation, reward, terminated, truncated, _ = env.step(action)
             total += float(reward)
             over = terminated or truncated

@@ -13,6 +13,7 @@ from typing import Any
 
 from rich.console import Console
 
+from rllib_plugins.evaluation import random_return
 from tune_sweeps.cluster.session import local_cpus, ray_cluster
 from tune_sweeps.cluster.tutors import deployed
 from tune_sweeps.console.json_logs import bind
@@ -102,7 +103,7 @@ def run_sweep(
             _run_missing(resolved, workspace, console, journal, tracker, address, student_class, num_cpus)
         for name, task in resolved.tasks.items():  # those that nobody has computed beside the trials
             if not tracker.knows_random_return(name):
-                tracker.set_random_return(name, task.random_return)
+                tracker.set_random_return(name, random_return(task))
         status, timeout_s = ("FAILED" if journal.count("failed") else "FINISHED"), _MLFLOW_AT_END_S
     except KeyboardInterrupt:
         interrupted, status = True, "KILLED"
@@ -233,7 +234,7 @@ def _random_return(entry: str, options: dict[str, Any]) -> tuple[str, float]:
     from rllib_plugins.tasks import load_task
 
     task = load_task(entry, **options)
-    return task.name, task.random_return
+    return task.name, random_return(task)
 
 
 def _keep_reference(done: Any, tracker: MlflowTracker) -> None:

@@ -1,0 +1,21 @@
+"""The examples in docstrings of classes and functions that users meet."""
+
+from __future__ import annotations
+
+import doctest
+import importlib
+
+import pytest
+
+MODULES = (
+    "rllib_plugins.grading.grade",
+    "rllib_plugins.seeds",
+    "rllib_plugins.tasks.base",
+    "rllib_plugins.tasks.registry",
+)
+
+
+@pytest.mark.parametrize("module", MODULES)
+def test_examples_run(module: str) -> None:
+    result = doctest.testmod(importlib.import_module(module))
+    assert result.attempted > 0 and result.failed == 0
