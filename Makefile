@@ -33,8 +33,8 @@ test-unit: setup  ## Run the quick tier: no Ray, no LLM
 drill: setup  ## Strike a running sweep with every kind of fault and check that nothing is lost (minutes; seeded)
 	@exec $(BIN)/python benchmarks/fault_drill.py --seed $(SEED)
 
-lint: setup  ## Check style and types
-	@$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/mypy
+lint: setup  ## Check style, types and which package imports which
+	@$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/mypy && $(BIN)/lint-imports
 
 format: setup  ## Rewrite the code in the house style
 	@$(BIN)/ruff check --fix . && $(BIN)/ruff format .
@@ -43,5 +43,5 @@ ui: setup  ## Open the MLflow UI over runs/
 	@exec $(BIN)/tutor ui
 
 clean:  ## Remove what was built here (keeps runs/ and the advice that tutors gave)
-	rm -rf .venv .venv.lock .pytest_cache .mypy_cache .ruff_cache .hypothesis *.egg-info
+	rm -rf .venv .venv.lock .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis *.egg-info
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

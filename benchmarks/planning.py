@@ -38,10 +38,10 @@ def sweep(num_trials: int) -> Any:
 def plan_s(num_trials: int) -> float:
     """Seconds from a sweep's fields to its plan."""
     from tune_sweeps.definition.resolve import resolve
-    from tune_sweeps.run.estimate import make_plan
+    from tune_sweeps.run.estimate import estimate
 
     started = time.perf_counter()
-    plan = make_plan(resolve(sweep(num_trials)), cpus=64, speeds={"dqn": 500.0, "ppo": 500.0, "a2c": 500.0})
+    plan = estimate(resolve(sweep(num_trials)), cpus=64, speeds={"dqn": 500.0, "ppo": 500.0, "a2c": 500.0})
     elapsed = time.perf_counter() - started
     assert plan.num_trials >= num_trials
     return elapsed
@@ -55,22 +55,21 @@ def fill(folder: Path, uri: str, num_runs: int) -> tuple[float, float]:
     from tune_sweeps.definition.loading import dump_sweep
     from tune_sweeps.definition.resolve import resolve
     from tune_sweeps.tracking.journal import Journal
-    from tune_sweeps.tracking.tracker import MlflowTracker
+    from tune_sweeps.tracking.tracker import MlflowTracker, TrackedSweep
 
     config = sweep(num_runs)
     trials = {trial.key: trial for trial in resolve(config).trials[:num_runs]}
     journal = Journal(folder / "trials", trials)
-    tracker = MlflowTracker(
-        uri,
+    tracked = TrackedSweep(
         name=NAME,
         sweep_id="benchmark",
         config_yaml=dump_sweep(config),
         trials=trials,
-        journal=journal,
         tags={},
         trial_tags={},
         artifact_location=(folder / "artifacts").as_uri(),
     )
+    tracker = MlflowTracker(uri, tracked, journal)
     for task in config.tasks:
         tracker.set_random_return(task, 0.0)
     rng = np.random.default_rng(0)

@@ -19,7 +19,7 @@ from tests.integration.sweep_driver import NAME, config
 from tune_sweeps.definition.resolve import resolve
 from tune_sweeps.tracking.journal import Journal
 from tune_sweeps.tracking.mlflow_client import check_uri, make_client, quiet_environment
-from tune_sweeps.tracking.tracker import TAG_TRIAL, MlflowTracker
+from tune_sweeps.tracking.tracker import TAG_TRIAL, MlflowTracker, TrackedSweep
 
 KEY = "ppo-oracle-blackjack-reuse-s0"
 
@@ -89,17 +89,16 @@ def values(value: float) -> dict[str, float]:
 def tracker(
     uri: str, journal: Journal, sweep_id: str = "id", location: str | None = None, name: str = NAME
 ) -> MlflowTracker:
-    return MlflowTracker(
-        uri,
+    sweep = TrackedSweep(
         name=name,
         sweep_id=sweep_id,
         config_yaml="name: fakes\n",
         trials={trial.key: trial for trial in resolve(config()).trials},
-        journal=journal,
         tags={"host_kind": "test"},
         trial_tags={},
         artifact_location=location,
     )
+    return MlflowTracker(uri, sweep, journal)
 
 
 def open_journal(folder: Path) -> Journal:

@@ -61,6 +61,8 @@ def test_every_command_explains_itself(name: str) -> None:
         (["sweep", "demo", "--set", "hyperparameters.ppo.lrr=1"], "unknown hyperparameter 'lrr'. Did you mean 'lr'"),
         (["sweep", "demo", "--dry-run", "--set", "hyperparameters.dqn.lr=fast"], "hyperparameter lr = 'fast'"),
         (["sweep", "demo", "--resume", "demo"], "leave out the preset"),
+        (["sweep", "--more-seeds", "5"], "name of a sweep"),
+        (["sweep", "demo", "--more-seeds", "5"], "no sweep 'demo'"),
         (["sweep", "--resume", "demo"], "Run `tutor sweep demo`"),
         (["sweep", "--resume", "demo", "--results", "my runs"], "Run `tutor sweep demo --results 'my runs'`"),
         (["report", "demo"], "no sweep has run here"),
@@ -195,6 +197,16 @@ def test_a_task_of_ones_own_takes_the_place_of_a_presets(
     assert status == 0
     assert "frozen_lake" in out and "blackjack" not in out
     assert "1,234" in out
+
+
+def test_a_task_needs_no_preset(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    own = ("sweep", "--task", "examples.frozen_lake:FrozenLakeTask", "--dry-run")
+    status, out, _ = tutor(*own, capsys=capsys, monkeypatch=monkeypatch)
+    assert status == 0
+    assert "sweep 'frozen_lake': 9 cells, 27 trials" in out
+    monkeypatch.setattr("tune_sweeps.definition.resolve.has_oracle", lambda task: False)
+    status, out, _ = tutor(*own, capsys=capsys, monkeypatch=monkeypatch)
+    assert status == 0 and "6 cells, 18 trials" in out and "oracle" not in out
 
 
 def test_the_ui_is_opened_on_the_page_that_lists_sweeps(

@@ -12,22 +12,24 @@ from hypothesis import strategies as st
 
 from rllib_plugins.config import PAPER_ADVICE, StudentConfig
 from rllib_plugins.tasks import load_task
-from tune_sweeps.definition.config import MAX_TRIALS, SCHEMA_VERSION, SweepConfig
+from tune_sweeps.definition.config import MAX_TRIALS, SCHEMA_VERSION, Match, SweepConfig
 from tune_sweeps.definition.grid import Cell, cells, grid
 from tune_sweeps.definition.loading import (
     apply_setting,
+    continued,
     difference,
     dump_sweep,
     load_sweep,
     preset_names,
     validate_sweep,
+    with_more_seeds,
 )
 from tune_sweeps.definition.resolve import resolve
 from tune_sweeps.run.estimate import (
     TYPICAL_STEPS_PER_S,
     concurrency,
     consultations,
-    make_plan,
+    estimate,
     max_evaluations,
     num_observations,
 )
@@ -291,18 +293,18 @@ def test_a_plan_adds_up() -> None:
     resolved = resolve(
         sweep(algorithms=["ppo", "dqn"], seeds=2, num_env_steps=1_000, resources={"num_cpus_per_trial": 0.5})
     )
-    plan = make_plan(resolved, cpus=2, speeds={"ppo": 100.0, "dqn": 50.0})
+    plan = estimate(resolved, cpus=2, speeds={"ppo": 100.0, "dqn": 50.0})
     assert (plan.num_cells, plan.num_trials, plan.env_steps) == (6, 12, 12_000)
     assert plan.concurrent == 2  # a core each, although four would fit
     assert plan.seconds == pytest.approx((6 * 10 + 6 * 20) / 2)
     assert plan.max_evaluations == {}
     assert not plan.rough
-    guessed = make_plan(resolved, cpus=2, speeds={"ppo": 100.0})
+    guessed = estimate(resolved, cpus=2, speeds={"ppo": 100.0})
     assert guessed.rough and guessed.seconds == pytest.approx((6 * 10 + 6 * 1_000 / TYPICAL_STEPS_PER_S) / 2)
 
 
 def test_tutors_leave_room_for_one_trial_at_least() -> None:
-    plan = make_plan(resolve(load_sweep("paper")), cpus=2, speeds={})
+    plan = estimate(resolve(load_sweep("paper")), cpus=2, speeds={})
     assert plan.concurrent == 1
     assert plan.tutor_gpus == 3
 
@@ -318,3 +320,67 @@ def test_trials_wait_for_nodes_only_where_nodes_come() -> None:
 def test_a_cell_is_what_it_says() -> None:
     assert Cell("ppo", "none", "blackjack", None).label == "ppo · untutored · blackjack"
     assert not Cell("ppo", "none", "blackjack", None).tutored
+
+
+@pytest.mark.parametrize("name", ["frozen_lake", "examples.frozen_lake:FrozenLakeTask"])
+def test_a_task_of_ones_own_goes_by_its_name_or_by_its_entry_in_every_field(name: str) -> None:
+    config = sweep(
+        tasks=["examples.frozen_lake:FrozenLakeTask", "blackjack"],
+        num_env_steps={name: 700},
+        task_options={name: {"is_slippery": True}},
+        exclude=[{"task": name, "algorithm": "dqn"}],
+        overrides=[{"match": {"task": name}, "set": {"num_envs": 4}}],
+    )
+    mine = [trial for trial in resolve(config).trials if trial.cell.task == "frozen_lake"]
+    assert {trial.cell.algorithm for trial in mine} == {"ppo", "a2c"}
+    assert {(t.student.num_env_steps, t.student.num_envs, t.student.task_options["is_slippery"]) for t in mine} == {
+        (700, 4, True)
+    }
+
+
+def test_one_task_by_two_names_is_refused() -> None:
+    entry = "examples.frozen_lake:FrozenLakeTask"
+    with pytest.raises(UserError, match="the same task"):
+        resolve(sweep(tasks=[entry], num_env_steps={entry: 700, "frozen_lake": 800}))
+
+
+def test_a_number_of_seeds_leaves_out_those_that_settings_are_chosen_on() -> None:
+    assert sweep(seeds=103).seeds[-4:] == [99, 120, 121, 122]
+    assert sweep(seeds=3, tuning_seeds=[1]).seeds == [0, 2, 3]
+    tuning = sweep(tuning=True, tuning_seeds=2)
+    assert {trial.seed for trial in grid(tuning, STEPS)} == {100, 101}
+
+
+@pytest.mark.parametrize(
+    ("fields", "words"),
+    [
+        ({"seeds": [0, 100]}, "share 100: settings were chosen on them"),
+        ({"tuning": True, "tuning_seeds": []}, "tuning_seeds is empty"),
+        ({"seeds": [0], "extensions": [{"seeds": [0]}]}, "repeat the seeds 0"),
+    ],
+)
+def test_seeds_that_cannot_be_reported_on_are_refused(fields: dict[str, Any], words: str) -> None:
+    with pytest.raises(UserError, match=words) as caught:
+        sweep(**fields)
+    assert len(str(caught.value)) < 300
+
+
+def test_added_seeds_are_new_and_come_after_the_first_ones() -> None:
+    first = sweep(seeds=[0, 7], algorithms=["ppo"], reuse=[True])
+    more = with_more_seeds(first, 2)
+    assert [trial.key for trial in grid(more, STEPS)][: len(grid(first, STEPS))] == [t.key for t in grid(first, STEPS)]
+    assert more.all_seeds == [0, 7, 1, 2]
+    some = with_more_seeds(more, 1, [Match(tutor=["oracle"])])
+    assert [trial.key for trial in grid(some, STEPS)][8:] == ["ppo-oracle-blackjack-reuse-s3"]
+    assert validate_sweep(yaml.safe_load(dump_sweep(some)), "copy") == some
+
+
+def test_a_sweep_with_more_seeds_goes_on_and_with_anything_else_it_does_not() -> None:
+    old = sweep(seeds=5)
+    assert continued(old, sweep(seeds=5)) == old
+    longer = continued(old, sweep(seeds=8))
+    assert longer is not None and longer.extensions[0].seeds == [5, 6, 7]
+    assert continued(longer, sweep(seeds=5)) == longer == continued(longer, sweep(seeds=8))
+    assert continued(old, sweep(seeds=4)) is None
+    assert continued(old, sweep(seeds=8, num_envs=4)) is None
+    assert continued(old, sweep(seeds=[0, 1, 9])) is None

@@ -172,6 +172,17 @@ def test_a_numbered_sweep_with_a_name_is_that_sweep(tmp_path: Path) -> None:
     assert choose(tmp_path, config, "s", 2).existing is not None
 
 
+@pytest.mark.parametrize("numbered", ["true", "false"])
+def test_more_seeds_extend_the_sweep_that_exists(tmp_path: Path, numbered: str) -> None:
+    create_workspace(tmp_path, sweep("s", f"numbered={numbered}"))
+    finish(tmp_path, sweep("s", f"numbered={numbered}"), 2)
+    longer = choose(tmp_path, sweep("s", f"numbered={numbered}", "seeds=3"), None, 6)
+    assert longer.existing is not None and longer.config.all_seeds == [0, 1, 2]
+    assert "'s' gets the seeds 1, 2 more" in longer.note
+    longer.existing.set_config(longer.config)
+    assert existing_workspace(tmp_path, "s").config() == longer.config
+
+
 def test_a_sweep_knows_whether_mlflow_has_all_of_it(tmp_path: Path) -> None:
     workspace = create_workspace(tmp_path, sweep())
     assert not workspace.is_sent()

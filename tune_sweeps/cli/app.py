@@ -1,4 +1,4 @@
-"""The command ``tutor``: registers the commands, and turns mistakes into one line. Light: heavy imports come later."""
+"""Register the subcommands of ``tutor``, and turn a user's mistake into one line."""
 
 from __future__ import annotations
 
@@ -22,12 +22,17 @@ app = typer.Typer(
     rich_markup_mode="markdown",
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-for module in (sweep, report, ui, ask, grade, train, play, serve, store, submit, lists):
-    module.register(app)
+for command in (
+    *(sweep.sweep, report.report, ui.ui, ask.ask, grade.grade, train.train, play.play, serve.serve, submit.submit),
+    *(lists.tutors, lists.tasks, lists.presets),
+):
+    app.command()(command)
+app.add_typer(store.store_app, name="store")
+app.add_typer(submit.jobs_app, name="jobs")
 
 
 def main() -> None:
-    """Entry point of ``tutor``: a mistake of the user's ends in one red line and status 2, without traceback."""
+    """Run ``tutor``: a mistake of the user's ends in one red line and status 2, without traceback."""
     try:
         status = app(standalone_mode=False)
     except UserError as error:
@@ -42,7 +47,7 @@ def main() -> None:
 
 
 def fail(message: str) -> None:
-    """Says what is wrong on standard error, in one line, and ends the program."""
+    """Print what is wrong on standard error, in one line, and end the program."""
     text = " ".join(message.split())
     console = Console(stderr=True, highlight=False, soft_wrap=True)
     console.print("error:", style="bold red", end=" ")

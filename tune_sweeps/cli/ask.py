@@ -1,4 +1,4 @@
-"""``tutor ask``: one question to a tutor, and everything about its answer."""
+"""Implement ``tutor ask``: one question to a tutor, and everything about its answer."""
 
 from __future__ import annotations
 
@@ -7,18 +7,12 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from tune_sweeps.cli.options import TaskArgument, TutorArgument
+
 if TYPE_CHECKING:
     from rich.console import Console
 
     from rllib_plugins.tasks import Task
-
-TutorArgument = Annotated[str, typer.Argument(help="A tutor's name (see `tutor tutors`) or the path of a YAML file.")]
-TaskArgument = Annotated[str, typer.Argument(help="A task's name (see `tutor tasks`) or module:object.")]
-
-
-def register(app: typer.Typer) -> None:
-    """Adds the command."""
-    app.command("ask")(ask)
 
 
 def ask(
@@ -72,7 +66,7 @@ def ask(
 
 
 def compact(prompt: str) -> str:
-    """A prompt in which the line feeds that fill up the rules' last block are counted instead of shown."""
+    """Count the line feeds that fill up the rules' last block of a prompt, instead of showing them."""
     return re.sub(
         r"\n{4,}",
         lambda found: f"\n[{len(found[0]) - 2} more line feeds, to fill a block of the prefix cache]\n",

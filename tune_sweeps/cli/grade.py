@@ -1,4 +1,4 @@
-"""``tutor grade``: a tutor's report card, before a sweep is spent on it."""
+"""Implement ``tutor grade``: a tutor's report card, before a sweep is spent on it."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from tune_sweeps.cli.ask import TaskArgument, TutorArgument
+from tune_sweeps.cli.options import AddressOption, ResultsOption, TaskArgument, TutorArgument
 
 if TYPE_CHECKING:
     from rllib_plugins.grading import ReportCard
@@ -15,18 +15,13 @@ if TYPE_CHECKING:
 EXPERIMENT = "grades"
 
 
-def register(app: typer.Typer) -> None:
-    """Adds the command."""
-    app.command("grade")(grade)
-
-
 def grade(
     tutor: TutorArgument,
     task: TaskArgument,
     num_states: Annotated[int, typer.Option(min=1, help="Visits of states to grade.")] = 300,
     seed: Annotated[int, typer.Option(min=0, help="Draws the states.")] = 0,
-    results: Annotated[Path, typer.Option(help="Folder of the figure and of MLflow's database.")] = Path("runs"),
-    address: Annotated[str | None, typer.Option(help="Address of a running Ray cluster. Default: a local one.")] = None,
+    results: ResultsOption = Path("runs"),
+    address: AddressOption = None,
 ) -> None:
     """Grade a tutor on states that students visit: against the oracle and against the best constant answer.
 

@@ -1,17 +1,10 @@
-"""``tutor tutors``, ``tutor tasks`` and ``tutor presets``: what there is to choose from."""
+"""Implement ``tutor tutors``, ``tutor tasks`` and ``tutor presets``: what there is to choose from."""
 
 from __future__ import annotations
 
 from typing import Annotated
 
 import typer
-
-
-def register(app: typer.Typer) -> None:
-    """Adds the commands."""
-    app.command("tutors")(tutors)
-    app.command("tasks")(tasks)
-    app.command("presets")(presets)
 
 
 def tutors(

@@ -1,4 +1,4 @@
-"""``tutor play``: what a trained student does, decision by decision."""
+"""Implement ``tutor play``: what a trained student does, decision by decision."""
 
 from __future__ import annotations
 
@@ -7,13 +7,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from tune_sweeps.cli.options import ResultsOption
+
 if TYPE_CHECKING:
     from rich.console import Console
-
-
-def register(app: typer.Typer) -> None:
-    """Adds the command."""
-    app.command("play")(play)
 
 
 def play(
@@ -23,7 +20,7 @@ def play(
     ] = None,
     episodes: Annotated[int, typer.Option(min=1, help="Episodes to play.")] = 3,
     seed: Annotated[int, typer.Option(min=0, help="Seed of the environment.")] = 0,
-    results: Annotated[Path, typer.Option(help="Folder of all sweeps and of MLflow's database.")] = Path("runs"),
+    results: ResultsOption = Path("runs"),
 ) -> None:
     """Play episodes with the best policy of a trial, greedily and without a tutor, in the words that tutors read.
 

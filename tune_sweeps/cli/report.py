@@ -1,4 +1,4 @@
-"""``tutor report``: tables and figures of a sweep, from MLflow."""
+"""Implement ``tutor report``: tables and figures of a sweep, from MLflow."""
 
 from __future__ import annotations
 
@@ -7,15 +7,12 @@ from typing import Annotated
 
 import typer
 
-
-def register(app: typer.Typer) -> None:
-    """Adds the command."""
-    app.command("report")(report)
+from tune_sweeps.cli.options import ResultsOption
 
 
 def report(
     name: Annotated[str, typer.Argument(help="Name of the sweep.")],
-    results: Annotated[Path, typer.Option(help="Folder of all sweeps and of MLflow's database.")] = Path("runs"),
+    results: ResultsOption = Path("runs"),
     output: Annotated[Path | None, typer.Option(help="Folder of the report. Default: RESULTS/NAME/report.")] = None,
 ) -> None:
     """Report on a sweep, also on one that is still running: tables, learning curves, speed-ups with intervals.

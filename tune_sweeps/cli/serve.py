@@ -1,11 +1,14 @@
-"""``tutor serve``: tutors as a service, on this machine or on a cluster."""
+"""Implement ``tutor serve``: tutors as a service, on this machine or on a cluster."""
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
+
+from tune_sweeps.cli.options import takes
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -15,32 +18,31 @@ if TYPE_CHECKING:
     from tutor_service.serve_file import ServeFile
 
 
-def register(app: typer.Typer) -> None:
-    """Adds the command."""
-    app.command("serve")(serve)
+@dataclass(frozen=True)
+class ServeOptions:
+    """The options of ``tutor serve``."""
 
-
-def serve(
     tutors: Annotated[
         list[str],
         typer.Argument(help="Tutors: names (see `tutor tutors`) or paths of YAML files; or one Serve file."),
-    ],
+    ]
     replicas: Annotated[
         list[str] | None, typer.Option(metavar="NAME=N", help="Replicas of one tutor. May be repeated.")
-    ] = None,
-    host: Annotated[str | None, typer.Option(help="Address to listen on. Default: 127.0.0.1.")] = None,
-    port: Annotated[int | None, typer.Option(min=1, max=65535, help="Port to listen on. Default: 8000.")] = None,
+    ] = None
+    host: Annotated[str | None, typer.Option(help="Address to listen on. Default: 127.0.0.1.")] = None
+    port: Annotated[int | None, typer.Option(min=1, max=65535, help="Port to listen on. Default: 8000.")] = None
     token_env: Annotated[
         str | None, typer.Option(help="Environment variable with the bearer token that callers must show.")
-    ] = None,
-    token_file: Annotated[Path | None, typer.Option(help="File with the bearer token.")] = None,
+    ] = None
+    token_file: Annotated[Path | None, typer.Option(help="File with the bearer token.")] = None
     address: Annotated[
         str | None, typer.Option(help="Address of a running Ray cluster: tutors stay there. Default: a local Ray.")
-    ] = None,
-    stop: Annotated[
-        bool, typer.Option("--stop", help="Take the tutors down instead; needs a running cluster.")
-    ] = False,
-) -> None:
+    ] = None
+    stop: Annotated[bool, typer.Option("--stop", help="Take the tutors down instead; needs a running cluster.")] = False
+
+
+@takes(ServeOptions)
+def serve(options: ServeOptions) -> None:
     """Serve tutors over HTTP and to students. On a local Ray it runs until Ctrl-C; on a cluster it returns.
 
     Examples:
@@ -63,8 +65,9 @@ def serve(
     from tutor_service.serve_file import is_serve_file, read_serve_file
 
     file = None
+    tutors, token_env, token_file = options.tutors, options.token_env, options.token_file
     if any(map(is_serve_file, tutors)):
-        if len(tutors) > 1 or replicas or host or port or token_env or token_file:
+        if len(tutors) > 1 or options.replicas or options.host or options.port or token_env or token_file:
             raise UserError("a Serve file says itself what is served, where and to whom: give it alone, and edit it.")
         file = read_serve_file(tutors[0])
         configs, http = list(file.tutors), file.http
@@ -74,10 +77,10 @@ def serve(
             raise UserError(
                 f"{', '.join(tutors)}: references and recorded answers run in the student. There is nothing to serve."
             )
-        configs = _with_replicas(configs, replicas or [])
-        http = HttpConfig(host or "127.0.0.1", port or 8000, token_env=token_env, token_file=token_file)
-    where = wanted_address(address)
-    if stop and where is None:
+        configs = _with_replicas(configs, options.replicas or [])
+        http = HttpConfig(options.host or "127.0.0.1", options.port or 8000, token_env=token_env, token_file=token_file)
+    where = wanted_address(options.address)
+    if options.stop and where is None:
         raise UserError(
             "--stop takes tutors of a running cluster down: give --address. A local `tutor serve` ends by Ctrl-C."
         )
@@ -86,7 +89,7 @@ def serve(
             read_secret("bearer token", variable, token_file)
     try:
         with interruptible(), quiet(log_path("serve")) as console:
-            _serve(console, configs, http, file, where, stop)
+            _serve(console, configs, http, file, where, options.stop)
     except KeyboardInterrupt:
         raise typer.Exit(0 if where is None else EXIT_INTERRUPTED) from None
 

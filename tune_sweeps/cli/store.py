@@ -1,4 +1,4 @@
-"""``tutor store``: the advice that tutors have given, kept on this machine."""
+"""Implement ``tutor store``: the advice that tutors have given, kept on this machine."""
 
 from __future__ import annotations
 
@@ -14,11 +14,6 @@ NameArgument = Annotated[str | None, typer.Argument(help="Tutor whose store is m
 EXIT_DAMAGED = 1
 
 store_app = typer.Typer(help="Advice that tutors gave and that is kept: sizes, export, check.", no_args_is_help=True)
-
-
-def register(app: typer.Typer) -> None:
-    """Adds the commands."""
-    app.add_typer(store_app, name="store")
 
 
 @store_app.command("stats")

@@ -1,13 +1,14 @@
-"""``tutor submit`` and ``tutor jobs``: sweeps on a Ray cluster that runs elsewhere."""
+"""Implement ``tutor submit`` and ``tutor jobs``: sweeps on a Ray cluster that runs elsewhere."""
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from tune_sweeps.cli.sweep import SetOption
+from tune_sweeps.cli.options import SetOption, takes
 
 AddressOption = Annotated[
     str,
@@ -22,30 +23,30 @@ SweepArgument = Annotated[str, typer.Argument(help="Name of a sweep that was sub
 jobs_app = typer.Typer(help="Sweeps that were submitted to a cluster: list, follow, stop.", no_args_is_help=True)
 
 
-def register(app: typer.Typer) -> None:
-    """Adds the commands."""
-    app.command("submit")(submit)
-    app.add_typer(jobs_app, name="jobs")
+@dataclass(frozen=True)
+class SubmitOptions:
+    """The options of ``tutor submit``."""
 
-
-def submit(
-    preset: Annotated[str, typer.Argument(help="A preset (see `tutor presets`) or the path of a YAML file.")],
-    address: AddressOption,
-    name: Annotated[str | None, typer.Option(help="Name of the sweep. Default: the preset's.")] = None,
-    set_: SetOption = None,
-    results: Annotated[str, typer.Option(help="Results folder on the cluster, shared by its nodes.")] = "/shared/runs",
+    preset: Annotated[str, typer.Argument(help="A preset (see `tutor presets`) or the path of a YAML file.")]
+    address: AddressOption
+    name: Annotated[str | None, typer.Option(help="Name of the sweep. Default: the preset's.")] = None
+    set_: SetOption = None
+    results: Annotated[str, typer.Option(help="Results folder on the cluster, shared by its nodes.")] = "/shared/runs"
     tracking_uri: Annotated[
         str | None, typer.Option(help="MLflow as the cluster sees it, without password. Default: $MLFLOW_TRACKING_URI.")
-    ] = None,
+    ] = None
     code: Annotated[
         Path | None, typer.Option(help="Checkout whose code replaces that of the cluster's image, e.g. '.'.")
-    ] = None,
+    ] = None
     nodes_on_demand: Annotated[
         bool,
         typer.Option("--nodes-on-demand", help="An autoscaler adds nodes: ask for no GPUs that are there now."),
-    ] = False,
-    follow: Annotated[bool, typer.Option(help="Stay and show the sweep's output until it ends.")] = True,
-) -> None:
+    ] = False
+    follow: Annotated[bool, typer.Option(help="Stay and show the sweep's output until it ends.")] = True
+
+
+@takes(SubmitOptions)
+def submit(options: SubmitOptions) -> None:
     """Run a sweep on a Ray cluster: as `tutor sweep`, by a job there.
 
     What is wrong is said before the job starts: an address where no cluster answers, a wrong token, another Ray or
@@ -62,15 +63,15 @@ def submit(
     from tune_sweeps.console.terminal import make_console
 
     submission = Submission(
-        preset=preset,
-        settings=set_ or [],
-        name=name,
-        results=results,
-        tracking_uri=tracking_uri,
-        code=code,
-        nodes_on_demand=nodes_on_demand,
+        preset=options.preset,
+        settings=options.set_ or [],
+        name=options.name,
+        results=options.results,
+        tracking_uri=options.tracking_uri,
+        code=options.code,
+        nodes_on_demand=options.nodes_on_demand,
     )
-    raise typer.Exit(send(address, submission, follow, make_console().print, _write))
+    raise typer.Exit(send(options.address, submission, options.follow, make_console().print, _write))
 
 
 @jobs_app.command("list")

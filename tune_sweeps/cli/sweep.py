@@ -1,53 +1,56 @@
-"""``tutor sweep``: plan a grid of trials, run it, go on with it."""
+"""Implement ``tutor sweep``: plan a grid of trials, run it, go on with it, add seeds to it."""
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from tune_sweeps.cli.options import AddressOption, ResultsOption, SetOption, takes
+
 if TYPE_CHECKING:
     from rich.console import Console
 
+    from tune_sweeps.definition.config import SweepConfig
     from tune_sweeps.definition.resolve import ResolvedSweep
-    from tune_sweeps.run.workspace import Workspace
+    from tune_sweeps.run.workspace import Choice, Workspace
 
 EXIT_TRIALS_FAILED = 1
-SetOption = Annotated[
-    list[str] | None,
-    typer.Option("--set", metavar="KEY=VALUE", help="Change a field; dotted keys, YAML values. May be repeated."),
-]
-ResultsOption = Annotated[Path, typer.Option(help="Folder of all sweeps and of MLflow's database.")]
-AddressOption = Annotated[
-    str | None, typer.Option(help="Address of a running Ray cluster. Default: $RAY_ADDRESS, else a local Ray.")
-]
+PRESET_FOR_TASKS = "demo"
+"""Whose algorithms, tutors and seeds a sweep has that names tasks alone."""
 
 
-def register(app: typer.Typer) -> None:
-    """Adds the command."""
-    app.command("sweep")(sweep)
+@dataclass(frozen=True)
+class SweepOptions:
+    """The options of ``tutor sweep``."""
 
-
-def sweep(
     preset: Annotated[
-        str | None, typer.Argument(help="A preset (see `tutor presets`) or the path of a YAML file.")
-    ] = None,
+        str | None,
+        typer.Argument(help="A preset (see `tutor presets`), the path of a YAML file; with --more-seeds, a sweep."),
+    ] = None
     resume: Annotated[
         str | None, typer.Option(metavar="NAME", help="Finish what is missing of a sweep; repeats nothing finished.")
-    ] = None,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Show what would run, and run nothing.")] = False,
-    set_: SetOption = None,
+    ] = None
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Show what would run, and run nothing.")] = False
+    set_: SetOption = None
     task: Annotated[
         list[str] | None,
         typer.Option(metavar="TASK", help="Tasks in place of the preset's: by name, or your own as module:object."),
-    ] = None,
+    ] = None
+    more_seeds: Annotated[
+        int | None, typer.Option(min=1, metavar="N", help="Add N seeds to a sweep; p-values account for the look.")
+    ] = None
     name: Annotated[
         str | None, typer.Option(help="Name of the sweep: its folder and MLflow experiment. Default: the preset's.")
-    ] = None,
-    address: AddressOption = None,
-    results: ResultsOption = Path("runs"),
-) -> None:
+    ] = None
+    address: AddressOption = None
+    results: ResultsOption = Path("runs")
+
+
+@takes(SweepOptions)
+def sweep(options: SweepOptions) -> None:
     """Run a grid of trials: algorithm × tutor × task × reuse, untutored baselines beside them, × seeds.
 
     Ctrl-C stops cleanly; running it again, or --resume NAME, finishes what is missing, also after a crash.
@@ -60,60 +63,92 @@ def sweep(
 
     - `tutor sweep demo --set seeds=5 --set 'tutors=[smollm2,my_tutor.yaml]' --name mine`
 
-    - `tutor sweep demo --task examples.frozen_lake:FrozenLakeTask --name lake` – a task of your own
+    - `tutor sweep --task examples.frozen_lake:FrozenLakeTask` – a task of your own, with the demo's students and tutors
+
+    - `tutor sweep mine --more-seeds 5`
 
     - `tutor sweep --resume mine`
     """
     from tune_sweeps.console.terminal import make_console
-    from tune_sweeps.definition.loading import load_sweep
     from tune_sweeps.definition.resolve import resolve
-    from tune_sweeps.run.checks import check_hyperparameters
-    from tune_sweeps.run.workspace import choose, existing_workspace
-    from tutor_service.errors import UserError
 
     console = make_console()
-    workspace: Workspace | None
-    if resume is not None:
-        if preset is not None or set_ or task or name is not None:
-            raise UserError("--resume takes the sweep as it was begun: leave out the preset, --set, --task and --name.")
-        workspace = existing_workspace(results, resume)
-        resolved = resolve(workspace.config())
-    elif preset is None:
-        raise UserError("which sweep? Name a preset, e.g. `tutor sweep demo`, or --resume NAME.")
-    else:
-        resolved = resolve(load_sweep(preset, [*_only_tasks(task), *(set_ or [])]))
-        check_hyperparameters(trial.student for trial in resolved.trials)
-        choice = choose(results, resolved.config, name, len(resolved.trials))
-        resolved = resolve(choice.config)
-        workspace = choice.existing
-        if choice.note:
-            console.print(choice.note)
-    if dry_run:
-        _show_plan(console, resolved, results)
+    choice = _choose(options)
+    resolved = resolve(choice.config)
+    if choice.note:
+        console.print(choice.note)
+    if options.dry_run:
+        _show_estimate(console, resolved, options.results)
         return
-    _run(console, resolved, workspace, address, results)
+    _run(console, resolved, choice.existing, options)
+
+
+def _choose(options: SweepOptions) -> Choice:
+    """Find the sweep that is meant, and check it."""
+    from tune_sweeps.definition.loading import load_sweep, with_more_seeds
+    from tune_sweeps.definition.resolve import resolve
+    from tune_sweeps.run.checks import check_hyperparameters
+    from tune_sweeps.run.workspace import Choice, choose, existing_workspace
+    from tutor_service.errors import UserError
+
+    others = [options.set_, options.task, options.name]
+    if options.resume is not None:
+        if options.preset is not None or options.more_seeds or any(others):
+            raise UserError(
+                "--resume takes the sweep as it was begun: leave out the preset, --set, --task, --name and "
+                "--more-seeds."
+            )
+        workspace = existing_workspace(options.results, options.resume)
+        return Choice(workspace.config(), workspace)
+    if options.more_seeds is not None:
+        if options.preset is None or any(others):
+            raise UserError("--more-seeds takes the name of a sweep, and no --set, --task or --name.")
+        workspace = existing_workspace(options.results, options.preset)
+        config = with_more_seeds(workspace.config(), options.more_seeds)
+        added = ", ".join(map(str, config.extensions[-1].seeds))
+        return Choice(config, workspace, f"'{workspace.name}' gets the seeds {added} more")
+    if options.preset is None and not options.task:
+        raise UserError("which sweep? Name a preset, e.g. `tutor sweep demo`, a --task, or --resume NAME.")
+    settings = [*_only_tasks(options.task), *(options.set_ or [])]
+    config = load_sweep(options.preset or PRESET_FOR_TASKS, settings)
+    if options.preset is None and config.name == PRESET_FOR_TASKS:
+        config = _named_by_tasks(config)
+    resolved = resolve(config)
+    check_hyperparameters(trial.student for trial in resolved.trials)
+    return choose(options.results, config, options.name, len(resolved.trials))
 
 
 def _only_tasks(tasks: list[str] | None) -> list[str]:
-    """The settings by which tasks take the place of a preset's, whose env steps are for its own tasks."""
+    """Write the settings by which tasks take the place of a preset's, whose env steps are for its own tasks."""
     return [f"tasks=[{', '.join(map(repr, tasks))}]", "num_env_steps=null"] if tasks else []
 
 
-def _show_plan(console: Console, resolved: ResolvedSweep, results: Path) -> None:
+def _named_by_tasks(config: SweepConfig) -> SweepConfig:
+    """Name a sweep after its tasks, and leave oracles out where a task has none."""
+    from rllib_plugins.tasks import load_task
+    from tune_sweeps.definition.config import Match
+    from tune_sweeps.definition.resolve import ORACLES, has_oracle
+
+    tasks = [load_task(entry) for entry in config.tasks]
+    without = [task.name for task in tasks if not has_oracle(task)]
+    left_out = [Match(tutor=[t for t in ORACLES if t in config.tutors], task=without)] if without else []
+    name = "-".join(task.name for task in tasks)
+    return config.model_copy(update={"name": name, "description": "", "exclude": [*config.exclude, *left_out]})
+
+
+def _show_estimate(console: Console, resolved: ResolvedSweep, results: Path) -> None:
     from tune_sweeps.cluster.session import local_cpus
-    from tune_sweeps.run.estimate import make_plan
-    from tune_sweeps.run.estimate_view import plan_lines
+    from tune_sweeps.run.estimate import estimate
+    from tune_sweeps.run.estimate_view import estimate_lines
     from tune_sweeps.run.speeds import known_speeds
 
     cpus = local_cpus(resolved.tutor_cpus + resolved.config.resources.num_cpus_per_trial)
     speeds = known_speeds(results)
-    for line in plan_lines(resolved, make_plan(resolved, cpus, speeds), cpus):
+    for line in estimate_lines(resolved, estimate(resolved, cpus, speeds), cpus):
         console.print(line)
 
 
-def _run(
-    console: Console, resolved: ResolvedSweep, workspace: Workspace | None, address: str | None, results: Path
-) -> None:
+def _run(console: Console, resolved: ResolvedSweep, workspace: Workspace | None, options: SweepOptions) -> None:
     from filelock import Timeout
 
     from tune_sweeps.cluster.probe import check_ray_address
@@ -124,6 +159,7 @@ def _run(
     from tune_sweeps.tracking.mlflow_client import tracking_uri
     from tutor_service.errors import UserError
 
+    results = options.results
     keys = [trial.key for trial in resolved.trials]
     if workspace is not None and workspace.is_sent() and not workspace.journal(keys).missing():
         console.print(
@@ -132,7 +168,7 @@ def _run(
         )
         return
     uri = tracking_uri(results)
-    address = wanted_address(address)
+    address = wanted_address(options.address)
     if address is not None:
         check_ray_address(address)
     concurrent = concurrency(resolved.config.resources, len(keys), local_cores(), resolved.tutor_cpus)
@@ -146,6 +182,8 @@ def _run(
             f"sweep '{workspace.name}' is running in another process. Wait for it, or give this one another --name."
         ) from None
     with lock:
+        if resolved.config != workspace.config():
+            workspace.set_config(resolved.config)
         _run_locked(resolved, workspace, uri, address)
 
 
@@ -189,7 +227,7 @@ def _run_locked(resolved: ResolvedSweep, workspace: Workspace, uri: str, address
 
 
 def _report(workspace: Workspace, uri: str, console: Console) -> None:
-    """The report of a sweep that has just finished, and what to do next."""
+    """Report on a sweep that has just finished, and say what to do next."""
     from tune_sweeps.report.build import make_report, show
     from tune_sweeps.run.workspace import results_option
     from tune_sweeps.tracking.mlflow_client import PAGE

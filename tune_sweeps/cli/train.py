@@ -1,4 +1,4 @@
-"""``tutor train``: one student, in this process, without a sweep."""
+"""Implement ``tutor train``: one student, in this process, without a sweep."""
 
 from __future__ import annotations
 
@@ -6,12 +6,7 @@ from typing import Annotated, Any
 
 import typer
 
-from tune_sweeps.cli.ask import TaskArgument
-
-
-def register(app: typer.Typer) -> None:
-    """Adds the command."""
-    app.command("train")(train)
+from tune_sweeps.cli.options import AddressOption, SetOption, TaskArgument
 
 
 def train(
@@ -20,11 +15,8 @@ def train(
     tutor: Annotated[str, typer.Option(help="A tutor's name, the path of a YAML file, or none.")] = "none",
     steps: Annotated[int | None, typer.Option(min=1, help="Env steps. Default: the task's own.")] = None,
     seed: Annotated[int, typer.Option(min=0, help="Seed of everything random.")] = 0,
-    set_: Annotated[
-        list[str] | None,
-        typer.Option("--set", metavar="KEY=VALUE", help="Change a field of the student, e.g. advice.theta_frac=0.3."),
-    ] = None,
-    address: Annotated[str | None, typer.Option(help="Address of a running Ray cluster. Default: a local one.")] = None,
+    set_: SetOption = None,
+    address: AddressOption = None,
 ) -> None:
     """Train one student and print its evaluations: greedy, with the tutor off. Nothing is kept; a sweep keeps.
 

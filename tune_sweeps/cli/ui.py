@@ -1,4 +1,4 @@
-"""``tutor ui``: MLflow's pages over the sweeps, on this machine only."""
+"""Implement ``tutor ui``: MLflow's pages over the sweeps, on this machine only."""
 
 from __future__ import annotations
 
@@ -7,16 +7,13 @@ from typing import Annotated
 
 import typer
 
+from tune_sweeps.cli.options import ResultsOption
+
 HOST = "127.0.0.1"
 
 
-def register(app: typer.Typer) -> None:
-    """Adds the command."""
-    app.command("ui")(ui)
-
-
 def ui(
-    results: Annotated[Path, typer.Option(help="Folder of all sweeps and of MLflow's database.")] = Path("runs"),
+    results: ResultsOption = Path("runs"),
     port: Annotated[int, typer.Option(min=1, max=65535, help="Port on the loopback interface.")] = 5000,
 ) -> None:
     """Open MLflow's UI over the sweeps in a results folder; ends with Ctrl-C.

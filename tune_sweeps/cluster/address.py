@@ -1,4 +1,4 @@
-"""Where a cluster's dashboard is, and the token that opens it. Pure but for reading a token's file; knows no Ray."""
+"""Find a cluster's dashboard, and the token that opens it."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ TOKEN_PATH_VARIABLE = "RAY_AUTH_TOKEN_PATH"
 
 
 def dashboard_url(address: str) -> str:
-    """The dashboard's base address from what a person types: a URL, ``host:port`` or ``host``.
+    """Return the dashboard's base address from what a person types: a URL, ``host:port`` or ``host``.
 
     Raises:
         UserError: Another kind of address (Ray Client's, a GCS address), a user name or password in it, or no host.

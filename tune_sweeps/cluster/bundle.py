@@ -1,4 +1,4 @@
-"""What travels to the cluster with a job: the sweep and its tutors' files, and nothing else. Knows no Ray."""
+"""Pack what travels to the cluster with a job: the sweep and its tutors' files, and nothing else."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ FORWARDED = ("LLM_TUTORS_URL", "MLFLOW_TRACKING_URI")
 
 
 def write_bundle(folder: Path, config: SweepConfig) -> None:
-    """Writes the sweep, with all settings resolved, and the tutor files that it names, under their names.
+    """Write the sweep, with all settings resolved, and the tutor files that it names, under their names.
 
     Args:
         folder: An empty folder.
@@ -60,7 +60,7 @@ def runtime_env(
     tracking_uri: str | None,
     nodes_on_demand: bool = False,
 ) -> dict[str, object]:
-    """Ray's runtime environment of the job.
+    """Return Ray's runtime environment of the job.
 
     Args:
         folder: The bundle.
@@ -95,7 +95,7 @@ def runtime_env(
 
 
 def entrypoint(name: str, results: str) -> str:
-    """The job's command: checks the nodes, then runs the sweep."""
+    """Return the job's command: it checks the nodes, then runs the sweep."""
     import shlex
 
     sweep = ["sweep", SWEEP_FILE, "--name", name, "--results", results]
@@ -103,7 +103,7 @@ def entrypoint(name: str, results: str) -> str:
 
 
 def submission_id(sweep: str, taken: Sequence[str]) -> str:
-    """The next free job id of a sweep: ``sweep-NAME``, then ``sweep-NAME.2`` and so on."""
+    """Return the next free job id of a sweep: ``sweep-NAME``, then ``sweep-NAME.2`` and so on."""
     base = f"sweep-{sweep}"
     number = 1
     while (candidate := base if number == 1 else f"{base}.{number}") in taken:

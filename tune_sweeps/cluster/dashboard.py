@@ -1,4 +1,4 @@
-"""Asks a cluster's dashboard what the cluster is. Owns the calls and what their failures mean; starts nothing there."""
+"""Ask a cluster's dashboard what the cluster is."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ class ClusterFacts:
     applications: frozenset[str]
 
     def total(self, resource: str) -> float:
-        """Amount of a resource over all nodes."""
+        """Sum a resource over all nodes."""
         return sum(node.get(resource, 0.0) for node in self.nodes)
 
     @property

@@ -1,8 +1,6 @@
-"""What a submitted job runs on the cluster: looks at every node that trials may land on, then runs the sweep.
+"""Run a submitted job on the cluster: look at every node that trials may land on, then run the sweep.
 
-    python -m tune_sweeps.cluster.job_entry --results FOLDER -- sweep sweep.yaml --name NAME
-
-Owns what only the nodes themselves can tell: their versions, and whether the results folder is one and writable.
+python -m tune_sweeps.cluster.job_entry --results FOLDER -- sweep sweep.yaml --name NAME
 """
 
 from __future__ import annotations
@@ -45,7 +43,7 @@ class NodeReport:
 
 
 def look(results: str, marker: str) -> NodeReport:
-    """Looks at the node that it runs on.
+    """Look at the node that it runs on.
 
     Args:
         results: The results folder.
@@ -63,7 +61,7 @@ def look(results: str, marker: str) -> NodeReport:
 
 
 def unwritable(folder: str) -> str:
-    """Why a folder cannot be written, or nothing where it can; makes it where it is missing."""
+    """Say why a folder cannot be written, or nothing where it can; make it where it is missing."""
     try:
         Path(folder).mkdir(parents=True, exist_ok=True)
         with tempfile.NamedTemporaryFile(dir=folder, prefix=".writable-"):
@@ -73,7 +71,7 @@ def unwritable(folder: str) -> str:
 
 
 def check_reports(reports: Sequence[NodeReport], head: NodeReport, results: str) -> None:
-    """Whether the nodes are fit for trials that write where the head reads.
+    """Refuse nodes that are not fit for trials that write where the head reads.
 
     Raises:
         UserError: One of them is not; names the node and what is wrong there.
@@ -99,7 +97,7 @@ def check_reports(reports: Sequence[NodeReport], head: NodeReport, results: str)
 
 
 def check_nodes(results: str, timeout_s: float = NODE_TIMEOUT_S) -> int:
-    """Has every node that announces CPUs look at itself; a node that is too busy to answer is passed over.
+    """Have every node that announces CPUs look at itself; a node that is too busy to answer is passed over.
 
     Args:
         results: The results folder.
@@ -152,7 +150,7 @@ def _ask_nodes(results: str, marker: str, timeout_s: float) -> list[NodeReport]:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Entry point; returns the exit status."""
+    """Run as a script; return the exit status."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n\n")[0] if __doc__ else None)
     parser.add_argument("--results", required=True, help="results folder, shared by all nodes")
     parser.add_argument("command", nargs=argparse.REMAINDER, help="arguments of `tutor`, after --")

@@ -1,4 +1,4 @@
-"""Jobs of a cluster by Ray's Job SDK: submit, follow, stop. The only module here that imports Ray's client."""
+"""Submit, follow and stop the jobs of a cluster by Ray's Job SDK."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _NOT_YET = "No available agent"
 
 _AGENT_S = 60.0
 _A_TRACE = 0.001
-"""Of a resource that says where, not how much."""
+"""Token amount; used only for placement."""
 
 
 @dataclass(frozen=True, slots=True)

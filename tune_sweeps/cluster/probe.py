@@ -1,4 +1,4 @@
-"""Asks a Ray address whether a cluster answers there and lets us in, within seconds. Starts and joins nothing.
+"""Ask a Ray address whether a cluster answers there and lets us in, within seconds.
 
 Ray itself takes 20 s and more to give up on an address, and does not say that it was the token.
 """
@@ -19,7 +19,7 @@ _METHOD = "/ray.rpc.InternalKVGcsService/InternalKVKeys"
 
 
 def check_ray_address(address: str) -> None:
-    """Whether a Ray cluster can be joined at an address.
+    """Refuse an address where no Ray cluster can be joined.
 
     Args:
         address: As ``ray.init`` takes it. ``auto`` is Ray's own to find; of ``ray://`` the token is.
@@ -45,7 +45,7 @@ def check_ray_address(address: str) -> None:
 
 
 def _check_client_server(address: str, where: str) -> None:
-    """Waits for the greeting of a gRPC server: Ray Client itself tries it three times, for half a minute in all."""
+    """Wait for the greeting of a gRPC server: Ray Client itself tries it three times, for half a minute in all."""
     import grpc
 
     with grpc.insecure_channel(where) as channel:
@@ -58,7 +58,7 @@ def _check_client_server(address: str, where: str) -> None:
 
 
 def _check_token(address: str) -> None:
-    """Asks the cluster's head for the names of its settings, as every Ray process does first."""
+    """Ask the cluster's head for the names of its settings, as every Ray process does first."""
     import grpc
 
     token = find_token(os.environ, Path.home()) if os.environ.get("RAY_AUTH_MODE") == "token" else None

@@ -1,4 +1,4 @@
-"""What a cluster must have for a sweep: pure functions of what it says of itself. Each error says what is missing."""
+"""Check what a cluster must have for a sweep, by what it says of itself."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from tutor_service.errors import UserError
 
 
 def check_versions(facts: ClusterFacts, ray_version: str, python_version: str) -> None:
-    """Client and cluster must run one Ray and one Python (major and minor): what travels between them is pickled.
+    """Require one Ray and one Python, major and minor, of client and cluster: what travels between them is pickled.
 
     Raises:
         UserError: They do not.
@@ -29,7 +29,7 @@ def check_versions(facts: ClusterFacts, ray_version: str, python_version: str) -
 
 
 def check_tutors(facts: ClusterFacts, tutors: Sequence[TutorConfig], nodes_on_demand: bool) -> None:
-    """The replicas that always run must fit; a tutor that runs already has its place.
+    """Require room for the replicas that always run; a tutor that runs already has its place.
 
     Args:
         facts: What the cluster says.
@@ -61,8 +61,11 @@ def check_tutors(facts: ClusterFacts, tutors: Sequence[TutorConfig], nodes_on_de
                 f"tutor '{tutor.name}' needs a GPU of type {kind}; the cluster has {', '.join(present) or 'none'}. "
                 "Change scaling.accelerator_type, or add such a node."
             )
-    for resource, field in (("GPU", "num_gpus"), ("CPU", "num_cpus")):
-        needed = sum(getattr(tutor.scaling, field) * max(1, tutor.scaling.min_replicas) for tutor in waiting)
+    replicas = [(tutor.scaling, max(1, tutor.scaling.min_replicas)) for tutor in waiting]
+    for resource, needed in (
+        ("GPU", sum(scaling.num_gpus * count for scaling, count in replicas)),
+        ("CPU", sum(scaling.num_cpus * count for scaling, count in replicas)),
+    ):
         if needed > facts.total(resource):
             names = ", ".join(tutor.name for tutor in waiting)
             raise UserError(

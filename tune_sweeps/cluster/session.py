@@ -1,4 +1,4 @@
-"""Starts a local Ray or connects to a running one, quietly, and leaves nothing behind. Knows no sweep."""
+"""Start a local Ray or connect to a running one, quietly, and leave nothing behind."""
 
 from __future__ import annotations
 
@@ -50,24 +50,24 @@ class RayCluster:
 
 
 def local_cores() -> int:
-    """Cores that this process may use."""
+    """Count the cores that this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def local_cpus(needed: float) -> int:
-    """Ray CPUs of a local cluster: one per core, and as many as one trial beside its tutors takes at the least."""
+    """Return the Ray CPUs of a local cluster: one per core, and at least what a trial beside its tutors takes."""
     return max(local_cores(), math.ceil(needed))
 
 
 def wanted_address(address: str | None) -> str | None:
-    """Where Ray is, as asked for by argument or by ``$RAY_ADDRESS``; None: start a local one."""
+    """Return where Ray is, as asked for by argument or by ``$RAY_ADDRESS``; None: start a local one."""
     found = address or os.environ.get(ADDRESS_VARIABLE, "").strip() or None
     return None if found == "local" else found
 
 
 @contextmanager
 def ray_cluster(address: str | None, num_cpus: int) -> Iterator[RayCluster]:
-    """Ray, for the time of a ``with`` block; one that was started here ends with it.
+    """Have Ray for the time of a ``with`` block; one that was started here ends with it.
 
     Args:
         address: Address of a running cluster; None: start a local one, on the loopback interface only.

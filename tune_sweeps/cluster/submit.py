@@ -1,6 +1,6 @@
-"""Sends a sweep to a cluster as a job, follows it and stops it.
+"""Send a sweep to a cluster as a job, follow it and stop it.
 
-Owns the order of things: all that can be known to be wrong is found before a job exists. Knows no Tune and no MLflow.
+All that can be known to be wrong is found before a job exists.
 """
 
 from __future__ import annotations
@@ -55,7 +55,7 @@ class Submission:
 
 
 def submit(address: str, submission: Submission, follow: bool, say: Say, write: Say) -> int:
-    """Sends a sweep; it is continued where the cluster has a sweep of this name and configuration.
+    """Send a sweep; it is continued where the cluster has a sweep of this name and configuration.
 
     Args:
         address: The cluster's dashboard.
@@ -103,7 +103,7 @@ def submit(address: str, submission: Submission, follow: bool, say: Say, write: 
 
 
 def logs(address: str, sweep: str, say: Say, write: Say) -> int:
-    """Follows the latest job of a sweep to its end; returns the exit status.
+    """Follow the latest job of a sweep to its end; return the exit status.
 
     Raises:
         UserError: The cluster cannot be reached, or has no job of that sweep.
@@ -114,7 +114,7 @@ def logs(address: str, sweep: str, say: Say, write: Say) -> int:
 
 
 def stop(address: str, sweep: str, say: Say) -> int:
-    """Ends the latest job of a sweep; what it finished stays, and submitting it again continues it.
+    """End the latest job of a sweep; what it finished stays, and submitting it again continues it.
 
     Raises:
         UserError: The cluster cannot be reached, or has no job of that sweep.
@@ -130,7 +130,7 @@ def stop(address: str, sweep: str, say: Say) -> int:
 
 
 def list_jobs(address: str, say: Say) -> list[JobInfo]:
-    """Jobs of sweeps on a cluster, oldest first.
+    """List the jobs of sweeps on a cluster, oldest first.
 
     Raises:
         UserError: The cluster cannot be reached.
@@ -158,7 +158,7 @@ def _cluster(address: str, say: Say) -> tuple[str, str | None, ClusterFacts]:
 
 
 def _attend(jobs: Jobs, job_id: str, sweep: str, follow: bool, say: Say, write: Say) -> int:
-    """Follows a job as far as is asked for; returns the exit status."""
+    """Follow a job as far as is asked for; return the exit status."""
     try:
         said = jobs.follow(job_id, write, [REFUSED] if follow else [REFUSED, READY])
     except KeyboardInterrupt:

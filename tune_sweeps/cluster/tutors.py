@@ -1,7 +1,4 @@
-"""A tutor at hand for one command: an advisor or a client, with Ray and Serve around it where it takes them.
-
-Knows how tutors are brought up for a while; must not know what is asked of them.
-"""
+"""Deploy tutors for the time of one command, with Ray around them where they take it."""
 
 from __future__ import annotations
 
@@ -19,7 +16,7 @@ from tutor_service.config import TutorConfig
 def tutors_up(
     tutors: Sequence[TutorConfig], progress: Callable[[str], None], address: str | None = None, spare_cpus: float = 0
 ) -> Iterator[None]:
-    """Ray with tutors deployed, for the time of a ``with`` block; tutors that ran before stay as they are.
+    """Have Ray with tutors deployed for the time of a ``with`` block; tutors that ran before stay as they are.
 
     Those that are reached at ``$LLM_TUTORS_URL`` are somebody else's to deploy.
 
@@ -43,7 +40,7 @@ def tutors_up(
 
 @contextmanager
 def deployed(tutors: Sequence[TutorConfig], cluster: RayCluster, progress: Callable[[str], None]) -> Iterator[None]:
-    """Tutors deployed on a Ray that is connected, for the time of a ``with`` block; those that ran before stay.
+    """Have tutors deployed on a connected Ray for the time of a ``with`` block; those that ran before stay.
 
     Those that are reached at ``$LLM_TUTORS_URL`` are somebody else's to deploy.
 

@@ -1,4 +1,4 @@
-"""Log records as JSON lines that say which sweep, trial and tutor they belong to. Knows ``logging``, and no Ray."""
+"""Write log records as JSON lines that say which sweep, trial and tutor they belong to."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from datetime import UTC, datetime
 
 
 class JsonLines(logging.Handler):
-    """Writes each record as one JSON object to standard error, which Ray and the driver send to files.
+    """Write each record as one JSON object to standard error, which Ray and the driver send to files.
 
     Attributes:
         context: What every record of this process carries.
@@ -20,14 +20,14 @@ class JsonLines(logging.Handler):
         self.context: dict[str, str] = {}
 
     def emit(self, record: logging.LogRecord) -> None:
-        """Writes one record."""
+        """Write one record."""
         try:
             sys.stderr.write(self.line(record) + "\n")
         except Exception:
             self.handleError(record)
 
     def line(self, record: logging.LogRecord) -> str:
-        """One record as JSON."""
+        """Return one record as JSON."""
         fields = {
             "time": datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds"),
             "level": record.levelname,
@@ -44,6 +44,6 @@ _handler = JsonLines()
 
 
 def bind(**context: str) -> None:
-    """Has all records of this process from now on, those of libraries included, carry ``context`` and nothing else."""
+    """Have all later records of this process, those of libraries included, carry ``context`` and nothing else."""
     _handler.context = context
     logging.getLogger().addHandler(_handler)  # once: a second time changes nothing

@@ -1,4 +1,4 @@
-"""Turns the signals that end a program into one orderly interrupt. Knows nothing of sweeps.
+"""Turn the signals that end a program into one orderly interrupt.
 
 Python raises KeyboardInterrupt wherever the main thread happens to be. Within a module's import that may leave the
 import lock taken for good; within a weak reference's callback it is swallowed. So none is raised during imports, and
@@ -32,7 +32,7 @@ class _State:
 
 @contextmanager
 def interruptible() -> Iterator[None]:
-    """Raises KeyboardInterrupt at Ctrl-C, SIGTERM and SIGHUP, until cleaning up has begun.
+    """Raise KeyboardInterrupt at Ctrl-C, SIGTERM and SIGHUP, until cleaning up has begun.
 
     From then on (``cleaning_up``) signals are ignored, so that an impatient user does not cut short what leaves nothing
     behind, except the third of all, which ends the process at once. Does nothing outside of the main thread, where
@@ -54,7 +54,7 @@ def interruptible() -> Iterator[None]:
 
 
 def rearm() -> None:
-    """Takes the signals back from a library that has put its own handlers in place, as ``ray.init`` does."""
+    """Take the signals back from a library that has put its own handlers in place, as ``ray.init`` does."""
     if _State.armed and threading.current_thread() is threading.main_thread():
         for number in _SIGNALS:
             signal.signal(number, _received)
@@ -62,12 +62,12 @@ def rearm() -> None:
 
 
 def cleaning_up() -> None:
-    """From here on signals wait until everything is put away."""
+    """Have signals wait until everything is put away."""
     _State.cleaning = True
 
 
 def cleaned_up() -> None:
-    """Everything is put away: signals interrupt again what comes after."""
+    """Let signals interrupt again: everything is put away."""
     _State.received, _State.cleaning = 0, False
 
 
@@ -79,7 +79,7 @@ def _received(number: int, frame: FrameType | None) -> None:
 
 
 def _deliver(number: int, frame: FrameType | None) -> None:
-    """Raises the interrupt, or comes back a moment later where that would do harm."""
+    """Raise the interrupt, or come back a moment later where that would do harm."""
     if not _State.armed or _State.cleaning or not _State.received:
         return
     importing = _imports(frame)
@@ -89,7 +89,7 @@ def _deliver(number: int, frame: FrameType | None) -> None:
 
 
 def _imports(frame: FrameType | None) -> bool:
-    """Whether a module is being imported in this stack."""
+    """Say whether a module is being imported in this stack."""
     while frame is not None:
         if frame.f_code.co_filename == _IMPORTLIB:
             return True

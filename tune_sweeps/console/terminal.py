@@ -1,4 +1,4 @@
-"""Keeps the terminal for our own words: everything that libraries print goes to a file. Knows no sweep."""
+"""Keep the terminal for our own words: everything that libraries print goes to a file."""
 
 from __future__ import annotations
 
@@ -11,12 +11,10 @@ from typing import TextIO
 
 from rich.console import Console
 
-STYLE_ERROR = "bold red"
-
 
 @contextmanager
 def quiet(log: Path) -> Iterator[Console]:
-    """Sends standard output and error of this process and its children to a file, below Python.
+    """Send standard output and error of this process and its children to a file, below Python.
 
     Args:
         log: The file; it is appended to.
@@ -46,7 +44,7 @@ def quiet(log: Path) -> Iterator[Console]:
 
 
 def make_console(file: TextIO | None = None, is_terminal: bool | None = None) -> Console:
-    """A console that writes plain, unwrapped lines where nobody watches."""
+    """Make a console that writes plain, unwrapped lines where nobody watches."""
     live = sys.stdout.isatty() if is_terminal is None else is_terminal
     return Console(
         file=file, force_terminal=live, width=None if live else 160, highlight=False, markup=False, soft_wrap=not live
@@ -54,7 +52,7 @@ def make_console(file: TextIO | None = None, is_terminal: bool | None = None) ->
 
 
 def duration(seconds: float) -> str:
-    """``75`` → ``1:15``; ``4000`` → ``1:06:40``."""
+    """Format seconds: ``75`` as ``1:15``, ``4000`` as ``1:06:40``."""
     whole = max(0, round(seconds))
     hours, rest = divmod(whole, 3600)
     minutes, left = divmod(rest, 60)
@@ -62,7 +60,7 @@ def duration(seconds: float) -> str:
 
 
 def log_path(command: str) -> Path:
-    """Where a command that belongs to no sweep sends what libraries print; the folder is made when missing."""
+    """Return the log of a command that belongs to no sweep; its folder is made when missing."""
     from tutor_service import paths
     from tutor_service.errors import UserError
 

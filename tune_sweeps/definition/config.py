@@ -1,14 +1,15 @@
-"""What a sweep is: axes, what deviates from cell to cell, and the constants that its results are read by.
-
-Owns the schema of preset files. Knows neither Ray nor MLflow, and not which trials a sweep consists of (``grid``).
-"""
+"""Define the schema of a sweep's file: axes, what deviates from cell to cell, and how results are read."""
 
 from __future__ import annotations
 
+import itertools
+import re
 from collections import Counter
+from collections.abc import Iterable
+from itertools import islice
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validator, model_validator
 
 from rllib_plugins.config import ALGORITHMS, AdviceConfig, Algorithm
 
@@ -17,6 +18,8 @@ SCHEMA_VERSION = 1
 
 MAX_TRIALS = 10_000
 UNTUTORED = "none"
+TUNING_SEEDS = tuple(range(100, 120))
+"""Seeds for choosing settings; the shipped hyperparameters were chosen on some of them."""
 
 NAME_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9._-]*$"
 
@@ -26,12 +29,17 @@ class _Frozen(BaseModel):
 
 
 class Match(_Frozen):
-    """Selects cells: on every axis that is named, the cell's value must be among those listed; others do not matter."""
+    """Select the cells whose values are among those listed, on every axis that is named."""
 
     algorithm: list[str] | None = Field(default=None, description="Algorithms, e.g. [dqn].")
     tutor: list[str] | None = Field(default=None, description="Tutors; `none` is the untutored baseline.")
-    task: list[str] | None = Field(default=None, description="Tasks.")
+    task: list[str] | None = Field(default=None, description="Tasks, by name.")
     reuse: list[bool] | None = Field(default=None, description="Reuse on or off; a baseline matches neither.")
+
+    @property
+    def wanted(self) -> dict[str, list[Any]]:
+        """The values of each axis that is named."""
+        return self.model_dump(exclude_none=True)
 
     @field_validator("*", mode="before")
     @classmethod
@@ -46,7 +54,7 @@ class Match(_Frozen):
 
 
 class Override(_Frozen):
-    """Fields of the student that differ in some cells."""
+    """Set fields of the student in some cells."""
 
     match: Match = Field(description="Which cells.")
     set: dict[str, Any] = Field(
@@ -54,15 +62,22 @@ class Override(_Frozen):
     )
 
 
+class Extension(_Frozen):
+    """Add seeds to cells whose first results have been seen."""
+
+    seeds: list[int] = Field(description="The added seeds.", min_length=1)
+    cells: list[Match] | None = Field(default=None, description="Which cells get them; none: all.")
+
+
 class EvaluationConfig(_Frozen):
-    """When and how long the greedy student is evaluated, with the tutor off."""
+    """Schedule the evaluations of the greedy student, with the tutor off."""
 
     interval_steps: int = Field(default=2_000, gt=0, description="Env steps between evaluations.")
     episodes: int = Field(default=200, gt=0, description="Episodes per evaluation where no exact evaluation exists.")
 
 
 class ResourcesConfig(_Frozen):
-    """What a trial takes, and how many run at once."""
+    """State what a trial takes and how many run at once."""
 
     num_cpus_per_trial: float = Field(
         default=0.5, gt=0, description="Ray CPUs per trial; below 1, trials share a core. Typical: 0.25 to 1."
@@ -78,7 +93,7 @@ class ResourcesConfig(_Frozen):
 
 
 class FailureSettings(_Frozen):
-    """What happens when a trial fails, or is cut short."""
+    """Say how often a trial is tried again, and from where."""
 
     max_failures: int = Field(
         default=2,
@@ -89,7 +104,7 @@ class FailureSettings(_Frozen):
 
 
 class ConvergenceConfig(_Frozen):
-    """When a trial counts as converged: see ``convergence``."""
+    """Define when a trial has converged: see ``tune_sweeps.report.convergence``."""
 
     threshold_frac: float = Field(
         default=0.9, gt=0, le=1, description="Share of the way from the random to the untutored student's final return."
@@ -99,7 +114,7 @@ class ConvergenceConfig(_Frozen):
 
 
 class StatisticsConfig(_Frozen):
-    """Constants of the report's statistics: see ``statistics``."""
+    """Hold the constants of ``tune_sweeps.report.statistics``."""
 
     confidence: float = Field(default=0.95, gt=0.5, lt=1, description="Level of the confidence intervals.")
     resamples: int = Field(default=2_000, ge=100, description="Bootstrap resamples.")
@@ -112,7 +127,7 @@ class StatisticsConfig(_Frozen):
 
 
 class SweepConfig(_Frozen):
-    """One sweep: the grid algorithm × tutor × task × reuse, an untutored baseline per algorithm × task, × seeds."""
+    """Describe one sweep: algorithm × tutor × task × reuse, a baseline per algorithm and task, times seeds."""
 
     version: int = Field(default=SCHEMA_VERSION, ge=1, description="Version of this format.")
     name: str = Field(description="Name of the sweep: its folder under runs/ and its MLflow experiment.")
@@ -126,7 +141,20 @@ class SweepConfig(_Frozen):
     tutors: list[str] = Field(description="Tutors: names (see `tutor tutors`) or paths of YAML files.")
     tasks: list[str] = Field(description="Tasks: names (see `tutor tasks`) or module:object.")
     reuse: list[bool] = Field(default=[True, False], description="Advice reuse: on, off or both.")
-    seeds: list[int] = Field(default=[0], description="Seeds: a list, or a number n for 0 … n−1.")
+    tuning_seeds: list[int] = Field(
+        default=list(TUNING_SEEDS),
+        description="Seeds that settings are chosen on; none of them may be reported on. A list, or a number n for 100 "
+        "… 99+n.",
+    )
+    seeds: list[int] = Field(
+        default=[0], description="Seeds that are reported on: a list, or a number n for the first n that tune nothing."
+    )
+    tuning: bool = Field(
+        default=False, description="Run on tuning_seeds in place of seeds, to choose settings; the report says so."
+    )
+    extensions: list[Extension] = Field(
+        default_factory=list, description="Seeds added after the first results; written by `tutor sweep --more-seeds`."
+    )
     baselines: bool = Field(
         default=True, description="Whether untutored baselines run; without them nothing is compared."
     )
@@ -158,27 +186,27 @@ class SweepConfig(_Frozen):
     @field_validator("name")
     @classmethod
     def _is_a_folder_name(cls, value: str) -> str:
-        import re
-
         if not re.match(NAME_PATTERN, value):
             raise ValueError("use letters, digits, '.', '_' and '-', beginning with a letter or a digit")
         return value
 
-    @field_validator("seeds", mode="before")
+    @field_validator("seeds", "tuning_seeds", mode="before")
     @classmethod
-    def _count_of_seeds(cls, value: Any) -> Any:
+    def _count_of_seeds(cls, value: Any, info: ValidationInfo) -> Any:
         if not isinstance(value, int) or isinstance(value, bool):
             return value
         if not 1 <= value <= MAX_TRIALS:
             raise ValueError(f"a sweep has 1 to {MAX_TRIALS:,} trials, and so as many seeds at the most")
-        return list(range(value))
+        if info.field_name == "tuning_seeds":
+            return list(range(TUNING_SEEDS[0], TUNING_SEEDS[0] + value))
+        return free_seeds(value, info.data.get("tuning_seeds", TUNING_SEEDS))
 
     @field_validator("algorithms", "tutors", "tasks", "reuse", mode="before")
     @classmethod
     def _one_or_many(cls, value: Any) -> Any:
         return [value] if isinstance(value, str | bool) else value
 
-    @field_validator("algorithms", "tutors", "tasks", "reuse", "seeds")
+    @field_validator("algorithms", "tutors", "tasks", "reuse", "seeds", "tuning_seeds")
     @classmethod
     def _no_duplicates(cls, values: list[Any]) -> list[Any]:
         twice = sorted(str(value) for value, count in Counter(values).items() if count > 1)
@@ -186,14 +214,45 @@ class SweepConfig(_Frozen):
             raise ValueError(f"lists {', '.join(twice)} more than once; every value of an axis counts once")
         return values
 
-    @field_validator("seeds")
+    @field_validator("seeds", "tuning_seeds")
     @classmethod
     def _seeds_are_seeds(cls, values: list[int]) -> list[int]:
         if any(value < 0 for value in values):
             raise ValueError("a seed is 0 or more")
         return values
 
+    @model_validator(mode="after")
+    def _seeds_are_disjoint(self) -> SweepConfig:
+        both = sorted(set(self.all_seeds) & set(self.tuning_seeds)) if not self.tuning else []
+        if both:
+            raise ValueError(
+                f"seeds and tuning_seeds share {', '.join(map(str, both))}: settings were chosen on them, and results "
+                "are reported on others. Give other seeds, or the tuning_seeds that you used (tuning_seeds: [])"
+            )
+        twice = [seed for seed, count in Counter(self.all_seeds).items() if count > 1]
+        if twice:
+            raise ValueError(f"extensions repeat the seeds {', '.join(map(str, twice))}")
+        if self.tuning and not self.tuning_seeds:
+            raise ValueError("tuning = True, but tuning_seeds is empty: give some, e.g. tuning_seeds: 5")
+        return self
+
+    @property
+    def first_seeds(self) -> list[int]:
+        """The seeds that every cell begins with."""
+        return self.tuning_seeds if self.tuning else self.seeds
+
+    @property
+    def all_seeds(self) -> list[int]:
+        """All seeds, those that were added later included."""
+        return [*self.first_seeds, *(seed for extension in self.extensions for seed in extension.seeds)]
+
     @property
     def tutored(self) -> list[str]:
-        """The tutor axis without ``none``, which the baselines stand for."""
+        """The tutors without ``none``, which the baselines stand for."""
         return [tutor for tutor in self.tutors if tutor != UNTUTORED]
+
+
+def free_seeds(count: int, taken: Iterable[int]) -> list[int]:
+    """Return the first seeds that are not taken."""
+    left_out = set(taken)
+    return list(islice((seed for seed in itertools.count() if seed not in left_out), count))

@@ -1,17 +1,17 @@
-"""Which cells and trials a sweep consists of: pure functions of its configuration. Knows neither Ray nor MLflow."""
+"""Lay out the cells and trials of a sweep."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from pydantic import ValidationError
 
 from rllib_plugins.config import StudentConfig
-from tune_sweeps.definition.config import MAX_TRIALS, UNTUTORED, Match, SweepConfig
-from tune_sweeps.definition.loading import problems
+from tune_sweeps.definition.config import MAX_TRIALS, UNTUTORED, Extension, Match, SweepConfig
+from tune_sweeps.definition.loading import problems, set_nested
 from tutor_service.errors import UserError
 
 REUSE_WORDS = {True: "reuse", False: "no reuse", None: "–"}
@@ -39,9 +39,19 @@ class Cell:
         return self.tutor != UNTUTORED
 
     @property
+    def axes(self) -> dict[str, Any]:
+        """The cell's value on each axis."""
+        return {"algorithm": self.algorithm, "tutor": self.tutor, "task": self.task, "reuse": self.reuse}
+
+    @property
+    def arm(self) -> str:
+        """The tutor's name, or ``untutored``."""
+        return self.tutor if self.tutored else "untutored"
+
+    @property
     def label(self) -> str:
-        """For a person: ``ppo · smollm2 · blackjack · reuse``."""
-        parts = [self.algorithm, self.tutor if self.tutored else "untutored", self.task]
+        """The cell for a person: ``ppo · smollm2 · blackjack · reuse``."""
+        parts = [self.algorithm, self.arm, self.task]
         return " · ".join(parts + ([REUSE_WORDS[self.reuse]] if self.tutored else []))
 
 
@@ -61,78 +71,89 @@ class Trial:
 
     @property
     def label(self) -> str:
-        """For a person: ``ppo · smollm2 · blackjack · reuse · seed 0``."""
+        """The trial for a person: ``ppo · smollm2 · blackjack · reuse · seed 0``."""
         return f"{self.cell.label} · seed {self.seed}"
 
     @property
     def key(self) -> str:
-        """Identifies the trial within its sweep and is a file name: ``ppo-smollm2-blackjack-reuse-s0``."""
+        """Its identity within the sweep, and a file name: ``ppo-smollm2-blackjack-reuse-s0``."""
         reuse = {True: "-reuse", False: "-noreuse", None: ""}[self.cell.reuse]
         text = f"{self.cell.algorithm}-{self.cell.tutor}-{self.cell.task}{reuse}-s{self.seed}"
         return re.sub(r"[^A-Za-z0-9._+-]", "_", text)
 
 
-def cells(
-    config: SweepConfig, tutor_name: Callable[[str], str] = str, task_name: Callable[[str], str] = str
-) -> list[Cell]:
-    """The cells of a sweep: baselines first, since every comparison needs them.
+@dataclass(frozen=True, slots=True)
+class Entries:
+    """The entries of a sweep's axes by the short names that everything else goes by.
+
+    Attributes:
+        tutors: By name, a catalog name or the path of a file.
+        tasks: By name, a registered name or module:object.
+    """
+
+    tutors: Mapping[str, str]
+    tasks: Mapping[str, str]
+
+    @staticmethod
+    def of(config: SweepConfig) -> Entries:
+        """Take every entry for a name."""
+        return Entries({name: name for name in config.tutored}, {name: name for name in config.tasks})
+
+
+def cells(config: SweepConfig, entries: Entries | None = None) -> list[Cell]:
+    """List the cells of a sweep, baselines first.
 
     Args:
-        config: The sweep.
-        tutor_name: From an entry of the tutor axis (a name or a path) to the tutor's short name.
-        task_name: From an entry of the task axis (a name or module:object) to the task's short name.
+        config: The sweep; tasks and tutors in matches by their short names.
+        entries: The axes; None: all entries are names.
     """
-    tasks = [task_name(task) for task in config.tasks]
-    tutored = [
-        Cell(algorithm, tutor_name(tutor), task, reuse)
-        for task in tasks
-        for algorithm in config.algorithms
-        for tutor in config.tutored
-        for reuse in config.reuse
-    ]
+    found = entries or Entries.of(config)
     untutored = [
-        Cell(algorithm, UNTUTORED, task, None) for task in tasks for algorithm in config.algorithms if config.baselines
+        Cell(algorithm, UNTUTORED, task, None)
+        for task in found.tasks
+        for algorithm in config.algorithms
+        if config.baselines
+    ]
+    tutored = [
+        Cell(algorithm, tutor, task, reuse)
+        for task in found.tasks
+        for algorithm in config.algorithms
+        for tutor in found.tutors
+        for reuse in config.reuse
     ]
     return [cell for cell in untutored + tutored if not any(matches(match, cell) for match in config.exclude)]
 
 
-def grid(
-    config: SweepConfig,
-    default_steps: Mapping[str, int],
-    tutor_name: Callable[[str], str] = str,
-    task_name: Callable[[str], str] = str,
-) -> list[Trial]:
-    """All trials of a sweep, in the order in which they are started.
+def grid(config: SweepConfig, default_steps: Mapping[str, int], entries: Entries | None = None) -> list[Trial]:
+    """List all trials of a sweep, in the order in which they are started.
 
     Args:
-        config: The sweep.
+        config: The sweep; tasks and tutors by their short names in all fields but the axes.
         default_steps: By task's short name, the env steps of a trial where the sweep does not say.
-        tutor_name: From an entry of the tutor axis (a name or a path) to the tutor's short name.
-        task_name: From an entry of the task axis (a name or module:object) to the task's short name.
+        entries: The axes; None: all entries are names.
 
     Raises:
-        UserError: No trial, more than 10,000, two tutors or tasks of one name, or a field that a student refuses.
+        UserError: No trial, more than 10,000, two trials of one key, or a field that a student refuses.
     """
-    tutors = _by_name("tutor", config.tutored, tutor_name)
-    tasks = _by_name("task", config.tasks, task_name)
-    chosen = cells(config, tutor_name, task_name)
-    count = len(chosen) * len(config.seeds)
+    found = entries or Entries.of(config)
+    chosen = cells(config, found)
+    count = len(chosen) * len(config.all_seeds)
     if not 1 <= count <= MAX_TRIALS:
         raise UserError(
-            f"the grid has {count:,} trials ({len(chosen):,} cells × {len(config.seeds):,} seeds); it must have 1 to "
-            f"{MAX_TRIALS:,}. Check the axes and exclusions."
+            f"the grid has {count:,} trials ({len(chosen):,} cells × {len(config.all_seeds):,} seeds); it must have 1 "
+            f"to {MAX_TRIALS:,}. Check the axes and exclusions."
         )
-    students = [
-        _student(config, cell, tasks[cell.task], tutors.get(cell.tutor, UNTUTORED), default_steps[cell.task])
-        for cell in chosen
-    ]
+    students = {cell: _student(config, cell, found, default_steps[cell.task]) for cell in chosen}
+    rounds = [Extension(seeds=config.first_seeds), *config.extensions]
     trials = [
         Trial(cell, seed, student.model_copy(update={"seed": seed}))
-        for seed in config.seeds
-        for cell, student in zip(chosen, students, strict=True)
+        for added in rounds
+        for seed in added.seeds
+        for cell, student in students.items()
+        if added.cells is None or any(matches(match, cell) for match in added.cells)
     ]
     keys = [trial.key for trial in trials]
-    if len(set(keys)) < count:
+    if len(set(keys)) < len(keys):
         twice = next(key for key in keys if keys.count(key) > 1)
         raise UserError(
             f"two trials have the key '{twice}': give tutors and tasks names that differ in more than signs."
@@ -141,33 +162,19 @@ def grid(
 
 
 def matches(match: Match, cell: Cell) -> bool:
-    """Whether a cell is selected."""
-    return all(
-        wanted is None or getattr(cell, axis) in wanted
-        for axis, wanted in ((name, getattr(match, name)) for name in Match.model_fields)
-    )
+    """Say whether a cell is selected."""
+    return all(cell.axes[axis] in values for axis, values in match.wanted.items())
 
 
-def _by_name(kind: str, entries: Sequence[str], name: Callable[[str], str]) -> dict[str, str]:
-    """From short names to the entries of an axis."""
-    found: dict[str, str] = {}
-    for entry in entries:
-        if found.setdefault(name(entry), entry) != entry:
-            raise UserError(
-                f"{kind}s: '{found[name(entry)]}' and '{entry}' are both named '{name(entry)}'. Rename one of them."
-            )
-    return found
-
-
-def _student(config: SweepConfig, cell: Cell, task: str, tutor: str, default_steps: int) -> StudentConfig:
+def _student(config: SweepConfig, cell: Cell, entries: Entries, default_steps: int) -> StudentConfig:
     steps = config.num_env_steps
     if not isinstance(steps, int):
-        steps = (steps or {}).get(task, default_steps)
+        steps = (steps or {}).get(cell.task, default_steps)
     fields: dict[str, Any] = {
         "algorithm": cell.algorithm,
-        "task": task,
-        "task_options": dict(config.task_options.get(task, {})),
-        "tutor": tutor,
+        "task": entries.tasks[cell.task],
+        "task_options": dict(config.task_options.get(cell.task, {})),
+        "tutor": entries.tutors.get(cell.tutor, UNTUTORED),
         "num_env_steps": steps,
         "num_envs": config.num_envs,
         "eval_interval_steps": config.evaluation.interval_steps,
@@ -183,17 +190,8 @@ def _student(config: SweepConfig, cell: Cell, task: str, tutor: str, default_ste
     for override in config.overrides:
         if matches(override.match, cell):
             for key, value in override.set.items():
-                _set(fields, key, value)
+                set_nested(fields, key.split("."), value)
     try:
         return StudentConfig.model_validate(fields)
     except ValidationError as error:
         raise UserError(f"cell {cell.label}: {'; '.join(problems(error, StudentConfig))}") from error
-
-
-def _set(fields: dict[str, Any], key: str, value: Any) -> None:
-    *path, last = key.split(".")
-    for part in path:
-        inner = fields.get(part)
-        fields[part] = dict(inner) if isinstance(inner, Mapping) else {}
-        fields = fields[part]
-    fields[last] = value

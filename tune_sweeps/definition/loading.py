@@ -1,28 +1,28 @@
-"""From a preset's name or a YAML file, and ``key=value`` settings, to a checked ``SweepConfig``. Knows no Ray."""
+"""Read a sweep from a preset or a YAML file and ``key=value`` settings, check it, and write it again."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import yaml
 from pydantic import BaseModel, ValidationError
 
-from tune_sweeps.definition.config import SCHEMA_VERSION, SweepConfig
+from tune_sweeps.definition.config import SCHEMA_VERSION, Extension, Match, SweepConfig, free_seeds
 from tutor_service.errors import UserError, did_you_mean, unknown_name
 
 PRESETS_DIR = Path(__file__).parent.parent / "presets"
 
 
 def preset_names() -> list[str]:
-    """Names of the presets that ship."""
+    """Name the presets that ship."""
     return sorted(path.stem for path in PRESETS_DIR.glob("*.yaml"))
 
 
 def load_sweep(name_or_path: str, settings: Sequence[str] = ()) -> SweepConfig:
-    """Reads a sweep by preset name or from a user's YAML file.
+    """Read a sweep by preset name or from a user's YAML file.
 
     Args:
         name_or_path: A preset's name, or a path that ends in .yaml or .yml.
@@ -50,7 +50,7 @@ def load_sweep(name_or_path: str, settings: Sequence[str] = ()) -> SweepConfig:
 
 
 def validate_sweep(fields: Mapping[str, Any], source: str) -> SweepConfig:
-    """Checks the fields of a sweep.
+    """Check the fields of a sweep.
 
     Args:
         fields: By name, as read from YAML.
@@ -66,12 +66,12 @@ def validate_sweep(fields: Mapping[str, Any], source: str) -> SweepConfig:
 
 
 def problems(error: ValidationError, model: type[BaseModel]) -> list[str]:
-    """What is wrong with the fields of a model, each with its value and, where the name is unknown, the valid ones."""
+    """Describe each invalid field with its value, and an unknown one with the valid names."""
     return [_problem(item, model) for item in error.errors()]
 
 
 def apply_setting(fields: dict[str, Any], setting: str, model: type[BaseModel] = SweepConfig) -> None:
-    """Sets one field from ``key=value``; the key is dotted, the value is YAML.
+    """Set one field from ``key=value``; the key is dotted, the value is YAML.
 
     Args:
         fields: Changed in place.
@@ -91,34 +91,68 @@ def apply_setting(fields: dict[str, Any], setting: str, model: type[BaseModel] =
         value = yaml.safe_load(text)
     except yaml.YAMLError as error:
         raise UserError(f"--set {key}: '{text}' is not a YAML value ({error.__class__.__name__}).") from error
-    target = fields
-    for part in parts[:-1]:
-        inner = target.get(part)
-        target[part] = dict(inner) if isinstance(inner, Mapping) else {}
-        target = target[part]
-    target[parts[-1]] = value
+    set_nested(fields, parts, value)
+
+
+def set_nested(fields: dict[str, Any], path: Sequence[str], value: Any) -> None:
+    """Set a field of nested mappings, which are copied on the way.
+
+    Args:
+        fields: Changed in place.
+        path: Keys from the outermost to the field's own.
+        value: The field's value.
+    """
+    for part in path[:-1]:
+        inner = fields.get(part)
+        fields[part] = dict(inner) if isinstance(inner, Mapping) else {}
+        fields = fields[part]
+    fields[path[-1]] = value
 
 
 def dump_sweep(config: SweepConfig) -> str:
-    """The whole configuration as YAML, defaults included."""
+    """Write the whole configuration as YAML, defaults included."""
     return yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
 
 
+def with_more_seeds(config: SweepConfig, count: int, cells: Sequence[Match] | None = None) -> SweepConfig:
+    """Extend a sweep by seeds that it has not used.
+
+    Args:
+        config: The sweep.
+        count: How many.
+        cells: Which cells get them; None: all.
+    """
+    seeds = free_seeds(count, {*config.all_seeds, *config.tuning_seeds, *config.seeds})
+    return _extended(config, Extension(seeds=seeds, cells=None if cells is None else list(cells)))
+
+
+def continued(old: SweepConfig, new: SweepConfig) -> SweepConfig | None:
+    """Return the sweep that ``new`` makes of ``old``: itself, or with seeds added; None where more differs."""
+    if difference(old.model_copy(update={"seeds": [], "extensions": []}), new.model_copy(update={"seeds": []})):
+        return None
+    if old.tuning or set(new.seeds) <= set(old.all_seeds):
+        return old if set(new.seeds) in ({*old.seeds}, {*old.all_seeds}) else None
+    added = [seed for seed in new.seeds if seed not in old.all_seeds]
+    return _extended(old, Extension(seeds=added)) if set(old.all_seeds) <= set(new.seeds) else None
+
+
+def _extended(config: SweepConfig, extension: Extension) -> SweepConfig:
+    return SweepConfig.model_validate({**dict(config), "extensions": [*config.extensions, extension]})
+
+
 def difference(old: SweepConfig, new: SweepConfig) -> list[str]:
-    """What differs in two sweeps, as lines ``key: old → new``; the name and the description do not count."""
-    return [
-        f"{key}: {before!r} → {after!r}"
-        for key, before, after in _compare(old.model_dump(mode="json"), new.model_dump(mode="json"), "")
-        if key not in {"name", "description", "numbered"}
-    ]
+    """List what differs in two sweeps as ``key: old → new``; name and description do not count."""
+    left_out = {"name", "description", "numbered"}
+    before, after = (config.model_dump(mode="json", exclude=left_out) for config in (old, new))
+    return list(_compare(before, after, ""))
 
 
-def _compare(old: Any, new: Any, prefix: str) -> Iterable[tuple[str, Any, Any]]:
+def _compare(old: Any, new: Any, prefix: str) -> Iterator[str]:
     if isinstance(old, dict) and isinstance(new, dict):
         for key in dict.fromkeys([*old, *new]):
             yield from _compare(old.get(key), new.get(key), f"{prefix}.{key}" if prefix else str(key))
     elif old != new:
-        yield prefix, old, new
+        yield f"{prefix}: {old!r} → {new!r}"
 
 
 def _read(path: Path) -> dict[str, Any]:
@@ -143,7 +177,10 @@ def _problem(item: Mapping[str, Any], root: type[BaseModel]) -> str:
         return f"unknown field '{field}'.{did_you_mean(str(location[-1]), names)} Valid: {', '.join(names)}"
     if item["type"] == "missing":
         return f"field '{field}' is missing"
-    said = f"{field} = {item.get('input')!r}: {item['msg'].removeprefix('Value error, ')}"
+    message = item["msg"].removeprefix("Value error, ")
+    if not location:  # fields that do not go together
+        return message
+    said = f"{field} = {item.get('input')!r}: {message}"
     if item["type"] == "literal_error":
         names = re.findall(r"'([^']+)'", item["ctx"]["expected"])
         return f"{said}.{did_you_mean(str(item.get('input')), names)}"
@@ -151,12 +188,12 @@ def _problem(item: Mapping[str, Any], root: type[BaseModel]) -> str:
 
 
 def _fields_at(location: Sequence[Any], root: type[BaseModel]) -> list[str]:
-    """Names of the fields of the model that is nested there."""
-    model: Any = root
+    """Name the fields of the model that is nested there."""
+    model = root
     for part in location:
-        field = getattr(model, "model_fields", {}).get(part)
+        field = model.model_fields.get(part)
         if field is None:
             continue
-        inner = [field.annotation, *getattr(field.annotation, "__args__", ())]
+        inner = [field.annotation, *get_args(field.annotation)]
         model = next((kind for kind in inner if isinstance(kind, type) and issubclass(kind, BaseModel)), model)
     return sorted(model.model_fields)

@@ -1,11 +1,8 @@
-"""Looks up every name that a sweep uses, and what the trials follow from them, before anything starts.
-
-Owns what can be known to be wrong without Ray and MLflow. Must not know how a sweep is run.
-"""
+"""Look up every name that a sweep uses and lay out its trials, before anything starts."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,11 +10,14 @@ from typing import Any
 from rllib_plugins.advising.advisors import check_recorded, check_tutor
 from rllib_plugins.config import ALGORITHMS
 from rllib_plugins.tasks import Task, load_task, task_names
-from tune_sweeps.definition.config import UNTUTORED, SweepConfig
-from tune_sweeps.definition.grid import Trial, grid
+from tune_sweeps.definition.config import UNTUTORED, Match, SweepConfig
+from tune_sweeps.definition.grid import Entries, Trial, grid
 from tutor_service.client import service_url
 from tutor_service.config import TutorConfig, is_tutor_file
 from tutor_service.errors import UserError, unknown_name
+
+ORACLES = ("oracle", "worst")
+"""Reference tutors that play by the task's oracle."""
 
 
 @dataclass(frozen=True)
@@ -25,10 +25,10 @@ class ResolvedSweep:
     """A sweep with everything looked up.
 
     Attributes:
-        config: The sweep.
+        config: The sweep as it was written.
         trials: Its trials, in the order of their start.
-        tasks: The tasks by their short names.
-        tutors: The tutors that are an LLM or its recorded answers, by their short names; no references.
+        tasks: The tasks by name.
+        tutors: The tutors that are an LLM or its recorded answers, by name; no references.
     """
 
     config: SweepConfig
@@ -49,34 +49,39 @@ class ResolvedSweep:
 
 
 def resolve(config: SweepConfig) -> ResolvedSweep:
-    """Looks up tasks and tutors and lays out the trials.
+    """Look up tasks and tutors and lay out the trials.
 
     Args:
-        config: The sweep.
+        config: The sweep. A task or tutor that is listed by module or file may be meant by that or by its short name
+            in every other field.
 
     Raises:
         UserError: A name that does not exist, a tutor that cannot advise on a task, a grid of no or of too many
             trials, or a field that a student refuses. Nothing has been started.
     """
-    tasks = {entry: load_task(entry, **config.task_options.get(entry, {})) for entry in config.tasks}
     configs = {entry: check_tutor(entry) for entry in config.tutored}
-    names = {entry: _tutor_name(entry, found) for entry, found in configs.items()}
-    _check_keys(config, tasks, names.values())
-    trials = grid(
-        config.model_copy(update={"tutors": [_absolute(entry) for entry in config.tutors]}),
-        {task.name: task.num_env_steps for task in tasks.values()},
-        {_absolute(entry): name for entry, name in names.items()}.__getitem__,
-        lambda entry: tasks[entry].name,
-    )
+    tutor_names = {entry: _tutor_name(entry, found) for entry, found in configs.items()}
+    tasks = {entry: _load(entry, config.task_options) for entry in config.tasks}
+    canonical = _canonical(config, {entry: task.name for entry, task in tasks.items()}, tutor_names)
     by_name = {task.name: task for task in tasks.values()}
-    for trial in trials:
-        if trial.cell.tutor in ORACLES and not has_oracle(by_name[trial.cell.task]):
+    _check_names(canonical, by_name, tutor_names.values())
+    entries = Entries(
+        tutors=_by_name("tutor", config.tutored, tutor_names.__getitem__),
+        tasks=_by_name("task", config.tasks, lambda entry: tasks[entry].name),
+    )
+    trials = grid(canonical, {name: task.num_env_steps for name, task in by_name.items()}, entries)
+    for cell in {trial.cell for trial in trials}:
+        if cell.tutor in ORACLES and not has_oracle(by_name[cell.task]):
             raise UserError(
-                f"tutor '{trial.cell.tutor}' cannot serve task '{trial.cell.task}': the task has no oracle. Leave the "
-                f"pair out (exclude: [{{tutor: {trial.cell.tutor}, task: {trial.cell.task}}}])."
+                f"tutor '{cell.tutor}' cannot serve task '{cell.task}': the task has no oracle. Leave the pair out "
+                f"(exclude: [{{tutor: {cell.tutor}, task: {cell.task}}}])."
             )
     used = {trial.cell.tutor for trial in trials}
-    by_tutor = {names[entry]: found for entry, found in configs.items() if found is not None and names[entry] in used}
+    by_tutor = {
+        tutor_names[entry]: found
+        for entry, found in configs.items()
+        if found is not None and tutor_names[entry] in used
+    }
     for tutor, task in sorted({(trial.cell.tutor, trial.cell.task) for trial in trials}):
         if tutor in by_tutor:
             check_recorded(by_tutor[tutor], by_name[task])
@@ -88,13 +93,15 @@ def resolve(config: SweepConfig) -> ResolvedSweep:
     )
 
 
-ORACLES = ("oracle", "worst")
-"""Reference tutors that play by the task's oracle."""
-
-
 def has_oracle(task: Task) -> bool:
-    """Whether a task comes with a player to compare with."""
+    """Say whether a task comes with a player to compare with."""
     return type(task).oracle is not Task.oracle or type(task).oracle_batch is not Task.oracle_batch
+
+
+def _load(entry: str, options: Mapping[str, dict[str, Any]]) -> Task:
+    """Make a task with its options, which are found by its entry or by its name."""
+    task = load_task(entry, **options.get(entry, {}))
+    return load_task(entry, **options[task.name]) if entry not in options and task.name in options else task
 
 
 def _tutor_name(entry: str, found: TutorConfig | None) -> str:
@@ -103,13 +110,53 @@ def _tutor_name(entry: str, found: TutorConfig | None) -> str:
     return Path(entry).stem if is_tutor_file(entry) else entry
 
 
-def _absolute(entry: str) -> str:
-    """A tutor's file by its whole path: trials have other working directories."""
-    return str(Path(entry).expanduser().resolve()) if is_tutor_file(entry) else entry
+def _by_name(kind: str, entries: Iterable[str], name: Callable[[str], str]) -> dict[str, str]:
+    """Index an axis by short names; files by their whole paths, since trials have other working directories."""
+    found: dict[str, str] = {}
+    for entry in entries:
+        if name(entry) in found:
+            raise UserError(
+                f"{kind}s: '{found[name(entry)]}' and '{entry}' are both named '{name(entry)}'. Rename one of them."
+            )
+        found[name(entry)] = str(Path(entry).expanduser().resolve()) if is_tutor_file(entry) else entry
+    return found
 
 
-def _check_keys(config: SweepConfig, tasks: Mapping[str, Task], tutors: Iterable[str]) -> None:
-    """Whether all that is said about a task, an algorithm or a tutor is about one of this sweep."""
+def _canonical(config: SweepConfig, tasks: Mapping[str, str], tutors: Mapping[str, str]) -> SweepConfig:
+    """Write the short names of tasks and tutors wherever the sweep uses their entries."""
+    names = {"task": tasks, "tutor": tutors}
+
+    def renamed(match: Match) -> Match:
+        wanted = {
+            axis: [names.get(axis, {}).get(value, value) for value in values] for axis, values in match.wanted.items()
+        }
+        return Match(**wanted)
+
+    changes: dict[str, Any] = {
+        "exclude": [renamed(match) for match in config.exclude],
+        "overrides": [override.model_copy(update={"match": renamed(override.match)}) for override in config.overrides],
+        "extensions": [
+            added.model_copy(update={"cells": added.cells and [renamed(match) for match in added.cells]})
+            for added in config.extensions
+        ],
+        "task_options": _rekeyed("task_options", config.task_options, tasks),
+    }
+    if isinstance(config.num_env_steps, dict):
+        changes["num_env_steps"] = _rekeyed("num_env_steps", config.num_env_steps, tasks)
+    return config.model_copy(update=changes)
+
+
+def _rekeyed(field: str, values: Mapping[str, Any], names: Mapping[str, str]) -> dict[str, Any]:
+    found: dict[str, Any] = {}
+    for key, value in values.items():
+        if names.get(key, key) in found:
+            raise UserError(f"{field}: '{key}' and '{names.get(key, key)}' are the same task. Give one of them.")
+        found[names.get(key, key)] = value
+    return found
+
+
+def _check_names(config: SweepConfig, tasks: Mapping[str, Task], tutors: Iterable[str]) -> None:
+    """Refuse what is said about a task, an algorithm or a tutor that is none of this sweep's."""
     steps = config.num_env_steps if isinstance(config.num_env_steps, dict) else {}
     for field, keys, known in (
         ("num_env_steps", steps, tasks),
@@ -121,11 +168,12 @@ def _check_keys(config: SweepConfig, tasks: Mapping[str, Task], tutors: Iterable
                 raise unknown_name(f"key of {field}", key, known)
     valid: dict[str, list[Any]] = {
         "algorithm": list(ALGORITHMS),
-        "task": [*(task.name for task in tasks.values()), *task_names()],
+        "task": [*tasks, *(name for name in task_names() if name not in tasks)],
         "tutor": [*tutors, UNTUTORED],
+        "reuse": [True, False],
     }
     for match in [*config.exclude, *(override.match for override in config.overrides)]:
-        for axis, known_values in valid.items():
-            for value in getattr(match, axis) or ():
-                if value not in known_values:
-                    raise unknown_name(axis, value, known_values, "in a match")
+        for axis, values in match.wanted.items():
+            for value in values:
+                if value not in valid[axis]:
+                    raise unknown_name(axis, str(value), [str(known) for known in valid[axis]], "in a match")

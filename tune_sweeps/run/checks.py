@@ -1,4 +1,4 @@
-"""What must hold on this machine before a sweep starts. Starts nothing; knows neither Ray nor trials' meaning."""
+"""Check what must hold on this machine before a sweep starts."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _DRIVER_MIB = 1_200
 
 
 def check_hyperparameters(students: Iterable[StudentConfig]) -> None:
-    """Whether RLlib knows the hyperparameters that a user gave; only then is it imported, which takes seconds.
+    """Refuse hyperparameters that RLlib does not know; it is imported only where some are given, which takes seconds.
 
     Raises:
         UserError: A name that the algorithm does not have, or a text where it has a number.
@@ -30,7 +30,7 @@ def check_hyperparameters(students: Iterable[StudentConfig]) -> None:
 
 
 def check_machine(results: Path, uri: str, concurrent: int, memory_mib_per_trial: int, local: bool) -> None:
-    """Checks the results folder, the tracking URI and, for a local Ray, memory.
+    """Check the results folder, the tracking URI and, for a local Ray, memory.
 
     Args:
         results: Results folder.

@@ -1,4 +1,4 @@
-"""What a sweep will take, before it runs: pure arithmetic on its trials. Knows neither Ray nor MLflow."""
+"""Estimate what a sweep will take, before it runs."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ minutes, two trials at once on two cores."""
 
 
 @dataclass(frozen=True, slots=True)
-class Plan:
+class Estimate:
     """What a sweep will take.
 
     Attributes:
@@ -50,8 +50,8 @@ class Plan:
     rough: bool
 
 
-def make_plan(resolved: ResolvedSweep, cpus: float, speeds: Mapping[str, float]) -> Plan:
-    """Adds up what the trials take.
+def estimate(resolved: ResolvedSweep, cpus: float, speeds: Mapping[str, float]) -> Estimate:
+    """Add up what the trials take.
 
     Args:
         resolved: The sweep.
@@ -61,7 +61,7 @@ def make_plan(resolved: ResolvedSweep, cpus: float, speeds: Mapping[str, float])
     trials = resolved.trials
     concurrent = concurrency(resolved.config.resources, len(trials), cpus, resolved.tutor_cpus)
     work = [trial.student.num_env_steps / speeds.get(trial.cell.algorithm, TYPICAL_STEPS_PER_S) for trial in trials]
-    return Plan(
+    return Estimate(
         num_cells=len({trial.cell for trial in trials}),
         num_trials=len(trials),
         concurrent=concurrent,
@@ -82,7 +82,7 @@ def make_plan(resolved: ResolvedSweep, cpus: float, speeds: Mapping[str, float])
 def concurrency(
     resources: ResourcesConfig, num_trials: int, cpus: float, tutor_cpus: float, nodes_on_demand: bool = False
 ) -> int:
-    """How many trials run at once: as many as fit beside the tutors, and no more than there are cores.
+    """Decide how many trials run at once: as many as fit beside the tutors, and no more than there are cores.
 
     A trial computes on one thread: with more trials than cores each only gets slower and holds its memory longer. Where
     an autoscaler adds nodes, trials that wait are what it adds them for.
@@ -95,7 +95,7 @@ def concurrency(
 
 
 def consultations(student: StudentConfig) -> float:
-    """Expected consultations of a trial by P(τ), linear from P_initial to P_final until θ, under the cap on P."""
+    """Return the expected consultations of a trial by P(τ): linear from P_initial to P_final until θ, capped."""
     advice, steps = student.advice, student.num_env_steps
     cap = 1.0 if advice.trust == "fixed" else advice.probability_cap
     tau = np.linspace(0, steps, 257)
@@ -106,7 +106,7 @@ def consultations(student: StudentConfig) -> float:
 
 
 def max_evaluations(trials: list[Trial], tasks: Mapping[str, Task]) -> int:
-    """Most LLM evaluations of trials that share a tutor: each distinct state is evaluated once."""
+    """Return the most LLM evaluations of trials that share a tutor: each distinct state is evaluated once."""
     total = 0
     for name, task in tasks.items():
         asked = [
@@ -120,7 +120,7 @@ def max_evaluations(trials: list[Trial], tasks: Mapping[str, Task]) -> int:
 
 
 def num_observations(task: Task) -> int | None:
-    """In how many distinct states advice can be asked for: as the task says, else the size of its observation space.
+    """Count the distinct states in which advice can be asked for: as the task says, else its observation space's size.
 
     None where that is no finite number.
     """

@@ -1,4 +1,4 @@
-"""Carries what Tune reports into the journal. Runs in the driver, between trials, and so does nothing slow."""
+"""Carry what Tune reports into the journal. Runs in the driver, between trials: nothing here may be slow."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _ERROR_LINES = 12
 
 
 class JournalCallback(Callback):
-    """Writes each result, checkpoint and end of a trial to the journal.
+    """Write each result, checkpoint and end of a trial to the journal.
 
     Args:
         journal: The journal.
@@ -35,11 +35,11 @@ class JournalCallback(Callback):
         self._say = say
 
     def __reduce__(self) -> tuple[Any, ...]:
-        """Tune keeps a copy of the run's configuration on disk; a copy of this has nothing to write to."""
+        """Leave the copy that Tune keeps on disk without a journal to write to."""
         return Callback, ()
 
     def on_trial_start(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
-        """A trial runs, for the first time or after a failure."""
+        """Note that a trial runs, for the first time or after a failure."""
         key = _key(trial)
         self._journal[key].start()
         self._progress.begin(key)
@@ -48,7 +48,7 @@ class JournalCallback(Callback):
     def on_trial_result(
         self, iteration: int, trials: list[Any], trial: Any, result: dict[str, Any], **info: Any
     ) -> None:
-        """An evaluation; one that a restored trial repeats is left out."""
+        """Keep an evaluation, unless a restored trial repeats it."""
         key = _key(trial)
         values = {name: result[name] for name in metrics.ALL if name in result}
         wall_s = float(result.get("time_this_iter_s", 0.0))
@@ -57,13 +57,13 @@ class JournalCallback(Callback):
             self._changed()
 
     def on_checkpoint(self, iteration: int, trials: list[Any], trial: Any, checkpoint: Any, **info: Any) -> None:
-        """A checkpoint is complete and in its place."""
+        """Note a checkpoint that is complete and in its place."""
         step = trial.last_result.get(metrics.STEP_AXIS)
         if step is not None:
             self._journal[_key(trial)].checkpoint(int(step), checkpoint.path)
 
     def on_trial_complete(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
-        """A trial is finished, or was stopped, in which case it stays open."""
+        """Note that a trial is finished; one that was stopped stays open."""
         key = _key(trial)
         self._progress.end(key)
         points = self._journal[key].points
@@ -75,7 +75,7 @@ class JournalCallback(Callback):
         self._changed()
 
     def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
-        """A trial failed more often than it may."""
+        """Note that a trial failed more often than it may."""
         key = _key(trial)
         error = _last_words(trial)
         self._journal[key].failed(error)
@@ -91,7 +91,7 @@ def _key(trial: Any) -> str:
 
 
 def _last_words(trial: Any) -> str:
-    """The end of a trial's error, from the driver's own folder: ``trial.get_error`` reads a copy that comes later."""
+    """Read the end of a trial's error, in the driver's own folder: ``trial.get_error`` reads a later copy."""
     try:
         error = Path(trial.error_file or "").read_text(encoding="utf-8", errors="replace")
     except OSError:

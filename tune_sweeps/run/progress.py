@@ -1,8 +1,7 @@
-"""What the user sees of a running sweep: pure bookkeeping of its trials. Knows neither Ray nor terminals."""
+"""Keep count of a running sweep: its speed, its end, its best trials."""
 
 from __future__ import annotations
 
-import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
@@ -11,58 +10,43 @@ from tune_sweeps.tracking.journal import EVAL, Journal
 
 
 @dataclass
-class Running:
-    """A trial that runs now: what it had done when it started here, and since when it runs."""
-
-    first_step: int
-    since: float
-    last_step: int
-    last_time: float
-
-
-@dataclass
 class Progress:
-    """How far a sweep is.
+    """Follow a sweep's trials.
 
     Attributes:
         trials: Its trials, by key.
         journal: What happened to them.
-        note: What goes on beside trials.
+        running: By key of each trial that runs now, the env steps at its last evaluation.
     """
 
     trials: Mapping[str, Trial]
     journal: Journal
-    note: str = ""
-    started: float = field(default_factory=time.monotonic)
-    running: dict[str, Running] = field(default_factory=dict)
+    running: dict[str, int] = field(default_factory=dict)
     _speed: dict[str, tuple[float, float]] = field(default_factory=dict)
 
     def begin(self, key: str) -> None:
-        """A trial runs."""
-        step = self._step(key)
-        now = time.monotonic()
-        self.running[key] = Running(step, now, step, now)
+        """Note that a trial runs."""
+        self.running[key] = self._step(key)
 
     def advance(self, key: str, wall_s: float) -> None:
-        """A trial has reported an evaluation, after ``wall_s`` seconds of computing."""
-        entry = self.running.get(key)
-        if entry is None:
+        """Note that a trial has reported an evaluation, after ``wall_s`` seconds of computing."""
+        if key not in self.running:
             return
-        step = self._step(key)
-        steps, seconds = self._speed.get(self.trials[key].cell.algorithm, (0.0, 0.0))
-        self._speed[self.trials[key].cell.algorithm] = (steps + step - entry.last_step, seconds + wall_s)
-        entry.last_step, entry.last_time = step, time.monotonic()
+        algorithm, step = self.trials[key].cell.algorithm, self._step(key)
+        steps, seconds = self._speed.get(algorithm, (0.0, 0.0))
+        self._speed[algorithm] = (steps + step - self.running[key], seconds + wall_s)
+        self.running[key] = step
 
     def end(self, key: str) -> None:
-        """A trial runs no longer."""
+        """Note that a trial runs no longer."""
         self.running.pop(key, None)
 
     def fraction(self, key: str) -> float:
-        """Share of a trial's env steps that is done, in [0, 1]."""
+        """Return the share of a trial's env steps that is done, in [0, 1]."""
         return min(1.0, self._step(key) / self.trials[key].student.num_env_steps)
 
     def eta_s(self, concurrent: int) -> float | None:
-        """Seconds until the sweep ends, from the speed of its trials so far; None before any is known.
+        """Estimate the seconds until the sweep ends, from the speed of its trials so far; None before any is known.
 
         Args:
             concurrent: Trials that run at once.
@@ -81,7 +65,7 @@ class Progress:
         return max(sum(remaining) / concurrent, max(remaining)) if remaining else 0.0
 
     def best(self) -> dict[str, tuple[float, str]]:
-        """By task, the best greedy return so far and the trial's label."""
+        """Return the best greedy return so far and its trial's label, by task."""
         best: dict[str, tuple[float, str]] = {}
         for key, trial in self.trials.items():
             points = self.journal[key].points
@@ -91,7 +75,7 @@ class Progress:
         return best
 
     def advice(self) -> dict[str, float]:
-        """Totals of the advice counters over all trials, by the short names of ``rllib_plugins.metrics``."""
+        """Return totals of the advice counters over all trials, by the short names of ``rllib_plugins.metrics``."""
         totals = dict.fromkeys(("consultations", "store_hits", "model_evaluations", "missed"), 0.0)
         for journal in self.journal.trials.values():
             if journal.points:

@@ -1,4 +1,4 @@
-"""Shows a running sweep: a live table on a terminal, plain lines elsewhere. Knows progress and nothing of Ray."""
+"""Show a running sweep: a live table on a terminal, plain lines elsewhere."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _SHOWN_RUNNING = 12
 
 
 class View:
-    """Shows progress until it is closed.
+    """Show progress until it is closed.
 
     Args:
         console: Where to.
@@ -65,11 +65,11 @@ class View:
             self._thread.join()
 
     def say(self, text: str) -> None:
-        """Prints a line that stays."""
+        """Print a line that stays."""
         self._console.print(text)
 
     def summary(self) -> str:
-        """One line: trials done, running and failed, time, ETA, advice."""
+        """Sum up in one line: trials done, running and failed, time, ETA, advice."""
         progress = self._progress
         journal = progress.journal
         eta = progress.eta_s(self._concurrent)

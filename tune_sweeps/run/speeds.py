@@ -1,4 +1,4 @@
-"""How fast each algorithm's trials were in earlier sweeps here, from their journals. Knows no Ray."""
+"""Measure how fast trials were in earlier sweeps, from their journals."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ _NEWEST = 200
 
 
 def known_speeds(results: Path) -> dict[str, float]:
-    """Env steps per second of one trial, by algorithm, over the newest finished trials of a results folder."""
+    """Return env steps per second of one trial, by algorithm, over the newest finished trials of a results folder."""
     steps: dict[str, float] = {}
     seconds: dict[str, float] = {}
     files = sorted(results.glob("*/trials/*.jsonl"), key=lambda path: path.stat().st_mtime, reverse=True)

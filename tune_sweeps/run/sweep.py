@@ -1,7 +1,6 @@
-"""Runs a sweep: Ray, the tutors it needs, Tune over what is missing, the journal and MLflow.
+"""Run a sweep: Ray, the tutors it needs, Tune over what is missing, the journal and MLflow.
 
-The one place where these meet. Owns their order and that none of them outlives the sweep; must not know what a trial
-computes or what its numbers mean.
+These meet here alone, in their order, and none of them outlives the sweep.
 """
 
 from __future__ import annotations
@@ -28,7 +27,7 @@ from tune_sweeps.tracking.journal import EVAL, Journal
 from tune_sweeps.tracking.mlflow_client import artifact_location
 from tune_sweeps.tracking.policy_artifact import BestPolicies
 from tune_sweeps.tracking.provenance import run_tags, tutor_tags
-from tune_sweeps.tracking.tracker import MlflowTracker
+from tune_sweeps.tracking.tracker import MlflowTracker, TrackedSweep
 from tutor_service.app import nodes_on_demand
 
 _MLFLOW_AT_END_S = 60.0
@@ -66,7 +65,7 @@ def run_sweep(
     student_class: Callable[[], Any] | None = None,
     num_cpus: int | None = None,
 ) -> Outcome:
-    """Runs what is missing of a sweep, until it is finished or interrupted.
+    """Run what is missing of a sweep, until it is finished or interrupted.
 
     Args:
         resolved: The sweep.
@@ -74,7 +73,7 @@ def run_sweep(
         console: Where the user looks.
         uri: MLflow's tracking URI.
         address: Address of a running Ray; None: start a local one.
-        student_class: Gives the trainable, once Ray may be imported; None: ``rllib_plugins.trial.StudentTrial``.
+        student_class: Returns the trainable, once Ray may be imported; None: ``rllib_plugins.trial.StudentTrial``.
         num_cpus: Ray CPUs of a local Ray; None: as many as there are cores.
 
     Raises:
@@ -83,24 +82,23 @@ def run_sweep(
     bind(sweep=workspace.name)
     trials = {trial.key: trial for trial in resolved.trials}
     journal = workspace.journal(list(trials))
-    tracker = MlflowTracker(
-        uri,
+    tracked = TrackedSweep(
         name=workspace.name,
         sweep_id=workspace.sweep_id,
         config_yaml=dump_sweep(resolved.config),
         trials=trials,
-        journal=journal,
         tags=run_tags(),
         trial_tags={key: tutor_tags(resolved.tutors.get(trial.cell.tutor)) for key, trial in trials.items()},
         artifact_location=artifact_location(workspace.results, uri),
-        keep_policy=BestPolicies(),
     )
+    tracker = MlflowTracker(uri, tracked, journal, BestPolicies())
+    running = _Running(resolved, workspace, console, journal, tracker, student_class or _student_trial)
     interrupted = False
     status, timeout_s = "FAILED", _MLFLOW_AT_INTERRUPT_S
     tracker.start()
     try:
         if journal.missing():
-            _run_missing(resolved, workspace, console, journal, tracker, address, student_class, num_cpus)
+            _run_missing(running, address, num_cpus)
         for name, task in resolved.tasks.items():  # those that nobody has computed beside the trials
             if not tracker.knows_random_return(name):
                 tracker.set_random_return(name, random_return(task))
@@ -122,16 +120,20 @@ def run_sweep(
     )
 
 
-def _run_missing(
-    resolved: ResolvedSweep,
-    workspace: Workspace,
-    console: Console,
-    journal: Journal,
-    tracker: MlflowTracker,
-    address: str | None,
-    student_class: Callable[[], Any] | None,
-    num_cpus: int | None,
-) -> None:
+@dataclass(frozen=True)
+class _Running:
+    """What the steps of a run share."""
+
+    resolved: ResolvedSweep
+    workspace: Workspace
+    console: Console
+    journal: Journal
+    tracker: MlflowTracker
+    student_class: Callable[[], Any]
+
+
+def _run_missing(running: _Running, address: str | None, num_cpus: int | None) -> None:
+    resolved, console, journal, tracker = running.resolved, running.console, running.journal, running.tracker
     resources = resolved.config.resources
     cpus = num_cpus or local_cpus(resolved.tutor_cpus + resources.num_cpus_per_trial)
     console.print("connecting to Ray" if address else "starting a local Ray")
@@ -143,25 +145,16 @@ def _run_missing(
         progress = Progress({trial.key: trial for trial in resolved.trials}, journal)
         console.print(f"running {len(missing)} of {len(resolved.trials)} trials, {concurrent} at once")
         with View(console, progress, concurrent, lambda: _warning(tracker, journal)) as view:
-            _tune(resolved, workspace, journal, progress, tracker, view, concurrent, student_class)
+            _tune(running, progress, view, concurrent)
 
 
-def _tune(
-    resolved: ResolvedSweep,
-    workspace: Workspace,
-    journal: Journal,
-    progress: Progress,
-    tracker: MlflowTracker,
-    view: View,
-    concurrent: int,
-    student_class: Callable[[], Any] | None,
-) -> None:
+def _tune(running: _Running, progress: Progress, view: View, concurrent: int) -> None:
     from ray import tune
 
     from tune_sweeps.run.journal_callback import JournalCallback
     from tune_sweeps.run.trial import TRIAL, resumable
 
-    config = resolved.config
+    config, journal, workspace = running.resolved.config, running.journal, running.workspace
     missing = set(journal.missing())
     specs = [
         {
@@ -170,11 +163,11 @@ def _tune(
             "student": trial.student.model_dump(),
             "restore": journal[trial.key].last_checkpoint(),
         }
-        for trial in resolved.trials
+        for trial in running.resolved.trials
         if trial.key in missing
     ]
     trainable = tune.with_resources(
-        resumable((student_class or _student_trial)()),
+        resumable(running.student_class()),
         tune.PlacementGroupFactory([{"CPU": config.resources.num_cpus_per_trial}]),
     )
     tuner = tune.Tuner(
@@ -196,7 +189,7 @@ def _tune(
                 checkpoint_frequency=config.failures.checkpoint_every,
                 checkpoint_at_end=True,
             ),
-            callbacks=[JournalCallback(journal, progress, tracker.wake, view.say)],
+            callbacks=[JournalCallback(journal, progress, running.tracker.wake, view.say)],
             verbose=0,
         ),
     )
@@ -214,19 +207,19 @@ def _trial_key(trial: Any) -> str:
 
 
 def _attempt(folder: Path) -> str:
-    """A name for this run of Tune that no earlier one had: it must not write over their checkpoints."""
+    """Name this run of Tune as no earlier one: it must not write over their checkpoints."""
     numbers = [int(path.name.removeprefix("attempt-")) for path in folder.glob("attempt-*")]
     return f"attempt-{max(numbers, default=0) + 1}"
 
 
 def _reference_returns(resolved: ResolvedSweep, tracker: MlflowTracker) -> None:
-    """Has R₀ computed beside the trials, since it may take a game's length times thousands."""
+    """Have R₀ computed beside the trials, since it may take a game's length times thousands."""
     import ray
 
     compute = ray.remote(num_cpus=0)(_random_return)
-    options = resolved.config.task_options
-    for entry in resolved.config.tasks:
-        future = compute.remote(entry, dict(options.get(entry, {}))).future()
+    students = {trial.cell.task: trial.student for trial in resolved.trials}
+    for student in students.values():
+        future = compute.remote(student.task, student.task_options).future()
         future.add_done_callback(lambda done: _keep_reference(done, tracker))
 
 

@@ -1,7 +1,4 @@
-"""A trial of a sweep as Tune runs it: a student that can begin where an earlier attempt of the sweep was cut short.
-
-Knows the student and its checkpoints; must not know MLflow or the grid.
-"""
+"""Run a trial of a sweep under Tune: a student that begins where an earlier attempt was cut short."""
 
 from __future__ import annotations
 
@@ -16,14 +13,14 @@ from tune_sweeps.console.json_logs import bind
 logger = logging.getLogger(__name__)
 
 LEAST_PRIORITY = 19
-"""Of the thread that trains: a tutor's replica that starts on the same cores is waited for by all trials."""
+"""Priority of the training thread: all trials wait for a tutor's replica that starts on the same cores."""
 
 TRIAL = "trial"
 """Key of Tune's config under which a trial lies: ``sweep``, ``key``, ``student``, ``restore``."""
 
 
 def resumable(student_class: type[Trainable]) -> type[Trainable]:
-    """A trainable that takes ``{"trial": {"sweep", "key", "student", "restore"}}`` and runs ``student_class``.
+    """Make a trainable that takes ``{"trial": {"sweep", "key", "student", "restore"}}`` and runs ``student_class``.
 
     Args:
         student_class: A trainable whose config is the fields of a ``StudentConfig``, and whose ``reset_config``, if it

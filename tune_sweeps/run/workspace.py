@@ -1,4 +1,4 @@
-"""The folder of a sweep under the results folder, and which name a sweep gets. Knows neither Ray nor MLflow."""
+"""Keep a sweep's folder under the results folder, and decide which sweep a command means."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from typing import Any
 from filelock import FileLock, Timeout
 
 from tune_sweeps.definition.config import NAME_PATTERN, SweepConfig
-from tune_sweeps.definition.loading import difference, dump_sweep, load_sweep
+from tune_sweeps.definition.loading import continued, difference, dump_sweep, load_sweep
 from tune_sweeps.tracking.journal import Journal
 from tutor_service.errors import UserError, unknown_name
 
@@ -67,36 +67,42 @@ class Workspace:
         return self.folder / "report"
 
     def config(self) -> SweepConfig:
-        """The configuration that the sweep was made with."""
+        """Read the sweep's configuration."""
         return load_sweep(str(self.folder / _CONFIG))
 
+    def set_config(self, config: SweepConfig) -> None:
+        """Keep a configuration in place of the one before, whole or not at all."""
+        part = self.folder / f"{_CONFIG}.part"
+        part.write_text(dump_sweep(config), encoding="utf-8")
+        part.rename(self.folder / _CONFIG)
+
     def journal(self, keys: list[str]) -> Journal:
-        """What happened to the trials."""
+        """Read what happened to the trials."""
         return Journal(self.folder / _TRIALS, keys)
 
     def finished_trials(self) -> int:
-        """Trials that have ended well."""
+        """Count the trials that have ended well."""
         folder = self.folder / _TRIALS
         keys = [path.stem for path in folder.glob("*.jsonl")] if folder.is_dir() else []
         return Journal(folder, keys).count("done") if keys else 0
 
     def is_sent(self) -> bool:
-        """Whether MLflow had everything when the sweep last ended."""
+        """Say whether MLflow had everything when the sweep last ended."""
         return (self.folder / _SENT).exists()
 
     def set_sent(self, sent: bool) -> None:
-        """Keeps whether MLflow has everything."""
+        """Keep whether MLflow has everything."""
         if sent:
             (self.folder / _SENT).touch()
         else:
             (self.folder / _SENT).unlink(missing_ok=True)
 
     def lock(self) -> FileLock:
-        """Held by the process that runs the sweep; freed by the system when it dies."""
+        """Return the lock of the process that runs the sweep; the system frees it when that dies."""
         return FileLock(self.folder / _LOCK)
 
     def is_running(self) -> bool:
-        """Whether a process runs the sweep now."""
+        """Say whether a process runs the sweep now."""
         lock = self.lock()
         try:
             lock.acquire(timeout=0)
@@ -107,7 +113,7 @@ class Workspace:
 
 
 def open_workspace(results: Path, name: str) -> Workspace | None:
-    """The sweep of this name, or None."""
+    """Return the sweep of this name, or None."""
     try:
         meta = json.loads((results / name / _META).read_text(encoding="utf-8"))
         return Workspace((results / name).resolve(), str(meta["id"]))
@@ -116,7 +122,7 @@ def open_workspace(results: Path, name: str) -> Workspace | None:
 
 
 def existing_workspace(results: Path, name: str) -> Workspace:
-    """The sweep of this name.
+    """Return the sweep of this name.
 
     Raises:
         UserError: There is none.
@@ -132,17 +138,17 @@ def existing_workspace(results: Path, name: str) -> Workspace:
 
 
 def results_option(results: Path) -> str:
-    """What a command needs to find a results folder, after a space: nothing where it is the default one."""
+    """Return the option by which a command finds a results folder; nothing for the default one."""
     return "" if results.resolve() == RESULTS.resolve() else f" --results {shlex.quote(str(results))}"
 
 
 def sweep_names(results: Path) -> list[str]:
-    """Names of the sweeps in a results folder."""
+    """Name the sweeps in a results folder."""
     return sorted(path.parent.name for path in results.glob(f"*/{_META}")) if results.is_dir() else []
 
 
 def create_workspace(results: Path, config: SweepConfig) -> Workspace:
-    """Makes the folder of a sweep, whole or not at all.
+    """Make the folder of a sweep, whole or not at all.
 
     Raises:
         UserError: The results folder cannot be written.
@@ -160,7 +166,7 @@ def create_workspace(results: Path, config: SweepConfig) -> Workspace:
 
 
 def check_writable(results: Path) -> None:
-    """Whether sweeps can be kept there.
+    """Refuse a folder in which no sweep can be kept.
 
     Raises:
         UserError: They cannot; nothing is left behind.
@@ -186,7 +192,7 @@ def _cannot_write(results: Path, error: OSError) -> UserError:
 
 @dataclass(frozen=True, slots=True)
 class Choice:
-    """Which sweep a command means.
+    """Say which sweep a command means.
 
     Attributes:
         config: The sweep, under its final name.
@@ -200,10 +206,11 @@ class Choice:
 
 
 def choose(results: Path, config: SweepConfig, name: str | None, num_trials: int) -> Choice:
-    """Decides whether a sweep is new, is to be continued, or is finished.
+    """Decide whether a sweep is new, is to be continued or extended, or is finished.
 
     With ``name``, and for sweeps that are not ``numbered``, the name means one sweep for good. A numbered sweep is
-    continued when its latest run was interrupted, and otherwise started under the next free number.
+    continued when its latest run was interrupted, and otherwise started under the next free number. A sweep that
+    differs in more seeds alone extends the one that exists.
 
     Args:
         results: Results folder.
@@ -224,29 +231,35 @@ def choose(results: Path, config: SweepConfig, name: str | None, num_trials: int
     if found is None:
         return Choice(config, None)
     if name is not None or not config.numbered:
-        changes = difference(found.config(), config)
-        if changes:
+        going_on = continued(found.config(), config)
+        if going_on is None:
+            changes = difference(found.config(), config)
             raise UserError(
                 f"the sweep name '{config.name}' is in use with another configuration: {'; '.join(changes)}. Give this "
                 f"one another --name, or continue that one with --resume {config.name}."
             )
-        return Choice(config, found)
+        return Choice(going_on, found, _added(found, going_on))
     latest_name, free_name = _numbers(results, config.name)
     latest = open_workspace(results, latest_name)
-    if (
-        latest is not None
-        and not latest.is_running()
-        and latest.finished_trials() < num_trials
-        and not difference(latest.config(), config)
-    ):
+    if latest is not None and not latest.is_running():
+        going_on = continued(latest.config(), config)
+        if going_on is not None and (added := _added(latest, going_on)):
+            return Choice(going_on, latest, added)
         done = latest.finished_trials()
-        note = f"'{latest.name}' was interrupted with {done} of {num_trials} trials finished: going on with it"
-        return Choice(config.model_copy(update={"name": latest.name}), latest, note)
+        if going_on is not None and done < num_trials:
+            note = f"'{latest.name}' was interrupted with {done} of {num_trials} trials finished: going on with it"
+            return Choice(going_on, latest, note)
     return Choice(config.model_copy(update={"name": free_name}), None, f"'{latest_name}' exists: this is '{free_name}'")
 
 
+def _added(workspace: Workspace, config: SweepConfig) -> str:
+    """Name the seeds that a configuration adds to a sweep; nothing where it adds none."""
+    added = [seed for seed in config.all_seeds if seed not in workspace.config().all_seeds]
+    return f"'{workspace.name}' gets the seeds {', '.join(map(str, added))} more" if added else ""
+
+
 def _numbers(results: Path, base: str) -> tuple[str, str]:
-    """The sweep of a series with the highest number, and the next free name."""
+    """Return the sweep of a series with the highest number, and the next free name."""
     latest, number = base, 1
     pattern = re.compile(rf"{re.escape(base)}-(\d+)")
     for entry in results.iterdir():

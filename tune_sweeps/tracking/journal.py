@@ -1,7 +1,7 @@
-"""What happened to each trial, on disk: the truth that a sweep resumes from and that MLflow is filled from.
+"""Keep what happened to each trial on disk: the truth that a sweep resumes from and that MLflow is filled from.
 
-One file of JSON lines per trial, appended to by the driver alone. Knows neither Ray nor MLflow. A line that was cut
-short by a kill or a full disk is dropped when the file is read or written next; what a reader saw stays true.
+One file of JSON lines per trial, appended to by the driver alone. A line that was cut short by a kill or a full disk is
+dropped when the file is read or written next; what a reader saw stays true.
 """
 
 from __future__ import annotations
@@ -65,11 +65,11 @@ class TrialJournal:
         self._load()
 
     def start(self) -> None:
-        """The trial begins, or begins again."""
+        """Note that the trial begins, or begins again."""
         self._append({"event": "start"}, sync=False)
 
     def result(self, step: int, wall_s: float, metrics: Mapping[str, float]) -> bool:
-        """Keeps an evaluation, unless it is one that a restored trial repeats.
+        """Keep an evaluation, unless it is one that a restored trial repeats.
 
         Returns:
             Whether it was new.
@@ -82,26 +82,26 @@ class TrialJournal:
         return True
 
     def checkpoint(self, step: int, path: str) -> None:
-        """A checkpoint is complete; all results before it reach the disk with it."""
+        """Note a complete checkpoint; all results before it reach the disk with it."""
         self._append({"event": "checkpoint", "step": int(step), "path": path}, sync=True)
 
     def done(self) -> None:
-        """The trial is finished, for good."""
+        """Note that the trial is finished, for good."""
         self._append({"event": "done"}, sync=True)
 
     def failed(self, error: str) -> None:
-        """The trial failed more often than it may."""
+        """Note that the trial failed more often than it may."""
         self._append({"event": "failed", "error": error}, sync=True)
 
     def last_checkpoint(self) -> str | None:
-        """The newest checkpoint that is still there."""
+        """Return the newest checkpoint that is still there."""
         for _, path in reversed(self.checkpoints):
             if "://" in path or Path(path).is_dir():
                 return path
         return None
 
     def best_checkpoint(self, metric: str) -> str | None:
-        """The checkpoint, of those still there, whose evaluation was best."""
+        """Return the checkpoint, of those still there, whose evaluation was best."""
         value = {point.step: point.metrics.get(metric) for point in self.points}
         scored = [
             (score, step, path)
@@ -118,14 +118,14 @@ class TrialJournal:
             self._flush(sync)
 
     def flush(self) -> bool:
-        """Tries again to write what could not be written; returns whether all of it is on disk."""
+        """Try again to write what could not be written; return whether all of it is on disk."""
         with self._lock:
             if self.unwritten:
                 self._flush(sync=True)
             return not self.unwritten
 
     def _flush(self, sync: bool) -> None:
-        """Writes what is due. A disk that is full must stop no other trial, so that it is tried again later."""
+        """Write what is due. A disk that is full must stop no other trial: it is tried again later."""
         try:
             with self.path.open("r+b" if self.path.exists() else "w+b") as file:
                 file.truncate(self._size)
@@ -186,20 +186,20 @@ class Journal:
         return self.trials[key]
 
     def count(self, status: Status) -> int:
-        """How many trials are at this status."""
+        """Count the trials of a status."""
         return sum(trial.status == status for trial in self.trials.values())
 
     def flush(self) -> bool:
-        """Tries again to write what could not be written; returns whether all of it is on disk."""
+        """Try again to write what could not be written; return whether all of it is on disk."""
         flushed = [trial.flush() for trial in self.trials.values()]
         return all(flushed)
 
     def blocked(self) -> str:
-        """Why results cannot be written at the moment; empty when they can."""
+        """Say why results cannot be written at the moment; nothing when they can."""
         return next((trial.blocked for trial in self.trials.values() if trial.blocked), "")
 
     def missing(self) -> list[str]:
-        """Keys of the trials that are not finished, in the grid's order; failed ones are among them."""
+        """List the trials that are not finished, in the grid's order; failed ones are among them."""
         return [key for key, trial in self.trials.items() if trial.status != "done"]
 
 

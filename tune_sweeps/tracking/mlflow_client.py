@@ -1,4 +1,4 @@
-"""Where MLflow is, and a client for it that fails fast. The only place that sets MLflow's environment variables."""
+"""Find MLflow, check its address, and make a client for it that fails fast."""
 
 from __future__ import annotations
 
@@ -18,23 +18,24 @@ PAGE = "/#/experiments?workflowType=machine_learning"
 """Page of MLflow's UI that lists sweeps; without the parameter it opens each on an empty page about LLM traces."""
 
 _PROBE_S = 5.0
+_PAGE_SIZE = 1_000
 _PORTS = {"postgresql": 5432, "mysql": 3306, "mssql": 1433}
 _DATABASES = frozenset({"postgresql", "mysql", "sqlite", "mssql"})
 """What MLflow takes, each with the suffix ``+DRIVER`` of one of SQLAlchemy's drivers or without."""
 
 
 def tracking_uri(results: Path) -> str:
-    """``$MLFLOW_TRACKING_URI``, else an SQLite database in the results folder."""
+    """Return ``$MLFLOW_TRACKING_URI``, else an SQLite database in the results folder."""
     return os.environ.get(URI_VARIABLE, "").strip() or f"sqlite:///{(results / DATABASE).resolve()}"
 
 
 def artifact_location(results: Path, uri: str) -> str | None:
-    """Where artifacts of a new experiment go: beside the default database; None where a server decides."""
+    """Return where artifacts of a new experiment go: beside the default database; None where a server decides."""
     return (results / "artifacts").resolve().as_uri() if uri.startswith("sqlite:") else None
 
 
 def check_uri(uri: str) -> None:
-    """Whether the tracking URI can be used, without importing MLflow.
+    """Refuse a tracking URI that cannot be used, without importing MLflow.
 
     Raises:
         UserError: Its server does not answer, or it is no URI.
@@ -59,7 +60,7 @@ def check_uri(uri: str) -> None:
 
 
 def _check_database(uri: str) -> None:
-    """Whether something listens at a database server's address; a URI without host leaves it to the driver."""
+    """Check that something listens at a database server's address; a URI without host leaves it to the driver."""
     import sqlalchemy
 
     address = sqlalchemy.make_url(uri)
@@ -73,7 +74,7 @@ def _check_database(uri: str) -> None:
 
 
 def _check_driver(uri: str, scheme: str) -> None:
-    """Whether SQLAlchemy, by which MLflow reaches a database, has the driver that a URI names or implies."""
+    """Check that SQLAlchemy, by which MLflow reaches a database, has the driver that a URI names or implies."""
     import sqlalchemy
 
     try:
@@ -101,15 +102,27 @@ def _no_answer(uri: str, reason: str, what: str = "server") -> UserError:
 
 
 def make_client(uri: str) -> Any:
-    """An ``MlflowClient`` that neither waits for minutes nor tells anybody of its use."""
+    """Make an ``MlflowClient`` that neither waits for minutes nor tells anybody of its use."""
     quiet_environment()
     from mlflow import MlflowClient
 
     return MlflowClient(tracking_uri=uri, registry_uri=uri)
 
 
+def search_runs(client: Any, experiment_id: str, query: str) -> list[Any]:
+    """Return all runs of an experiment that a query selects."""
+    found: list[Any] = []
+    token = None
+    while True:
+        page = client.search_runs([experiment_id], query, max_results=_PAGE_SIZE, page_token=token)
+        found += page
+        token = page.token
+        if not token:
+            return found
+
+
 def quiet_environment() -> None:
-    """Environment variables for MLflow in this process and its children: no telemetry, no long waits, no bars."""
+    """Set environment variables for MLflow, here and in child processes: no telemetry, no long waits, no bars."""
     os.environ["MLFLOW_DISABLE_TELEMETRY"] = "true"
     os.environ["DO_NOT_TRACK"] = "true"
     os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "10")

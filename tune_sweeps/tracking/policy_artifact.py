@@ -1,4 +1,4 @@
-"""The best policy of a trial, as an artifact of its run in MLflow: which folder it is, and how it is loaded again."""
+"""Keep the best policy of a trial as an artifact of its run, fetch it and load it again."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ import yaml
 
 from rllib_plugins.config import StudentConfig
 from tune_sweeps.tracking.journal import EVAL, TrialJournal
+from tune_sweeps.tracking.reader import find_trials
 from tune_sweeps.tracking.tracker import POLICY_ARTIFACT, STUDENT_ARTIFACT
 from tutor_service.errors import UserError, unknown_name
 
@@ -34,35 +35,35 @@ class Fetched:
     label: str
 
     def cleanup(self) -> None:
-        """Removes the copy."""
+        """Remove the copy."""
         shutil.rmtree(self.path.parent, ignore_errors=True)
 
 
 def policy_folder(checkpoint: Path) -> Path | None:
-    """The part of a student's checkpoint that plays; None where it has none."""
+    """Return the part of a student's checkpoint that plays; None where it has none."""
     folder = checkpoint / "algorithm" / MODULE
     return folder if folder.is_dir() else None
 
 
 class BestPolicies:
-    """Finds the best policy among a finished trial's checkpoints, and removes these once it is kept elsewhere.
+    """Find the best policy among a finished trial's checkpoints, and remove these once it is kept elsewhere.
 
     A finished trial is never continued, and checkpoints with a replay buffer are large.
     """
 
     def folder(self, journal: TrialJournal) -> Path | None:
-        """The part that plays of the checkpoint whose evaluation was best."""
+        """Return the part that plays of the checkpoint whose evaluation was best."""
         best = journal.best_checkpoint(EVAL)
         return policy_folder(Path(best)) if best else None
 
     def kept(self, journal: TrialJournal) -> None:
-        """Removes the trial's checkpoints."""
+        """Remove the trial's checkpoints."""
         for _, path in journal.checkpoints:
             shutil.rmtree(path, ignore_errors=True)
 
 
 def fetch_policy(uri: str, sweep: str, key: str | None) -> tuple[StudentConfig, Fetched]:
-    """Brings the policy of a trial here.
+    """Bring the policy of a trial here.
 
     Args:
         uri: Tracking URI.
@@ -72,8 +73,6 @@ def fetch_policy(uri: str, sweep: str, key: str | None) -> tuple[StudentConfig, 
     Raises:
         UserError: No such sweep or trial, or the trial has no policy (it has not finished).
     """
-    from tune_sweeps.tracking.reader import find_trials
-
     client, runs = find_trials(uri, sweep)
     if key is not None and key not in runs:
         raise unknown_name(f"trial of sweep '{sweep}'", key, runs)
@@ -97,7 +96,7 @@ def fetch_policy(uri: str, sweep: str, key: str | None) -> tuple[StudentConfig, 
 
 
 def load_policy(student: StudentConfig, folder: Path) -> tuple[Any, Callable[[np.ndarray], np.ndarray]]:
-    """The task and the greedy policy of a student, from observations ``(n, obs_dim)`` to one-hot rows.
+    """Return the task and the greedy policy of a student, from observations ``(n, obs_dim)`` to one-hot rows.
 
     Args:
         student: The trial.

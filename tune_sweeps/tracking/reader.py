@@ -1,4 +1,4 @@
-"""Reads a sweep back from MLflow, and from nothing else. Knows run layout (``tracking``), no statistics."""
+"""Read a sweep back from MLflow."""
 
 from __future__ import annotations
 
@@ -16,13 +16,12 @@ from tune_sweeps.definition.config import UNTUTORED, SweepConfig
 from tune_sweeps.definition.grid import Cell
 from tune_sweeps.definition.loading import validate_sweep
 from tune_sweeps.tracking.journal import EVAL
-from tune_sweeps.tracking.mlflow_client import make_client
+from tune_sweeps.tracking.mlflow_client import make_client, search_runs
 from tune_sweeps.tracking.tracker import CONFIG_ARTIFACT, RANDOM_RETURN, TAG_SWEEP, TAG_SWEEP_ID, TAG_TRIAL
 from tutor_service.errors import UserError, unknown_name
 
 TUTORED_SERIES = ("advice/effect", "advice/effect_se", "advice/trust", "advice/probability")
 _THREADS = 8
-_PAGE = 1_000
 
 
 @dataclass(frozen=True)
@@ -91,7 +90,7 @@ class SweepRecord:
 
 
 def read_sweep(uri: str, name: str) -> SweepRecord:
-    """Reads a sweep by name, the newest of that name.
+    """Read a sweep by name, the newest of that name.
 
     Args:
         uri: Tracking URI.
@@ -118,7 +117,7 @@ def read_sweep(uri: str, name: str) -> SweepRecord:
 
 
 def find_trials(uri: str, name: str) -> tuple[Any, dict[str, Any]]:
-    """A client, and MLflow's runs of a sweep's trials by key.
+    """Return a client, and MLflow's runs of a sweep's trials by key.
 
     Raises:
         UserError: MLflow has no such sweep.
@@ -129,10 +128,11 @@ def find_trials(uri: str, name: str) -> tuple[Any, dict[str, Any]]:
 
 
 def _find(client: Any, name: str) -> tuple[Any, list[Any]]:
-    """The parent run of the newest sweep of this name, and its trials' runs."""
+    """Return the parent run of the newest sweep of this name, and its trials' runs."""
     experiment = client.get_experiment_by_name(name)
-    parents = [] if experiment is None else _search(client, experiment.experiment_id, f"tags.`{TAG_SWEEP}` = '{name}'")
-    parents = [run for run in parents if TAG_TRIAL not in run.data.tags]
+    query = f"tags.`{TAG_SWEEP}` = '{name}'"
+    found = [] if experiment is None else search_runs(client, experiment.experiment_id, query)
+    parents = [run for run in found if TAG_TRIAL not in run.data.tags]
     if not parents:
         names = sweep_names(client)
         if not names:
@@ -140,13 +140,13 @@ def _find(client: Any, name: str) -> tuple[Any, list[Any]]:
         raise unknown_name("sweep", name, names, "in MLflow")
     parent = max(parents, key=lambda run: run.info.start_time)
     sweep_id = parent.data.tags[TAG_SWEEP_ID]
-    runs = _search(client, experiment.experiment_id, f"tags.`{TAG_SWEEP_ID}` = '{sweep_id}'")
+    runs = search_runs(client, experiment.experiment_id, f"tags.`{TAG_SWEEP_ID}` = '{sweep_id}'")
     return parent, [run for run in runs if TAG_TRIAL in run.data.tags and "algorithm" in run.data.params]
 
 
 def sweep_names(client: Any) -> list[str]:
-    """Names of all experiments that hold a sweep."""
-    experiments = {item.experiment_id: item.name for item in client.search_experiments(max_results=_PAGE)}
+    """Name all experiments that hold a sweep."""
+    experiments = {item.experiment_id: item.name for item in client.search_experiments(max_results=1_000)}
     return [
         name
         for key, name in experiments.items()
@@ -159,17 +159,6 @@ def _client_of_existing(uri: str) -> Any:
     if uri.startswith("sqlite:") and not Path(path).exists():
         raise UserError(f"no sweep has run here: '{path}' does not exist. Run `tutor sweep demo`, or give --results.")
     return make_client(uri)
-
-
-def _search(client: Any, experiment_id: str, query: str) -> list[Any]:
-    found: list[Any] = []
-    token = None
-    while True:
-        page = client.search_runs([experiment_id], query, max_results=_PAGE, page_token=token)
-        found += page
-        token = page.token
-        if not token:
-            return found
 
 
 def _config(client: Any, run_id: str, name: str) -> SweepConfig:

@@ -1,7 +1,7 @@
-"""Fills MLflow from the journal: an experiment, a parent run per sweep, a child run per trial.
+"""Fill MLflow from the journal: an experiment, a parent run per sweep, a child run per trial.
 
-Owns what MLflow holds and that each point arrives there once. It reads the journal in a thread of its own, so that a
-slow or absent MLflow costs trials nothing; whatever has not arrived yet is still in the journal. Knows no Ray.
+Each point arrives once. A thread of its own reads the journal, so that a slow or absent MLflow costs trials nothing;
+whatever has not arrived yet is still in the journal.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ import yaml
 from rllib_plugins import metrics
 from tune_sweeps.definition.grid import Trial
 from tune_sweeps.tracking.journal import Journal, Status, TrialJournal
-from tune_sweeps.tracking.mlflow_client import make_client
+from tune_sweeps.tracking.mlflow_client import make_client, search_runs
 
 logger = logging.getLogger(__name__)
 
@@ -28,7 +28,6 @@ TAG_SWEEP_ID = "llm_tutors.sweep_id"
 TAG_TRIAL = "llm_tutors.trial"
 TAG_ERROR = "llm_tutors.error"
 TAG_PARENT = "mlflow.parentRunId"
-TAG_NAME = "mlflow.runName"
 WALL_S = "wall_s"
 RANDOM_RETURN = "random_return/"
 CONFIG_ARTIFACT = "sweep.yaml"
@@ -44,7 +43,7 @@ _RUN_STATUS: dict[Status, str] = {"pending": "SCHEDULED", "running": "RUNNING", 
 
 @dataclass
 class _Child:
-    """What MLflow holds of one trial."""
+    """A trial's run, and how much of the journal it holds."""
 
     run_id: str
     sent: int = 0
@@ -52,55 +51,55 @@ class _Child:
 
 
 class PolicyKeeper(Protocol):
-    """Knows where a trial's best policy lies."""
+    """Find the policy that a finished trial leaves."""
 
     def folder(self, journal: TrialJournal) -> Path | None:
-        """The folder that plays a finished trial's best policy; None where it left none."""
+        """Return the folder that plays a finished trial's best policy; None where it left none."""
 
     def kept(self, journal: TrialJournal) -> None:
-        """MLflow has it."""
+        """Learn that MLflow has it."""
 
 
-class MlflowTracker:
-    """Keeps MLflow up with the journal.
+@dataclass(frozen=True)
+class TrackedSweep:
+    """A sweep as MLflow is told of it.
 
-    Args:
-        uri: Tracking URI.
+    Attributes:
         name: Name of the sweep and of its experiment.
         sweep_id: Identifies the sweep: runs are found again by it, never made twice.
         config_yaml: The sweep's configuration, an artifact of the parent run.
         trials: The trials, by key.
-        journal: What happened to them.
         tags: Tags of all runs.
         trial_tags: Further tags, by trial key.
         artifact_location: Where artifacts of a new experiment go; None: as the server decides.
-        keep_policy: From a finished trial to the folder that plays its best policy, an artifact of its run; and what
-            to do once that is kept.
+    """
+
+    name: str
+    sweep_id: str
+    config_yaml: str
+    trials: Mapping[str, Trial]
+    tags: Mapping[str, str]
+    trial_tags: Mapping[str, Mapping[str, str]]
+    artifact_location: str | None
+
+
+class MlflowTracker:
+    """Keep MLflow up with the journal.
+
+    Args:
+        uri: Tracking URI.
+        sweep: The sweep.
+        journal: What happened to its trials.
+        keep_policy: Finds the policy that a finished trial leaves, an artifact of its run; None: none is kept.
     """
 
     def __init__(
-        self,
-        uri: str,
-        *,
-        name: str,
-        sweep_id: str,
-        config_yaml: str,
-        trials: Mapping[str, Trial],
-        journal: Journal,
-        tags: Mapping[str, str],
-        trial_tags: Mapping[str, Mapping[str, str]],
-        artifact_location: str | None,
-        keep_policy: PolicyKeeper | None = None,
+        self, uri: str, sweep: TrackedSweep, journal: Journal, keep_policy: PolicyKeeper | None = None
     ) -> None:
         self.uri = uri
-        self.name = name
-        self._sweep_id = sweep_id
-        self._config_yaml = config_yaml
-        self._trials = trials
+        self._sweep = sweep
         self._journal = journal
-        self._tags = {TAG_SWEEP: name, TAG_SWEEP_ID: sweep_id, **tags}
-        self._trial_tags = trial_tags
-        self._artifact_location = artifact_location
+        self._tags = {TAG_SWEEP: sweep.name, TAG_SWEEP_ID: sweep.sweep_id, **sweep.tags}
         self._keep_policy = keep_policy
         self._client: Any = None
         self._experiment_id = ""
@@ -114,28 +113,26 @@ class MlflowTracker:
         self._thread: threading.Thread | None = None
         self.away_since: float | None = None
 
-    # Driving it.
-
     def start(self) -> None:
-        """Connects and follows the journal in the background."""
+        """Connect and follow the journal in the background."""
         self._thread = threading.Thread(target=self._follow, name="mlflow", daemon=True)
         self._thread.start()
 
     def wake(self) -> None:
-        """Something happened: look at the journal soon."""
+        """Look at the journal soon: something happened."""
         self._wake.set()
 
     def set_random_return(self, task: str, value: float) -> None:
-        """Keeps R₀ of a task with the parent run, so that the report needs nothing else."""
+        """Keep R₀ of a task with the parent run, so that the report needs nothing else."""
         self._reference[task] = value
         self.wake()
 
     def knows_random_return(self, task: str) -> bool:
-        """Whether R₀ of a task is known here or was found in MLflow."""
+        """Say whether R₀ of a task is known here or was found in MLflow."""
         return task in self._reference or task in self._reference_sent
 
     def finish(self, status: str, timeout_s: float) -> bool:
-        """Sends what is left, and ends the parent run.
+        """Send what is left, and end the parent run.
 
         Args:
             status: MLflow's status of the parent run: FINISHED, FAILED or KILLED.
@@ -165,14 +162,8 @@ class MlflowTracker:
                     return False
                 time.sleep(_PERIOD_S)
 
-    def log_report(self, folder: Path) -> None:
-        """Puts the report's files on the parent run."""
-        self._client.log_artifacts(self.parent_id, str(folder), "report")
-
-    # One pass.
-
     def sync(self) -> None:
-        """Brings MLflow up to the journal, in one pass; raises whatever MLflow raises."""
+        """Bring MLflow up to the journal, in one pass; raise whatever MLflow raises."""
         if self._doubtful:
             self._connect()
         for task, value in list(self._reference.items()):
@@ -220,19 +211,18 @@ class MlflowTracker:
             batch += [Metric(name, value, point.time_ms, point.step) for name, value in entries.items()]
         self._client.log_batch(child.run_id, metrics=batch)
 
-    # Identity.
-
     def _connect(self) -> None:
-        """Finds or makes the experiment and the parent run, and what MLflow holds of each trial already."""
+        """Find or make the experiment and the parent run, and look up what MLflow holds of each trial."""
         client = self._client = self._client or make_client(self.uri)
-        experiment = client.get_experiment_by_name(self.name)
+        name, location = self._sweep.name, self._sweep.artifact_location
+        experiment = client.get_experiment_by_name(name)
         if experiment is None:
-            self._experiment_id = client.create_experiment(self.name, artifact_location=self._location())
+            self._experiment_id = client.create_experiment(name, artifact_location=location and f"{location}/{name}")
         else:
             if experiment.lifecycle_stage == "deleted":
                 client.restore_experiment(experiment.experiment_id)
             self._experiment_id = experiment.experiment_id
-        runs = self._find_runs()
+        runs = search_runs(client, self._experiment_id, f"tags.`{TAG_SWEEP_ID}` = '{self._sweep.sweep_id}'")
         parents = [run for run in runs if TAG_TRIAL not in run.data.tags]
         if parents:
             self.parent_id = parents[0].info.run_id
@@ -240,40 +230,22 @@ class MlflowTracker:
             known = [name for name in parents[0].data.metrics if name.startswith(RANDOM_RETURN)]
             self._reference_sent |= {name.removeprefix(RANDOM_RETURN) for name in known}
         else:
-            run = client.create_run(self._experiment_id, run_name=self.name, tags=self._tags)
+            run = client.create_run(self._experiment_id, run_name=name, tags=self._tags)
             self.parent_id = run.info.run_id
-            client.log_text(self.parent_id, self._config_yaml, CONFIG_ARTIFACT)
+        client.log_text(self.parent_id, self._sweep.config_yaml, CONFIG_ARTIFACT)  # seeds may have been added
         self._children = {}
         for run in runs:
             key = run.data.tags.get(TAG_TRIAL)
-            if key in self._trials:
+            if key in self._sweep.trials:
                 child = _Child(run.info.run_id, status=run.info.status)
                 if "algorithm" not in run.data.params:
-                    self._describe(child, self._trials[key])
+                    self._describe(child, self._sweep.trials[key])
                 child.sent = self._points_sent(run, self._journal[key])
                 self._children[key] = child
         self._doubtful = False
 
-    def _location(self) -> str | None:
-        return None if self._artifact_location is None else f"{self._artifact_location}/{self.name}"
-
-    def _find_runs(self) -> list[Any]:
-        found: list[Any] = []
-        token = None
-        while True:
-            page = self._client.search_runs(
-                [self._experiment_id],
-                f"tags.`{TAG_SWEEP_ID}` = '{self._sweep_id}'",
-                max_results=1000,
-                page_token=token,
-            )
-            found += page
-            token = page.token
-            if not token:
-                return found
-
     def _points_sent(self, run: Any, journal: TrialJournal) -> int:
-        """How many of the journal's points MLflow holds, whole, of a run.
+        """Count the journal's points that MLflow holds, whole, of a run.
 
         A point is sent as one batch, which a server may have kept in part when it went away: the last point counts
         as sent only when all of its numbers are there.
@@ -295,8 +267,8 @@ class MlflowTracker:
         )
 
     def _make_child(self, key: str) -> _Child:
-        trial = self._trials[key]
-        tags = {**self._tags, TAG_TRIAL: key, TAG_PARENT: self.parent_id, **self._trial_tags.get(key, {})}
+        trial = self._sweep.trials[key]
+        tags = {**self._tags, TAG_TRIAL: key, TAG_PARENT: self.parent_id, **self._sweep.trial_tags.get(key, {})}
         self._doubtful = True  # until the answer is here, the run may or may not have been made
         run = self._client.create_run(self._experiment_id, run_name=trial.label, tags=tags)
         child = _Child(run.info.run_id)
@@ -320,8 +292,6 @@ class MlflowTracker:
         }
         self._client.log_batch(child.run_id, params=[Param(name, value) for name, value in params.items()])
 
-    # The thread.
-
     def _follow(self) -> None:
         pause = _PERIOD_S
         while not self._stop.is_set():
@@ -337,7 +307,7 @@ class MlflowTracker:
                 self._wake.wait(30.0)
 
     def _failed(self, error: Exception) -> None:
-        """MLflow is away, or refused: what it holds is looked up again before anything is sent."""
+        """Look up again what MLflow holds before anything is sent: it is away, or refused."""
         self._doubtful = True
         if self.away_since is None:
             self.away_since = time.monotonic()
