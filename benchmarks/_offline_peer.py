@@ -72,7 +72,7 @@ class Peer:
         """Free text in tags, asked again while it names no legal action: the tutor's own text decoding, all at once."""
         from vllm import SamplingParams
 
-        from tutor_service.decode import parse_action
+        from tutor_service.engines.decode import parse_action
 
         left, seconds = prompts, 0.0
         for attempt in range(TEXT_ATTEMPTS):

@@ -22,7 +22,7 @@ from _harness import Benchmark, add_arguments, alternate, median, ratio
 BAR = 1.5
 IMPORTS = {
     "engine": "from vllm.v1.engine.llm_engine import LLMEngine",
-    "replica": "import tutor_service.deployment",
+    "replica": "import tutor_service.serving.deployment",
     "trial": "import rllib_plugins.trial, ray.rllib.algorithms.ppo",
     "driver": "import tune_sweeps.run.sweep, mlflow, ray.tune",
 }

@@ -79,9 +79,9 @@ def deploy(home: Path, tokenizer: Path) -> None:
     from ray import serve
 
     from tutor_service.config import TutorConfig
-    from tutor_service.deployment import TutorGateway
     from tutor_service.engines.base import EngineFacts
     from tutor_service.paths import HOME_VARIABLE
+    from tutor_service.serving.deployment import TutorGateway
 
     class Stub:
         def __init__(self) -> None:
@@ -120,10 +120,10 @@ def evaluations() -> tuple[int, int]:
 
 def pass_through_gateway(numbers: Sequence[int]) -> tuple[float, set[str]]:
     """States per second of a client whose own map is empty, and the sources of the answers."""
-    from tutor_service.backends.serve_handle import ServeHandleBackend
-    from tutor_service.client import TutorClient
+    from tutor_service.client import ClientSettings, TutorClient
+    from tutor_service.client.serve_handle import ServeHandleBackend
 
-    client = TutorClient(ServeHandleBackend(APP), deadline_s=300)
+    client = TutorClient(ServeHandleBackend(APP), ClientSettings(deadline_s=300))
     client.advise(requests_about([0]))  # connects
     asked = requests_about(numbers)
     started = time.perf_counter()
@@ -154,8 +154,8 @@ def measure_gateway(benchmark: Benchmark, home: Path, tokenizer: Path, num_state
 
 def measure_exactly_once(benchmark: Benchmark, num_states: int) -> None:
     """Every caller asks, in its own order and in lists of 16, for half of the states; each state has several askers."""
-    from tutor_service.backends.serve_handle import ServeHandleBackend
-    from tutor_service.client import TutorClient
+    from tutor_service.client import ClientSettings, TutorClient
+    from tutor_service.client.serve_handle import ServeHandleBackend
 
     before = evaluations()[0]
     numbers = range(10**6, 10**6 + num_states)
@@ -167,7 +167,7 @@ def measure_exactly_once(benchmark: Benchmark, num_states: int) -> None:
         rng = random.Random(caller)
         mine = rng.sample(numbers, num_states // 2)
         asked.update(mine)
-        client = TutorClient(ServeHandleBackend(APP), deadline_s=300)
+        client = TutorClient(ServeHandleBackend(APP), ClientSettings(deadline_s=300))
         ready.wait()
         for start in range(0, len(mine), 16):
             missed.append(client.advise(requests_about(mine[start : start + 16])).count(None))

@@ -92,7 +92,7 @@ def service(tutor: TutorConfig, num_gpus: int) -> Iterator[Any]:
     import ray
     from ray import serve
 
-    from tutor_service import app
+    from tutor_service import serving
     from tutor_service.client import app_name
 
     ray.init(
@@ -100,7 +100,7 @@ def service(tutor: TutorConfig, num_gpus: int) -> Iterator[Any]:
         logging_level=logging.ERROR, _node_ip_address="127.0.0.1",
     )  # fmt: skip
     try:
-        app.deploy([tutor])
+        serving.deploy([tutor])
         yield serve.get_app_handle(app_name(tutor.name))
     finally:
         ray.shutdown()
@@ -116,7 +116,7 @@ class Comparison:
     """
 
     def __init__(self, handle: Any, peer: Any, tokenizer: Any) -> None:
-        from tutor_service.prompt import ChatPrompts
+        from tutor_service.prompts.chat import ChatPrompts
 
         self._handle = handle
         self._peer = peer
@@ -144,7 +144,7 @@ class Comparison:
 
     def uncached_tokens(self) -> float:
         """Tokens per prompt behind the blocks that all share."""
-        from tutor_service.prompt import BLOCK, prefix_length
+        from tutor_service.prompts.prompt import BLOCK, prefix_length
 
         built = [self._builders["scored"].build(request) for request in fresh(16)]
         cached = prefix_length(built) // BLOCK * BLOCK

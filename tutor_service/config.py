@@ -9,7 +9,7 @@ from typing import Any, Literal
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from tutor_service.errors import UserError, unknown_name
+from tutor_service.errors import UserError, field_problems, unknown_name
 
 CATALOG_DIR = Path(__file__).parent / "catalog"
 NAME_PATTERN = r"^[a-z0-9][a-z0-9._-]*$"
@@ -46,6 +46,11 @@ class ScalingConfig(BaseModel):
         "Thinking takes many passes, each with this much time.",
     )
     accelerator_type: str | None = Field(default=None, description="Ray accelerator type, e.g. A100; none: any.")
+
+    @property
+    def num_started(self) -> int:
+        """Replicas that a deployment starts with: one even where it may scale to zero, for its gateway to ask."""
+        return max(1, self.min_replicas)
 
 
 class TutorConfig(BaseModel):
@@ -151,10 +156,7 @@ def load_tutor(name_or_path: str) -> TutorConfig:
     try:
         tutor = TutorConfig(**{"name": path.stem, **fields})
     except ValidationError as error:
-        problems = "; ".join(
-            f"{'.'.join(map(str, item['loc']))} = {item.get('input')!r}: {item['msg']}" for item in error.errors()
-        )
-        raise UserError(f"tutor file '{path}': {problems}") from error
+        raise UserError(f"tutor file '{path}': {field_problems(error, TutorConfig)}") from error
     if tutor.file is None:
         return tutor
     return tutor.model_copy(update={"file": (path.parent / tutor.file.expanduser()).resolve()})

@@ -1,21 +1,25 @@
-"""Errors that a person can act on."""
+"""Say what is wrong in words that a person can act on."""
 
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable, Sequence
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
 
-
-class UserError(Exception):
-    """A mistake in what the user asked for. The message names the field, the value and the remedy."""
-
+if TYPE_CHECKING:
+    from pydantic import BaseModel, ValidationError
 
 _MOST_NAMES = 40
 _NEAREST = 10
 
 
+class UserError(Exception):
+    """Report a mistake in what the user asked for. The message names the field, the value and the remedy."""
+
+
 def unknown_name(kind: str, name: str, known: Iterable[str], where: str = "") -> UserError:
-    """An error for a name that is not in a list: it shows the nearest spelling and the list, of a long one the nearest.
+    """Return an error that shows the nearest spelling and the valid names, of a long list the nearest.
 
     Args:
         kind: What the name should be, e.g. ``tutor``.
@@ -33,6 +37,45 @@ def unknown_name(kind: str, name: str, known: Iterable[str], where: str = "") ->
 
 
 def did_you_mean(name: str, known: Sequence[str]) -> str:
-    """A sentence with the nearest spelling, after a space; empty where none is near."""
+    """Return a sentence with the nearest spelling, after a space; empty where none is near."""
     near = difflib.get_close_matches(name, known, n=1)
     return f" Did you mean '{near[0]}'?" if near else ""
+
+
+def field_problems(error: ValidationError, model: type[BaseModel] | None = None, prefix: str = "") -> str:
+    """Return all that is wrong with a model's fields, each with its value, separated by semicolons.
+
+    Args:
+        error: What pydantic raised.
+        model: Whose fields they are: unknown names are then answered with the valid ones.
+        prefix: Put before each field's name, e.g. ``rule_options.``.
+    """
+    return "; ".join(_problem(item, model, prefix) for item in error.errors())
+
+
+def _problem(item: Mapping[str, Any], root: type[BaseModel] | None, prefix: str) -> str:
+    location = list(item["loc"])
+    field = prefix + ".".join(map(str, location))
+    if item["type"] == "extra_forbidden":
+        names = _fields_at(location[:-1], root)
+        valid = f"{did_you_mean(str(location[-1]), names)} Valid: {', '.join(names)}" if names else ""
+        return f"unknown field '{field}' = {item.get('input')!r}.{valid}"
+    if item["type"] == "missing":
+        return f"field '{field}' is missing"
+    said = f"{field} = {item.get('input')!r}: {item['msg'].removeprefix('Value error, ')}"
+    if item["type"] == "literal_error":
+        names = re.findall(r"'([^']+)'", item["ctx"]["expected"])
+        return f"{said}.{did_you_mean(str(item.get('input')), names)}"
+    return said
+
+
+def _fields_at(location: Sequence[Any], root: type[BaseModel] | None) -> list[str]:
+    """Return the names of the fields of the model that is nested there."""
+    model: Any = root
+    for part in location:
+        field = getattr(model, "model_fields", {}).get(part)
+        if field is None:
+            continue
+        inner = [field.annotation, *getattr(field.annotation, "__args__", ())]
+        model = next((kind for kind in inner if hasattr(kind, "model_fields")), model)
+    return sorted(model.model_fields) if model is not None else []

@@ -8,7 +8,7 @@ from typing import Any, Generic, TypeVar
 
 from pydantic import ValidationError
 
-from tutor_service.errors import UserError, did_you_mean, unknown_name
+from tutor_service.errors import UserError, did_you_mean, field_problems, unknown_name
 
 RuleT = TypeVar("RuleT")
 
@@ -61,10 +61,7 @@ class RuleRegistry(Generic[RuleT]):
         try:
             return cls(**options)
         except ValidationError as error:
-            problems = "; ".join(
-                f"{self.field}_options.{'.'.join(map(str, item['loc']))} = {item.get('input')!r}: {item['msg']}"
-                for item in error.errors()
-            )
+            problems = field_problems(error, prefix=f"{self.field}_options.")
             raise UserError(f"{problems} (rule '{name}')") from error
 
     def _find(self, name: str) -> type[RuleT]:

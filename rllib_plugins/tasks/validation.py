@@ -13,7 +13,7 @@ from rllib_plugins.tasks.base import Task
 from rllib_plugins.tasks.flat import FlatVectorEnv, TurnsVectorEnv
 from tutor_service.errors import UserError
 from tutor_service.schema import AdviceRequest
-from tutor_service.validate import problem
+from tutor_service.validation import problem
 
 NUM_CHECKED_STEPS = 100
 NUM_ENVS = 2

@@ -81,7 +81,7 @@ def ray_cluster(tmp_path_factory: pytest.TempPathFactory, model_folder: Path) ->
 @pytest.fixture(scope="package")
 def service(ray_cluster: None, tmp_path_factory: pytest.TempPathFactory) -> Service:
     """SmolLM2 deployed, with a bearer token."""
-    from tutor_service import app
+    from tutor_service import serving
 
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
@@ -90,5 +90,5 @@ def service(ray_cluster: None, tmp_path_factory: pytest.TempPathFactory) -> Serv
     secret.write_text(TOKEN + "\n")
     tutor = load_tutor("smollm2")
     tutor = tutor.model_copy(update={"name": "smollm2-e2e", "engine": {**tutor.engine, "dtype": "float32"}})
-    app.deploy([tutor], http=app.HttpConfig(port=port, token_file=secret))
+    serving.deploy([tutor], http=serving.HttpConfig(port=port, token_file=secret))
     return Service(tutor, f"http://127.0.0.1:{port}/{tutor.name}", TOKEN)

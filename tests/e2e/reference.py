@@ -16,7 +16,7 @@ from transformers import (
     Qwen2ForCausalLM,
 )
 
-from tutor_service.prompt import Prompt
+from tutor_service.prompts.prompt import Prompt
 
 RECREATED = Path(__file__).parent / "templates"
 """Chat formats whose own templates ship with models that a test has not got."""

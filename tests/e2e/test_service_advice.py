@@ -10,11 +10,12 @@ import pytest
 
 from tests.e2e.conftest import Service
 from tests.e2e.reference import distributions, total_variation
-from tutor_service import app
-from tutor_service.ask import ask
+from tutor_service import serving
 from tutor_service.client import connect
-from tutor_service.prompt import BLOCK, ChatPrompts, prefix_length
+from tutor_service.prompts.chat import ChatPrompts
+from tutor_service.prompts.prompt import BLOCK, prefix_length
 from tutor_service.schema import Advice, AdviceError, AdviceRequest
+from tutor_service.serving.ask import ask
 
 RULES = (
     "You play a card game. Cards are worth their number, aces 1 or 11. You want to come closer to 21 than the dealer "
@@ -135,7 +136,7 @@ def test_ask_shows_prompt_and_distribution(service: Service):
 
 def test_status_tells_replicas_rate_and_store(service: Service):
     service.handle.advise.remote([request("For the count.")]).result(timeout_s=60)
-    (status,) = app.status()
+    (status,) = serving.status()
     assert (status.name, status.status, status.replicas) == (service.tutor.name, "RUNNING", 1)
     assert status.answered["model"] >= 1 and (status.stored or 0) >= 1
     assert status.advice_per_s is not None and status.advice_per_s > 0

@@ -11,7 +11,9 @@ import pytest
 from tests.e2e.reference import NOT_SPECIAL, RECREATED, SPECIAL, distributions, make_checkpoint, total_variation
 from tutor_service.config import CATALOG_DIR, TutorConfig
 from tutor_service.engines.vllm import VllmEngine
-from tutor_service.prompt import BLOCK, ChatPrompts, Decoding, Prompt, prefix_length, read_template
+from tutor_service.prompts.chat import ChatPrompts
+from tutor_service.prompts.prompt import BLOCK, Decoding, Prompt, prefix_length
+from tutor_service.prompts.templates import read_template
 from tutor_service.schema import Advice, AdviceRequest
 
 RULES = "Some rules."

@@ -13,7 +13,7 @@ import pytest
 
 from tests.e2e.conftest import Service
 from tests.e2e.reference import make_checkpoint
-from tutor_service import app
+from tutor_service import serving
 from tutor_service.client import connect
 from tutor_service.config import TutorConfig
 from tutor_service.engines.process import MODULE as ENGINE
@@ -97,7 +97,7 @@ def test_the_next_controller_takes_the_replica_over(service: Service):
     wait_until(lambda: any(found.pid != controller.pid for found in controllers()), 60, "no new controller")
     time.sleep(5)  # it looks at the replicas that it finds, and stops those that it cannot take over
     wait_until(
-        lambda: [(tutor.status, tutor.replicas) for tutor in app.status()] == [("RUNNING", 1)], 60, "not taken over"
+        lambda: [(tutor.status, tutor.replicas) for tutor in serving.status()] == [("RUNNING", 1)], 60, "not taken over"
     )
     assert service.process("TutorReplica").pid == replica.pid
     answers_again(service, "after the controller")
@@ -123,7 +123,7 @@ def test_an_engine_process_that_dies_or_hangs_is_missed_and_outlives_nobody(
         engine={"max_model_len": 512, "kv_cache_memory_bytes": 2**26},
         scaling={"engine_process": True, "hang_s": HANG_S},
     )
-    app.deploy([tutor])
+    serving.deploy([tutor])
     try:
         tiny = Service(tutor, url="", token="")
         first = psutil.Process(tiny.process(ENGINE).pid)
@@ -138,7 +138,7 @@ def test_an_engine_process_that_dies_or_hangs_is_missed_and_outlives_nobody(
         tiny.process("TutorReplica").kill()
         wait_until(lambda: gone(third), 10, "the engine outlived its replica")
     finally:
-        app.delete([tutor.name])
+        serving.delete([tutor.name])
     wait_until(lambda: not tiny.processes(ENGINE), 30, "an engine is left")
 
 

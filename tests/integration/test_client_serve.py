@@ -11,9 +11,9 @@ import pytest
 import ray
 from ray import serve
 
-from tutor_service.backends.serve_handle import ServeHandleBackend
-from tutor_service.breaker import BreakerState
-from tutor_service.client import TutorClient
+from tutor_service.client import ClientSettings, TutorClient
+from tutor_service.client.breaker import BreakerState
+from tutor_service.client.serve_handle import ServeHandleBackend
 from tutor_service.schema import Advice, AdviceError, AdviceRequest
 
 SETTLE_S = 60.0
@@ -70,7 +70,7 @@ def ask(*states: str) -> list[AdviceRequest]:
 
 
 def client_of(**settings) -> TutorClient:
-    return TutorClient(ServeHandleBackend("tutor-fake"), **{"deadline_s": SETTLE_S, **settings})
+    return TutorClient(ServeHandleBackend("tutor-fake"), ClientSettings(**{"deadline_s": SETTLE_S, **settings}))
 
 
 def test_a_list_goes_in_one_call_and_each_state_once(log: Path) -> None:
@@ -109,7 +109,8 @@ def test_a_client_travels_into_tasks_and_actors(log: Path) -> None:
 
 def test_an_application_that_is_away_is_left_alone_and_found_when_it_comes(cluster: None, tmp_path: Path) -> None:
     client = TutorClient(
-        ServeHandleBackend("tutor-later"), deadline_s=SETTLE_S, retries=0, breaker_failures=1, breaker_open_s=0.2
+        ServeHandleBackend("tutor-later"),
+        ClientSettings(deadline_s=SETTLE_S, retries=0, breaker_failures=1, breaker_open_s=0.2),
     )
     assert client.advise(ask("x")) == [None]
     assert client.breaker_state is not BreakerState.CLOSED and "tutor-later" in client.stats.last_error

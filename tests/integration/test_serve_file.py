@@ -17,7 +17,7 @@ from tests.integration.endpoint_fake import Endpoint, running_endpoint, write_se
 from tests.integration.test_service_serve import free_port
 from tutor_service.errors import UserError
 from tutor_service.paths import HOME_VARIABLE
-from tutor_service.serve_file import is_serve_file, read_serve_file
+from tutor_service.serving.serve_file import is_serve_file, read_serve_file
 
 TUTOR = Path(sys.executable).parent / "tutor"
 

@@ -14,7 +14,7 @@ from schemathesis.specs.openapi.checks import (
 )
 
 from tests.unit.service_fakes import FakeModel, make_gateway
-from tutor_service.http import AccessSettings, build_app
+from tutor_service.gateway.http import AccessSettings, build_app
 
 CHECKS = [not_a_server_error, status_code_conformance, content_type_conformance, response_schema_conformance]
 ACCESS = AccessSettings(token_sha256=hashlib.sha256(b"geheim").digest(), max_body_bytes=100_000)

@@ -8,7 +8,7 @@ from tests.integration.endpoint_fake import running_endpoint
 from tutor_service.config import TutorConfig
 from tutor_service.engines.openai import OpenAIEngine
 from tutor_service.errors import UserError
-from tutor_service.prompt import MessagePrompts
+from tutor_service.prompts.messages import MessagePrompts
 from tutor_service.schema import AdviceError, AdviceRequest
 
 

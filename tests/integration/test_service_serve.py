@@ -15,14 +15,14 @@ from pathlib import Path
 import pytest
 
 from tests.integration.endpoint_fake import Endpoint, running_endpoint, write_serve_file
-from tutor_service import app
-from tutor_service.ask import ask
+from tutor_service import serving
 from tutor_service.client import connect
 from tutor_service.config import TutorConfig
 from tutor_service.errors import UserError
 from tutor_service.paths import HOME_VARIABLE
 from tutor_service.schema import Advice, AdviceRequest
-from tutor_service.serve_file import deploy_serve_file, read_serve_file
+from tutor_service.serving.ask import ask
+from tutor_service.serving.serve_file import deploy_serve_file, read_serve_file
 from tutor_service.store import AdviceStore
 
 KEY_VARIABLE = "REMOTE_KEY"
@@ -57,7 +57,7 @@ def start_ray() -> None:
 @pytest.fixture(autouse=True)
 def nothing_is_left(home):
     yield
-    app.delete([status.name for status in app.status()])
+    serving.delete([status.name for status in serving.status()])
 
 
 def tutor(endpoint: Endpoint, name: str = "remote", **fields: object) -> TutorConfig:
@@ -72,24 +72,24 @@ def request(state: object) -> AdviceRequest:
 def test_two_tutors_without_a_port_then_taken_down(endpoint, home):
     said: list[str] = []
     tutors = [tutor(endpoint), tutor(endpoint, "sharp", temperature=0.5)]
-    assert app.deploy(tutors, progress=said.append) == ["remote", "sharp"]
+    assert serving.deploy(tutors, progress=said.append) == ["remote", "sharp"]
     assert any("ready" in line for line in said)
     asked = len(endpoint.bodies)
     answers = connect(tutors[0]).advise([request(1), request(2), request(1)])
     assert [answer.source for answer in answers if answer] == ["model", "model", "store"]
     assert len(endpoint.bodies) == asked + 2
     assert connect(tutors[0]).advise([request(2)])[0].source == "store"
-    assert {status.name: status.status for status in app.status()} == {"remote": "RUNNING", "sharp": "RUNNING"}
+    assert {status.name: status.status for status in serving.status()} == {"remote": "RUNNING", "sharp": "RUNNING"}
     with AdviceStore(home / "advice" / "remote", readonly=True) as store:
         contexts = [advice.context for _, advice in store.items()]
     assert {context.state for context in contexts if context} == {"State 1.", "State 2."}
     assert ask(tutors[0], request(2)).prompt.startswith("Rules.\n\nState 2.")
-    app.delete(["remote"])
-    assert [status.name for status in app.status()] == ["sharp"]
-    app.deploy([tutors[0]])
+    serving.delete(["remote"])
+    assert [status.name for status in serving.status()] == ["sharp"]
+    serving.deploy([tutors[0]])
     assert connect(tutors[0]).advise([request(1)])[0].source == "store"
     assert len(endpoint.bodies) == asked + 3, "one start's probe, and nothing asked twice"
-    app.delete(["sharp", "nobody"])
+    serving.delete(["sharp", "nobody"])
 
 
 class Callers:
@@ -154,13 +154,13 @@ def test_callers_in_flight_are_answered_while_their_tutor_changes_and_goes(endpo
     def other_starts() -> None:
         wait_until(lambda: any(body["model"] == "other" for body in endpoint.bodies))
 
-    app.deploy([both])
+    serving.deploy([both])
     with Callers(endpoint, both, "fewer", 6, until=lambda: time.sleep(2)) as fewer:
-        app.deploy([one])
+        serving.deploy([one])
     with Callers(endpoint, one, "another", 6, until=other_starts) as another:
-        app.deploy([other])
+        serving.deploy([other])
     with Callers(endpoint, other, "gone", 2, until=lambda: time.sleep(1)) as gone:
-        app.delete(["going"])
+        serving.delete(["going"])
     answers = [*fewer.answers, *another.answers, *gone.answers]
     assert len(answers) == 14 and None not in answers
     with AdviceStore(home / "advice" / "going", readonly=True) as store:
@@ -176,10 +176,10 @@ def test_a_store_that_cannot_be_used_stops_nobody(endpoint, home):
     (home / "advice").mkdir(exist_ok=True)
     (home / "advice" / "storeless").write_text("in the way")
     config = tutor(endpoint, "storeless")
-    app.deploy([config])
+    serving.deploy([config])
     assert connect(config).advise([request(1)])[0].source == "model"
     assert connect(config).advise([request(1)])[0].source == "store", "from the gateway's memory"
-    (status,) = app.status()
+    (status,) = serving.status()
     assert status.stored is None
 
 
@@ -187,10 +187,10 @@ def test_a_tutor_that_cannot_start_says_why_and_is_gone(endpoint, home):
     endpoint.status = 404
     try:
         with pytest.raises(UserError, match=r"tutor 'broken': .* answered 404 for model 'm'"):
-            app.deploy([tutor(endpoint, "broken")])
+            serving.deploy([tutor(endpoint, "broken")])
     finally:
         endpoint.status = 200
-    assert app.status() == []
+    assert serving.status() == []
 
 
 def test_an_endpoints_key_is_read_on_the_replicas_node_and_shown_nowhere(endpoint, home):
@@ -198,11 +198,11 @@ def test_an_endpoints_key_is_read_on_the_replicas_node_and_shown_nowhere(endpoin
     import psutil
     import ray
 
-    from tutor_service.deployment import build
+    from tutor_service.serving.deployment import build
 
     config = tutor(endpoint, "keyed", api_key_env=KEY_VARIABLE)
     asked = len(endpoint.keys)
-    app.deploy([config])
+    serving.deploy([config])
     assert set(endpoint.keys[asked:]) == {f"Bearer {KEY}"}
     travels = cloudpickle.dumps(build(config))
     assert KEY_VARIABLE.encode() in travels and KEY.encode() not in travels
@@ -218,20 +218,20 @@ def test_an_endpoints_key_is_read_on_the_replicas_node_and_shown_nowhere(endpoin
 def test_a_key_that_only_the_driver_has_is_not_sent_after_the_replica(endpoint, home, monkeypatch):
     monkeypatch.setenv("LATE_KEY", "too-late")
     with pytest.raises(UserError, match=r"tutor 'keyless': environment variable 'LATE_KEY' holds no API key on node"):
-        app.deploy([tutor(endpoint, "keyless", api_key_env="LATE_KEY")])
-    assert app.status() == []
+        serving.deploy([tutor(endpoint, "keyless", api_key_env="LATE_KEY")])
+    assert serving.status() == []
 
 
 def test_http_cannot_be_added_to_a_serve_without_it(endpoint, home):
-    app.deploy([tutor(endpoint)])
+    serving.deploy([tutor(endpoint)])
     with pytest.raises(UserError, match="without HTTP already"):
-        app.deploy([tutor(endpoint)], http=app.HttpConfig(port=0))
+        serving.deploy([tutor(endpoint)], http=serving.HttpConfig(port=0))
 
 
 def test_a_gpu_tutor_is_refused_before_anything_is_deployed(endpoint, home):
     with pytest.raises(UserError, match="GPU"):
-        app.deploy([tutor(endpoint), TutorConfig(name="big", model="a/b", scaling={"num_gpus": 1})])
-    assert app.status() == []
+        serving.deploy([tutor(endpoint), TutorConfig(name="big", model="a/b", scaling={"num_gpus": 1})])
+    assert serving.status() == []
 
 
 def test_a_second_ray_has_a_serve_of_its_own_and_no_token_that_only_the_driver_has(
@@ -239,11 +239,11 @@ def test_a_second_ray_has_a_serve_of_its_own_and_no_token_that_only_the_driver_h
 ):
     import ray
 
-    app.deploy([tutor(endpoint)])
+    serving.deploy([tutor(endpoint)])
     ray.shutdown()
     start_ray()
     port = free_port()
-    assert app.deploy([tutor(endpoint)], http=app.HttpConfig(port=port)) == ["remote"]
+    assert serving.deploy([tutor(endpoint)], http=serving.HttpConfig(port=port)) == ["remote"]
     assert connect(tutor(endpoint)).advise([request(1)])[0] is not None
     monkeypatch.setenv("LLM_TUTORS_TOKEN", "too-late")
     with pytest.raises(UserError, match="'LLM_TUTORS_TOKEN' holds no bearer token on node"):
@@ -259,8 +259,8 @@ def free_port() -> int:
 def test_light_modules_import_nothing_heavy():
     script = """
         import sys
-        import tutor_service.app, tutor_service.ask, tutor_service.embedded, tutor_service.prompt
-        import tutor_service.gateway, tutor_service.engines.base
+        import tutor_service.serving, tutor_service.serving.ask, tutor_service.embedded, tutor_service.prompts.chat
+        import tutor_service.gateway.gateway, tutor_service.engines.base
         heavy = {"ray", "torch", "vllm", "transformers", "openai", "mlflow"} & set(sys.modules)
         sys.exit(f"imported {heavy}" if heavy else 0)
     """

@@ -7,9 +7,10 @@ from collections.abc import Callable, Sequence
 from types import SimpleNamespace
 from typing import ClassVar
 
-from tutor_service.gateway import Gateway, GatewaySettings
-from tutor_service.metrics import GatewayMetrics
-from tutor_service.prompt import ChatPrompts, Prompt
+from tutor_service.gateway.gateway import Gateway, GatewaySettings
+from tutor_service.gateway.metrics import GatewayMetrics
+from tutor_service.prompts.chat import ChatPrompts
+from tutor_service.prompts.prompt import Prompt
 from tutor_service.schema import Advice, AdviceError, AdviceRequest
 from tutor_service.store import Entry
 

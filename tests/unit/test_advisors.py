@@ -183,7 +183,7 @@ def test_names_lead_to_advisors(tmp_path: Path) -> None:
     assert isinstance(make_advisor("worst", TASK), WorstAdvisor)
     assert isinstance(make_advisor(TutorConfig(name="oracle", backend="reference"), TASK), OracleAdvisor)
     tutor = make_advisor("smollm2", TASK, deadline_s=2.5)
-    assert isinstance(tutor, TutorAdvisor) and tutor.client.deadline_s == 2.5
+    assert isinstance(tutor, TutorAdvisor) and tutor.client.settings.deadline_s == 2.5
     mine = tmp_path / "mine.yaml"
     mine.write_text("model: some/model\n")
     advisor = make_advisor(str(mine), TASK)

@@ -10,10 +10,10 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from tutor_service.backends import BackendError
-from tutor_service.backends.serve_handle import ServeHandleBackend
-from tutor_service.breaker import BreakerState
-from tutor_service.client import TutorClient, connect
+from tutor_service.client import ClientSettings, TutorClient, connect
+from tutor_service.client.backend import BackendError
+from tutor_service.client.breaker import BreakerState
+from tutor_service.client.serve_handle import ServeHandleBackend
 from tutor_service.config import TutorConfig
 from tutor_service.errors import UserError
 from tutor_service.schema import Advice, AdviceError, AdviceRequest
@@ -56,7 +56,7 @@ def forbidden(requests: Sequence[AdviceRequest]) -> list[Answer]:
 
 
 def client_of(backend: Scripted, **settings) -> TutorClient:
-    return TutorClient(backend, **{"deadline_s": 5.0, "backoff_s": 0.001, **settings})
+    return TutorClient(backend, ClientSettings(**{"deadline_s": 5.0, "backoff_s": 0.001, **settings}))
 
 
 def test_each_state_is_asked_once_and_comes_from_the_map_ever_after() -> None:
@@ -149,7 +149,7 @@ class FakeTime:
 
 def test_attempts_and_pauses_share_one_deadline(monkeypatch: pytest.MonkeyPatch) -> None:
     clock = FakeTime()
-    monkeypatch.setattr("tutor_service.client.time", clock)
+    monkeypatch.setattr("tutor_service.client.client.time", clock)
 
     def slow(requests: Sequence[AdviceRequest]) -> list[Answer]:
         clock.now += 3.0
@@ -292,17 +292,17 @@ def test_threads_may_share_a_client() -> None:
 
 
 def test_a_pickled_client_keeps_its_settings_and_nothing_else() -> None:
-    client = TutorClient(ServeHandleBackend("tutor-x"), deadline_s=3.5, retries=0)
+    client = TutorClient(ServeHandleBackend("tutor-x"), ClientSettings(deadline_s=3.5, retries=0))
     client.backend._handle = lambda: None  # a handle that cannot be pickled
     copy = pickle.loads(pickle.dumps(client))
-    assert copy.deadline_s == 3.5 and copy.backend.app_name == "tutor-x" and copy.stats.requests == 0
+    assert copy.settings.deadline_s == 3.5 and copy.backend.app_name == "tutor-x" and copy.stats.requests == 0
     assert copy.backend._handle is None
 
 
 @pytest.mark.parametrize("settings", [{"deadline_s": 0}, {"retries": -1}, {"capacity": 0}, {"batch_size": 0}])
 def test_impossible_settings_are_refused(settings: dict) -> None:
     with pytest.raises(ValueError, match="client"):
-        TutorClient(Scripted(), **settings)
+        ClientSettings(**settings)
 
 
 def test_connect_reaches_the_cluster_or_the_url(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -312,7 +312,7 @@ def test_connect_reaches_the_cluster_or_the_url(monkeypatch: pytest.MonkeyPatch)
     monkeypatch.setenv("LLM_TUTORS_URL", "http://host:1/")
     monkeypatch.setenv("LLM_TUTORS_TOKEN", "secret")
     client = connect(tutor, deadline_s=2.0)
-    assert client.backend.url == "http://host:1/llama" and client.deadline_s == 2.0
+    assert client.backend.url == "http://host:1/llama" and client.settings.deadline_s == 2.0
     assert "secret" not in repr(client.backend)
     with pytest.raises(UserError, match="http"):
         connect(tutor, url="host:1")

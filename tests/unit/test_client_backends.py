@@ -9,9 +9,9 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
 
-from tutor_service.backends import BackendError
-from tutor_service.backends.http import HttpBackend
-from tutor_service.backends.serve_handle import ServeHandleBackend
+from tutor_service.client.backend import BackendError
+from tutor_service.client.http import HttpBackend
+from tutor_service.client.serve_handle import ServeHandleBackend
 from tutor_service.schema import Advice, AdviceError, AdviceRequest
 
 ADVICE = {

@@ -7,7 +7,7 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
-from tutor_service.breaker import BreakerState, CircuitBreaker
+from tutor_service.client.breaker import BreakerState, CircuitBreaker
 
 LIMIT, OPEN_S, MAX_OPEN_S = 3, 5.0, 20.0
 

@@ -89,13 +89,14 @@ class TestServeFiles:
 
 def test_the_builder_refuses_what_it_does_not_know(monkeypatch: pytest.MonkeyPatch) -> None:
     from tutor_service.errors import UserError
-    from tutor_service.serve_config import build, resolve
+    from tutor_service.serve_config import build
+    from tutor_service.serving.arguments import resolve
 
     with pytest.raises(UserError, match=r"unknown tutor 'lama'.*Did you mean 'llama'"):
         resolve({"tutor": "lama"})
-    with pytest.raises(UserError, match="replicas = 2"):
+    with pytest.raises(UserError, match="'replicas' = 2"):
         resolve({"tutor": "llama", "replicas": 2})
-    with pytest.raises(UserError, match=r"scaling\.max_replica = 2"):
+    with pytest.raises(UserError, match=r"scaling\.max_replica' = 2"):
         resolve({"tutor": "llama", "scaling": {"max_replica": 2}})
     monkeypatch.delenv("LLM_TUTORS_TOKEN", raising=False)
     with pytest.raises(UserError, match="'LLM_TUTORS_TOKEN' holds no bearer token"):
@@ -367,7 +368,7 @@ class TestObservability:
     def test_every_query_parses_and_reads_series_that_exist(self) -> None:
         import importlib.util
 
-        from tutor_service.metrics import GatewayMetrics
+        from tutor_service.gateway.metrics import GatewayMetrics
 
         ours = {sample.name for family in GatewayMetrics("t").registry.collect() for sample in family.samples} | {
             "tutor_advice_total",

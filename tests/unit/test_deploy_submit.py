@@ -345,15 +345,16 @@ class TestBundle:
         """It looks for GPUs itself before it deploys tutors, and must not refuse what the autoscaler is to add."""
         import ray
 
-        from tutor_service import app
+        from tutor_service import serving
+        from tutor_service.serving.checks import check_cluster
 
         monkeypatch.setattr(ray, "cluster_resources", lambda: {"CPU": 6.0})
-        monkeypatch.delenv(app.ON_DEMAND_VARIABLE, raising=False)
+        monkeypatch.delenv(serving.ON_DEMAND_VARIABLE, raising=False)
         with pytest.raises(UserError, match=r"1 GPU\(s\) are needed"):
-            app._check_cluster([tutor(num_gpus=1)])
+            check_cluster([tutor(num_gpus=1)])
         for name, value in runtime_env(tmp_path, None, {}, None, nodes_on_demand=True)["env_vars"].items():  # type: ignore[attr-defined]
             monkeypatch.setenv(name, value)
-        app._check_cluster([tutor(num_gpus=1)])
+        check_cluster([tutor(num_gpus=1)])
 
     def test_an_address_with_a_password_is_refused(self, tmp_path: Path) -> None:
         with pytest.raises(UserError, match="MLFLOW_TRACKING_URI holds a user name or password") as error:

@@ -15,7 +15,7 @@ LIGHT = (
     *("tutor_service.config", "tutor_service.schema", "tutor_service.client"),
     *("rllib_plugins.config", "tune_sweeps.cli.app"),
 )
-SERVICE = ("tutor_service.app", "tutor_service.client", "tutor_service.store")
+SERVICE = ("tutor_service.serving", "tutor_service.client", "tutor_service.store")
 STUDENTS = ("rllib_plugins.trial", "rllib_plugins.advising.core", "rllib_plugins.tasks")
 
 
@@ -52,4 +52,4 @@ def test_the_tutor_service_knows_no_environment(module: str, modules_after_impor
 def test_students_know_no_sweep_and_no_engine(module: str, modules_after_import: Callable[[str], set[str]]) -> None:
     loaded = modules_after_import(module)
     assert not {name for name in loaded if name.split(".")[0] in {"tune_sweeps", "vllm"}}
-    assert "tutor_service.app" not in loaded
+    assert "tutor_service.serving" not in loaded

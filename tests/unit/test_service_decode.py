@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tutor_service.decode import one_hot, parse_action, renormalise, scored, shape
+from tutor_service.engines.decode import one_hot, parse_action, renormalise, scored, shape
 from tutor_service.schema import AdviceError
 
 LOGPROBS = st.lists(st.floats(-60, 0) | st.just(-math.inf), min_size=2, max_size=10)

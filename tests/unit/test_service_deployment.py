@@ -10,10 +10,10 @@ from pathlib import Path
 import pytest
 
 from tutor_service.config import TutorConfig
-from tutor_service.deployment import TutorReplica, build, load_tokenizer, version
 from tutor_service.engines.base import EngineFacts
-from tutor_service.prompt import Prompt
+from tutor_service.prompts.prompt import Prompt
 from tutor_service.schema import Advice, AdviceError
+from tutor_service.serving.deployment import TutorReplica, build, load_tokenizer, version
 
 TUTOR = TutorConfig(name="t", model="a/b")
 PROMPT = Prompt((1, 2), (3, 4), ("hit", "stick"))

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from tutor_service import embedded, memory
+from tutor_service import embedded, machine
 from tutor_service.config import catalog_names, load_tutor
 from tutor_service.embedded import conversion, download, preparation, table
 from tutor_service.errors import UserError
@@ -208,7 +208,7 @@ def test_a_failing_conversion_leaves_no_model_and_keeps_the_download(index, said
 
 
 def test_too_little_memory_is_said_before_anything_is_fetched(index, said, monkeypatch):
-    monkeypatch.setattr(memory, "available_bytes", lambda: 900)
+    monkeypatch.setattr(machine, "available_bytes", lambda: 900)
     with pytest.raises(UserError, match="0 MiB of memory"):
         prepared(said)
     assert not index.asked

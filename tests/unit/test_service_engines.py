@@ -101,7 +101,7 @@ def test_spellings_of_a_label_are_summed():
 
 def test_every_tutor_of_the_catalog_is_short_and_valid():
     from tutor_service.config import CATALOG_DIR
-    from tutor_service.prompt import read_template
+    from tutor_service.prompts.templates import read_template
 
     assert {"llama", "vicuna", "deepseek", "smollm2", "openai", "oracle", "random"} <= set(catalog_names())
     for name in catalog_names():

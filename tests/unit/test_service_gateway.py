@@ -5,8 +5,8 @@ import random
 import pytest
 
 from tests.unit.service_fakes import FakeModel, FakeStore, make_gateway, request
-from tutor_service.gateway import MAX_LIST
-from tutor_service.metrics import GatewayMetrics
+from tutor_service.gateway.gateway import MAX_LIST
+from tutor_service.gateway.metrics import GatewayMetrics
 from tutor_service.schema import Advice, AdviceError, AdviceRequest
 
 

@@ -4,7 +4,7 @@ import httpx
 import pytest
 
 from tests.unit.service_fakes import FakeModel, make_gateway
-from tutor_service.http import AccessSettings, BodyLimit, build_app
+from tutor_service.gateway.http import AccessSettings, BodyLimit, build_app
 from tutor_service.schema import AdviceError
 
 GOOD = {"rules": "Play.", "state": "sum 12", "actions": ["stick", "hit"]}

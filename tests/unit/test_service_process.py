@@ -11,9 +11,9 @@ import psutil
 import pytest
 
 from tutor_service.config import TutorConfig
-from tutor_service.engines.base import make_engine
+from tutor_service.engines.factory import make_engine
 from tutor_service.engines.process import MODULE, EngineProcess
-from tutor_service.engines.stepping import EngineDead
+from tutor_service.engines.thread import EngineDead
 from tutor_service.engines.vllm import VllmEngine
 from tutor_service.errors import UserError
 

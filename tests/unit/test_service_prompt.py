@@ -4,8 +4,11 @@ from hypothesis import strategies as st
 
 from tests.unit.service_fakes import ADDED, SPECIALS, WORDS, FakeTokenizer, request
 from tutor_service.errors import UserError
-from tutor_service.labels import MAX_ACTIONS, map_labels, single_tokens, symbol_labels
-from tutor_service.prompt import BLOCK, ChatPrompts, MessagePrompts, prefix_length, read_template
+from tutor_service.prompts.chat import ChatPrompts
+from tutor_service.prompts.labels import MAX_ACTIONS, map_labels, single_tokens, symbol_labels
+from tutor_service.prompts.messages import MessagePrompts
+from tutor_service.prompts.prompt import BLOCK, prefix_length
+from tutor_service.prompts.templates import read_template
 
 ENCODE = FakeTokenizer().encode
 

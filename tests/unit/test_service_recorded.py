@@ -21,8 +21,8 @@ from tune_sweeps.cluster.bundle import write_bundle
 from tune_sweeps.definition.config import SweepConfig
 from tune_sweeps.definition.resolve import resolve
 from tune_sweeps.tracking.provenance import tutor_tags
-from tutor_service.backends.recorded import RecordedBackend
 from tutor_service.client import connect
+from tutor_service.client.recorded import RecordedBackend
 from tutor_service.config import TutorConfig, load_tutor
 from tutor_service.errors import UserError
 from tutor_service.schema import AdviceError, AdviceRequest

@@ -8,7 +8,7 @@ from tune_sweeps.cluster.session import RayCluster
 from tune_sweeps.cluster.tutors import deployed, tutors_up
 from tune_sweeps.definition.config import SweepConfig
 from tune_sweeps.definition.resolve import resolve
-from tutor_service import app
+from tutor_service import serving
 from tutor_service.client import URL_VARIABLE
 from tutor_service.config import load_tutor
 
@@ -17,9 +17,9 @@ from tutor_service.config import load_tutor
 def deployments(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """Names of the tutors that anybody tries to deploy."""
     found: list[str] = []
-    monkeypatch.setattr(app, "status", list)
-    monkeypatch.setattr(app, "delete", lambda names: None)
-    monkeypatch.setattr(app, "deploy", lambda tutors, progress: found.extend(tutor.name for tutor in tutors))
+    monkeypatch.setattr(serving, "status", list)
+    monkeypatch.setattr(serving, "delete", lambda names: None)
+    monkeypatch.setattr(serving, "deploy", lambda tutors, progress: found.extend(tutor.name for tutor in tutors))
     return found
 
 

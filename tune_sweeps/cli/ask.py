@@ -46,8 +46,8 @@ def ask(
         _ask_in_process(console, tutor, chosen, seed)
         return
     from tune_sweeps.console.terminal import log_path, quiet
-    from tutor_service.ask import ask as ask_tutor
     from tutor_service.schema import AdviceRequest
+    from tutor_service.serving.ask import ask as ask_tutor
 
     if state is None:
         state, actions = _visited(chosen, seed)

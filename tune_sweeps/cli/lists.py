@@ -38,10 +38,10 @@ def _deployed(address: str) -> None:
 
     from tune_sweeps.cluster.session import local_cores, ray_cluster
     from tune_sweeps.console.terminal import log_path, quiet
-    from tutor_service import app
+    from tutor_service import serving
 
     with quiet(log_path("tutors")) as console, ray_cluster(address, local_cores()):
-        found = app.status()
+        found = serving.status()
         if not found:
             console.print(f"no tutor is deployed at '{address}'")
             return

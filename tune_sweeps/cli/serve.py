@@ -13,9 +13,9 @@ from tune_sweeps.cli.options import takes
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from tutor_service.app import HttpConfig
     from tutor_service.config import TutorConfig
-    from tutor_service.serve_file import ServeFile
+    from tutor_service.serving import HttpConfig
+    from tutor_service.serving.serve_file import ServeFile
 
 
 @dataclass(frozen=True)
@@ -59,10 +59,10 @@ def serve(options: ServeOptions) -> None:
     from tune_sweeps.cluster.session import wanted_address
     from tune_sweeps.console.signals import EXIT_INTERRUPTED, interruptible
     from tune_sweeps.console.terminal import log_path, quiet
-    from tutor_service.app import HttpConfig
     from tutor_service.errors import UserError
     from tutor_service.secrets import read_secret
-    from tutor_service.serve_file import is_serve_file, read_serve_file
+    from tutor_service.serving import HttpConfig
+    from tutor_service.serving.serve_file import is_serve_file, read_serve_file
 
     file = None
     tutors, token_env, token_file = options.tutors, options.token_env, options.token_file
@@ -106,20 +106,20 @@ def _serve(
     import signal
 
     from tune_sweeps.cluster.session import local_cores, ray_cluster
-    from tutor_service import app
-    from tutor_service.serve_file import deploy_serve_file
+    from tutor_service import serving
+    from tutor_service.serving.serve_file import deploy_serve_file
 
     needed = sum(config.scaling.num_cpus * max(1, config.scaling.max_replicas) for config in configs)
     with ray_cluster(address, max(local_cores(), math.ceil(needed))) as cluster:
         names = [config.name for config in configs]
         if stop:
-            app.delete(names)
+            serving.delete(names)
             console.print(f"taken down: {', '.join(names)}")
             return
         if file is not None:
             deploy_serve_file(file, console.print)
         else:
-            app.deploy(configs, http=http, progress=console.print)
+            serving.deploy(configs, http=http, progress=console.print)
         for name in names:
             console.print(f"tutor '{name}' answers at http://{http.host}:{http.port}/{name}/advise")
         if not cluster.local:

@@ -60,8 +60,8 @@ def _student(algorithm: str, task: str, tutor: str, steps: int | None, seed: int
 
     from rllib_plugins.config import ALGORITHMS, StudentConfig
     from rllib_plugins.tasks import load_task
-    from tune_sweeps.definition.loading import apply_setting, problems
-    from tutor_service.errors import UserError, unknown_name
+    from tune_sweeps.definition.loading import apply_setting
+    from tutor_service.errors import UserError, field_problems, unknown_name
 
     if algorithm not in ALGORITHMS:
         raise unknown_name("algorithm", algorithm, ALGORITHMS)
@@ -73,4 +73,4 @@ def _student(algorithm: str, task: str, tutor: str, steps: int | None, seed: int
     try:
         return StudentConfig.model_validate(fields)
     except ValidationError as error:
-        raise UserError("; ".join(problems(error, StudentConfig))) from error
+        raise UserError(field_problems(error, StudentConfig)) from error

@@ -7,7 +7,7 @@ from typing import Any
 
 import httpx
 
-from tutor_service.deadline import BoundedCalls
+from tutor_service.client.bounded_calls import BoundedCalls
 from tutor_service.errors import UserError
 
 TIMEOUT_S = 8.0

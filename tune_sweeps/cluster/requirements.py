@@ -61,7 +61,7 @@ def check_tutors(facts: ClusterFacts, tutors: Sequence[TutorConfig], nodes_on_de
                 f"tutor '{tutor.name}' needs a GPU of type {kind}; the cluster has {', '.join(present) or 'none'}. "
                 "Change scaling.accelerator_type, or add such a node."
             )
-    replicas = [(tutor.scaling, max(1, tutor.scaling.min_replicas)) for tutor in waiting]
+    replicas = [(tutor.scaling, tutor.scaling.num_started) for tutor in waiting]
     for resource, needed in (
         ("GPU", sum(scaling.num_gpus * count for scaling, count in replicas)),
         ("CPU", sum(scaling.num_cpus * count for scaling, count in replicas)),

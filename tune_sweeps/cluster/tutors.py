@@ -30,7 +30,7 @@ def tutors_up(
     if not served or service_url():
         yield
         return
-    needed = sum(tutor.scaling.num_cpus * max(1, tutor.scaling.min_replicas) for tutor in served) + spare_cpus
+    needed = sum(tutor.scaling.num_cpus * tutor.scaling.num_started for tutor in served) + spare_cpus
     with (
         ray_cluster(wanted_address(address), max(local_cores(), math.ceil(needed))) as cluster,
         deployed(served, cluster, progress),
@@ -49,21 +49,21 @@ def deployed(tutors: Sequence[TutorConfig], cluster: RayCluster, progress: Calla
         cluster: The Ray.
         progress: Takes lines about what is going on.
     """
-    from tutor_service import app, embedded
+    from tutor_service import embedded, serving
 
     served = [tutor for tutor in tutors if tutor.is_served]
     if not served or service_url():
         yield
         return
 
-    running = set() if cluster.local else {item.name for item in app.status() if item.status == "RUNNING"}
+    running = set() if cluster.local else {item.name for item in serving.status() if item.status == "RUNNING"}
     wanted = [tutor for tutor in served if tutor.name not in running]
     try:
         for model in sorted({tutor.model for tutor in wanted if embedded.is_embedded(tutor.model)}):
             embedded.prepare(model, progress)
-        app.deploy(wanted, progress=progress)
+        serving.deploy(wanted, progress=progress)
         yield
     finally:
         cleaning_up()
         if not cluster.local:  # a local Ray ends now, and takes them along
-            app.delete([tutor.name for tutor in wanted])
+            serving.delete([tutor.name for tutor in wanted])

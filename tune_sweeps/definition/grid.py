@@ -11,8 +11,8 @@ from pydantic import ValidationError
 
 from rllib_plugins.config import StudentConfig
 from tune_sweeps.definition.config import MAX_TRIALS, UNTUTORED, Extension, Match, SweepConfig
-from tune_sweeps.definition.loading import problems, set_nested
-from tutor_service.errors import UserError
+from tune_sweeps.definition.loading import set_nested
+from tutor_service.errors import UserError, field_problems
 
 REUSE_WORDS = {True: "reuse", False: "no reuse", None: "–"}
 
@@ -194,4 +194,4 @@ def _student(config: SweepConfig, cell: Cell, entries: Entries, default_steps: i
     try:
         return StudentConfig.model_validate(fields)
     except ValidationError as error:
-        raise UserError(f"cell {cell.label}: {'; '.join(problems(error, StudentConfig))}") from error
+        raise UserError(f"cell {cell.label}: {field_problems(error, StudentConfig)}") from error

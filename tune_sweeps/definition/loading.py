@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any
 
 import yaml
 from pydantic import BaseModel, ValidationError
 
 from tune_sweeps.definition.config import SCHEMA_VERSION, Extension, Match, SweepConfig, free_seeds
-from tutor_service.errors import UserError, did_you_mean, unknown_name
+from tutor_service.errors import UserError, field_problems, unknown_name
 
 PRESETS_DIR = Path(__file__).parent.parent / "presets"
 
@@ -62,12 +61,7 @@ def validate_sweep(fields: Mapping[str, Any], source: str) -> SweepConfig:
     try:
         return SweepConfig.model_validate(fields)
     except ValidationError as error:
-        raise UserError(f"{source}: " + "; ".join(problems(error, SweepConfig))) from error
-
-
-def problems(error: ValidationError, model: type[BaseModel]) -> list[str]:
-    """Describe each invalid field with its value, and an unknown one with the valid names."""
-    return [_problem(item, model) for item in error.errors()]
+        raise UserError(f"{source}: " + field_problems(error, SweepConfig)) from error
 
 
 def apply_setting(fields: dict[str, Any], setting: str, model: type[BaseModel] = SweepConfig) -> None:
@@ -167,33 +161,3 @@ def _read(path: Path) -> dict[str, Any]:
     if not isinstance(fields, dict):
         raise UserError(f"sweep file '{path}' must hold a mapping of fields, e.g. 'tutors: [oracle]'.")
     return fields
-
-
-def _problem(item: Mapping[str, Any], root: type[BaseModel]) -> str:
-    location = list(item["loc"])
-    field = ".".join(map(str, location))
-    if item["type"] == "extra_forbidden":
-        names = _fields_at(location[:-1], root)
-        return f"unknown field '{field}'.{did_you_mean(str(location[-1]), names)} Valid: {', '.join(names)}"
-    if item["type"] == "missing":
-        return f"field '{field}' is missing"
-    message = item["msg"].removeprefix("Value error, ")
-    if not location:  # fields that do not go together
-        return message
-    said = f"{field} = {item.get('input')!r}: {message}"
-    if item["type"] == "literal_error":
-        names = re.findall(r"'([^']+)'", item["ctx"]["expected"])
-        return f"{said}.{did_you_mean(str(item.get('input')), names)}"
-    return said
-
-
-def _fields_at(location: Sequence[Any], root: type[BaseModel]) -> list[str]:
-    """Name the fields of the model that is nested there."""
-    model = root
-    for part in location:
-        field = model.model_fields.get(part)
-        if field is None:
-            continue
-        inner = [field.annotation, *get_args(field.annotation)]
-        model = next((kind for kind in inner if isinstance(kind, type) and issubclass(kind, BaseModel)), model)
-    return sorted(model.model_fields)

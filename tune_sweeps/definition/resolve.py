@@ -42,7 +42,7 @@ class ResolvedSweep:
         if service_url():
             return 0.0
         return sum(
-            tutor.scaling.num_cpus * max(1, tutor.scaling.min_replicas)
+            tutor.scaling.num_cpus * tutor.scaling.num_started
             for tutor in self.tutors.values()
             if tutor.backend == "vllm"
         )

@@ -8,7 +8,7 @@ from pathlib import Path
 from rllib_plugins.config import StudentConfig
 from tune_sweeps.run.workspace import check_writable
 from tune_sweeps.tracking.mlflow_client import check_uri
-from tutor_service import memory
+from tutor_service import machine
 from tutor_service.errors import UserError
 
 _DRIVER_MIB = 1_200
@@ -46,7 +46,7 @@ def check_machine(results: Path, uri: str, concurrent: int, memory_mib_per_trial
     check_uri(uri)
     if local:
         needed = _DRIVER_MIB + concurrent * memory_mib_per_trial
-        available = memory.available_bytes() / 2**20
+        available = machine.available_bytes() / 2**20
         if needed > available:
             raise UserError(
                 f"too little memory: {concurrent} trials at once need about {needed:,.0f} MiB, {available:,.0f} MiB "

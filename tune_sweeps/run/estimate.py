@@ -67,7 +67,7 @@ def estimate(resolved: ResolvedSweep, cpus: float, speeds: Mapping[str, float]) 
         concurrent=concurrent,
         trial_cpus=resolved.config.resources.num_cpus_per_trial,
         tutor_cpus=resolved.tutor_cpus,
-        tutor_gpus=sum(t.scaling.num_gpus * max(1, t.scaling.min_replicas) for t in resolved.tutors.values()),
+        tutor_gpus=sum(t.scaling.num_gpus * t.scaling.num_started for t in resolved.tutors.values()),
         env_steps=sum(trial.student.num_env_steps for trial in trials),
         expected_consultations=sum(consultations(trial.student) for trial in trials if trial.cell.tutored),
         max_evaluations={

@@ -28,7 +28,7 @@ from tune_sweeps.tracking.mlflow_client import artifact_location
 from tune_sweeps.tracking.policy_artifact import BestPolicies
 from tune_sweeps.tracking.provenance import run_tags, tutor_tags
 from tune_sweeps.tracking.tracker import MlflowTracker, TrackedSweep
-from tutor_service.app import nodes_on_demand
+from tutor_service.serving import nodes_on_demand
 
 _MLFLOW_AT_END_S = 60.0
 _MLFLOW_AT_INTERRUPT_S = 5.0

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from filelock import FileLock, Timeout
 
-from tutor_service import memory, paths
+from tutor_service import machine, paths
 from tutor_service.embedded.conversion import convert, is_intact
 from tutor_service.embedded.download import fetch
 from tutor_service.embedded.table import DEFAULT, EmbeddedModel, find
@@ -118,7 +118,7 @@ def _check_machine(model: EmbeddedModel, download: Path) -> None:
             f"only {free / 2**20:,.0f} MiB free in {download.parent}; {model.title} needs {needed / 2**20:,.0f}. Free "
             f"some space or set {paths.HOME_VARIABLE} to another disk."
         )
-    available = memory.available_bytes()
+    available = machine.available_bytes()
     if available < model.convert_memory_bytes:
         raise UserError(
             f"only {available / 2**20:,.0f} MiB of memory available; converting {model.title} needs "

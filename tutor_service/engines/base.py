@@ -6,8 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
-from tutor_service.config import TutorConfig
-from tutor_service.prompt import Decoding, Prompt
+from tutor_service.prompts.prompt import Decoding, Prompt
 from tutor_service.schema import Advice, AdviceError
 
 
@@ -52,20 +51,3 @@ class Engine(Protocol):
 
     def shutdown(self) -> None:
         """Ends every process of the engine."""
-
-
-def make_engine(config: TutorConfig) -> Engine:
-    """The engine of a tutor that is served."""
-    if config.backend == "openai":
-        from tutor_service.engines.openai import OpenAIEngine
-
-        return OpenAIEngine(config)
-    # Apart, what Serve does costs a GPU no time; on a CPU the two share the cores anyway, and one needs less memory.
-    apart = config.scaling.engine_process
-    if config.scaling.num_gpus > 0 if apart is None else apart:
-        from tutor_service.engines.process import EngineProcess
-
-        return EngineProcess(config)
-    from tutor_service.engines.vllm import VllmEngine
-
-    return VllmEngine(config)

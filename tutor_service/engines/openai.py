@@ -15,11 +15,11 @@ from pathlib import Path
 from typing import Any
 
 from tutor_service.config import TutorConfig
-from tutor_service.decode import scored
 from tutor_service.engines.base import EngineFacts
+from tutor_service.engines.decode import scored
 from tutor_service.engines.text import answer_in_text
 from tutor_service.errors import UserError
-from tutor_service.prompt import Decoding, Prompt
+from tutor_service.prompts.prompt import Decoding, Prompt
 from tutor_service.schema import Advice, AdviceError
 from tutor_service.secrets import read_secret
 

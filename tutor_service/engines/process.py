@@ -1,4 +1,4 @@
-"""Runs an engine in a process of its own: the replica's side of it, and the program that the process runs.
+"""Run an engine in a process of its own: the replica's side of it, and the program that the process runs.
 
 Only this process loads torch and vLLM, which takes longer than all else in a tutor's start. It and its replica know one
 another by messages alone, and it dies with its replica, whatever ends that. Must not know Serve or tasks.
@@ -17,13 +17,13 @@ import socket
 import subprocess
 import sys
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Literal, NamedTuple
 
 from tutor_service.config import TutorConfig
 from tutor_service.engines.base import Engine, EngineFacts
-from tutor_service.engines.stepping import EngineDead
+from tutor_service.engines.thread import EngineDead
 from tutor_service.errors import UserError
-from tutor_service.prompt import Prompt
+from tutor_service.prompts.prompt import Prompt
 from tutor_service.schema import Advice, AdviceError
 
 logger = logging.getLogger(__name__)
@@ -34,6 +34,24 @@ _SILENCE_S = 15.0
 """Longest wait for a sign of life: less than Serve waits for a replica's."""
 _LENGTH_BYTES = 8
 _PR_SET_PDEATHSIG = 1
+
+_Method = Literal["start", "evaluate", "check_health"]
+
+
+class _Call(NamedTuple):
+    """Ask the process for a method of its engine."""
+
+    number: int
+    method: _Method
+    argument: Any
+
+
+class _Reply(NamedTuple):
+    """Hold what the method returned or raised."""
+
+    number: int
+    value: Any = None
+    error: Exception | None = None
 
 
 class EngineProcess:
@@ -85,8 +103,8 @@ class EngineProcess:
             self._process.kill()
             self._process.wait()
 
-    async def _call(self, method: str, *arguments: Any) -> Any:
-        """What a method of the engine returns, or the exception that it raises.
+    async def _call(self, method: _Method, argument: Any = None) -> Any:
+        """Return what a method of the engine returns, or raise what it raises.
 
         Raises:
             EngineDead: Its process has ended.
@@ -95,20 +113,20 @@ class EngineProcess:
             raise EngineDead("the engine's process has ended")
         number = next(self._numbers)
         answer = self._waiting[number] = asyncio.get_running_loop().create_future()
-        self._writer.write(_frame((number, method, arguments)))
+        self._writer.write(_frame(_Call(number, method, argument)))
         return await answer
 
     async def _listen(self, reader: asyncio.StreamReader) -> None:
         try:
             while True:
-                number, value, error = await _receive(reader)
-                answer = self._waiting.pop(number)
+                reply: _Reply = await _receive(reader)
+                answer = self._waiting.pop(reply.number)
                 if answer.done():
                     continue
-                if error is None:
-                    answer.set_result(value)
+                if reply.error is None:
+                    answer.set_result(reply.value)
                 else:
-                    answer.set_exception(error)
+                    answer.set_exception(reply.error)
         except Exception as error:
             for answer in self._waiting.values():
                 if not answer.done():
@@ -139,25 +157,34 @@ async def _serve(connection: socket.socket) -> None:
     reader, writer = await asyncio.open_connection(sock=connection)
     under_way: set[asyncio.Task[None]] = set()
 
-    async def answer(number: int, method: str, arguments: tuple[Any, ...]) -> None:
+    async def do(call: _Call) -> Any:
+        if engine is None:
+            raise EngineDead("the engine was not started")
+        if call.method == "start":
+            return await engine.start()
+        if call.method == "evaluate":
+            return await engine.evaluate(call.argument)
+        return await engine.check_health()
+
+    async def answer(call: _Call) -> None:
         try:
-            message: tuple[int, Any, Exception | None] = (number, await getattr(engine, method)(*arguments), None)
+            reply = _Reply(call.number, await do(call))
         except Exception as error:
             if type(error) in (UserError, ValueError, EngineDead):
-                message = (number, None, error)
+                reply = _Reply(call.number, error=error)
             else:  # it may not survive the way
                 logger.exception("the engine failed")
-                message = (number, None, RuntimeError(f"{type(error).__name__}: {error}"))
-        writer.write(_frame(message))
+                reply = _Reply(call.number, error=RuntimeError(f"{type(error).__name__}: {error}"))
+        writer.write(_frame(reply))
 
     listening = asyncio.current_task()
     asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, listening.cancel)  # type: ignore[union-attr]
     try:
         while True:
-            number, method, arguments = await _receive(reader)
-            if method == "start":
-                engine, arguments = VllmEngine(*arguments), ()
-            task = asyncio.create_task(answer(number, method, arguments))
+            call: _Call = await _receive(reader)
+            if call.method == "start":
+                engine = VllmEngine(call.argument)
+            task = asyncio.create_task(answer(call))
             under_way.add(task)
             task.add_done_callback(under_way.discard)
     except (EOFError, OSError, asyncio.CancelledError):
@@ -182,4 +209,6 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    from tutor_service.engines import process  # messages are pickled under this name, on both sides
+
+    process.main()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Sequence
 
-from tutor_service.decode import one_hot, parse_action
+from tutor_service.engines.decode import one_hot, parse_action
 from tutor_service.schema import Advice, AdviceError
 
 

@@ -16,13 +16,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tutor_service.config import TutorConfig
-from tutor_service.decode import scored
 from tutor_service.engines import models
 from tutor_service.engines.base import EngineFacts
-from tutor_service.engines.stepping import EngineThread
+from tutor_service.engines.decode import scored
 from tutor_service.engines.text import answer_in_text
+from tutor_service.engines.thread import EngineThread
 from tutor_service.errors import UserError
-from tutor_service.prompt import BLOCK, Prompt
+from tutor_service.prompts.prompt import BLOCK, Prompt
 from tutor_service.schema import Advice, AdviceError
 
 if TYPE_CHECKING:

@@ -68,7 +68,16 @@ class StoreVerification:
 
 
 class AdviceStore:
-    """Persistent, exact and shared: an answer given once is never asked for again.
+    """Keep what a tutor answered, so that nothing is asked twice.
+
+    >>> import tempfile
+    >>> from tutor_service.schema import Advice
+    >>> from tutor_service.store import AdviceStore, Entry, advice_key
+    >>> key = advice_key("model@revision", prompt_token_ids=[5, 17, 4], label_token_ids=[10, 11])
+    >>> with AdviceStore(tempfile.mkdtemp()) as store:
+    ...     kept = store.put_many([Entry(key, Advice((0.25, 0.75), legal_mass=0.9))])
+    ...     store.get_many([key])[0].probabilities
+    (0.25, 0.75)
 
     Several processes and threads may read and write one store at once, and any of them may be killed at any moment:
     an answer is then either there, whole, or not there. Opening checks the whole file; a damaged one is moved aside

@@ -13,7 +13,7 @@ from collections.abc import Awaitable, Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
-from tutor_service.prompt import Prompt
+from tutor_service.prompts.prompt import Prompt
 from tutor_service.schema import Advice, AdviceError, AdviceRequest
 
 logger = logging.getLogger("ray.serve")

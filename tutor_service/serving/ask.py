@@ -10,12 +10,12 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
-from tutor_service import app
 from tutor_service.client import app_name
 from tutor_service.config import TutorConfig
 from tutor_service.errors import UserError
 from tutor_service.local_ray import start_local_ray
 from tutor_service.schema import Advice, AdviceError, AdviceRequest
+from tutor_service.serving.lifecycle import delete, deploy, status
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,19 +78,19 @@ def _running(tutor: TutorConfig, progress: Callable[[str], None] | None) -> Iter
 
     connected = ray.is_initialized()
     found = connected or _connect()
-    deployed = found and any(item.name == tutor.name and item.status == "RUNNING" for item in app.status())
+    deployed = found and any(item.name == tutor.name and item.status == "RUNNING" for item in status())
     try:
         if not deployed:
             if not connected:
                 ray.shutdown()  # a cluster of somebody else's is not ours to deploy on
                 if progress:
                     progress("no service with this tutor runs here: starting one for this question")
-                start_local_ray(math.ceil(tutor.scaling.num_cpus * max(1, tutor.scaling.min_replicas)) or 1)
-            app.deploy([tutor], progress=progress)
+                start_local_ray(math.ceil(tutor.scaling.num_cpus * tutor.scaling.num_started) or 1)
+            deploy([tutor], progress=progress)
         yield
     finally:
         if connected and not deployed:
-            app.delete([tutor.name])
+            delete([tutor.name])
         if not connected:
             ray.shutdown()
 

@@ -1,7 +1,7 @@
-"""What a student's process holds of a tutor: asks it once per state, and never waits longer than its deadline.
+"""Ask a tutor once per state, and never wait longer than a deadline.
 
-Owns the process-local map, the deadline, retries and the circuit breaker. It must not know how a tutor is reached
-(``backends``), what an environment is, or what the student does with the advice.
+Owns the process-local map, the deadline, retries and the circuit breaker. It must not know how a tutor is reached, what
+an environment is, or what the student does with the advice.
 """
 
 from __future__ import annotations
@@ -15,10 +15,10 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from tutor_service.backends import Backend, BackendError
-from tutor_service.breaker import BreakerState, CircuitBreaker
+from tutor_service.client.backend import Backend, BackendError
+from tutor_service.client.bounded_calls import BoundedCalls, StillBusy
+from tutor_service.client.breaker import BreakerState, CircuitBreaker
 from tutor_service.config import TutorConfig
-from tutor_service.deadline import BoundedCalls, StillBusy
 from tutor_service.errors import UserError
 from tutor_service.schema import Advice, AdviceError, AdviceRequest
 
@@ -35,7 +35,7 @@ _Question = tuple[str, str, tuple[str, ...]]
 
 @dataclass(slots=True)
 class ClientStats:
-    """What a client did, in this process.
+    """Count what a client did, in this process.
 
     Attributes:
         requests: Requests that it was given.
@@ -60,14 +60,11 @@ class ClientStats:
     last_error: str = ""
 
 
-class TutorClient:
-    """Asks one tutor for advice. Safe to use from several threads; pickles without its map and its connections.
+@dataclass(frozen=True, slots=True)
+class ClientSettings:
+    """Say how long a client waits and what it keeps.
 
-    An answer is kept in a map of this process for as long as the process lives, so a trial sees one and the same tutor
-    throughout. When the tutor does not answer in time, the answer is None: the student acts by itself.
-
-    Args:
-        backend: How the tutor is reached.
+    Attributes:
         deadline_s: Most seconds that ``advise`` takes, retries and pauses included.
         retries: Most attempts after the first one.
         backoff_s: Mean pause before the first retry; it doubles, and is drawn from ±50 % so that many students do not
@@ -78,41 +75,58 @@ class TutorClient:
             every failed probe, up to half a minute. No caller waits for a probe.
         capacity: Most answers in the map; the oldest goes first.
         batch_size: Most requests in one call.
+
+    Raises:
+        ValueError: A number is out of range.
     """
 
-    def __init__(
-        self,
-        backend: Backend,
-        *,
-        deadline_s: float = 30.0,
-        retries: int = 2,
-        backoff_s: float = 0.2,
-        breaker_failures: int = 3,
-        breaker_open_s: float = 5.0,
-        capacity: int = 1_000_000,
-        batch_size: int = 1024,
-    ) -> None:
-        if not (deadline_s > 0 and retries >= 0 and backoff_s >= 0 and capacity >= 1 and batch_size >= 1):
+    deadline_s: float = 30.0
+    retries: int = 2
+    backoff_s: float = 0.2
+    breaker_failures: int = 3
+    breaker_open_s: float = 5.0
+    capacity: int = 1_000_000
+    batch_size: int = 1024
+
+    def __post_init__(self) -> None:
+        positive = min(self.deadline_s, self.breaker_open_s) > 0
+        counts = min(self.breaker_failures, self.capacity, self.batch_size) >= 1
+        if not (positive and counts and min(self.retries, self.backoff_s) >= 0):
             raise ValueError(
-                "a client needs deadline_s > 0, retries >= 0, backoff_s >= 0, capacity >= 1 and batch_size >= 1, got "
-                f"{deadline_s}, {retries}, {backoff_s}, {capacity}, {batch_size}"
+                "a client needs deadline_s > 0, breaker_open_s > 0, breaker_failures >= 1, capacity >= 1, "
+                f"batch_size >= 1, retries >= 0 and backoff_s >= 0, got {self}"
             )
-        self._settings: dict[str, Any] = {
-            "deadline_s": deadline_s,
-            "retries": retries,
-            "backoff_s": backoff_s,
-            "breaker_failures": breaker_failures,
-            "breaker_open_s": breaker_open_s,
-            "capacity": capacity,
-            "batch_size": batch_size,
-        }
+
+
+class TutorClient:
+    """Ask one tutor for advice.
+
+    >>> from tutor_service.client import ClientSettings, TutorClient
+    >>> from tutor_service.schema import Advice, AdviceRequest
+    >>> class Cautious:  # stands for a backend: ServeHandleBackend, HttpBackend or one of yours
+    ...     def advise(self, requests, timeout_s):
+    ...         return [Advice((0.9, 0.1), legal_mass=0.8) for _ in requests]
+    >>> client = TutorClient(Cautious(), ClientSettings(deadline_s=5.0))
+    >>> question = AdviceRequest("Play Blackjack.", "You hold 19.", ("stick", "hit"))
+    >>> [advice.source for advice in client.advise([question, question])]
+    ['model', 'store']
+    >>> client.stats.calls
+    1
+
+    An answer is kept in a map of this process for as long as the process lives, so a trial sees one and the same tutor
+    throughout. When the tutor does not answer in time, the answer is None: the student acts by itself. Safe to use from
+    several threads; pickles without its map and its connections. For a deployed tutor use ``connect``.
+
+    Args:
+        backend: How the tutor is reached.
+        settings: How long to wait, and what to keep.
+    """
+
+    def __init__(self, backend: Backend, settings: ClientSettings | None = None) -> None:
         self.backend = backend
-        self.deadline_s = deadline_s
-        self._retries = retries
-        self._backoff_s = backoff_s
-        self._capacity = capacity
-        self._batch_size = batch_size
-        self._breaker = CircuitBreaker(breaker_failures, breaker_open_s, max(MAX_OPEN_S, breaker_open_s))
+        self.settings = settings or ClientSettings()
+        open_s = self.settings.breaker_open_s
+        self._breaker = CircuitBreaker(self.settings.breaker_failures, open_s, max(MAX_OPEN_S, open_s))
         self._calls = BoundedCalls()
         self._known: dict[_Question, Advice] = {}
         self._lock = threading.Lock()
@@ -165,9 +179,9 @@ class TutorClient:
 
     def _ask(self, open_questions: dict[_Question, AdviceRequest]) -> dict[_Question, Advice]:
         """Asks until all is answered, the attempts are used up or the time is."""
-        deadline = time.monotonic() + self.deadline_s
+        deadline = time.monotonic() + self.settings.deadline_s
         found: dict[_Question, Advice] = {}
-        for attempt in range(self._retries + 1):
+        for attempt in range(self.settings.retries + 1):
             if attempt and not self._pause(attempt, deadline):
                 break
             if not self._attempt(open_questions, found, deadline) or not open_questions:
@@ -179,11 +193,13 @@ class TutorClient:
     ) -> bool:
         """Makes one attempt at all open questions; moves what is answered. Returns whether another may help."""
         questions = list(open_questions)
-        for start in range(0, len(questions), self._batch_size):
-            batch = {question: open_questions[question] for question in questions[start : start + self._batch_size]}
+        for start in range(0, len(questions), self.settings.batch_size):
+            batch = {
+                question: open_questions[question] for question in questions[start : start + self.settings.batch_size]
+            }
             remaining_s = deadline - time.monotonic()
             if remaining_s <= 0:
-                self._note_error(f"no answer within {self.deadline_s} s")
+                self._note_error(f"no answer within {self.settings.deadline_s} s")
                 return False
             if not self._breaker.allow():
                 with self._lock:
@@ -202,7 +218,7 @@ class TutorClient:
 
     def _probe(self, questions: dict[_Question, AdviceRequest]) -> None:
         """Asks beside the caller, who goes on without advice and finds it in the map when he asks the same again."""
-        settled, _ = self._try(questions, min(self.deadline_s, self._breaker.patience_s))
+        settled, _ = self._try(questions, min(self.settings.deadline_s, self._breaker.patience_s))
         for question, advice in settled.items():
             if advice is not None:
                 self._keep(question, advice)
@@ -261,7 +277,7 @@ class TutorClient:
 
     def _pause(self, attempt: int, deadline: float) -> bool:
         """Waits before a retry; False where that would take all the time that is left."""
-        pause_s = self._backoff_s * 2 ** (attempt - 1) * self._random.uniform(0.5, 1.5)
+        pause_s = self.settings.backoff_s * 2 ** (attempt - 1) * self._random.uniform(0.5, 1.5)
         if time.monotonic() + pause_s >= deadline:
             return False
         time.sleep(pause_s)
@@ -271,7 +287,7 @@ class TutorClient:
         """Puts an answer into the map in the form that it is given out in from then on."""
         kept = replace(advice, source="store", latency_ms=0.0, invalid=0, tokens=0)
         with self._lock:
-            while len(self._known) >= self._capacity:
+            while len(self._known) >= self.settings.capacity:
                 del self._known[next(iter(self._known))]
             self._known[question] = kept
         return kept
@@ -290,10 +306,10 @@ class TutorClient:
             self._stats.last_error = reason
 
     def __getstate__(self) -> dict[str, Any]:
-        return {"backend": self.backend, "settings": self._settings}
+        return {"backend": self.backend, "settings": self.settings}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
-        TutorClient.__init__(self, state["backend"], **state["settings"])
+        TutorClient.__init__(self, state["backend"], state["settings"])
 
 
 def app_name(tutor_name: str) -> str:
@@ -323,18 +339,19 @@ def connect(
     """
     if tutor.backend == "reference":
         raise UserError(f"tutor '{tutor.name}' is a scripted reference: it runs in the student, not as a service.")
+    settings = ClientSettings(deadline_s=deadline_s)
     if tutor.file is not None:
-        from tutor_service.backends.recorded import RecordedBackend
+        from tutor_service.client.recorded import RecordedBackend
 
-        return TutorClient(RecordedBackend(tutor.file, tutor.identity), deadline_s=deadline_s)
+        return TutorClient(RecordedBackend(tutor.file, tutor.identity), settings)
     url = url or service_url()
     if not url:
-        from tutor_service.backends.serve_handle import ServeHandleBackend
+        from tutor_service.client.serve_handle import ServeHandleBackend
 
-        return TutorClient(ServeHandleBackend(app_name(tutor.name)), deadline_s=deadline_s)
+        return TutorClient(ServeHandleBackend(app_name(tutor.name)), settings)
     if not url.startswith(("http://", "https://")):
         raise UserError(f"the tutor service's address '{url}' must begin with http:// or https:// ({URL_VARIABLE}).")
-    from tutor_service.backends.http import HttpBackend
+    from tutor_service.client.http import HttpBackend
 
     token = token or os.environ.get(TOKEN_VARIABLE)
-    return TutorClient(HttpBackend(f"{url.rstrip('/')}/{tutor.name}", token), deadline_s=deadline_s)
+    return TutorClient(HttpBackend(f"{url.rstrip('/')}/{tutor.name}", token), settings)

@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tutor_service.schema import AdviceRequest
-from tutor_service.validate import MAX_STATE_CHARS, problem
+from tutor_service.validation import MAX_STATE_CHARS, problem
 
 
 def test_a_valid_request_has_no_problem():

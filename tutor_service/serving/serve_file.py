@@ -1,6 +1,6 @@
 """Reads a Serve config file of tutors, as ``serve deploy`` takes it, and deploys it until its tutors answer.
 
-Owns which of Serve's files are ours; what stands under ``args`` in them is ``serve_config``'s.
+Owns which of Serve's files are ours; what stands under ``args`` in them is ``arguments``'s.
 """
 
 from __future__ import annotations
@@ -12,11 +12,12 @@ from typing import Any
 
 import yaml
 
-from tutor_service import app
 from tutor_service.client import app_name
 from tutor_service.config import TutorConfig
-from tutor_service.errors import UserError
-from tutor_service.serve_config import BUILDER, resolve
+from tutor_service.errors import UserError, field_problems
+from tutor_service.gateway.access import HttpConfig
+from tutor_service.serving.arguments import BUILDER, resolve
+from tutor_service.serving.lifecycle import deploy
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,7 +34,7 @@ class ServeFile:
 
     path: Path
     tutors: tuple[TutorConfig, ...]
-    http: app.HttpConfig
+    http: HttpConfig
     token_variables: frozenset[str]
     content: dict[str, Any]
 
@@ -77,12 +78,12 @@ def read_serve_file(name: str) -> ServeFile:
             variables.add(given.token_env)
     if not tutors:
         raise UserError(f"Serve file '{path}' has no applications. There is nothing to serve.")
-    http = app.HttpConfig(host=config.http_options.host, port=config.http_options.port)
+    http = HttpConfig(host=config.http_options.host, port=config.http_options.port)
     return ServeFile(path, tuple(tutors), http, frozenset(variables), content)
 
 
 def deploy_serve_file(file: ServeFile, progress: Callable[[str], None] | None = None) -> list[str]:
-    """Has Serve bring the cluster to what a file says, and returns when its tutors answer: see ``app.deploy``.
+    """Has Serve bring the cluster to what a file says, and returns when its tutors answer: see ``serving.deploy``.
 
     As with ``serve deploy``, applications of an earlier file that this one does not name are taken down.
     """
@@ -93,7 +94,7 @@ def deploy_serve_file(file: ServeFile, progress: Callable[[str], None] | None = 
         client: Any = _get_global_client()
         client.deploy_apps(_validated(file.path, file.content))
 
-    return app.deploy(file.tutors, http=file.http, progress=progress, launch=launch)
+    return deploy(file.tutors, http=file.http, progress=progress, launch=launch)
 
 
 def _validated(path: Path, content: dict[str, Any]) -> Any:
@@ -103,5 +104,4 @@ def _validated(path: Path, content: dict[str, Any]) -> Any:
     try:
         return ServeDeploySchema.model_validate(content)
     except ValidationError as error:
-        problems = "; ".join(f"{'.'.join(map(str, item['loc']))}: {item['msg']}" for item in error.errors())
-        raise UserError(f"Serve file '{path}': {problems}") from error
+        raise UserError(f"Serve file '{path}': {field_problems(error)}") from error

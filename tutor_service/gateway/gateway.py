@@ -11,15 +11,15 @@ import time
 from collections import OrderedDict
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 from tutor_service.errors import UserError
-from tutor_service.joining import Evaluate, Joined, JoiningQueue, Ticket
-from tutor_service.metrics import GatewayMetrics
-from tutor_service.prompt import Prompt, PromptBuilder
+from tutor_service.gateway.metrics import GatewayMetrics
+from tutor_service.gateway.queue import Evaluate, Joined, JoiningQueue, Ticket
+from tutor_service.prompts.prompt import Prompt, PromptBuilder
 from tutor_service.schema import Advice, AdviceError, AdviceRequest
 from tutor_service.store import Context, Entry, advice_key
-from tutor_service.validate import MAX_LIST, problem
+from tutor_service.validation import MAX_LIST, problem
 
 MEMORY_ENTRIES = 200_000
 _SLICE = 32
@@ -51,6 +51,14 @@ class GatewaySettings:
     batch: int = 32
     max_in_flight: int = 128
     max_pending: int = 4096
+
+
+class _Asked(NamedTuple):
+    """Name a request that has a prompt by its place in the list."""
+
+    place: int
+    key: bytes
+    prompt: Prompt
 
 
 class Gateway:
@@ -190,15 +198,15 @@ class Gateway:
         waiting: list[tuple[int, Joined]],
     ) -> None:
         """Look up without yielding: no evaluation may end between the look into the store and the joining."""
-        asked: list[tuple[int, bytes, Prompt]] = []
+        asked: list[_Asked] = []
         for index, request in enumerate(requests):
             prompt = self.prompt(request)
             if isinstance(prompt, AdviceError):
                 found[offset + index] = prompt
             else:
                 key = advice_key(self._settings.identity, prompt.token_ids, prompt.label_token_ids)
-                asked.append((index, key, prompt))
-        stored = self._store.get_many([key for _, key, _ in asked])
+                asked.append(_Asked(index, key, prompt))
+        stored = self._store.get_many([item.key for item in asked])
         for (index, key, prompt), kept in zip(asked, stored, strict=True):
             if kept is not None:
                 found[offset + index] = _known(kept)

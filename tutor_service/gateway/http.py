@@ -3,7 +3,7 @@
 import hashlib
 import hmac
 from collections.abc import Awaitable, Callable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from typing import Annotated, Any, Literal
 
 from fastapi import Depends, FastAPI, HTTPException, Request, Response
@@ -11,27 +11,15 @@ from fastapi.responses import JSONResponse
 from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
 from pydantic import BaseModel, ConfigDict, Field
 
-from tutor_service.labels import MAX_ACTIONS
+from tutor_service.gateway.access import AccessSettings
+from tutor_service.prompts.labels import MAX_ACTIONS
 from tutor_service.schema import Advice, AdviceError, AdviceRequest
-from tutor_service.validate import MAX_LABEL_CHARS, MAX_RULES_CHARS, MAX_STATE_CHARS
+from tutor_service.validation import MAX_LABEL_CHARS, MAX_RULES_CHARS, MAX_STATE_CHARS
 
 Advise = Callable[[list[AdviceRequest]], Awaitable[list[Advice | AdviceError]]]
 
 MAX_REQUESTS = 4096
 """Most requests in one HTTP call."""
-
-
-@dataclass(frozen=True, slots=True)
-class AccessSettings:
-    """What the HTTP side of a gateway lets in.
-
-    Attributes:
-        token_sha256: SHA-256 of the bearer token, so that the token itself is kept nowhere; None: no token needed.
-        max_body_bytes: Largest request body.
-    """
-
-    token_sha256: bytes | None = None
-    max_body_bytes: int = 8 * 2**20
 
 
 class RequestItem(BaseModel):

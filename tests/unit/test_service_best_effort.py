@@ -4,7 +4,7 @@ import pytest
 
 from tutor_service.schema import Advice
 from tutor_service.store import AdviceStore, Entry, StoreError
-from tutor_service.tolerant import RETRY_S, TolerantStore
+from tutor_service.store.best_effort import RETRY_S, BestEffortStore
 
 ADVICE = Advice((0.5, 0.5), 1.0, tokens=7)
 
@@ -23,7 +23,7 @@ def failures():
 
 def make(path, failures):
     clock = Clock()
-    return TolerantStore(path, lambda: failures.append(1), clock), clock
+    return BestEffortStore(path, lambda: failures.append(1), clock), clock
 
 
 def test_keeps_and_finds(tmp_path, failures):

@@ -21,13 +21,17 @@ from ray.serve.handle import DeploymentHandle
 from tutor_service import paths
 from tutor_service.config import ScalingConfig, TutorConfig
 from tutor_service.engines import models
-from tutor_service.engines.base import EngineFacts, make_engine
-from tutor_service.gateway import Gateway, GatewaySettings
-from tutor_service.http import AccessSettings, build_app
-from tutor_service.metrics import GatewayMetrics
-from tutor_service.prompt import ChatPrompts, Decoding, MessagePrompts, Prompt, PromptBuilder, read_template
+from tutor_service.engines.base import Engine, EngineFacts
+from tutor_service.engines.factory import make_engine
+from tutor_service.gateway.gateway import Gateway, GatewaySettings
+from tutor_service.gateway.http import AccessSettings, build_app
+from tutor_service.gateway.metrics import GatewayMetrics
+from tutor_service.prompts.chat import ChatPrompts
+from tutor_service.prompts.messages import MessagePrompts
+from tutor_service.prompts.prompt import Decoding, Prompt, PromptBuilder
+from tutor_service.prompts.templates import read_template
 from tutor_service.schema import Advice, AdviceError, AdviceRequest
-from tutor_service.tolerant import TolerantStore
+from tutor_service.store.best_effort import BestEffortStore
 
 logger = logging.getLogger("ray.serve")
 
@@ -44,7 +48,7 @@ _HEALTH_TIMEOUT_S = 20.0
 _DRAIN_S = 15.0
 _LOOK_AGAIN_S = 0.2
 _A_TRACE = 0.001
-"""Of a resource that says where, not how much."""
+"""Amount of the token resource; it is used only for placement."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,15 +75,17 @@ class GatewayStats:
 
 
 class TutorReplica:
-    """One copy of a tutor's model."""
+    """Hold one copy of a tutor's model."""
+
+    _engine: Engine | None = None
 
     async def __init__(  # type: ignore[misc]  # Serve awaits it
         self, config: TutorConfig, environment: dict[str, str]
     ) -> None:
         os.environ.update(environment)
         self._version = version(config)
-        self._engine = make_engine(config)
-        self._facts = await self._engine.start()
+        engine = self._engine = make_engine(config)
+        self._facts = await engine.start()
 
     async def evaluate(self, prompts: list[Prompt], wanted: str) -> list[Advice | AdviceError]:
         """See ``Engine.evaluate``.
@@ -89,6 +95,7 @@ class TutorReplica:
         """
         if wanted != self._version:
             return [AdviceError("tutor: it is being changed", retry=True)] * len(prompts)
+        assert self._engine is not None
         return await self._engine.evaluate(prompts)
 
     async def facts(self, wanted: str) -> EngineFacts | None:
@@ -101,20 +108,22 @@ class TutorReplica:
         By raising it would be replaced only after Serve's third look, and callers would meet the dead engine meanwhile.
         """
         try:
-            await self._engine.check_health()
+            if self._engine is not None:
+                await self._engine.check_health()
         except Exception:
             logger.exception("the engine is gone: this replica ends")
             logging.shutdown()
             os._exit(1)
 
     def __del__(self) -> None:
-        engine = getattr(self, "_engine", None)
-        if engine is not None:
-            engine.shutdown()
+        if self._engine is not None:
+            self._engine.shutdown()
 
 
 class TutorGateway:
-    """The ingress of a tutor, reached by handle and, where that is asked for, by HTTP."""
+    """Be the ingress of a tutor, reached by handle and, where that is asked for, by HTTP."""
+
+    _store: BestEffortStore | None = None
 
     async def __init__(  # type: ignore[misc]  # Serve awaits it
         self,
@@ -132,7 +141,7 @@ class TutorGateway:
         self._access = access
         self._started = time.monotonic()
         self._metrics = GatewayMetrics(config.name)
-        self._store = TolerantStore(store_path(config), self._metrics.store_failed)
+        store = self._store = BestEffortStore(store_path(config), self._metrics.store_failed)
         self._builder = make_builder(config, facts.decoding, await loading)
         replicas = config.scaling.max_replicas
         self._settings = GatewaySettings(
@@ -147,7 +156,7 @@ class TutorGateway:
             result: list[Advice | AdviceError] = await replica.evaluate.remote(prompts, wanted)
             return result
 
-        self._gateway = Gateway(self._settings, self._builder, evaluate, self._store, self._metrics)
+        self._gateway = Gateway(self._settings, self._builder, evaluate, store, self._metrics)
 
     async def advise(self, requests: list[AdviceRequest]) -> list[Advice | AdviceError]:
         """One answer per request, in order: see ``Gateway.advise``."""
@@ -160,6 +169,7 @@ class TutorGateway:
 
     async def stats(self) -> GatewayStats:
         """What this gateway did since it started."""
+        assert self._store is not None
         store = self._store.stats()
         return GatewayStats(
             answered=dict(self._metrics.answered),
@@ -176,9 +186,8 @@ class TutorGateway:
         return build_app(self._name, self.advise, self._metrics.exposition, self._access or AccessSettings())
 
     def __del__(self) -> None:
-        store = getattr(self, "_store", None)
-        if store is not None:
-            store.close()
+        if self._store is not None:
+            self._store.close()
 
 
 def version(config: TutorConfig) -> str:
@@ -281,10 +290,8 @@ def build(
 
 def _loaded(config: TutorConfig) -> TutorConfig:
     """What a replica has to know; Serve starts replicas anew whose arguments change, and their number is none of it."""
-    kept = ("num_cpus", "num_gpus", "engine_process", "hang_s", "accelerator_type")
-    return config.model_copy(
-        update={"scaling": ScalingConfig(**{name: getattr(config.scaling, name) for name in kept})}
-    )
+    kept = {"num_cpus", "num_gpus", "engine_process", "hang_s", "accelerator_type"}
+    return config.model_copy(update={"scaling": ScalingConfig(**config.scaling.model_dump(include=kept))})
 
 
 def _autoscaling(config: TutorConfig) -> dict[str, Any]:
@@ -293,7 +300,7 @@ def _autoscaling(config: TutorConfig) -> dict[str, Any]:
     prompts_per_call = max(1, BATCH // scaling.max_replicas)
     return {
         "min_replicas": scaling.min_replicas,
-        "initial_replicas": max(1, scaling.min_replicas),  # the gateway asks one about itself before it is ready
+        "initial_replicas": scaling.num_started,  # the gateway asks one about itself before it is ready
         "max_replicas": scaling.max_replicas,
         "target_ongoing_requests": max(0.1, scaling.target_ongoing_requests / prompts_per_call),
     }

@@ -1,4 +1,4 @@
-"""The ways to reach a tutor service, behind one protocol.
+"""Declare what a way to reach a tutor service must do.
 
 Owns transport and its failures. A backend makes one attempt; it must not know retries, deadlines over several
 attempts, or what was answered before: those are the client's.
@@ -42,6 +42,3 @@ class Backend(Protocol):
         Raises:
             BackendError: The call as a whole failed.
         """
-
-
-__all__ = ["Backend", "BackendError"]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import unicodedata
 
-from tutor_service.labels import MAX_ACTIONS
+from tutor_service.prompts.labels import MAX_ACTIONS
 from tutor_service.schema import AdviceRequest
 
 MAX_RULES_CHARS = 65_536

@@ -1,61 +1,28 @@
-"""Deploys tutors on a Ray cluster, shows them and takes them down. Needs Ray initialised; knows no students.
-
-Owns what must hold before a deployment is tried, and turns what can go wrong into errors with a remedy.
-"""
+"""Deploy tutors on a Ray cluster, show them and take them down. Needs Ray initialised; knows no students."""
 
 from __future__ import annotations
 
-import hashlib
 import logging
-import os
-import socket
 import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
-from tutor_service import memory
 from tutor_service.client import app_name
 from tutor_service.config import TutorConfig
-from tutor_service.engines import models
 from tutor_service.errors import UserError
-from tutor_service.secrets import read_secret
+from tutor_service.gateway.access import HttpConfig
+from tutor_service.serving.checks import check_cluster, check_fields, check_port
 
 PREFIX = app_name("")
 STORE_RESOURCE = "advice_store"
 """Announced by the node that keeps the advice stores, which are local databases: gateways stay there."""
-
-ON_DEMAND_VARIABLE = "LLM_TUTORS_NODES_ON_DEMAND"
-"""Set where an autoscaler adds the nodes that something waits for: what the cluster has now says nothing then."""
-
-ENGINE_BYTES = 1400 * 2**20
-"""Memory of one replica on a CPU beside weights and KV cache: two processes with torch and vLLM."""
 
 _QUIET = {"encoding": "JSON", "log_level": "ERROR", "enable_access_log": False}
 """Serve's own words, beside errors, are for its developers; a line per call would cost more than the call."""
 
 _POLL_S = 0.25
 _SAY_EVERY_S = 10.0
-
-
-@dataclass(frozen=True, slots=True)
-class HttpConfig:
-    """Where a service listens, and who may ask.
-
-    Attributes:
-        host: Address to listen on.
-        port: TCP port.
-        token_env: Environment variable that holds the bearer token.
-        token_file: File that holds it. At most one of the two; none: everybody who reaches the port may ask.
-        max_body_bytes: Largest request body.
-    """
-
-    host: str = "127.0.0.1"
-    port: int = 8000
-    token_env: str | None = None
-    token_file: Path | None = None
-    max_body_bytes: int = 8 * 2**20
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,9 +84,9 @@ def deploy(
     if not ray.is_initialized():
         raise UserError("Ray is not initialised in this process: call ray.init() before tutors are deployed.")
     for tutor in served:
-        _check_fields(tutor)
-    _check_cluster(served)
-    access = _access(http)
+        check_fields(tutor)
+    check_cluster(served)
+    access = http.access() if http else None
     say = progress or (lambda text: None)
     _start_serve(http)
     names = [tutor.name for tutor in served]
@@ -136,16 +103,11 @@ def deploy(
     return names
 
 
-def nodes_on_demand() -> bool:
-    """Whether an autoscaler adds the nodes that are missing, by ``$LLM_TUTORS_NODES_ON_DEMAND``."""
-    return os.environ.get(ON_DEMAND_VARIABLE, "") not in {"", "0"}
-
-
 def _launch(tutors: Sequence[TutorConfig], access: Any) -> None:
     import ray
     from ray import serve
 
-    from tutor_service.deployment import build
+    from tutor_service.serving.deployment import build
 
     store_node = STORE_RESOURCE in ray.cluster_resources()
     serve.run_many(
@@ -217,67 +179,6 @@ def _status_of(name: str, overview: Any) -> TutorStatus:
     )
 
 
-def _check_fields(tutor: TutorConfig) -> None:
-    """What can be known to be wrong without the cluster."""
-    if tutor.backend == "openai":
-        if not tutor.base_url or not tutor.model:
-            raise UserError(f"tutor '{tutor.name}': backend openai needs base_url and model.")
-        return
-    if tutor.scaling.max_replicas < tutor.scaling.min_replicas:
-        raise UserError(
-            f"tutor '{tutor.name}': scaling.max_replicas = {tutor.scaling.max_replicas} is below "
-            f"scaling.min_replicas = {tutor.scaling.min_replicas}."
-        )
-    models.locate(tutor)
-
-
-def _check_cluster(tutors: Sequence[TutorConfig]) -> None:
-    """Whether the cluster can ever hold the replicas that always run."""
-    import ray
-
-    if nodes_on_demand():
-        return
-    total = ray.cluster_resources()
-    gpus = sum(tutor.scaling.num_gpus * max(1, tutor.scaling.min_replicas) for tutor in tutors)
-    cpus = sum(tutor.scaling.num_cpus * max(1, tutor.scaling.min_replicas) for tutor in tutors)
-    names = ", ".join(tutor.name for tutor in tutors)
-    if gpus > total.get("GPU", 0):
-        raise UserError(
-            f"{names}: {gpus:g} GPU(s) are needed, the Ray cluster has {total.get('GPU', 0):g}. Use a tutor that runs "
-            "on a CPU (smollm2), point backend 'openai' at a hosted model, or add a GPU node."
-        )
-    if cpus > total.get("CPU", 0):
-        raise UserError(
-            f"{names}: {cpus:g} CPU(s) are needed for tutors, the Ray cluster has {total.get('CPU', 0):g}. Deploy "
-            "fewer tutors, or lower scaling.num_cpus or scaling.min_replicas."
-        )
-    on_cpu = [tutor for tutor in tutors if tutor.backend == "vllm" and not tutor.scaling.num_gpus]
-    if len(ray.nodes()) == 1 and on_cpu:
-        needed = sum(_memory_bytes(tutor) * max(1, tutor.scaling.min_replicas) for tutor in on_cpu)
-        available = memory.available_bytes()
-        if needed > available:
-            raise UserError(
-                f"{names}: about {needed / 2**30:.1f} GiB of memory are needed, {available / 2**30:.1f} GiB are "
-                "available. Close something, deploy fewer replicas, or lower engine.kv_cache_memory_bytes."
-            )
-
-
-def _memory_bytes(tutor: TutorConfig) -> int:
-    """Estimate for one replica on a CPU: weights, doubled while they are loaded, KV cache and two processes."""
-    cache = int(tutor.engine.get("kv_cache_memory_bytes", 512 * 2**20))
-    return ENGINE_BYTES + 2 * models.weight_bytes(models.locate(tutor)) + cache
-
-
-def _access(http: HttpConfig | None) -> Any:
-    from tutor_service.http import AccessSettings
-
-    if http is None:
-        return None
-    token = read_secret("bearer token", http.token_env, http.token_file)
-    digest = hashlib.sha256(token.encode("utf-8", "surrogatepass")).digest() if token else None
-    return AccessSettings(token_sha256=digest, max_body_bytes=http.max_body_bytes)
-
-
 def _start_serve(http: HttpConfig | None) -> None:
     """Starts Serve, with a proxy only where HTTP is asked for, or checks that the running one fits."""
     from ray import serve
@@ -292,7 +193,7 @@ def _start_serve(http: HttpConfig | None) -> None:
         if http is None:
             serve.start(proxy_location=ProxyLocation.Disabled, logging_config=_QUIET)
             return
-        _check_port(http)
+        check_port(http)
         serve.start(
             proxy_location=ProxyLocation.HeadOnly,
             http_options=HTTPOptions(host=http.host, port=http.port),
@@ -314,20 +215,6 @@ def _start_serve(http: HttpConfig | None) -> None:
         )
 
 
-def _check_port(http: HttpConfig) -> None:
-    """Tries the port as Serve's proxy will."""
-    family = socket.AF_INET6 if ":" in http.host else socket.AF_INET
-    with socket.socket(family, socket.SOCK_STREAM) as probe:
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            probe.bind((http.host, http.port))
-        except OSError as error:
-            raise UserError(
-                f"port {http.port} on {http.host} cannot be used ({error.strerror}). Choose another with --port, or "
-                "end what listens there."
-            ) from error
-
-
 def _wait_until_ready(names: Sequence[str], say: Callable[[str], None], timeout_s: float) -> None:
     from ray import serve
 
@@ -343,7 +230,7 @@ def _wait_until_ready(names: Sequence[str], say: Callable[[str], None], timeout_
                 waiting.remove(name)
                 say(f"tutor '{name}' is ready ({time.monotonic() - started:.0f} s)")
             elif overview.status == "DEPLOY_FAILED":
-                raise UserError(_failure(name, overview))
+                raise UserError(failure(name, overview))
         now = time.monotonic()
         if now - started > timeout_s:
             raise UserError(
@@ -356,7 +243,7 @@ def _wait_until_ready(names: Sequence[str], say: Callable[[str], None], timeout_
         time.sleep(_POLL_S)
 
 
-def _failure(name: str, overview: Any) -> str:
+def failure(name: str, overview: Any) -> str:
     """What a failed deployment says, down to the line that a person needs."""
     messages = [overview.message, *(deployment.message for deployment in overview.deployments.values())]
     marker = "UserError: "

@@ -10,7 +10,7 @@ from typing import Any
 
 import httpx
 
-from tutor_service.backends import BackendError
+from tutor_service.client.backend import BackendError
 from tutor_service.schema import Advice, AdviceError, AdviceRequest
 
 _FAULTY_REQUESTS_STATUS = frozenset({400, 413, 422})

@@ -4,7 +4,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from tutor_service.engines.stepping import EngineDead, EngineThread
+from tutor_service.engines.thread import EngineDead, EngineThread
 
 
 class FakeEngine:

@@ -16,7 +16,7 @@ RETRY_S = 30.0
 """Seconds for which a store that failed is left alone."""
 
 
-class TolerantStore:
+class BestEffortStore:
     """An advice store whose failures cost answers nothing but their keeping.
 
     Args:

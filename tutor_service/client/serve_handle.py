@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from tutor_service.backends import BackendError
+from tutor_service.client.backend import BackendError
 from tutor_service.schema import Advice, AdviceError, AdviceRequest
 
 

@@ -4,9 +4,11 @@ from types import SimpleNamespace
 
 import pytest
 
-from tutor_service import app, memory
+from tutor_service import machine, serving
 from tutor_service.config import TutorConfig, load_tutor
 from tutor_service.errors import UserError
+from tutor_service.serving.checks import check_cluster, check_fields, check_port
+from tutor_service.serving.lifecycle import failure
 
 
 def test_ports_in_use_are_named():
@@ -15,9 +17,9 @@ def test_ports_in_use_are_named():
         taken.listen()
         port = taken.getsockname()[1]
         with pytest.raises(UserError, match=str(port)):
-            app._check_port(app.HttpConfig(port=port))
+            check_port(serving.HttpConfig(port=port))
     with pytest.raises(UserError, match=r"203\.0\.113\.1"):
-        app._check_port(app.HttpConfig(host="203.0.113.1", port=0))
+        check_port(serving.HttpConfig(host="203.0.113.1", port=0))
 
 
 def test_the_token_itself_travels_nowhere(tmp_path, monkeypatch):
@@ -25,11 +27,10 @@ def test_the_token_itself_travels_nowhere(tmp_path, monkeypatch):
     file.write_text("geheim\n")
     monkeypatch.setenv("TUTOR_TOKEN", "geheim")
     expected = hashlib.sha256(b"geheim").digest()
-    for http in (app.HttpConfig(token_file=file), app.HttpConfig(token_env="TUTOR_TOKEN")):
-        access = app._access(http)
+    for http in (serving.HttpConfig(token_file=file), serving.HttpConfig(token_env="TUTOR_TOKEN")):
+        access = http.access()
         assert access.token_sha256 == expected and "geheim" not in repr(access)
-    assert app._access(app.HttpConfig()).token_sha256 is None
-    assert app._access(None) is None
+    assert serving.HttpConfig().access().token_sha256 is None
 
 
 @pytest.mark.parametrize("content", ["", "  \n"])
@@ -38,13 +39,13 @@ def test_an_empty_token_is_no_token(tmp_path, monkeypatch, content):
     file.write_text(content)
     monkeypatch.delenv("NO_SUCH_TOKEN", raising=False)
     for http in (
-        app.HttpConfig(token_file=file),
-        app.HttpConfig(token_env="NO_SUCH_TOKEN"),
-        app.HttpConfig(token_file=tmp_path / "absent"),
-        app.HttpConfig(token_env="A", token_file=file),
+        serving.HttpConfig(token_file=file),
+        serving.HttpConfig(token_env="NO_SUCH_TOKEN"),
+        serving.HttpConfig(token_file=tmp_path / "absent"),
+        serving.HttpConfig(token_env="A", token_file=file),
     ):
         with pytest.raises(UserError, match="token"):
-            app._access(http)
+            http.access()
 
 
 @pytest.mark.parametrize(
@@ -57,7 +58,7 @@ def test_an_empty_token_is_no_token(tmp_path, monkeypatch, content):
 )
 def test_fields_that_cannot_work_are_named(fields, said):
     with pytest.raises(UserError, match=said):
-        app._check_fields(TutorConfig(name="t", **fields))
+        check_fields(TutorConfig(name="t", **fields))
 
 
 @pytest.fixture
@@ -72,41 +73,41 @@ def cluster(monkeypatch):
 
 def test_a_gpu_tutor_without_gpus_is_told_what_to_do(cluster):
     with pytest.raises(UserError, match=r"llama: 1 GPU(.|\n)*smollm2"):
-        app._check_cluster([load_tutor("llama")])
+        check_cluster([load_tutor("llama")])
     cluster["GPU"] = 1.0
-    app._check_cluster([load_tutor("llama")])
+    check_cluster([load_tutor("llama")])
 
 
 def test_too_many_tutors_for_the_cpus(cluster):
     tutor = TutorConfig(name="t", model="a/b", scaling={"min_replicas": 3, "max_replicas": 3})
     with pytest.raises(UserError, match=r"3 CPU\(s\)"):
-        app._check_cluster([tutor])
+        check_cluster([tutor])
 
 
 def test_too_little_memory(cluster, monkeypatch):
     tutor = TutorConfig(name="t", model="a/b")
-    monkeypatch.setattr(memory, "available_bytes", lambda: 2**30)
+    monkeypatch.setattr(machine, "available_bytes", lambda: 2**30)
     with pytest.raises(UserError, match=r"1\.0 GiB are available"):
-        app._check_cluster([tutor])
-    monkeypatch.setattr(memory, "available_bytes", lambda: 2**40)
-    app._check_cluster([tutor])
+        check_cluster([tutor])
+    monkeypatch.setattr(machine, "available_bytes", lambda: 2**40)
+    check_cluster([tutor])
 
 
 def test_references_are_never_deployed():
-    assert app.deploy([load_tutor("oracle"), load_tutor("random")]) == []
+    assert serving.deploy([load_tutor("oracle"), load_tutor("random")]) == []
 
 
 def test_deploying_needs_ray():
     with pytest.raises(UserError, match=r"ray\.init"):
-        app.deploy([load_tutor("smollm2")])
-    assert app.status() == []
-    app.delete(["smollm2"])
+        serving.deploy([load_tutor("smollm2")])
+    assert serving.status() == []
+    serving.delete(["smollm2"])
 
 
 def test_the_reason_of_a_failed_deployment_is_found():
     trace = "Traceback\n  File x\nray.exceptions.X: tutor_service.errors.UserError: model 'x' is not there.\nmore"
     replica = SimpleNamespace(message=trace)
     overview = SimpleNamespace(message="Deploying app 'tutor-t' failed", deployments={"TutorReplica": replica})
-    assert app._failure("t", overview) == "model 'x' is not there."
+    assert failure("t", overview) == "model 'x' is not there."
     overview.deployments = {}
-    assert app._failure("t", overview).endswith("Deploying app 'tutor-t' failed")
+    assert failure("t", overview).endswith("Deploying app 'tutor-t' failed")

@@ -1,0 +1,1 @@
+"""Answer requests for one tutor: from memory, from the store, or by its model, once. Knows neither Serve nor vLLM."""

@@ -1,0 +1,1 @@
+"""Turn advice requests into what a tutor reads: labels, templates and layout. Knows no engine and no transport."""

@@ -1,0 +1,93 @@
+"""Build prompts by a tutor's own tokenizer and chat template.
+
+The words of a request are tokenised as plain text, so a state that spells a control token of the chat format cannot end
+the user's turn.
+"""
+
+from __future__ import annotations
+
+import re
+from collections import OrderedDict
+from collections.abc import Callable
+from typing import Any
+
+from tutor_service.prompts.labels import LabelMap, map_labels
+from tutor_service.prompts.prompt import BLOCK, Decoding, Prompt, question
+from tutor_service.prompts.templates import split_template
+from tutor_service.schema import AdviceRequest
+
+_CACHED = 512
+
+
+class ChatPrompts:
+    """Prompts by a tutor's own tokenizer and chat template.
+
+    Args:
+        tokenizer: A transformers tokenizer.
+        decoding: How the tutor is asked to answer.
+        template: Jinja source that takes the place of the tokenizer's own chat template.
+
+    Raises:
+        UserError: There is no chat template, or it does not show the user's words.
+    """
+
+    def __init__(self, tokenizer: Any, decoding: Decoding, template: str | None = None) -> None:
+        self._tokenizer = tokenizer
+        self._decoding = decoding
+        self._control = _kept_whole(tokenizer)
+        opening, closing = split_template(tokenizer, template)
+        self._opening = self._encode(opening)
+        self._closing = self._encode(closing)
+        self._padding = self._encode("\n")[-1]
+        self._heads: OrderedDict[str, tuple[int, ...]] = OrderedDict()
+        self._labels: OrderedDict[tuple[str, ...], LabelMap] = OrderedDict()
+
+    def build(self, request: AdviceRequest) -> Prompt:
+        """See ``PromptBuilder``."""
+        labels = _cached(self._labels, request.actions, self._map)
+        head = _cached(self._heads, request.rules, self._head)
+        body = self._encode_plain(question(request, labels, self._decoding))
+        return Prompt((*head, *body, *self._closing), labels.token_ids, labels.shown)
+
+    def show(self, prompt: Prompt) -> str:
+        """See ``PromptBuilder``."""
+        return str(self._tokenizer.decode(list(prompt.token_ids), skip_special_tokens=False))
+
+    def _map(self, actions: tuple[str, ...]) -> LabelMap:
+        return map_labels(actions, self._encode_plain)
+
+    def _head(self, rules: str) -> tuple[int, ...]:
+        """Template opening and rules, padded to full blocks with line feeds."""
+        ids = (*self._opening, *self._encode_plain(rules.strip() + "\n\n"))
+        return ids + (self._padding,) * (-len(ids) % BLOCK)
+
+    def _encode(self, text: str) -> tuple[int, ...]:
+        return tuple(self._tokenizer.encode(text, add_special_tokens=False))
+
+    def _encode_plain(self, text: str) -> tuple[int, ...]:
+        """Tokens of words, none of them a control token: what spells one is cut after its first character."""
+        cuts = [match.start() + 1 for match in self._control.finditer(text)] if self._control else []
+        pieces = [text[start:end] for start, end in zip([0, *cuts], [*cuts, len(text)], strict=True)]
+        encode = self._tokenizer.encode
+        return tuple(
+            token for piece in pieces for token in encode(piece, add_special_tokens=False, split_special_tokens=True)
+        )
+
+
+def _kept_whole(tokenizer: Any) -> re.Pattern[str] | None:
+    """Finds where an added token begins that its tokenizer does not call special, and so would not split.
+
+    DeepSeek's distilled models have their turns and thoughts marked by such.
+    """
+    added = (token for token in tokenizer.added_tokens_decoder.values() if not token.special)
+    texts = [token.content for token in added if len(token.content.strip()) > 1]
+    return re.compile(f"(?={'|'.join(map(re.escape, texts))})") if texts else None
+
+
+def _cached(cache: OrderedDict[Any, Any], key: Any, make: Callable[[Any], Any]) -> Any:
+    value = cache.get(key)
+    if value is None:
+        value = cache[key] = make(key)
+        if len(cache) > _CACHED:
+            cache.popitem(last=False)
+    return value

@@ -1,0 +1,78 @@
+"""Lay out one question. Knows labels; must not know tokenizers or engines.
+
+A prompt is laid out for the prefix cache: everything that all requests of a task share comes first and is padded to a
+full block, and only the state, the legal actions and the cue to answer follow.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal, Protocol
+
+from tutor_service.prompts.labels import LabelMap
+from tutor_service.schema import AdviceRequest
+
+Decoding = Literal["scored", "reasoned", "text"]
+
+BLOCK = 32
+"""Tokens that the shared prefix is padded to a multiple of: vLLM's least block on CPU, twice its block on GPU."""
+
+EMPTY_STATE = "(no observation)"
+"""The state that shows a tutor's prior over the labels."""
+
+
+@dataclass(frozen=True, slots=True)
+class Prompt:
+    """One question as an engine takes it.
+
+    Attributes:
+        token_ids: The whole prompt. UTF-8 bytes for an endpoint whose tokenizer is not at hand.
+        label_token_ids: The token of each label, in the order of the request's actions; empty as above.
+        labels: What the tutor is asked to answer for each action, in that order.
+        text: The user's turn in words, for endpoints that take messages; else empty.
+    """
+
+    token_ids: tuple[int, ...]
+    label_token_ids: tuple[int, ...]
+    labels: tuple[str, ...]
+    text: str = ""
+
+
+class PromptBuilder(Protocol):
+    """Builds the prompts of one tutor."""
+
+    def build(self, request: AdviceRequest) -> Prompt:
+        """The prompt of a valid request.
+
+        Raises:
+            UserError: The tutor's tokenizer cannot tell that many labels apart.
+        """
+
+    def show(self, prompt: Prompt) -> str:
+        """The prompt as text, control tokens included."""
+
+
+def question(request: AdviceRequest, labels: LabelMap, decoding: Decoding) -> str:
+    """What follows the rules: the state, the legal actions and how to answer."""
+    shown = ", ".join(labels.shown)
+    lines = [request.state.strip(), ""]
+    if labels.mapped:
+        pairs = zip(labels.shown, labels.actions, strict=True)
+        lines.append("Actions: " + "; ".join(f"{symbol} = {action}" for symbol, action in pairs) + ".")
+    if decoding == "text":
+        lines.append(f"Choose one of: {shown}. Give it in tags: <action>your choice</action>")
+    elif decoding == "reasoned":
+        lines.append(f"Think it through, then answer with exactly one of: {shown}. Nothing else.")
+    else:
+        lines.append(f"Answer with exactly one of: {shown}.")
+    return "\n".join(lines)
+
+
+def prefix_length(prompts: Sequence[Prompt]) -> int:
+    """Number of leading tokens that all prompts share."""
+    first, last = min(prompt.token_ids for prompt in prompts), max(prompt.token_ids for prompt in prompts)
+    for index, (one, other) in enumerate(zip(first, last, strict=False)):
+        if one != other:
+            return index
+    return min(len(first), len(last))

@@ -1,0 +1,89 @@
+"""Refuse a deployment that cannot work before it is tried."""
+
+from __future__ import annotations
+
+import os
+import socket
+from collections.abc import Sequence
+
+from tutor_service import machine
+from tutor_service.config import TutorConfig
+from tutor_service.engines import models
+from tutor_service.errors import UserError
+from tutor_service.gateway.access import HttpConfig
+
+ON_DEMAND_VARIABLE = "LLM_TUTORS_NODES_ON_DEMAND"
+"""Set where an autoscaler adds the nodes that something waits for: what the cluster has now says nothing then."""
+
+ENGINE_BYTES = 1400 * 2**20
+"""Memory of one replica on a CPU beside weights and KV cache: two processes with torch and vLLM."""
+
+
+def nodes_on_demand() -> bool:
+    """Whether an autoscaler adds the nodes that are missing, by ``$LLM_TUTORS_NODES_ON_DEMAND``."""
+    return os.environ.get(ON_DEMAND_VARIABLE, "") not in {"", "0"}
+
+
+def check_fields(tutor: TutorConfig) -> None:
+    """What can be known to be wrong without the cluster."""
+    if tutor.backend == "openai":
+        if not tutor.base_url or not tutor.model:
+            raise UserError(f"tutor '{tutor.name}': backend openai needs base_url and model.")
+        return
+    if tutor.scaling.max_replicas < tutor.scaling.min_replicas:
+        raise UserError(
+            f"tutor '{tutor.name}': scaling.max_replicas = {tutor.scaling.max_replicas} is below "
+            f"scaling.min_replicas = {tutor.scaling.min_replicas}."
+        )
+    models.locate(tutor)
+
+
+def check_cluster(tutors: Sequence[TutorConfig]) -> None:
+    """Whether the cluster can ever hold the replicas that always run."""
+    import ray
+
+    if nodes_on_demand():
+        return
+    total = ray.cluster_resources()
+    gpus = sum(tutor.scaling.num_gpus * tutor.scaling.num_started for tutor in tutors)
+    cpus = sum(tutor.scaling.num_cpus * tutor.scaling.num_started for tutor in tutors)
+    names = ", ".join(tutor.name for tutor in tutors)
+    if gpus > total.get("GPU", 0):
+        raise UserError(
+            f"{names}: {gpus:g} GPU(s) are needed, the Ray cluster has {total.get('GPU', 0):g}. Use a tutor that runs "
+            "on a CPU (smollm2), point backend 'openai' at a hosted model, or add a GPU node."
+        )
+    if cpus > total.get("CPU", 0):
+        raise UserError(
+            f"{names}: {cpus:g} CPU(s) are needed for tutors, the Ray cluster has {total.get('CPU', 0):g}. Deploy "
+            "fewer tutors, or lower scaling.num_cpus or scaling.min_replicas."
+        )
+    on_cpu = [tutor for tutor in tutors if tutor.backend == "vllm" and not tutor.scaling.num_gpus]
+    if len(ray.nodes()) == 1 and on_cpu:
+        needed = sum(_memory_bytes(tutor) * tutor.scaling.num_started for tutor in on_cpu)
+        available = machine.available_bytes()
+        if needed > available:
+            raise UserError(
+                f"{names}: about {needed / 2**30:.1f} GiB of memory are needed, {available / 2**30:.1f} GiB are "
+                "available. Close something, deploy fewer replicas, or lower engine.kv_cache_memory_bytes."
+            )
+
+
+def _memory_bytes(tutor: TutorConfig) -> int:
+    """Estimate for one replica on a CPU: weights, doubled while they are loaded, KV cache and two processes."""
+    cache = int(tutor.engine.get("kv_cache_memory_bytes", 512 * 2**20))
+    return ENGINE_BYTES + 2 * models.weight_bytes(models.locate(tutor)) + cache
+
+
+def check_port(http: HttpConfig) -> None:
+    """Tries the port as Serve's proxy will."""
+    family = socket.AF_INET6 if ":" in http.host else socket.AF_INET
+    with socket.socket(family, socket.SOCK_STREAM) as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((http.host, http.port))
+        except OSError as error:
+            raise UserError(
+                f"port {http.port} on {http.host} cannot be used ({error.strerror}). Choose another with --port, or "
+                "end what listens there."
+            ) from error
