@@ -1,4 +1,4 @@
-"""RLlib's DQN module that also shows the Q-values by which it explores."""
+"""RLlib's DQN module that also shows the Q-values by which it explores. Knows nothing of tutors."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ class QValuesModule(DefaultDQNTorchRLModule):
     _shown: Any = None
 
     def compute_q_values(self, batch: dict[str, Any]) -> dict[str, Any]:
-        """Compute RLlib's Q-values, and keep them."""
+        """RLlib's, remembered."""
         outs: dict[str, Any] = super().compute_q_values(batch)
         self._shown = outs[QF_PREDS]
         return outs
@@ -30,7 +30,7 @@ class QValuesModule(DefaultDQNTorchRLModule):
 
 
 def show_q_values(config: AlgorithmConfig) -> None:
-    """Make a DQN config use ``QValuesModule``.
+    """Makes a DQN config use ``QValuesModule``.
 
     Raises:
         UserError: The config has another module.

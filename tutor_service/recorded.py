@@ -29,7 +29,7 @@ _SHOWN = 60
 
 @dataclass(frozen=True, slots=True)
 class Way:
-    """One way in which a recorded tutor was asked.
+    """Say how a recorded tutor was asked.
 
     Attributes:
         identity: The tutor as it was when it answered.
@@ -39,14 +39,19 @@ class Way:
     identity: str
     rules: str
 
+    @property
+    def text(self) -> str:
+        """Return what a tutor file's field ``identity`` says for this way and no other."""
+        return f"{self.identity}\n{self.rules}"
+
 
 class RecordedAnswers:
     """The answers of one file.
 
     Args:
         path: An exported file.
-        identity: A part of the identity or the rules of the answers that count, for a file that holds several ways of
-            asking.
+        identity: The identity or the rules of the answers that count, or a part of them, for a file that holds several
+            ways of asking.
 
     Raises:
         UserError: The file cannot be read or holds no answers of that identity.
@@ -56,7 +61,8 @@ class RecordedAnswers:
         self.path = path
         rows = read_export(path)
         if identity is not None:
-            rows = [row for row in rows if identity in row.context.identity or identity in row.context.rules]
+            exact = [row for row in rows if identity in (_way(row).text, row.context.identity, row.context.rules)]
+            rows = exact or [row for row in rows if identity in row.context.identity or identity in row.context.rules]
             if not rows:
                 raise UserError(f"recorded tutor '{path}': no answer has '{identity}' in its identity or rules.")
         self._rows: list[ExportedAnswer] = rows
@@ -69,6 +75,10 @@ class RecordedAnswers:
             table = self._tables[rules] = self._table(rules)
         return table.get(question)
 
+    def ways(self, rules: str) -> list[Way]:
+        """Return the ways in which the tutor was asked under a task's rules, in the file's order."""
+        return list(dict.fromkeys(_way(row) for row in self._under(rules)))
+
     def check(self, task: str, rules: str, actions: Sequence[str], questions: Iterable[Question]) -> None:
         """Refuse a task that the answers are not about.
 
@@ -79,8 +89,7 @@ class RecordedAnswers:
             questions: Questions that students of the task ask.
 
         Raises:
-            UserError: Other labels, or none of the questions was ever asked, or the same question was answered in
-                several ways.
+            UserError: Other labels, or none of the questions was ever asked.
         """
         labels = list(dict.fromkeys(label for row in self._under(rules) for label in row.context.actions))
         if not set(labels) <= set(actions):
@@ -89,12 +98,20 @@ class RecordedAnswers:
                 f"{_shown(actions)}. It was recorded for another task or label set: record it anew with "
                 "`tutor store export`."
             )
-        if not self._has(rules) and all(self.find(rules, question) is None for question in questions):
+        asked = {(row.context.state, row.context.actions) for row in self._under(rules)}
+        if not self._has(rules) and asked.isdisjoint(questions):
             example = self._rows[0].context
             raise UserError(
                 f"recorded tutor '{self.path}' was never asked a state of task '{task}': it was recorded for another "
                 f"task. Its first state: {example.state!r:.{_SHOWN}}."
             )
+
+    def check_one_way(self, rules: str) -> None:
+        """Refuse answers to a task that contradict one another.
+
+        Raises:
+            UserError: The same question was answered in several ways.
+        """
         self.find(rules, ("", ()))
 
     def _has(self, rules: str) -> bool:
@@ -115,7 +132,7 @@ class RecordedAnswers:
         ways: dict[Question, Way] = {}
         for row in self._under(rules):
             context = row.context
-            question, way = (context.state, context.actions), Way(context.identity, context.rules)
+            question, way = (context.state, context.actions), _way(row)
             known = table.get(question)
             if known is None:
                 table[question], ways[question] = row.advice, way
@@ -123,7 +140,7 @@ class RecordedAnswers:
                 raise UserError(
                     f"recorded tutor '{self.path}' answers {context.state!r:.{_SHOWN}} in several ways: asked as "
                     f"{_what(ways[question], way)} and as {_what(way, ways[question])}. Choose one by a part of it, in "
-                    "the tutor file: identity: TEXT."
+                    "the tutor file: identity: TEXT; or try them all: `tutor audition`."
                 )
         return table
 
@@ -151,6 +168,10 @@ def open_recorded(path: Path, identity: str | None = None) -> RecordedAnswers:
     except OSError as error:
         raise UserError(f"recorded tutor: file '{path}' cannot be read: {error.strerror}.") from error
     return load_recorded(path, identity, modified)
+
+
+def _way(row: ExportedAnswer) -> Way:
+    return Way(row.context.identity, row.context.rules)
 
 
 def _contains(shown: str, rules: str) -> bool:

@@ -18,8 +18,8 @@ from tutor_service.errors import UserError, unknown_name
 from tutor_service.recorded import open_recorded
 
 NONE = "none"
-_PROBE_ENVS = 8
-_PROBE_STEPS = 64
+_PROBE_ENVS = 4
+_PROBE_STEPS = 128
 _MIXTURE = "oracle+random:"
 _SCRIPTED = {"oracle": OracleAdvisor, "random": RandomAdvisor, "worst": WorstAdvisor}
 
@@ -78,30 +78,35 @@ def make_advisor(tutor: str | TutorConfig, task: Task, *, deadline_s: float = 30
     return _SCRIPTED[name](task)
 
 
-def check_recorded(tutor: TutorConfig, task: Task) -> None:
+def check_recorded(tutor: TutorConfig, task: Task, several_ways: bool = False) -> None:
     """Refuse recorded answers that are not about a task; other tutors pass.
+
+    Args:
+        tutor: Any tutor.
+        task: What it is to advise on.
+        several_ways: Whether the same question may have been answered in several ways.
 
     Raises:
         UserError: The answers are to another task or label set, or the file cannot be read.
     """
     if tutor.file is None:
         return
-    open_recorded(tutor.file, tutor.identity).check(task.name, task.rules, task.actions, _questions(task))
+    answers = open_recorded(tutor.file, tutor.identity)
+    answers.check(task.name, task.rules, task.actions, _questions(task))
+    if not several_ways:
+        answers.check_one_way(task.rules)
 
 
 def _questions(task: Task) -> Iterator[tuple[str, tuple[str, ...]]]:
     """Questions that random play meets, made when they are wanted."""
     rng = np.random.default_rng(0)
-    envs = task.make_vec(_PROBE_ENVS, seed=0)
-    try:
+    with task.borrow_vec(_PROBE_ENVS, seed=0) as envs:
         states, _ = envs.reset(seed=0)
         for _ in range(_PROBE_STEPS):
             for state, legal in zip(states, legal_mask(task, states), strict=True):
                 labels = tuple(label for label, allowed in zip(task.actions, legal, strict=True) if allowed)
-                yield task.describe(task.unflatten(state)), labels
+                yield task.describe(task.raw_observation(state)), labels
             states, *_ = envs.step(sample_actions(task.uniform_policy(states), rng))
-    finally:
-        envs.close()
 
 
 def _is_scripted(tutor: str) -> bool:

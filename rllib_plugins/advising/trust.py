@@ -188,3 +188,44 @@ def _compare(values: NDArray[np.float64], heads: NDArray[np.bool_]) -> tuple[flo
         shrunk = (squares[group] + SHRINKAGE * total) / (counts[group] - 1.0 + SHRINKAGE)
         variance += shrunk / counts[group]
     return means[1] - means[0], variance
+
+
+def value_advantages(
+    rewards: NDArray[np.float64],
+    values: NDArray[np.float64],
+    next_values: NDArray[np.float64],
+    terminated: NDArray[np.bool_],
+    ended: NDArray[np.bool_],
+    *,
+    gamma: float,
+    lambda_: float = 0.8,
+) -> NDArray[np.float64]:
+    """Advantages for a value student's comparison: A(s, a) estimated against V(s) = max_a Q(s, a).
+
+    δ = r + γ·V(s')·[not terminated] − V(s), and A = δ + γλ·A' within an episode (the recursion of GAE,
+    arXiv 1506.02438, with the greedy value as baseline). λ = 0 trusts Q fully; λ = 1 is the return minus V(s).
+
+    Args:
+        rewards: ``(T, num_envs)``, steps in order.
+        values: V(s) = max over legal Q, ``(T, num_envs)``.
+        next_values: V(s') of the true next state, ``(T, num_envs)``.
+        terminated: Whether s' is terminal, ``(T, num_envs)``.
+        ended: Whether the episode ended at this step, terminated or cut, ``(T, num_envs)``.
+        gamma: Discount in [0, 1].
+        lambda_: λ in [0, 1].
+
+    Returns:
+        ``(T, num_envs)``.
+    """
+    advantages = rewards + gamma * next_values * ~terminated - values
+    _accumulate(advantages, ended, gamma * lambda_)
+    return advantages
+
+
+@compiled
+def _accumulate(advantages: NDArray[np.float64], ended: NDArray[np.bool_], decay: float) -> None:
+    """A = δ + decay·A' within an episode, in place, ``(T, num_envs)``."""
+    for step in range(len(advantages) - 2, -1, -1):
+        for env in range(advantages.shape[1]):
+            if not ended[step, env]:
+                advantages[step, env] += decay * advantages[step + 1, env]

@@ -7,7 +7,7 @@ import sys
 import typer
 from rich.console import Console
 
-from tune_sweeps.cli import ask, grade, lists, play, report, serve, store, submit, sweep, train, ui
+from tune_sweeps.cli import ask, audition, grade, lists, play, report, serve, store, submit, sweep, train, ui
 from tune_sweeps.console.signals import EXIT_INTERRUPTED
 from tutor_service.errors import UserError
 
@@ -23,8 +23,8 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 for command in (
-    *(sweep.sweep, report.report, ui.ui, ask.ask, grade.grade, train.train, play.play, serve.serve, submit.submit),
-    *(lists.tutors, lists.tasks, lists.presets),
+    *(sweep.sweep, report.report, ui.ui, ask.ask, grade.grade, audition.audition, train.train, play.play),
+    *(serve.serve, submit.submit, lists.tutors, lists.tasks, lists.presets),
 ):
     app.command()(command)
 app.add_typer(store.store_app, name="store")

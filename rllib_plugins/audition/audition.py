@@ -1,0 +1,194 @@
+"""Plays a tutor by itself in every way of asking and reading it, and finds the way that is worth most.
+
+Owns what is played beside it: random play, the task's trivial players and its oracle. Knows tasks; must not know how a
+tutor is reached, nor MLflow.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import cast
+
+import numpy as np
+
+from rllib_plugins.audition.players import Answers, Floats
+from rllib_plugins.audition.race import SHARE, Race, Score, Standing, run_race
+from rllib_plugins.audition.ways import Asking, Way
+from rllib_plugins.evaluation import evaluate
+from rllib_plugins.tasks.base import Policy, Task
+from tutor_service.errors import UserError
+
+RANDOM = "random"
+ORACLE = "oracle"
+_STEPS_WANTED = 10_000
+_FEWEST, _MOST = 100, 2_000
+_LENGTH_EPISODES = 20
+_NUM_ENVS = 16
+"""Environments that play at once where they are no array code: so many states may be asked about in one list."""
+
+
+@dataclass(frozen=True)
+class Audition:
+    """Hold what playing a tutor showed, also while it goes on.
+
+    Attributes:
+        task: Name of the task.
+        tutor: Name of the tutor.
+        race: The ways, the best first.
+        references: Trivial players, ``random`` among them, and the oracle where there is one, by name.
+        answers: By asking, what it took and how much of it was answered.
+        left_out: Ways that could not be tried, with the reason.
+    """
+
+    task: str
+    tutor: str
+    race: Race[Way]
+    references: Mapping[str, Score]
+    answers: Mapping[Asking, Answers]
+    left_out: Mapping[Way, str] = field(default_factory=dict)
+
+    @property
+    def best(self) -> Standing[Way]:
+        """Return the way that is worth most."""
+        return self.race.best
+
+    @property
+    def trivial(self) -> tuple[str, Score]:
+        """Return the best player that needs no tutor and no skill."""
+        names = [name for name in self.references if name != ORACLE]
+        best = max(names, key=lambda name: self.references[name].mean)
+        return best, self.references[best]
+
+    @property
+    def worth_following(self) -> bool:
+        """Return whether the best way beats every trivial player, clear of the noise."""
+        score, trivial = self.best.score, self.trivial[1]
+        return score.mean - trivial.mean > 1.96 * float(np.hypot(score.standard_error, trivial.standard_error))
+
+    @property
+    def share_of_oracle(self) -> float | None:
+        """Return how far from random play to the oracle the best way comes; None without an oracle."""
+        if ORACLE not in self.references:
+            return None
+        low, high = self.references[RANDOM].mean, self.references[ORACLE].mean
+        return (self.best.score.mean - low) / (high - low) if high > low else None
+
+    @property
+    def verdict(self) -> str:
+        """Return the result in one plain sentence."""
+        name, trivial = self.trivial
+        score = self.best.score
+        low, high = score.interval()
+        figures = (
+            f"followed as '{self.best.player.words}' it returns {score.mean:.3g} [{low:.3g}, {high:.3g}], random play "
+            f"{self.references[RANDOM].mean:.3g}, '{name}' {trivial.mean:.3g}"
+        )
+        worth = "is worth following" if self.worth_following else "is not worth following"
+        return f"{self.tutor} {worth} on {self.task}: {figures}."
+
+    def to_metrics(self) -> dict[str, float]:
+        """Return the figures by name, ``audition/…``, for a tracker."""
+        score = self.best.score
+        low, high = score.interval()
+        numbers = {
+            "audition/return_mean": score.mean,
+            "audition/return_low": low,
+            "audition/return_high": high,
+            "audition/worth_following": float(self.worth_following),
+            "audition/episodes": float(self.race.episodes),
+            "audition/episodes_share": self.race.episodes / self.race.full,
+            "audition/model_evaluations": float(sum(answers.cost.evaluations for answers in self.answers.values())),
+        }
+        if self.share_of_oracle is not None:
+            numbers["audition/share_of_oracle"] = self.share_of_oracle
+        return numbers | {f"audition/reference/{_plain(name)}": ref.mean for name, ref in self.references.items()}
+
+
+def audition(
+    task: Task,
+    ways: Sequence[Way],
+    answers: Mapping[Asking, Answers],
+    *,
+    name: str = "the tutor",
+    temperature: float = 1.0,
+    episodes: int | None = None,
+    seed: int = 0,
+    on_change: Callable[[Audition], None] = lambda state: None,
+) -> Audition:
+    """Play a tutor in every way, dropping the losers early.
+
+    Args:
+        task: What is played.
+        ways: Ways to try; those whose calibration has no answers to go by are left out.
+        answers: The tutor's answers by asking.
+        name: The tutor's name.
+        temperature: Field ``temperature`` of the tutor.
+        episodes: Episodes that say enough about one way; None: by the length of an episode of random play.
+        seed: Seeds the episodes, the same for all ways.
+        on_change: Takes the state whenever it changed.
+
+    Raises:
+        UserError: The tutor gave no advice at all, or there are too few episodes for so many ways.
+    """
+    full = episodes or enough_episodes(task)
+    references = play_references(task, full, seed)
+    policies: dict[Way, Policy] = {}
+    left_out: dict[Way, str] = {}
+    for way in ways:
+        try:
+            policies[way] = answers[way.asking].policy(way, temperature)
+        except LookupError as error:
+            left_out[way] = str(error)
+
+    def state(race: Race[Way]) -> Audition:
+        return Audition(task.name, name, race, references, answers, left_out)
+
+    def play(way: Way, number: int, turn: int) -> Score:
+        return play_episodes(task, policies[way], number, round_seed(seed, turn))
+
+    if not policies:
+        raise UserError(f"tutor '{name}' gave no advice on task '{task.name}': {'; '.join(set(left_out.values()))}.")
+    try:
+        race = run_race(list(policies), play, full, lambda race: on_change(state(race)), SHARE)
+    except ValueError as error:
+        raise UserError(f"episodes = {full}: {error}. Give more, or fewer ways.") from error
+    if all(answered.cost.missed == answered.cost.states for answered in answers.values()):
+        raise UserError(f"tutor '{name}' gave no advice at all on task '{task.name}'.")
+    return state(race)
+
+
+def play_references(task: Task, episodes: int, seed: int) -> dict[str, Score]:
+    """Return the returns of random play, the task's trivial players and its oracle."""
+    players: dict[str, Policy] = {RANDOM: task.uniform_policy, **task.references()}
+    if has_oracle(task):
+        players[ORACLE] = lambda observations: cast("Floats", task.oracle_batch(observations))
+    return {name: play_episodes(task, policy, episodes, round_seed(seed, 0)) for name, policy in players.items()}
+
+
+def has_oracle(task: Task) -> bool:
+    """Return whether a task comes with a very good player."""
+    return type(task).oracle is not Task.oracle or type(task).oracle_batch is not Task.oracle_batch
+
+
+def play_episodes(task: Task, policy: Policy, episodes: int, seed: int) -> Score:
+    """Return a policy's return over so many episodes; exact where the task allows."""
+    found = evaluate(task, policy, episodes=episodes, seed=seed, num_envs=_NUM_ENVS)
+    return Score(found.return_mean, found.return_std, found.num_episodes, found.exact)
+
+
+def enough_episodes(task: Task) -> int:
+    """Return how many episodes say enough about one player: some 10,000 env steps of random play, 100 to 2,000."""
+    found = evaluate(task, task.uniform_policy, episodes=_LENGTH_EPISODES, seed=0)
+    if found.exact:
+        return _MOST
+    return int(np.clip(_STEPS_WANTED * found.num_episodes / found.num_env_steps, _FEWEST, _MOST))
+
+
+def round_seed(seed: int, turn: int) -> int:
+    """Return the seed of a round's episodes, the same for all players."""
+    return int(np.random.SeedSequence([seed, turn]).generate_state(1)[0])
+
+
+def _plain(name: str) -> str:
+    return "".join(letter if letter.isalnum() else "_" for letter in name).strip("_")

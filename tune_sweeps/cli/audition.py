@@ -1,0 +1,100 @@
+"""Implement ``tutor audition``: find the way of asking and reading a tutor that is worth following."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from tune_sweeps.cli.options import AddressOption, ResultsOption, TaskArgument, TutorArgument
+
+if TYPE_CHECKING:
+    from rllib_plugins.audition import Audition
+
+EXPERIMENT = "auditions"
+
+
+def audition(
+    tutor: TutorArgument,
+    task: TaskArgument,
+    set_: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--set",
+            metavar="FIELD=A,B",
+            help="Values to try of calibration, advice, briefing or decoding; may be repeated. Default: all, decoding "
+            "as the tutor's file says.",
+        ),
+    ] = None,
+    episodes: Annotated[
+        int | None, typer.Option(min=1, help="Episodes that say enough about one way. Default: by their length.")
+    ] = None,
+    seed: Annotated[int, typer.Option(min=0, help="Seeds the episodes.")] = 0,
+    results: ResultsOption = Path("runs"),
+    address: AddressOption = None,
+) -> None:
+    """Play a tutor by itself in every way of asking and reading it, and keep the best way as a tutor file.
+
+    No oracle is needed: what counts is the return of the episodes that the tutor plays, beside random play and the
+    task's trivial players. Ways that fall behind are dropped early: all together take at most a third of the episodes
+    of playing each in full. The result goes to MLflow, experiment 'auditions'.
+
+    Examples:
+
+    - `tutor audition qwen2.5-coder-1.5b snake`
+
+    - `tutor audition advice.jsonl snake --set advice=best`
+    """
+    from rllib_plugins.advising.advisors import check_recorded, check_tutor
+    from rllib_plugins.audition.view import cost_table, left_out_lines, ways_table, write_figure
+    from rllib_plugins.tasks import load_task
+    from tune_sweeps.console.signals import interruptible
+    from tune_sweeps.console.terminal import log_path, make_console, quiet
+    from tune_sweeps.run.audition import Wanted, hold_audition, wanted_ways
+    from tune_sweeps.run.workspace import check_writable
+    from tune_sweeps.tracking.mlflow_client import check_uri, tracking_uri
+    from tutor_service.errors import UserError
+
+    config = check_tutor(tutor)
+    if config is None:
+        raise UserError(f"tutor '{tutor}' is scripted: there is one way to ask and read it. `tutor grade` grades it.")
+    chosen = load_task(task)
+    check_recorded(config, chosen, several_ways=True)
+    wanted = Wanted(wanted_ways(set_ or []), episodes, seed)
+    uri = tracking_uri(results)
+    check_writable(results)
+    check_uri(uri)
+    with interruptible(), quiet(log_path("audition")) as screen:
+        held = hold_audition(config, chosen, wanted, address, screen)
+    found = held.audition
+    console = make_console()
+    console.print(ways_table(found))
+    for line in left_out_lines(found):
+        console.print(line)
+    console.print(cost_table(found))
+    console.print(found.verdict, style="bold")
+    results.mkdir(parents=True, exist_ok=True)
+    path = results / f"audition-{found.tutor}-{found.task}.yaml"
+    path.write_text(held.tutor_file, encoding="utf-8")
+    figure = write_figure(found, path.with_suffix(".png"))
+    with quiet(log_path("audition")):  # a new database tells of each of its tables
+        _log(found, uri, results, [path, figure])
+    console.print(f"wrote {path}: give it in place of the tutor's name, e.g. `tutor ask {path} {task}`")
+    console.print(f"wrote {figure}; the audition is in MLflow, experiment '{EXPERIMENT}'")
+
+
+def _log(found: Audition, uri: str, results: Path, files: list[Path]) -> None:
+    from tune_sweeps.tracking.single_run import SingleRun, log_run
+
+    asking, calibration, advice = found.best.player
+    params = {"tutor": found.tutor, "task": found.task, "calibration": calibration, "advice": advice}
+    run = SingleRun(
+        experiment=EXPERIMENT,
+        name=f"{found.tutor} · {found.task}",
+        params=params | asking._asdict(),
+        metrics=found.to_metrics(),
+        texts={"verdict.txt": found.verdict + "\n"},
+        files=files,
+    )
+    log_run(run, uri, results)

@@ -1,0 +1,229 @@
+"""Holds an audition of a tutor that is brought up for it, or of its recorded answers. Knows how tutors are reached.
+
+The ways differ in how the tutor is asked and in how its answers are read. Of the askings, notes behind the rules travel
+with each question, so that one deployment answers them all; another decoding takes another deployment.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Callable, Container, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field
+from itertools import count
+
+import yaml
+from rich.console import Console
+
+from rllib_plugins.audition import Answers, Asking, Audition, all_ways, audition
+from rllib_plugins.audition.players import Ask
+from rllib_plugins.tasks.base import Task
+from tune_sweeps.cluster.session import local_cores, ray_cluster, wanted_address
+from tune_sweeps.cluster.tutors import deployed
+from tune_sweeps.run.audition_view import AuditionView
+from tutor_service.client import TutorClient, connect, service_url
+from tutor_service.config import TutorConfig
+from tutor_service.errors import UserError, unknown_name
+from tutor_service.recorded import Way as RecordedWay
+from tutor_service.recorded import open_recorded
+from tutor_service.schema import Advice, AdviceRequest
+
+NO_NOTES = "none"
+HINT = "hint"
+VALUES = {
+    "calibration": ("none", "empty", "batch"),
+    "advice": ("best", "sampled"),
+    "briefing": (NO_NOTES, HINT),
+    "decoding": ("scored", "reasoned", "text"),
+}
+"""Fields that an audition varies, with all their values."""
+
+_DEADLINE_S = 3_600.0
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """Say what is to be tried.
+
+    Attributes:
+        values: By field, the values to try; fields that are missing are tried in all values, ``decoding`` in the
+            tutor's own.
+        episodes: Episodes that say enough about one way; None: by their length.
+        seed: Seeds the episodes.
+    """
+
+    values: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    episodes: int | None = None
+    seed: int = 0
+
+
+def wanted_ways(settings: Sequence[str]) -> dict[str, tuple[str, ...]]:
+    """Read settings like ``calibration=none,batch``.
+
+    Raises:
+        UserError: No such field or value.
+    """
+    found = {}
+    for setting in settings:
+        name, equals, text = setting.partition("=")
+        if not equals or name not in VALUES:
+            raise unknown_name("field of an audition", name, VALUES, f"in --set '{setting}'")
+        values = tuple(dict.fromkeys(part.strip() for part in text.strip("[]").split(",")))
+        for value in values:
+            if value not in VALUES[name]:
+                raise unknown_name(name, value, VALUES[name], f"in --set '{setting}'")
+        found[name] = values
+    return found
+
+
+@dataclass(frozen=True)
+class Held:
+    """Hold an audition and what is to be kept of it.
+
+    Attributes:
+        audition: What playing the tutor showed.
+        tutor_file: A tutor file, as YAML, that holds the best way.
+    """
+
+    audition: Audition
+    tutor_file: str
+
+
+def hold_audition(tutor: TutorConfig, task: Task, wanted: Wanted, address: str | None, screen: Console) -> Held:
+    """Bring the tutor up, play it in every way, and take it down again.
+
+    Args:
+        tutor: An LLM or its recorded answers.
+        task: What it plays.
+        wanted: What is tried.
+        address: Address of a running Ray; None: ``$RAY_ADDRESS``, else a local one where it takes one.
+        screen: Where the user looks.
+
+    Raises:
+        UserError: The tutor cannot be brought up or gives no advice at all.
+    """
+    with _askings(tutor, task, wanted, address, screen) as asks, AuditionView(screen) as show:
+        answers = {asking: Answers(task, entry.ask, entry.notes, on_ask=show.refresh) for asking, entry in asks.items()}
+        ways = all_ways(
+            answers,
+            wanted.values.get("calibration", VALUES["calibration"]),
+            wanted.values.get("advice", VALUES["advice"]),
+        )
+        try:
+            found = audition(
+                task,
+                ways,
+                answers,
+                name=tutor.name,
+                temperature=tutor.temperature,
+                episodes=wanted.episodes,
+                seed=wanted.seed,
+                on_change=show.update,
+            )
+        except UserError as error:
+            reasons = {reason for entry in asks.values() if (reason := entry.client.stats.last_error)}
+            raise UserError(f"{error} {'; '.join(sorted(reasons))}".strip()) from error
+        return Held(found, _tutor_file(tutor, found, asks[found.best.player.asking].fields))
+
+
+@dataclass(frozen=True)
+class _Entry:
+    """One asking, as it is reached."""
+
+    ask: Ask
+    client: TutorClient
+    fields: Mapping[str, object]
+    """What a tutor file says for it."""
+    notes: str = ""
+
+
+@contextmanager
+def _askings(
+    tutor: TutorConfig, task: Task, wanted: Wanted, address: str | None, screen: Console
+) -> Iterator[dict[Asking, _Entry]]:
+    """The tutor at hand, by the ways in which it is asked."""
+    if tutor.file is not None:
+        yield _recorded(tutor, task)
+        return
+    decodings = wanted.values.get("decoding", (tutor.decoding,))
+    fields: dict[str, dict[str, object]] = {NO_NOTES: {}, HINT: {"hint": True}}
+    notes = {NO_NOTES: ""} | ({HINT: f"Hint: {task.hint}"} if task.hint and "hint" in TutorConfig.model_fields else {})
+    briefings = [name for name in wanted.values.get("briefing", VALUES["briefing"]) if name in notes]
+    if not briefings:
+        raise UserError(f"--set briefing=hint: task '{task.name}' has no hint. Write Task.hint, or try briefing=none.")
+    if service_url() and tuple(decodings) != (tutor.decoding,):
+        raise UserError("the tutor at $LLM_TUTORS_URL is somebody else's: its decoding cannot be changed from here.")
+    with _deployments(tutor, address, screen) as deploy:
+        clients = {decoding: connect(tutor, deadline_s=_DEADLINE_S) for decoding in decodings}
+        yield {
+            Asking(decoding, briefing): _Entry(
+                _asking(deploy, decoding, client), client, {"decoding": decoding, **fields[briefing]}, notes[briefing]
+            )
+            for decoding, client in clients.items()
+            for briefing in briefings
+        }
+
+
+def _asking(deploy: Callable[[str], None], decoding: str, client: TutorClient) -> Ask:
+    def ask(requests: list[AdviceRequest]) -> Sequence[Advice | None]:
+        deploy(decoding)
+        return client.advise(requests)
+
+    return ask
+
+
+@contextmanager
+def _deployments(tutor: TutorConfig, address: str | None, screen: Console) -> Iterator[Callable[[str], None]]:
+    """Yield what deploys the tutor with a decoding, unless it runs with that one already."""
+    if service_url():
+        yield lambda decoding: None
+        return
+    needed = math.ceil(tutor.scaling.num_cpus * max(1, tutor.scaling.min_replicas))
+    with ray_cluster(wanted_address(address), max(local_cores(), needed)) as cluster, ExitStack() as running:
+        current = ""
+
+        def deploy(decoding: str) -> None:
+            nonlocal current
+            if decoding != current:
+                running.close()
+                config = tutor.model_copy(update={"decoding": decoding})
+                running.enter_context(deployed([config], cluster, screen.print))
+                current = decoding
+
+        yield deploy
+
+
+def _recorded(tutor: TutorConfig, task: Task) -> dict[Asking, _Entry]:
+    """Find the ways in which a recorded tutor was asked about a task."""
+    assert tutor.file is not None
+    ways = open_recorded(tutor.file, tutor.identity).ways(task.rules)
+    found: dict[Asking, _Entry] = {}
+    for way in ways:
+        identity = tutor.identity
+        if len(ways) > 1:
+            identity = way.identity if [other.identity for other in ways].count(way.identity) == 1 else way.text
+        client = connect(tutor.model_copy(update={"identity": identity}), deadline_s=_DEADLINE_S)
+        found[_name(way, task, found)] = _Entry(client.advise, client, {"identity": identity} if identity else {})
+    return found
+
+
+def _name(way: RecordedWay, task: Task, taken: Container[Asking]) -> Asking:
+    """Name a recorded way by what its identity says, else by whether notes stood behind the rules."""
+    try:
+        said = json.loads(way.identity)
+    except ValueError:
+        said = {}
+    said = said if isinstance(said, dict) else {}
+    decoding = str(said.get("decoding", "recorded"))
+    briefing = str(said.get("way") or (NO_NOTES if way.rules.strip() == task.rules.strip() else "notes"))
+    names = (Asking(decoding, briefing if number == 1 else f"{briefing} {number}") for number in count(1))
+    return next(name for name in names if name not in taken)
+
+
+def _tutor_file(tutor: TutorConfig, found: Audition, asking: Mapping[str, object]) -> str:
+    """Return the tutor's file with the best way in it, and the verdict above."""
+    _, calibration, advice = found.best.player
+    fields = tutor.model_dump(mode="json", exclude_defaults=True)
+    fields |= {"name": f"{tutor.name}-{found.task}", "calibration": calibration, "advice": advice, **asking}
+    return f"# {found.verdict}\n{yaml.safe_dump(fields, sort_keys=False, allow_unicode=True)}"
