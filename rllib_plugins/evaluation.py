@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import lru_cache, partial
 from typing import NamedTuple
 
 import numpy as np
@@ -17,7 +18,13 @@ NUM_BOARDS = 512
 NUM_ENVS = 4
 """Environments of an evaluation where they are stepped one after the other."""
 
-RANDOM_EPISODES = 2_000
+MAX_EPISODE_STEPS = 100_000
+"""Env steps after which an episode is taken to have no end."""
+
+RANDOM_EPISODES, RANDOM_STEPS = 2_000, 200_000
+"""Episodes of random play that R₀ is the mean of, and the env steps that they may take."""
+
+_MOST_PLAYERS, _MEASURED_STEPS = 4, 150
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,7 +58,7 @@ def evaluate(
     episodes: int,
     seed: int,
     num_envs: int = NUM_ENVS,
-    max_episode_steps: int = 100_000,
+    max_episode_steps: int = MAX_EPISODE_STEPS,
 ) -> Evaluation:
     """Evaluate a policy; greedy use: a policy that returns one-hot rows.
 
@@ -73,25 +80,65 @@ def evaluate(
     if episodes < 1:
         raise UserError(f"episodes = {episodes}: must be at least 1.")
 
-    def legal_policy(observations: NDArray[np.float32]) -> NDArray[np.float64]:
-        return mask_policy(task, observations, policy(observations))
-
+    legal_policy = _masked(task, policy)
     exact = task.exact_return(legal_policy)
     if exact is not None:
         return Evaluation(exact[0], exact[1], 0, True)
     num_envs = min(episodes, NUM_BOARDS if task.is_native else num_envs)
     quota = np.full(num_envs, episodes // num_envs)
     quota[: episodes % num_envs] += 1
-    played = _play(task, legal_policy, quota, seed, max_episode_steps)
+    played = _play(task, legal_policy, quota, seed, max_episode_steps=max_episode_steps)
     returns = played.returns
     return Evaluation(float(returns.mean()), float(returns.std()), episodes, False, played.num_env_steps)
 
 
 def random_return(task: Task) -> float:
-    """Return R₀, the mean return of uniformly random play: exact where the game allows, else over 2,000 episodes."""
+    """Return R₀, the mean return of uniformly random play.
+
+    Exact where the game allows, else over 2,000 episodes, or fewer where an environment is stepped by itself and these
+    would take more than 200,000 env steps.
+    """
     if task.known_random_return is not None:
         return task.known_random_return
-    return evaluate(task, task.uniform_policy, episodes=RANDOM_EPISODES, seed=0).return_mean
+    episodes = affordable_episodes(task, RANDOM_EPISODES, RANDOM_STEPS)
+    return evaluate(task, task.uniform_policy, episodes=episodes, seed=0).return_mean
+
+
+def affordable_episodes(task: Task, wished: int, num_env_steps: int) -> int:
+    """Return how many episodes fit into so many env steps, at least 20 and at most as many as wished."""
+    if task.is_native or task.is_exact:
+        return wished
+    return max(min(wished, 20), min(wished, int(num_env_steps / episode_length(task))))
+
+
+@lru_cache(maxsize=64)
+def episode_length(task: Task) -> float:
+    """Return how many env steps an episode takes: as the task says, else by the longest-lived of the players at hand.
+
+    These are random play, the oracle, and the first constant actions. A student may come to last longer than they do:
+    where the environment has a time limit, half of it counts too, up to ten times of what was measured.
+    """
+    if task.episode_steps is not None:
+        return float(task.episode_steps)
+    players: list[Policy] = [task.uniform_policy]
+    if task.has_oracle:
+        players.append(partial(_oracle, task))
+    players += [task.constant_policy(action) for action in range(task.num_actions)]
+    longest, limit = 1.0, task.probe.time_limit
+    for player in players[:_MOST_PLAYERS]:
+        quota = np.full(NUM_ENVS, np.iinfo(np.int64).max)
+        played = _play(task, _masked(task, player), quota, seed=0, max_vector_steps=_MEASURED_STEPS)
+        longest = max(longest, played.num_env_steps / max(1, len(played.returns)))
+    return longest if limit is None else min(limit, max(longest, min(limit / 2, 10 * longest)))
+
+
+def _oracle(task: Task, observations: NDArray[np.float32]) -> NDArray[np.float64]:
+    rows = task.oracle_batch(observations)
+    return task.uniform_policy(observations) if rows is None else rows
+
+
+def _masked(task: Task, policy: Policy) -> Policy:
+    return lambda observations: mask_policy(task, observations, policy(observations))
 
 
 def mask_policy(
@@ -122,8 +169,16 @@ def sample_actions(probabilities: NDArray[np.float64], rng: np.random.Generator)
     return (luck >= edges).sum(axis=1)
 
 
-def _play(task: Task, policy: Policy, quota: NDArray[np.int64], seed: int, max_episode_steps: int) -> _Played:
-    """Play ``quota`` ``(num_envs,)`` episodes in each environment."""
+def _play(
+    task: Task,
+    policy: Policy,
+    quota: NDArray[np.int64],
+    seed: int,
+    *,
+    max_episode_steps: int = MAX_EPISODE_STEPS,
+    max_vector_steps: int | None = None,
+) -> _Played:
+    """Play ``quota`` ``(num_envs,)`` episodes in each environment, or as many as end within ``max_vector_steps``."""
     num_envs = len(quota)
     rng = np.random.default_rng([seed, 1])  # not the environments' own stream
     running = np.zeros(num_envs)
@@ -132,7 +187,7 @@ def _play(task: Task, policy: Policy, quota: NDArray[np.int64], seed: int, max_e
     num_env_steps = 0
     with task.borrow_vec(num_envs, seed) as envs:
         observations, _ = envs.reset(seed=seed)
-        while quota.any():
+        while quota.any() and (max_vector_steps is None or num_env_steps < max_vector_steps * num_envs):
             actions = sample_actions(np.asarray(policy(observations)), rng)
             observations, rewards, terminated, truncated, _ = envs.step(actions)
             num_env_steps += num_envs

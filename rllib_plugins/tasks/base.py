@@ -30,12 +30,21 @@ Policy: TypeAlias = Callable[[NDArray[np.float32]], NDArray[np.floating[Any]]]
 
 
 class Probe(NamedTuple):
-    """What one environment shows when it is made: its spaces, a first observation, and where legal actions stand."""
+    """What one environment shows when it is made.
+
+    Attributes:
+        observation_space: The environment's own.
+        action_space: The environment's own.
+        observation: A first one.
+        mask: Where it says which actions are legal; None: nowhere.
+        time_limit: Env steps after which Gymnasium ends an episode; None: no limit.
+    """
 
     observation_space: spaces.Space[Any]
     action_space: spaces.Space[Any]
     observation: Any
     mask: MaskSource | None
+    time_limit: int | None
 
 
 class Task:
@@ -65,6 +74,7 @@ class Task:
         num_env_steps: Env steps that a sweep trains for by default.
         num_states: Distinct states in which advice can be asked for, and so the most LLM evaluations that a tutor can
             cost; None: not known.
+        episode_steps: Env steps of a good player's episode, by which evaluations are planned; None: measured.
     """
 
     name: str
@@ -75,6 +85,7 @@ class Task:
     actions: tuple[str, ...]
     num_env_steps: int = 40_000
     num_states: int | None = None
+    episode_steps: int | None = None
 
     def __init__(self, **options: Any) -> None:
         """Take the options of the task: by default they go to the environment, over ``env_kwargs``."""
@@ -213,7 +224,8 @@ class Task:
             if mask is None:
                 step = checked_step(env, int(env.action_space.start), where)
                 mask = find_mask(env, step.observation, step.info, int(env.action_space.n))
-        return Probe(env.observation_space, env.action_space, observation, mask)
+        limit = None if env.spec is None else env.spec.max_episode_steps
+        return Probe(env.observation_space, env.action_space, observation, mask, limit)
 
     @property
     def _remembers(self) -> bool:
@@ -286,6 +298,16 @@ class Task:
             yield TurnsVectorEnv([FlatEnv(env, view) for env in taken], seed)
         finally:
             self._spare += taken
+
+    @property
+    def has_oracle(self) -> bool:
+        """Whether the task comes with a very good player."""
+        return type(self).oracle is not Task.oracle or type(self).oracle_batch is not Task.oracle_batch
+
+    @property
+    def is_exact(self) -> bool:
+        """Whether policies are evaluated exactly, without playing."""
+        return type(self).exact_return is not Task.exact_return
 
     @property
     def is_native(self) -> bool:

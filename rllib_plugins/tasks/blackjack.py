@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import gymnasium as gym
@@ -34,6 +35,7 @@ class BlackjackTask(Task):
     env_id = "Blackjack-v1"
     env_kwargs = {"natural": False, "sab": False}  # noqa: RUF012
     rules = RULES
+    hint = "Stick on 17 or more, hit on 11 or less, and in between hit only where the dealer shows 7 or higher."
     actions = ("stick", "hit")
     num_env_steps = 40_000
     num_states = odds.NUM_STATES
@@ -114,6 +116,13 @@ class BlackjackTask(Task):
         total = np.rint(raw[:, 0] * 8 + 13).astype(int)
         values = self._values[total, np.where(dealer == 11, 1, dealer), np.rint((raw[:, 2] + 1) / 2).astype(int)]
         return _greedy(np.nan_to_num(values, nan=-1.0))
+
+    def references(self) -> Mapping[str, Policy]:
+        """Return the constant actions, and the rule of thumb that every player knows."""
+        return {**super().references(), "stick at 17": self._stick_at_17}
+
+    def _stick_at_17(self, observations: NDArray[np.float32]) -> NDArray[np.float64]:
+        return np.eye(2)[(observations[:, 0] * 8 + 13 < 16.5).astype(np.int64)]
 
     def make_native_vec(self, num_envs: int) -> gym.vector.VectorEnv[Any, Any, Any]:
         """The game as array code."""

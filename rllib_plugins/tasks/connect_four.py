@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import gymnasium as gym
@@ -12,7 +13,7 @@ import rllib_plugins.envs  # noqa: F401 - registers the environment
 from rllib_plugins.envs import connect_four_board as bits
 from rllib_plugins.envs.connect_four_solver import best_columns, scores
 from rllib_plugins.envs.connect_four_vector import ConnectFourVectorEnv
-from rllib_plugins.tasks.base import Task
+from rllib_plugins.tasks.base import Policy, Task
 from tutor_service.errors import UserError
 
 _BEGUN = 12
@@ -35,7 +36,9 @@ class ConnectFourTask(Task):
         "the column to drop your stone into."
     )
     actions = ("1", "2", "3", "4", "5", "6", "7")
+    hint = "Win at once if you can, else block the opponent's three in a row, else prefer the middle columns."
     num_env_steps = 100_000
+    episode_steps = 12
 
     def describe(self, observation: Any) -> str:
         """The board, X for the student; empty rows at the top are left out."""
@@ -82,6 +85,18 @@ class ConnectFourTask(Task):
         """0 against the random opponent, who is the same player."""
         options = {"opponent": "random", "first": "random", **self.env_kwargs}
         return 0.0 if options["opponent"] == options["first"] == "random" else None
+
+    def references(self) -> Mapping[str, Policy]:
+        """Return the constant actions, and winning or blocking in one move, else dropping nearest the middle."""
+        return {**super().references(), "win, block, else the middle": self._win_or_block}
+
+    def _win_or_block(self, observations: NDArray[np.float32]) -> NDArray[np.float64]:
+        mine, theirs = bits.stones(observations.reshape(-1, 2, bits.HEIGHT, bits.WIDTH)).T
+        landing = bits.landing(mine | theirs)
+        ranking = np.array([1, 2, 3, 4, 3, 2, 1]) * self.legal_batch(observations)
+        for gain, cells in ((10, bits.fours(theirs) & landing), (100, bits.fours(mine) & landing)):
+            ranking += gain * ((cells[:, None] & np.array(bits.COLUMN)) != 0)
+        return np.eye(bits.WIDTH)[ranking.argmax(axis=1)]
 
     def make_native_vec(self, num_envs: int) -> gym.vector.VectorEnv[Any, Any, Any]:
         """The game as array code."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import fields
 from typing import Any
 
@@ -12,8 +13,8 @@ from numpy.typing import NDArray
 import rllib_plugins.envs  # noqa: F401 - registers the environment
 from rllib_plugins.envs.snake_rules import FEATURE_TABLE, SnakeRules
 from rllib_plugins.envs.snake_vector import SnakeVectorEnv
-from rllib_plugins.tasks.base import Task
-from rllib_plugins.tasks.snake_oracle import FEATURE_ACTIONS, feature_action, safe_actions
+from rllib_plugins.tasks.base import Policy, Task
+from rllib_plugins.tasks.snake_oracle import FEATURE_ACTIONS, TO_THE_FOOD, feature_rows, safe_actions
 from tutor_service.errors import UserError, unknown_name
 
 _GAME = (
@@ -47,6 +48,7 @@ class SnakeTask(Task):
     env_id = "LLMTutors/Snake-v0"
     actions = ("left", "straight", "right")
     num_env_steps = 100_000
+    hint = "Never enter a deadly cell; among the cells that are not deadly, take the one that leads towards the food."
 
     def __init__(self, **options: Any) -> None:
         """Takes the environment's arguments.
@@ -68,6 +70,7 @@ class SnakeTask(Task):
             self.rules += f" Every other step pays {rules.reward_step:g}."
         self.rules += _FEATURES if self._is_features else _GRID
         self.num_states = NUM_DECISIONS if self._is_features else None
+        self.episode_steps = 5 * rules.num_cells
         self._oracle_table = np.eye(3)[["LSR".index(letter) for letter in FEATURE_ACTIONS]]
 
     @property
@@ -83,7 +86,7 @@ class SnakeTask(Task):
         probabilities = np.zeros(3)
         if self._is_features:
             self._check_features(observation)
-            probabilities[feature_action(observation)] = 1.0
+            probabilities[:] = self._oracle_table[feature_rows(np.asarray(observation))]
             return probabilities
         good = safe_actions(self._game.size, *self._body_and_food(observation)) or [0, 1, 2]
         probabilities[good] = 1.0 / len(good)
@@ -95,7 +98,7 @@ class SnakeTask(Task):
             return super().oracle_batch(observations)
         if not np.isfinite(observations).all():
             raise UserError("observations of task 'snake' hold NaN or infinity.")
-        return self._oracle_table[np.rint(observations @ np.array([36, 18, 9, 3, 1]) + 4).astype(np.int64)]
+        return self._oracle_table[feature_rows(observations)]
 
     def situation(self, observation: Any) -> str:
         """``features``: how many neighbouring cells are deadly. ``grid``: how much of the board the snake fills."""
@@ -103,6 +106,13 @@ class SnakeTask(Task):
             return f"{int(np.sum(observation[:3]))} of 3 neighbours deadly"
         share = np.count_nonzero(observation[0]) / self._game.num_cells
         return "fills " + ("up to a quarter" if share <= 0.25 else "up to half" if share <= 0.5 else "over half")
+
+    def references(self) -> Mapping[str, Policy]:
+        """Return the constant actions, and for ``features`` running to the food where that is not deadly."""
+        return {**super().references(), **({"to the food": self._to_the_food} if self._is_features else {})}
+
+    def _to_the_food(self, observations: NDArray[np.float32]) -> NDArray[np.float64]:
+        return np.eye(3)[TO_THE_FOOD[feature_rows(observations)]]
 
     def make_native_vec(self, num_envs: int) -> gym.vector.VectorEnv[Any, Any, Any]:
         """The game as array code."""

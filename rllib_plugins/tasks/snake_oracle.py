@@ -15,7 +15,7 @@ from functools import lru_cache
 import numpy as np
 from numpy.typing import NDArray
 
-from rllib_plugins.envs.snake_rules import LEFT, RIGHT, STRAIGHT
+from rllib_plugins.envs.snake_rules import FEATURE_TABLE, LEFT, RIGHT, STRAIGHT
 
 
 def safe_actions(size: int, body: list[int], food: int) -> list[int]:
@@ -142,10 +142,24 @@ def _shortest_path(size: int, body: list[int], goal: int) -> list[int]:
 
 
 FEATURE_ACTIONS = "SLLLRLLSLLSLLSLLSLRRRRLRLLLLLLLLLLLLSSRRSRSSRSSSSSSSSSRRRRRRRRRSRSSLSSSS"
-"""L, S or R for each row of ``FEATURE_TABLE``: what ``snake_search`` found."""
+"""L, S or R for each row of ``FEATURE_TABLE``: what ``tools/snake_search.py`` found."""
 
 
-def feature_action(features: NDArray[np.int8]) -> int:
-    """The action for a feature vector ``(5,)``."""
-    left, ahead, right, food_ahead, food_side = (int(value) for value in features)
-    return "LSR".index(FEATURE_ACTIONS[36 * left + 18 * ahead + 9 * right + 3 * (food_ahead + 1) + food_side + 1])
+def feature_rows(features: NDArray[np.floating] | NDArray[np.int8]) -> NDArray[np.int64]:
+    """Return the rows of ``FEATURE_TABLE`` that hold these features ``(…, 5)``."""
+    return np.rint(features @ np.array([36, 18, 9, 3, 1]) + 4).astype(np.int64)
+
+
+def _to_the_food() -> NDArray[np.int64]:
+    table = []
+    for left, ahead, right, food_ahead, food_side in FEATURE_TABLE.tolist():
+        wishes = [STRAIGHT] if food_ahead > 0 else []
+        wishes += {-1: [LEFT], 0: [LEFT, RIGHT] if food_ahead < 0 else [], 1: [RIGHT]}[food_side]
+        wishes += [STRAIGHT, LEFT, RIGHT]
+        deadly = {LEFT: left, STRAIGHT: ahead, RIGHT: right}
+        table.append(next((action for action in wishes if not deadly[action]), STRAIGHT))
+    return np.array(table)
+
+
+TO_THE_FOOD = _to_the_food()
+"""Action for each row of ``FEATURE_TABLE`` ``(72,)`` that leads to the food where that is not deadly."""

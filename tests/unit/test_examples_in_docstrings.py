@@ -8,10 +8,12 @@ import importlib
 import pytest
 
 MODULES = (
+    "rllib_plugins.evaluation_plan",
     "rllib_plugins.grading.grade",
     "rllib_plugins.seeds",
     "rllib_plugins.tasks.base",
     "rllib_plugins.tasks.registry",
+    "rllib_plugins.yardsticks",
 )
 
 

@@ -9,8 +9,8 @@ from rllib_plugins.envs import connect_four_board as bits
 from rllib_plugins.envs.snake_rules import FEATURE_TABLE
 from rllib_plugins.evaluation import evaluate, random_return
 from rllib_plugins.tasks import load_task
-from rllib_plugins.tasks.snake_oracle import cycle_positions, legal_moves, safe_actions
-from rllib_plugins.tasks.snake_search import MIRROR, climb, returns, start_table
+from rllib_plugins.tasks.snake_oracle import TO_THE_FOOD, cycle_positions, legal_moves, safe_actions
+from tools.snake_search import MIRROR, climb, returns
 from tutor_service.errors import UserError
 
 
@@ -144,13 +144,13 @@ def test_safe_actions_are_alive_and_empty_only_where_all_is_lost() -> None:
 def test_the_function_of_features_beats_running_to_the_food() -> None:
     task = load_task("snake")
     found = evaluate(task, task.oracle_batch, episodes=2_000, seed=0)
-    greedy = returns(start_table(), 6, 2_000, 0)
+    greedy = returns(TO_THE_FOOD, 6, 2_000, 0)
     assert found.return_mean > greedy.mean() + 8
 
 
 def test_the_search_climbs_and_knows_its_mirror() -> None:
     assert np.array_equal(MIRROR[MIRROR], np.arange(72))
-    table = start_table()
+    table = TO_THE_FOOD
     assert all(not row[action] for row, action in zip(FEATURE_TABLE, table, strict=True) if row[:3].sum() < 3)
     bad = np.where(FEATURE_TABLE[:, 3] == 1, 2, table)
     found = climb(bad, size=3, episodes=20, rng=np.random.default_rng(0), mirrored=True)

@@ -1,6 +1,6 @@
-"""Finds the oracle of Snake's ``features``: hill climbing over all functions from the 72 observations to actions.
+"""Find the oracle of Snake's ``features``: hill climbing over all functions from the 72 observations to actions.
 
-Run ``python -m rllib_plugins.tasks.snake_search`` to see the climb and the table that it ends with. It starts from "to
+Run ``python -m tools.snake_search`` to see the climb and the table that it ends with. It starts from "to
 the food where that is not deadly", changes the action of one observation at a time, first together with its mirror
 image and then alone, and keeps a change whose gain is clear of the noise, until a whole pass changes nothing. Then it
 shakes the best table by three random changes and climbs again, as often as asked for.
@@ -14,13 +14,12 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from rllib_plugins.envs.snake_rules import FEATURE_TABLE, LEFT, RIGHT, STRAIGHT
+from rllib_plugins.envs.snake_rules import FEATURE_TABLE
 from rllib_plugins.envs.snake_vector import SnakeVectorEnv
+from rllib_plugins.tasks.snake_oracle import TO_THE_FOOD, feature_rows
 
 NUM_OBSERVATIONS = len(FEATURE_TABLE)
-_WEIGHTS = np.array([36, 18, 9, 3, 1])
-_OFFSET = 4
-MIRROR = (FEATURE_TABLE * [1, 1, 1, 1, -1])[:, [2, 1, 0, 3, 4]] @ _WEIGHTS + _OFFSET
+MIRROR = feature_rows((FEATURE_TABLE * [1, 1, 1, 1, -1])[:, [2, 1, 0, 3, 4]])
 """Index of the mirror image of each observation; left and right change places in the action too."""
 
 
@@ -31,33 +30,21 @@ class Found(NamedTuple):
     table: NDArray[np.int64]
 
 
-def start_table() -> NDArray[np.int64]:
-    """Actions ``(72,)`` that go towards the food where that is not deadly, else straight, left or right."""
-    table = []
-    for left, ahead, right, food_ahead, food_side in FEATURE_TABLE.tolist():
-        wishes = [STRAIGHT] if food_ahead > 0 else []
-        wishes += {-1: [LEFT], 0: [LEFT, RIGHT] if food_ahead < 0 else [], 1: [RIGHT]}[food_side]
-        wishes += [STRAIGHT, LEFT, RIGHT]
-        deadly = {LEFT: left, STRAIGHT: ahead, RIGHT: right}
-        table.append(next((action for action in wishes if not deadly[action]), STRAIGHT))
-    return np.array(table)
-
-
 def returns(table: NDArray[np.int64], size: int, episodes: int, seed: int) -> NDArray[np.float64]:
-    """Returns of ``episodes`` episodes, one per board of a vector."""
+    """Return the returns of ``episodes`` episodes, one per board of a vector."""
     envs = SnakeVectorEnv(episodes, size=size)
     observations, _ = envs.reset(seed=seed)
     total = np.zeros(episodes)
     playing = np.ones(episodes, dtype=bool)
     while playing.any():
-        observations, rewards, terminated, truncated, _ = envs.step(table[observations @ _WEIGHTS + _OFFSET])
+        observations, rewards, terminated, truncated, _ = envs.step(table[feature_rows(observations)])
         total += rewards * playing
         playing &= ~(terminated | truncated)
     return total
 
 
 def climb(table: NDArray[np.int64], size: int, episodes: int, rng: np.random.Generator, mirrored: bool) -> Found:
-    """Climbs from a table ``(72,)`` until no single change is a clear gain.
+    """Climb from a table ``(72,)`` until no single change is a clear gain.
 
     Args:
         table: Where to start.
@@ -101,7 +88,7 @@ def shake(table: NDArray[np.int64], rng: np.random.Generator) -> NDArray[np.int6
 
 
 def main() -> None:
-    """Climbs, and prints each better table in the form that ``snake_oracle`` holds."""
+    """Climb, and print each better table in the form that ``snake_oracle`` holds."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--size", type=int, default=6, help="cells per side of the board")
     parser.add_argument("--episodes", type=int, default=10_000, help="episodes per candidate")
@@ -110,7 +97,7 @@ def main() -> None:
     parser.add_argument("--start", help="72 letters L, S, R to start from (default: to the food)")
     options = parser.parse_args()
     rng = np.random.default_rng(options.seed)
-    start = np.array(["LSR".index(letter) for letter in options.start]) if options.start else start_table()
+    start = np.array(["LSR".index(letter) for letter in options.start]) if options.start else TO_THE_FOOD
     best = climb(start, options.size, options.episodes, rng, mirrored=not options.start)
     for i in range(options.shakes + 1):
         changed = best.table if i == 0 else shake(best.table, rng)

@@ -1,0 +1,86 @@
+"""What a student's return is measured against: trivial players and networks that have learnt nothing."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from rllib_plugins.evaluation import Evaluation, affordable_episodes, evaluate
+from rllib_plugins.tasks.base import Policy, Task
+
+EPISODES, MAX_STEPS = 500, 20_000
+"""Episodes per player, and the env steps that they may take where an environment is stepped by itself."""
+
+_HIDDEN = (64, 64)
+
+
+class Yardstick(NamedTuple):
+    """A player and what it reaches.
+
+    Attributes:
+        name: E.g. ``always 'stick'``, ``random`` or ``oracle``.
+        evaluation: Its return.
+    """
+
+    name: str
+    evaluation: Evaluation
+
+
+def trivial_players(task: Task, *, episodes: int = EPISODES, seed: int = 0) -> list[Yardstick]:
+    """Return random play and the task's ``references`` with their returns, best first.
+
+    A student that does not beat the first of them has learnt nothing that a line of code could not do.
+
+    Example:
+        >>> from rllib_plugins.tasks import load_task
+        >>> best = trivial_players(load_task("blackjack"))[0]
+        >>> best.name, round(best.evaluation.return_mean, 3)
+        ('stick at 17', -0.079)
+    """
+    players = {"random": task.uniform_policy, **task.references()}
+    episodes = affordable_episodes(task, episodes, MAX_STEPS)
+    found = [Yardstick(name, evaluate(task, player, episodes=episodes, seed=seed)) for name, player in players.items()]
+    return sorted(found, key=lambda yardstick: -yardstick.evaluation.return_mean)
+
+
+def untrained_returns(
+    task: Task, *, num_policies: int = 20, episodes: int = EPISODES, seed: int = 0
+) -> NDArray[np.float64]:
+    """Return the mean returns of greedy networks with random weights, ``(num_policies,)``.
+
+    They are R₀'s companion: evaluation is greedy, and an untrained network's greedy policy may be far better than
+    random play, or worse. The networks are those of the students (two tanh layers of 64 units), with the weights
+    uniform within ±1/√inputs as torch draws them.
+    """
+    episodes = affordable_episodes(task, episodes, MAX_STEPS)
+    streams = np.random.SeedSequence(seed).spawn(num_policies)
+    return np.array(
+        [
+            evaluate(
+                task, _untrained_policy(task, np.random.default_rng(stream)), episodes=episodes, seed=seed + i
+            ).return_mean
+            for i, stream in enumerate(streams)
+        ]
+    )
+
+
+def _untrained_policy(task: Task, rng: np.random.Generator) -> Policy:
+    sizes = (task.observation_space.shape[0], *_HIDDEN, task.num_actions)
+    layers = []
+    for inputs, outputs in zip(sizes, sizes[1:], strict=False):
+        bound = 1.0 / np.sqrt(inputs)
+        layers.append((rng.uniform(-bound, bound, (inputs, outputs)), rng.uniform(-bound, bound, outputs)))
+
+    def policy(observations: NDArray[np.float32]) -> NDArray[np.float64]:
+        hidden = observations.astype(np.float64)
+        for weights, biases in layers[:-1]:
+            hidden = np.tanh(hidden @ weights + biases)
+        scores = hidden @ layers[-1][0] + layers[-1][1]
+        legal = task.legal_batch(observations)
+        if legal is not None:
+            scores = np.where(legal, scores, -np.inf)
+        return np.eye(task.num_actions)[scores.argmax(axis=1)]
+
+    return policy
