@@ -37,6 +37,7 @@ def configs(algorithm: str, task: str, seed: int) -> dict[str, Any]:
             num_env_steps=num_env_steps,
             eval_interval_steps=interval,
             eval_episodes=episodes,
+            eval_max_share=1.0,
         )
 
     return {

@@ -72,7 +72,10 @@ def main() -> int:
         interval = steps[task] // 20
         for seed in seeds:
             config = our_config(
-                algorithm, task, 8, steps[task], seed, eval_interval_steps=interval, eval_episodes=EVALUATION_EPISODES
+                *(algorithm, task, 8, steps[task], seed),
+                eval_interval_steps=interval,
+                eval_episodes=EVALUATION_EPISODES,
+                eval_max_share=1.0,
             )
             jobs.append((_learning.train_ours, (config,)))
             jobs.append((train_peer, (algorithm, task, steps[task], interval, seed)))

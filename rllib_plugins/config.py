@@ -149,6 +149,13 @@ class StudentConfig(BaseModel):
     eval_episodes: int = Field(
         default=200, gt=0, description="Episodes per evaluation where no exact evaluation exists."
     )
+    eval_max_share: float = Field(
+        default=1 / 3,
+        gt=0,
+        le=1,
+        description="Largest share of evaluation in the trial's work: longer episodes are evaluated less and more "
+        "seldom than wished (see evaluation_plan). 1: as wished.",
+    )
     rollout: Literal["lean", "stock"] = Field(
         default="lean",
         description="lean: our array rollout. stock: RLlib's own EnvRunner with the tutor as connectors.",

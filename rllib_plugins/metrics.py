@@ -20,6 +20,7 @@ GAUGES = (
     "return_mean",
     "eval/return_mean",
     "eval/return_std",
+    "eval/time_share",
     "advice/agreement",
     "advice/probability",
     "advice/trust",

@@ -1,7 +1,4 @@
-"""One trial: a student trained to a fixed grid of evaluation points, as a Tune trainable or in this process.
-
-Owns building the algorithm from a ``StudentConfig``, evaluation and what is reported. Must not know sweeps or MLflow.
-"""
+"""One trial: a student trained to a fixed grid of evaluation points, as a Tune trainable or in this process."""
 
 from __future__ import annotations
 
@@ -16,17 +13,20 @@ from ray.tune import Trainable
 
 from rllib_plugins import metrics
 from rllib_plugins.config import StudentConfig
+from rllib_plugins.evaluation import evaluate
+from rllib_plugins.evaluation_plan import plan_evaluation
 from rllib_plugins.hyperparameters import default_hyperparameters
+from rllib_plugins.seeds import EVALUATION, derive_seed
 from tutor_service.errors import UserError, unknown_name
 from tutor_service.local_ray import start_local_ray
 
-_EVALUATION_SEED = 1_000_003
 _CHECKPOINT = "trial.pkl"
+_EVALUATION_ENVS = 8
 _OBJECT_STORE_BYTES = 80 * 2**20
 
 
 def build_algorithm(config: StudentConfig) -> Any:
-    """The RLlib algorithm of a trial; Ray must be running.
+    """Build the RLlib algorithm of a trial; Ray must be running.
 
     Args:
         config: The trial.
@@ -40,7 +40,7 @@ def build_algorithm(config: StudentConfig) -> Any:
 
 
 def _use_one_thread() -> None:
-    """Networks this small lose by a second thread, and trials share the machine's cores."""
+    """Keep to one thread: networks this small lose by a second, and trials share the machine's cores."""
     import threadpoolctl
     import torch
 
@@ -49,7 +49,7 @@ def _use_one_thread() -> None:
 
 
 def algorithm_config(config: StudentConfig) -> Any:
-    """The RLlib config of a trial.
+    """Return the RLlib config of a trial.
 
     Args:
         config: The trial.
@@ -72,7 +72,7 @@ def algorithm_config(config: StudentConfig) -> Any:
 
 
 def apply_hyperparameters(algorithm: Any, hyperparameters: dict[str, Any]) -> None:
-    """Sets fields of an RLlib config by name.
+    """Set fields of an RLlib config by name.
 
     Args:
         algorithm: The config.
@@ -121,18 +121,26 @@ class StudentTrial(Trainable):
     """
 
     def setup(self, config: dict[str, Any]) -> None:
-        """Builds the student.
+        """Build the student.
 
         Args:
             config: Fields of ``StudentConfig``.
         """
         self.student = StudentConfig.model_validate(config)
         self.algorithm = build_algorithm(self.student)
+        self.plan = plan_evaluation(
+            self.algorithm.task,
+            num_env_steps=self.student.num_env_steps,
+            interval_steps=self.student.eval_interval_steps,
+            episodes=self.student.eval_episodes,
+            max_share=self.student.eval_max_share,
+        )
         self._next_point = 0
         self._return_mean = math.nan
+        self._training_s = self._evaluation_s = 0.0
 
     def step(self) -> dict[str, Any]:
-        """Trains to the next evaluation point, evaluates the greedy student with the tutor off, and reports.
+        """Train to the next evaluation point, evaluates the greedy student with the tutor off, and reports.
 
         Returns:
             The numbers of ``rllib_plugins.metrics``, and ``done``.
@@ -143,43 +151,45 @@ class StudentTrial(Trainable):
         elapsed, sampled = time.perf_counter() - started, algorithm.num_env_steps - before
         recent = algorithm.return_mean()
         self._return_mean = self._return_mean if math.isnan(recent) else recent
-        evaluation = self._evaluate()
+        evaluation = evaluate(
+            algorithm.task,
+            algorithm.greedy_policy,
+            episodes=self.plan.episodes,
+            seed=derive_seed(student.seed, EVALUATION, self._next_point),
+            num_envs=min(_EVALUATION_ENVS, student.num_envs),
+        )
+        self._training_s += elapsed
+        self._evaluation_s += time.perf_counter() - started - elapsed
         result: dict[str, Any] = {
             metrics.STEP_AXIS: algorithm.num_env_steps,
             "return_mean": self._return_mean,
             "eval/return_mean": evaluation.return_mean,
             "eval/return_std": evaluation.return_std,
+            "eval/time_share": self._evaluation_s / (self._training_s + self._evaluation_s),
             "env_steps_per_s": sampled / elapsed if sampled else math.nan,
             **algorithm.advice_counters(),
             **algorithm.advice_gauges(),
             "done": self._next_point >= student.num_env_steps,
         }
-        self._next_point = min(self._next_point + student.eval_interval_steps, student.num_env_steps)
+        self._next_point = min(self._next_point + self.plan.interval_steps, student.num_env_steps)
         return result
 
-    def _evaluate(self) -> Any:
-        from rllib_plugins.evaluation import evaluate
-
-        algorithm = self.algorithm
-        return evaluate(
-            algorithm.task,
-            algorithm.greedy_policy,
-            episodes=self.student.eval_episodes,
-            seed=_EVALUATION_SEED + self.student.seed,
-        )
-
     def save_checkpoint(self, checkpoint_dir: str) -> None:
-        """Writes RLlib's checkpoint of the algorithm, and where the trial is.
+        """Write RLlib's checkpoint of the algorithm, and where the trial is.
 
         Args:
             checkpoint_dir: An existing folder.
         """
         self.algorithm.save_to_path(Path(checkpoint_dir).absolute() / "algorithm")
-        state = {"next_point": self._next_point, "return_mean": self._return_mean}
+        state = {
+            "next_point": self._next_point,
+            "return_mean": self._return_mean,
+            "seconds": (self._training_s, self._evaluation_s),
+        }
         (Path(checkpoint_dir) / _CHECKPOINT).write_bytes(pickle.dumps(state))
 
     def load_checkpoint(self, checkpoint_dir: str) -> None:  # type: ignore[override]
-        """Goes on where ``save_checkpoint`` was called.
+        """Go on where ``save_checkpoint`` was called.
 
         Args:
             checkpoint_dir: The folder that it wrote.
@@ -193,16 +203,18 @@ class StudentTrial(Trainable):
         self.algorithm.restore_from_path(Path(checkpoint_dir).absolute() / "algorithm")
         state = pickle.loads(path.read_bytes())
         self._next_point, self._return_mean = state["next_point"], state["return_mean"]
+        self._training_s, self._evaluation_s = state["seconds"]
 
     def reset_config(self, new_config: dict[str, Any]) -> bool:
-        """Takes another trial into this actor: everything heavy is imported already."""
+        """Take another trial into this actor: everything heavy is imported already."""
         self.cleanup()
         self.setup(new_config)
         return True
 
     def cleanup(self) -> None:
-        """Stops the algorithm and closes the environments."""
+        """Stop the algorithm and close the environments."""
         self.algorithm.stop()
+        self.algorithm.task.close()
 
     def _setup_logdir(self) -> None:
         if self._storage is not None:
@@ -210,7 +222,7 @@ class StudentTrial(Trainable):
 
 
 def train(config: StudentConfig, on_result: Callable[[dict[str, Any]], None] | None = None) -> list[dict[str, Any]]:
-    """Runs one trial in this process.
+    """Run one trial in this process.
 
     RLlib needs a Ray instance to build an algorithm: one that is running is used, else a minimal local one is started
     and left for the next call.
@@ -236,7 +248,7 @@ def train(config: StudentConfig, on_result: Callable[[dict[str, Any]], None] | N
 
 
 def ensure_ray(num_cpus: int = 1) -> None:
-    """Starts a minimal local Ray instance, on the loopback interface and without dashboard, if none is running.
+    """Start a minimal local Ray instance, on the loopback interface and without dashboard, if none is running.
 
     Args:
         num_cpus: CPUs that it announces.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
 from typing import NamedTuple
 
 import numpy as np
@@ -69,7 +70,7 @@ def untrained_returns(
 def _untrained_policy(task: Task, rng: np.random.Generator) -> Policy:
     sizes = (task.observation_space.shape[0], *_HIDDEN, task.num_actions)
     layers = []
-    for inputs, outputs in zip(sizes, sizes[1:], strict=False):
+    for inputs, outputs in pairwise(sizes):
         bound = 1.0 / np.sqrt(inputs)
         layers.append((rng.uniform(-bound, bound, (inputs, outputs)), rng.uniform(-bound, bound, outputs)))
 

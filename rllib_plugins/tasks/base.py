@@ -170,10 +170,10 @@ class Task:
         """How the student sees the environment."""
         flat = self.flat_space()
         if self.mask_source is None:
-            return View(self._encode, flat, None)
+            return View(self.name, self._encode, flat, None)
         low, high = np.zeros(self.num_actions, np.float32), np.ones(self.num_actions, np.float32)
         space = spaces.Box(np.append(flat.low, low), np.append(flat.high, high), dtype=np.float32)
-        return View(self._encode, space, self.mask_source)
+        return View(self.name, self._encode, space, self.mask_source)
 
     @property
     def observation_space(self) -> spaces.Box:

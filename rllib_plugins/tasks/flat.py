@@ -13,7 +13,7 @@ from gymnasium.vector.utils import CloudpickleWrapper, batch_space
 from numpy.typing import NDArray
 
 from rllib_plugins.seeds import spawn_seeds
-from rllib_plugins.tasks.masks import MaskSource, read_mask
+from rllib_plugins.tasks.masks import MaskSource, mask_shown, not_a_mask, read_mask
 from tutor_service.errors import UserError
 
 Infos = dict[str, Any]
@@ -23,11 +23,13 @@ class View(NamedTuple):
     """How a student sees an environment.
 
     Attributes:
+        task: The task's name, for errors.
         encode: From the environment's own observation to a flat vector.
         observation_space: Space of the flat vectors, the mask included.
         mask: Where the environment shows which actions are legal; the flags stand at the end of the flat vector.
     """
 
+    task: str
     encode: Callable[[Any], NDArray[np.float32]]
     observation_space: spaces.Box
     mask: MaskSource | None
@@ -64,12 +66,16 @@ class FlatEnv(gym.Wrapper[NDArray[np.float32], int, Any, Any]):
     def _show(self, observation: Any, info: Infos, is_over: bool) -> NDArray[np.float32]:
         self.raw_observation = observation
         flat = self.view.encode(observation)
-        if self.view.mask is None:
+        source = self.view.mask
+        if source is None:
             return flat
-        mask = read_mask(self.view.mask, self.env, observation, info, self._raw_actions)
+        value = mask_shown(source, self.env, observation, info)
+        mask = read_mask(value, source, self._raw_actions)
+        if mask is None:
+            raise UserError(f"task '{self.view.task}': {not_a_mask(value, source, self.num_actions)}")
         if not mask.any():
             if not is_over:
-                raise UserError(f"{self.view.mask} allows no action while the episode goes on.")
+                raise UserError(f"task '{self.view.task}': {source} allows no action while the episode goes on.")
             mask[:] = 1.0
         return np.concatenate([flat, mask])
 

@@ -10,8 +10,6 @@ import numpy as np
 from gymnasium import spaces
 from numpy.typing import NDArray
 
-from tutor_service.errors import UserError
-
 MASK_KEYS = (
     *("action_mask", "action_masks", "actions_mask", "mask_actions"),
     *("legal_action_mask", "legal_actions_mask", "legal_moves_mask", "legal_mask"),
@@ -62,32 +60,33 @@ def find_mask(env: gym.Env[Any, Any], observation: Any, info: Mapping[str, Any],
     return None
 
 
-def read_mask(
-    source: MaskSource, env: gym.Env[Any, Any], observation: Any, info: Mapping[str, Any], space: spaces.Discrete[Any]
-) -> NDArray[np.float32]:
-    """Return one flag per action, ``(num_actions,)`` of 0 and 1; all are 1 where the environment says nothing.
-
-    Raises:
-        UserError: What it says is no mask.
-    """
-    num_actions = int(space.n)
+def mask_shown(source: MaskSource, env: gym.Env[Any, Any], observation: Any, info: Mapping[str, Any]) -> Any:
+    """Return what the environment says now; None: nothing."""
     if source.place == "method":
-        value = getattr(env.unwrapped, source.key)()
-    else:
-        value = (info if source.place == "info" else observation).get(source.key)
+        return getattr(env.unwrapped, source.key)()
+    return (info if source.place == "info" else observation).get(source.key)
+
+
+def read_mask(value: Any, source: MaskSource, space: spaces.Discrete[Any]) -> NDArray[np.float32] | None:
+    """Return one flag per action, ``(num_actions,)`` of 0 and 1, all 1 where nothing is said; None: it is no mask."""
+    num_actions = int(space.n)
     if value is None:
         return np.ones(num_actions, dtype=np.float32)
-    if source.lists_actions:
-        try:
-            listed = np.asarray(value, dtype=np.int64).reshape(-1) - int(space.start)
-        except (ValueError, TypeError):
-            raise _no_mask(source, value, num_actions) from None
-        if not ((listed >= 0) & (listed < num_actions)).all():
-            raise _no_mask(source, value, num_actions)
-        return np.isin(np.arange(num_actions), listed).astype(np.float32)
-    if not _is_mask(value, num_actions):
-        raise _no_mask(source, value, num_actions)
-    return (np.asarray(value).reshape(-1) != 0).astype(np.float32)
+    if not source.lists_actions:
+        return (np.asarray(value).reshape(-1) != 0).astype(np.float32) if _is_mask(value, num_actions) else None
+    try:
+        listed = np.asarray(value, dtype=np.int64).reshape(-1) - int(space.start)
+    except (ValueError, TypeError):
+        return None
+    if not ((listed >= 0) & (listed < num_actions)).all():
+        return None
+    return np.isin(np.arange(num_actions), listed).astype(np.float32)
+
+
+def not_a_mask(value: Any, source: MaskSource, num_actions: int) -> str:
+    """Return what is wrong with a mask, as one line."""
+    wanted = "numbers of legal actions" if source.lists_actions else f"{num_actions} flags, 1 where an action is legal"
+    return f"{source} is {' '.join(repr(value).split()):.200}: expected {wanted}."
 
 
 def _is_mask(value: Any, num_actions: int) -> bool:
@@ -104,9 +103,3 @@ def _is_list(value: Any) -> bool:
     except ValueError:
         return False
     return numbers.ndim == 1 and 0 < numbers.size == len(np.unique(numbers)) and numbers.dtype.kind in "iu"
-
-
-def _no_mask(source: MaskSource, value: Any, num_actions: int) -> UserError:
-    shown = " ".join(repr(value).split())
-    wanted = "numbers of legal actions" if source.lists_actions else f"{num_actions} flags, 1 where an action is legal"
-    return UserError(f"{source} is {shown:.200}: expected {wanted}.")

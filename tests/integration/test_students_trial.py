@@ -33,7 +33,7 @@ def student(**fields: Any) -> StudentConfig:
 
 def run(trial: StudentTrial, count: int) -> list[dict[str, Any]]:
     """Results without what depends on the clock."""
-    clock = ("env_steps_per_s", "advice/latency_ms")
+    clock = ("env_steps_per_s", "eval/time_share", "advice/latency_ms")
     return [{k: v for k, v in trial.step().items() if k not in clock} for _ in range(count)]
 
 

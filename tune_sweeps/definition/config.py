@@ -74,6 +74,13 @@ class EvaluationConfig(_Frozen):
 
     interval_steps: int = Field(default=2_000, gt=0, description="Env steps between evaluations.")
     episodes: int = Field(default=200, gt=0, description="Episodes per evaluation where no exact evaluation exists.")
+    max_share: float = Field(
+        default=1 / 3,
+        gt=0,
+        le=1,
+        description="Largest share of evaluation in a trial's work: where episodes are long there are fewer, and "
+        "evaluations are rarer, alike in all arms. 1: as wished.",
+    )
 
 
 class ResourcesConfig(_Frozen):

@@ -179,6 +179,7 @@ def _student(config: SweepConfig, cell: Cell, entries: Entries, default_steps: i
         "num_envs": config.num_envs,
         "eval_interval_steps": config.evaluation.interval_steps,
         "eval_episodes": config.evaluation.episodes,
+        "eval_max_share": config.evaluation.max_share,
         "rollout": config.rollout,
         "hyperparameters": dict(config.hyperparameters.get(cell.algorithm, {})),
         "advice": config.advice.model_dump(exclude_defaults=True),

@@ -1,0 +1,192 @@
+"""Other people's environments: refused in one line with the remedy, or played without harm."""
+
+from __future__ import annotations
+
+import logging
+from typing import Any
+
+import numpy as np
+import pytest
+
+from rllib_plugins.evaluation import evaluate, random_return
+from rllib_plugins.grading.states import visited_states
+from rllib_plugins.tasks import Task, load_task
+from rllib_plugins.tasks.validation import validate
+from rllib_plugins.yardsticks import trivial_players
+from tests.unit import foreign_envs as foreign
+from tests.unit.foreign_envs import task_of
+from tutor_service.errors import UserError
+
+
+def refusal(task: Task) -> str:
+    with pytest.raises(UserError) as caught:
+        validate(task)
+    message = str(caught.value)
+    assert "\n" not in message and task.name in message
+    return message
+
+
+@pytest.mark.parametrize("env", [foreign.OldStep, foreign.OldReset, foreign.BareReset])
+def test_another_api_is_refused_by_name_with_how_to_wrap_it(env: Any) -> None:
+    message = refusal(task_of(env)())
+    assert "Gymnasium's API" in message and "Wrap it" in message and "terminated, truncated" in message
+
+
+@pytest.mark.parametrize(
+    ("env", "shown"),
+    [
+        (foreign.Broke, r"step\(0\) fails with RuntimeError: port 7777 is taken by another"),
+        (foreign.NoReward, "reward = None"),
+        (foreign.NoStart, "OSError: licence server not found"),
+        (foreign.Shut, r"info\['action_mask'\] allows no action"),
+    ],
+)
+def test_an_environment_that_fails_is_refused_with_what_it_said(env: Any, shown: str) -> None:
+    with pytest.raises(UserError, match=shown):
+        validate(task_of(env)())
+    refusal(task_of(env)())
+
+
+def test_an_old_environment_in_a_wrapper_is_taken() -> None:
+    import gymnasium as gym
+
+    class Wrapped(gym.Wrapper):  # type: ignore[type-arg]
+        def __init__(self) -> None:
+            super().__init__(foreign.OldStep())
+
+        def step(self, action: int) -> Any:
+            observation, reward, ended, info = self.env.step(action)
+            return observation, reward, ended, False, info
+
+    def wrapped_corridor() -> Any:
+        return Wrapped()
+
+    validate(task_of(wrapped_corridor)())  # type: ignore[arg-type]
+
+
+def test_observations_without_a_flat_form_need_encode_and_nothing_else() -> None:
+    assert "Override encode(observation)" in refusal(task_of(foreign.Spoken)())
+    task = load_task("tests.unit.foreign_envs:SpokenTask")
+    assert task.observation_space.shape == (5,)
+    states, _ = visited_states(task, 50, seed=0)
+    assert {task.describe(task.raw_observation(row)) for row in states} == {
+        f"You see cell {cell}." for cell in (1, 2, 3)
+    }
+    with pytest.raises(UserError, match="write unflatten"):
+        task.raw_observation(np.full(5, 0.5, dtype=np.float32))
+
+
+def test_encode_that_hides_what_describe_tells_is_refused() -> None:
+    blind = task_of(foreign.Spoken, name="blind", encode=lambda self, observation: np.zeros(2, dtype=np.float32))
+    assert "student and tutor must know the same" in refusal(blind())
+
+
+@pytest.mark.parametrize(
+    "env",
+    [foreign.Masked, foreign.MaskedInts, foreign.MaskedList, foreign.MaskedMethod, foreign.MaskedObservation],
+)
+def test_masks_are_honoured_wherever_an_environment_shows_them(env: Any) -> None:
+    cell = (lambda o: o["cell"]) if env is foreign.MaskedObservation else (lambda o: o)
+    task = task_of(env, describe=lambda self, observation: f"You are on cell {cell(observation)}.")()
+    validate(task)
+    assert task.mask_source is not None
+    random = evaluate(task, task.uniform_policy, episodes=200, seed=0)
+    assert random.return_mean > 0.6  # the left end cannot be reached
+    assert evaluate(task, task.constant_policy(0), episodes=5, seed=0).return_mean == 0.0
+    states, _ = visited_states(task, 100, seed=0)
+    legal = task.legal_batch(states)
+    assert legal is not None and legal.all()  # where there is one legal action nobody is asked
+    assert {task.describe(task.raw_observation(row))[-2] for row in states} == {"2", "3"}
+
+
+def test_a_mask_that_is_none_is_refused_when_it_shows() -> None:
+    class Odd(foreign.Masked):
+        def say(self, mask: np.ndarray) -> dict[str, Any]:
+            return {"action_mask": mask if self.time < 3 else "all"}
+
+    with pytest.raises(UserError, match=r"info\['action_mask'\] is 'all': expected 2 flags"):
+        validate(task_of(Odd)())
+
+
+def test_an_author_s_own_mask_goes_before_the_environment_s() -> None:
+    task = task_of(foreign.Masked, name="own", legal=lambda self, cell: np.array([cell >= 2, True]))()
+    validate(task)
+    assert task.mask_source is None and task.observation_space.shape == (5,)
+
+
+def test_infos_that_nobody_reads_are_not_collected() -> None:
+    task = task_of(foreign.Ragged)()
+    validate(task)
+    envs = task.make_vec(3, seed=0)
+    _, infos = envs.reset()
+    assert infos == {}
+    seen = set()
+    for _ in range(30):
+        infos = envs.step(np.array([0, 1, 1]))[4]
+        seen |= set(infos)
+    assert seen == {"final_obs", "_final_obs"}
+    envs.close()
+
+
+@pytest.mark.parametrize(
+    ("env", "why"),
+    [(foreign.Rebuilt, "EzPickle"), (foreign.Remade, "copy"), (foreign.Locked, "cannot be pickled")],
+)
+def test_an_environment_that_cannot_be_had_back_is_found_out_and_said_once(
+    env: Any, why: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    task = task_of(env)()
+    with caplog.at_level(logging.WARNING):
+        validate(task)
+        envs = task.make_vec(2, seed=0)
+        envs.reset()
+        assert task.save_vec(envs) is None and task.save_vec(envs) is None
+    assert caplog.text.count("begins fresh episodes") == 1 and why in caplog.text
+
+
+def test_an_environment_that_can_be_had_back_goes_on_where_it_was() -> None:
+    task = task_of(foreign.Corridor)()
+    envs = task.make_vec(2, seed=0)
+    envs.reset()
+    envs.step(np.array([1, 0]))
+    state = task.save_vec(envs)
+    assert state is not None
+    expected = envs.step(np.array([1, 1]))
+    other = task.make_vec(2, seed=5)
+    other.reset()
+    other.restore(state)
+    for ours, theirs in zip(expected[:4], other.step(np.array([1, 1]))[:4], strict=True):
+        np.testing.assert_array_equal(ours, theirs)
+
+
+def test_environments_are_made_once_and_used_again() -> None:
+    foreign.CONSTRUCTED.clear()
+    task = task_of(foreign.Corridor)()
+    validate(task)
+    for seed in range(5):
+        evaluate(task, task.uniform_policy, episodes=50, seed=seed, num_envs=8)
+    random_return(task)
+    trivial_players(task)
+    visited_states(task, 50, seed=0)
+    assert foreign.CONSTRUCTED["Corridor"] == 8
+    task.close()
+
+
+@pytest.mark.parametrize(
+    ("labels", "shown"),
+    [
+        ((" left", "right"), "white space around it"),
+        (("a\n", "b"), "label 'a"),
+        (("a\tb", "c"), "control character"),
+        (("left", "left"), "collide"),
+        (tuple(f"go {i}" for i in range(64)), "64 labels; 2 to"),
+        (("x" * 100, "y"), "100 characters"),
+    ],
+)
+def test_labels_that_no_tutor_takes_are_refused_when_the_task_is_loaded(labels: Any, shown: str) -> None:
+    assert shown in refusal(task_of(foreign.Corridor, actions=labels)())
+
+
+def test_words_that_no_tutor_takes_are_refused() -> None:
+    assert "rules" in refusal(task_of(foreign.Corridor, rules="x" * 70_000)())
+    assert "surrogate" in refusal(task_of(foreign.Corridor, describe=lambda self, cell: f"cell \ud800 {cell}")())
