@@ -26,7 +26,7 @@ LEAN = {
     "optimiser": ["rllib_plugins.algorithms.array_learner:ArrayLearner.descend"],
     "who acts": ["rllib_plugins.advising.core:ExplorationCore.act_into"],
     "batches": [
-        "rllib_plugins.algorithms.actor_critic:UpdateBatch.permuted",
+        "rllib_plugins.algorithms.ppo.learner:part",
         "rllib_plugins.algorithms.actor_critic:generalised_advantages",
         "rllib_plugins.rollout.replay:ArrayReplayBuffer.add",
         "rllib_plugins.rollout.replay:ArrayReplayBuffer.sample",

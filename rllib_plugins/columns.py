@@ -1,6 +1,6 @@
-"""The names of the columns that tutoring adds to a batch, next to RLlib's own ``Columns``. Knows nothing of Ray.
+"""The names of the columns that tutoring adds to a batch of RLlib's, next to its own ``Columns``.
 
-The connectors write them into episodes, the array rollout into its arrays, and the learners read them.
+The connectors write them into episodes, and the learners read them.
 """
 
 from __future__ import annotations
@@ -25,6 +25,3 @@ ADVICE = "advice_probabilities"
 
 LEGAL = "legal_actions"
 """Mask of the actions that are legal in the state; bool, one entry per action."""
-
-ALL = (POLICY_LOGP, BEHAVIOUR_LOGP, HEADS, ELIGIBLE, CONSULTED, ADVICE, LEGAL)
-"""Every column that tutoring may add."""

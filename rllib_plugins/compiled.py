@@ -1,4 +1,4 @@
-"""Machine code for the few loops that run at every vector step. Knows nothing of what they compute."""
+"""Machine code for the few loops that run at every vector step or update."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ Function = TypeVar("Function", bound=Callable[..., object])
 
 
 def compiled(function: Function) -> Function:
-    """Compiles a function of arrays and numbers when it is first called.
+    """Compile a function of arrays and numbers when it is first called.
 
     The machine code is kept beside the module or in the user's cache folder, so that only the first process ever pays
     for it; where neither can be written, each process compiles for itself.

@@ -188,7 +188,26 @@ class StudentConfig(BaseModel):
                 )
         return self
 
+    @model_validator(mode="after")
+    def _advice_fits_the_rollout(self) -> StudentConfig:
+        if self.rollout == "stock" and self.tutor != "none":
+            refuse_on_stock(self.advice)
+        return self
+
     @property
     def theta_steps(self) -> float:
         """θ in env steps."""
         return self.advice.theta_frac * self.num_env_steps
+
+
+def refuse_on_stock(advice: AdviceConfig) -> None:
+    """Refuse what ``rollout: stock`` would do otherwise than ``rollout: lean``.
+
+    Raises:
+        UserError: Earned trust: RLlib's EnvRunner does not know the advantages that it compares.
+    """
+    if advice.trust != "fixed":
+        raise UserError(
+            f"advice.trust = '{advice.trust}' compares advantages, which RLlib's own EnvRunner does not have: "
+            "set advice.trust to 'fixed', or rollout: lean."
+        )

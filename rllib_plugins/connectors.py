@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -26,6 +26,7 @@ from rllib_plugins.advising.core import ExplorationCore
 from rllib_plugins.advising.decision import Decision
 from rllib_plugins.advising.returns import ReturnComparison
 from rllib_plugins.config import AdviceConfig
+from rllib_plugins.policies import epsilon_greedy, masked_softmax
 from rllib_plugins.tasks import Task, load_task
 from tutor_service.errors import UserError
 
@@ -168,9 +169,9 @@ class ConsultTutor(ConnectorV2):
         observations = seen.observations[acting]
         legal = self._legal(observations)
         if q_values is None:
-            policy = _softmax(_rows(batch[Columns.ACTION_DIST_INPUTS]).astype(np.float64)[acting], legal)
+            policy = masked_softmax(_rows(batch[Columns.ACTION_DIST_INPUTS])[acting], legal)
         else:
-            policy = _epsilon_greedy(q_values, legal, float(rl_module.epsilon_schedule.get_current_value()))
+            policy = epsilon_greedy(q_values, legal, float(rl_module.epsilon_schedule.get_current_value()))
         return self.core.act(observations, policy, legal=legal, q_values=q_values, step=self._num_env_steps)
 
     def _write(
@@ -312,22 +313,6 @@ def _advisor_by_name(tutor: str, task: Task) -> Advisor | None:
 def _rows(column: dict[Any, list[Any]]) -> NDArray[Any]:
     """A column in RLlib's form as an array ``(n, ...)``."""
     return np.stack([item for items in column.values() for item in items])
-
-
-def _softmax(logits: NDArray[np.float64], legal: NDArray[np.bool_] | None) -> NDArray[np.float64]:
-    if legal is not None:
-        logits = np.where(legal, logits, -np.inf)
-    weights = np.exp(logits - logits.max(axis=1, keepdims=True))
-    return cast(NDArray[np.float64], weights / weights.sum(axis=1, keepdims=True))
-
-
-def _epsilon_greedy(
-    q_values: NDArray[np.float64], legal: NDArray[np.bool_] | None, epsilon: float
-) -> NDArray[np.float64]:
-    allowed = np.ones(q_values.shape, dtype=bool) if legal is None else legal
-    policy = epsilon * allowed / allowed.sum(axis=1, keepdims=True)
-    policy[np.arange(len(policy)), np.where(allowed, q_values, -np.inf).argmax(axis=1)] += 1.0 - epsilon
-    return cast(NDArray[np.float64], policy)
 
 
 def _nobody(num_rows: int, num_actions: int) -> Decision:

@@ -1,4 +1,4 @@
-"""Default hyperparameters per algorithm and task, by RLlib's own names. Knows no Ray.
+"""Default hyperparameters per algorithm and task, by RLlib's own names.
 
 They are tuned for the untutored student, so that no tutor wins against a straw man; a tutored student uses the same.
 
@@ -68,7 +68,7 @@ _PER_TASK: dict[tuple[Algorithm, str], dict[str, Any]] = {
 
 
 def default_hyperparameters(algorithm: Algorithm, task: str) -> dict[str, Any]:
-    """What an algorithm's config is changed by on a task; nothing for a task that was not searched.
+    """Return what an algorithm's config is changed by on a task; nothing for a task that was not searched.
 
     Args:
         algorithm: dqn, ppo or a2c.

@@ -1,4 +1,4 @@
-"""RLlib's DQN module that also shows the Q-values by which it explores. Knows nothing of tutors."""
+"""RLlib's DQN module that also shows the Q-values by which it explores."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ class QValuesModule(DefaultDQNTorchRLModule):
     _shown: Any = None
 
     def compute_q_values(self, batch: dict[str, Any]) -> dict[str, Any]:
-        """RLlib's, remembered."""
+        """Compute RLlib's Q-values, and keep them."""
         outs: dict[str, Any] = super().compute_q_values(batch)
         self._shown = outs[QF_PREDS]
         return outs
@@ -30,7 +30,7 @@ class QValuesModule(DefaultDQNTorchRLModule):
 
 
 def show_q_values(config: AlgorithmConfig) -> None:
-    """Makes a DQN config use ``QValuesModule``.
+    """Make a DQN config use ``QValuesModule``.
 
     Raises:
         UserError: The config has another module.

@@ -101,14 +101,14 @@ def apply_hyperparameters(algorithm: Any, hyperparameters: dict[str, Any]) -> No
 
 def _config_class(name: str) -> Any:
     if name == "ppo":
-        from rllib_plugins.algorithms.ppo.config import PPOConfig
+        from rllib_plugins.algorithms.ppo.ppo import PPOConfig
 
         return PPOConfig
     if name == "a2c":
-        from rllib_plugins.algorithms.a2c.config import A2CConfig
+        from rllib_plugins.algorithms.a2c.a2c import A2CConfig
 
         return A2CConfig
-    from rllib_plugins.algorithms.dqn.config import DQNConfig
+    from rllib_plugins.algorithms.dqn.dqn import DQNConfig
 
     return DQNConfig
 

@@ -53,6 +53,51 @@ class ScalingConfig(BaseModel):
         return max(1, self.min_replicas)
 
 
+class BudgetConfig(BaseModel):
+    """What an endpoint may be asked for in all, counted from the start of its tutor; what is not set does not bind."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    max_requests: int | None = Field(default=None, ge=0, description="Requests, refused ones included.")
+    max_tokens: int | None = Field(default=None, ge=0, description="Tokens of prompts and answers, thoughts included.")
+    max_cost: float | None = Field(default=None, ge=0, description="Money, in the unit of the prices.")
+    price_in: float = Field(default=0, ge=0, description="Price of a million prompt tokens.")
+    price_out: float = Field(default=0, ge=0, description="Price of a million tokens of answers, thoughts included.")
+    when_spent: Literal["miss", "fail"] = Field(
+        default="miss",
+        description="miss: students go on by themselves where nothing is known yet. fail: trials that ask end.",
+    )
+
+    @model_validator(mode="after")
+    def _cost_needs_prices(self) -> BudgetConfig:
+        if self.max_cost is not None and not self.price_in and not self.price_out:
+            raise ValueError("max_cost needs price_in and price_out, per million tokens")
+        return self
+
+
+class CapabilitiesConfig(BaseModel):
+    """What an endpoint takes, where asking it at the start finds the wrong thing; none: found by asking."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    top_logprobs: int | None = Field(
+        default=None, ge=0, description="Likeliest tokens that it shows with log-probabilities; 0: read words."
+    )
+    temperature: bool | None = Field(default=None, description="Whether it takes a temperature.")
+    seed: bool | None = Field(default=None, description="Whether it takes a seed.")
+    length_field: Literal["max_tokens", "max_completion_tokens", "none"] | None = Field(
+        default=None, description="Field that bounds the tokens of an answer."
+    )
+    least_tokens: int | None = Field(default=None, ge=1, description="Least number that this field takes.")
+    thinking: bool | None = Field(
+        default=None, description="Whether the model thinks first, so that thinking_tokens are allowed for."
+    )
+
+
+ENDPOINT_FIELDS = ("concurrency", "requests_per_minute", "tokens_per_minute", "timeout_s", "budget", "capabilities")
+"""Fields that mean something for backend openai alone."""
+
+
 class TutorConfig(BaseModel):
     """One tutor. What can change an answer of its model is part of the advice store's key.
 
@@ -107,8 +152,39 @@ class TutorConfig(BaseModel):
     thinking_tokens: int = Field(default=512, ge=1, description="Most tokens a reasoned answer may think for.")
     text_attempts: int = Field(default=3, ge=1, description="Most answers asked for under text decoding.")
     answer_tokens: int = Field(default=64, ge=1, description="Most tokens of one answer under text decoding.")
-    engine: dict[str, Any] = Field(default_factory=dict, description="vLLM engine options, by vLLM's own names.")
+    engine: dict[str, Any] = Field(
+        default_factory=dict,
+        description="vLLM engine options, by vLLM's own names; backend openai: more fields of every request.",
+    )
     scaling: ScalingConfig = Field(default_factory=ScalingConfig, description="Replicas and what each takes.")
+    concurrency: int = Field(default=32, ge=1, description="Backend openai: most requests at a time, per replica.")
+    requests_per_minute: float | None = Field(
+        default=None, gt=0, description="Backend openai: most requests per minute, spread evenly; none: unlimited."
+    )
+    tokens_per_minute: float | None = Field(
+        default=None, gt=0, description="Backend openai: most tokens per minute, prompts and answers; none: unlimited."
+    )
+    timeout_s: float = Field(
+        default=120,
+        gt=0,
+        description="Backend openai: seconds for one answer. Typical: 20 to 600, for thinking models.",
+    )
+    budget: BudgetConfig = Field(default=BudgetConfig(), description="Backend openai: most that it may be asked.")
+    capabilities: CapabilitiesConfig = Field(
+        default=CapabilitiesConfig(),
+        description="Backend openai: what the endpoint takes, where asking it finds the wrong thing.",
+    )
+
+    @model_validator(mode="after")
+    def _limits_are_of_endpoints(self) -> TutorConfig:
+        given = self.model_dump(exclude_defaults=True)
+        limits = [name for name in ENDPOINT_FIELDS if name in given]
+        if limits and self.backend != "openai":
+            raise ValueError(f"{limits[0]} is a field of backend openai; this tutor's is {self.backend}")
+        counted = [name for name in limits if name in ("requests_per_minute", "tokens_per_minute", "budget")]
+        if counted and self.scaling.max_replicas > 1:
+            raise ValueError(f"{counted[0]} is counted by one replica: set scaling.max_replicas to 1")
+        return self
 
     @property
     def is_served(self) -> bool:

@@ -1,4 +1,4 @@
-"""How often remembered advice is imitated again. Knows no loss: a learner takes the gradient steps.
+"""Replay of advice: the latest advised steps of a trial, and how often they are imitated again.
 
 A rollout's update sees a step's advice once or a few times and forgets it. Good advice is worth more: like the
 demonstrations of DQfD (arXiv 1704.03732) it is replayed, but only as far as the measured effect speaks for the tutor,
@@ -7,11 +7,17 @@ only while the student does not follow it, and a bounded number of times.
 
 from __future__ import annotations
 
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
-from rllib_plugins.rollout.advice_memory import AdviceMemory, AdviceSample
+import numpy as np
+from numpy.typing import NDArray
+
+from rllib_plugins.algorithms.losses import NO_MASKS
 from rllib_plugins.rollout.arrays import RolloutArrays
+from rllib_plugins.rollout.ring import ArrayRing
 
+CAPACITY = 8_192
+"""Advised steps kept; the oldest give way."""
 BATCH = 64
 """Advised steps per gradient step."""
 MAX_PATIENCE = 256
@@ -19,11 +25,59 @@ MAX_PATIENCE = 256
 not, half as far: a student that hovers at the mark is looked at now and then."""
 
 
+class AdviceSample(NamedTuple):
+    """Holds advised steps.
+
+    Attributes:
+        observations: ``(B, obs_dim)`` float32.
+        advice: ``(B, A)`` float32, what to imitate.
+        legal: ``(B, A)`` bool, or ``NO_MASKS``.
+    """
+
+    observations: NDArray[np.float32]
+    advice: NDArray[np.float32]
+    legal: NDArray[np.bool_]
+
+
+class AdviceMemory(ArrayRing):
+    """Keeps the latest advised steps of a trial.
+
+    Args:
+        obs_dim: Length of a flat observation.
+        num_actions: Actions A.
+        with_masks: Keep masks of legal actions.
+        seed: Seed of the draws.
+        capacity: Advised steps kept.
+    """
+
+    def __init__(
+        self, obs_dim: int, num_actions: int, *, with_masks: bool, seed: int, capacity: int = CAPACITY
+    ) -> None:
+        arrays: dict[str, NDArray[Any]] = {
+            "observations": np.zeros((capacity, obs_dim), np.float32),
+            "advice": np.zeros((capacity, num_actions), np.float32),
+        }
+        if with_masks:
+            arrays["legal"] = np.zeros((capacity, num_actions), bool)
+        super().__init__(arrays, seed)
+
+    def add(self, rollout: RolloutArrays, start: int = 0, stop: int | None = None) -> int:
+        """Take the advised steps among the vector steps ``start`` to ``stop`` of a rollout; return their number."""
+        advised = rollout.consulted[start:stop]
+        sources = {"observations": rollout.observations, "advice": rollout.advice, "legal": rollout.legal}
+        return self._write({name: sources[name][start:stop][advised] for name in self._arrays})  # type: ignore[index]
+
+    def sample(self, batch_size: int) -> AdviceSample:
+        """Draw steps uniformly, with replacement."""
+        drawn = self._draw(batch_size)
+        return AdviceSample(drawn["observations"], drawn["advice"], drawn.get("legal", NO_MASKS))
+
+
 class Imitator(Protocol):
-    """A learner, as far as it matters here."""
+    """Imitates advice: what replay needs of a learner."""
 
     def imitate_again(self, sample: AdviceSample) -> bool:
-        """One gradient step; False, and no step, where the student follows the advice already."""
+        """Take one gradient step; or return False, and take none, where the student follows the advice already."""
 
 
 class AdviceReplay:
@@ -44,7 +98,7 @@ class AdviceReplay:
 
     @classmethod
     def for_rollout(cls, config: Any, rollout: RolloutArrays) -> AdviceReplay:
-        """A trial's replay, by its config; one that does nothing where nothing is imitated again.
+        """Make a trial's replay, by its config; one that does nothing where nothing is imitated again.
 
         Args:
             config: One of this package's algorithm configs, after ``tutoring``.
@@ -59,20 +113,20 @@ class AdviceReplay:
         return cls(memory, advice.imitation_replay_steps if wanted else 0)
 
     def add(self, rollout: RolloutArrays, num_consultations: int, start: int = 0, stop: int | None = None) -> None:
-        """Remembers the advised ones among the vector steps ``start`` to ``stop`` of a rollout.
+        """Remember the advised ones among the vector steps ``start`` to ``stop`` of a rollout.
 
         Args:
             rollout: The steps.
             num_consultations: The trial's, these steps' included: most often there is no new one to look for.
             start: First vector step.
-            stop: Behind the last one; None: all.
+            stop: End of the vector steps, exclusive; None: all.
         """
         if self._gradient_steps_left and num_consultations != self._num_consultations:
             self._num_consultations = num_consultations
             self._num_new += self._memory.add(rollout, start, stop)
 
     def learn(self, learner: Imitator, passes: float) -> None:
-        """Has remembered steps imitated, in proportion to those that are new since the last call.
+        """Have remembered steps imitated, in proportion to those that are new since the last call.
 
         Args:
             learner: Takes the gradient steps.
@@ -89,7 +143,7 @@ class AdviceReplay:
             self._patience = max(1, self._patience // 2)
 
     def get_state(self) -> dict[str, Any]:
-        """Everything that the next steps depend on."""
+        """Return everything that the next steps depend on."""
         return {
             "memory": self._memory.get_state(),
             "gradient_steps_left": self._gradient_steps_left,
@@ -100,7 +154,7 @@ class AdviceReplay:
         }
 
     def set_state(self, state: dict[str, Any]) -> None:
-        """Takes a ``get_state``."""
+        """Take over a ``get_state``."""
         self._memory.set_state(state["memory"])
         self._gradient_steps_left = state["gradient_steps_left"]
         self._num_consultations = state["num_consultations"]

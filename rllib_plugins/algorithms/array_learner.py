@@ -1,13 +1,13 @@
 """What the three array learners share: the optimiser step, schedules and metrics, as a mixin of RLlib's TorchLearner.
 
 Optimisers, learning-rate schedules and the module stay RLlib's own; this skips the dictionaries, metrics and finiteness
-checks that RLlib spends on every minibatch. Must not know any loss.
+checks that RLlib spends on every minibatch.
 """
 
 from __future__ import annotations
 
 import copy
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -18,10 +18,7 @@ from ray.rllib.core.learner.learner import DEFAULT_OPTIMIZER
 from ray.rllib.utils.metrics import ALL_MODULES, NUM_ENV_STEPS_SAMPLED_LIFETIME, NUM_ENV_STEPS_TRAINED_LIFETIME
 
 from rllib_plugins.advising.decision import ImitationWeights
-from rllib_plugins.advising.rules import make_rule
-from rllib_plugins.advising.schedule import LinearSchedule
-from rllib_plugins.config import AdviceConfig
-from rllib_plugins.rollout.advice_memory import AdviceSample
+from rllib_plugins.algorithms.advice_replay import AdviceSample
 from rllib_plugins.rollout.mlp import flatten_parameters
 from tutor_service.errors import UserError
 
@@ -32,7 +29,7 @@ _OPTIMIZERS = ("adam", "rmsprop")
 
 
 def clip_norm(gradients: Sequence[NDArray[np.float32]], limit: float) -> None:
-    """Scales each array, in place, to an L2 norm of at most ``limit``."""
+    """Scale each array, in place, to an L2 norm of at most ``limit``."""
     for gradient in gradients:
         flat = gradient.reshape(-1)
         norm = float(np.sqrt(flat @ flat))
@@ -41,20 +38,26 @@ def clip_norm(gradients: Sequence[NDArray[np.float32]], limit: float) -> None:
 
 
 class ArrayLearner:
-    """Mixin: put it before the RLlib learner."""
+    """Updates a module from arrays; put it before the RLlib learner.
+
+    Attributes:
+        num_steps_trained: Steps in updates since metrics were last reduced.
+        imitation_weights: RLlib's path: the weights of imitation at this point of training.
+        imitation_at: RLlib's path: from the env steps sampled so far to these weights; the algorithm sets it.
+    """
 
     config: Any
     metrics: Any
     module: Any
     imitation_weights = ImitationWeights()
+    imitation_at: Callable[[int], ImitationWeights] = staticmethod(lambda step: ImitationWeights())
     _optimizer_lr_schedules: dict[Any, Any]
 
     def build(self) -> None:
-        """Builds what RLlib builds."""
+        """Build what RLlib builds."""
         super().build()  # type: ignore[misc]
         self._optimizer: torch.optim.Optimizer = self.get_optimizer(DEFAULT_MODULE_ID)  # type: ignore[attr-defined]
-        self._statistics: dict[str, float] = {}
-        self._num_steps_trained = 0
+        self.num_steps_trained = 0
         if self.config.rollout == "lean":
             module = self.module[DEFAULT_MODULE_ID].unwrapped()
             whole = self._optimizer.param_groups[0]["params"][0]
@@ -64,11 +67,11 @@ class ArrayLearner:
             self.bind(module)
 
     def bind(self, module: Any) -> None:
-        """Makes the lean view on the module."""
+        """Make the lean view on the module."""
         raise NotImplementedError
 
     def configure_optimizers_for_module(self, module_id: str, config: Any = None) -> None:
-        """Registers ``config.optimizer``: type ``adam`` (default) or ``rmsprop``, and options by torch's names.
+        """Register ``config.optimizer``: type ``adam`` (default) or ``rmsprop``, and options by torch's names.
 
         The lean rollout's Adam is torch's fused one: the same formula, rounded differently.
         """
@@ -98,26 +101,18 @@ class ArrayLearner:
         )
 
     def follow_schedules(self, num_env_steps: int) -> None:
-        """Sets the learning rate of this point of training, where it follows a schedule."""
+        """Set the learning rate of this point of training, where it follows a schedule."""
         for optimizer, schedule in self._optimizer_lr_schedules.items():
             if schedule.use_schedule:
                 self._set_optimizer_lr(optimizer, schedule.update(timestep=num_env_steps))  # type: ignore[attr-defined]
 
     def before_gradient_based_update(self, *, timesteps: dict[str, Any]) -> None:
-        """RLlib's path: looks up the weights of imitation at this point of training.
-
-        What the comparison says of the tutor is known to the exploration core alone: here the filter never gives way.
-        """
+        """RLlib's path: look up the weights of imitation at this point of training."""
         super().before_gradient_based_update(timesteps=timesteps)  # type: ignore[misc]
-        advice: AdviceConfig = self.config.advice
-        if self.config.tutor != "none":
-            schedule = LinearSchedule(advice.probability_initial, advice.probability_final, self.config.theta_steps)
-            step = timesteps.get(NUM_ENV_STEPS_SAMPLED_LIFETIME, 0)
-            rule = make_rule(advice.rule, advice.rule_options)
-            self.imitation_weights = ImitationWeights.of(advice, rule.probability(schedule, step))
+        self.imitation_weights = self.imitation_at(timesteps.get(NUM_ENV_STEPS_SAMPLED_LIFETIME, 0))
 
     def imitate_again(self, sample: AdviceSample) -> bool:
-        """One gradient step on nothing but remembered advice; False, and no step, where the student follows it already.
+        """Take one gradient step on remembered advice; or return False, and take none, where it is followed already.
 
         The steps have an optimiser of their own (Adam at the present learning rate), whose step sizes follow from
         imitation alone.
@@ -134,16 +129,16 @@ class ArrayLearner:
         return True
 
     def imitate(self, sample: AdviceSample) -> float:
-        """Writes the gradient of imitating some steps; returns the share of them that is not followed yet."""
+        """Write the gradient of imitating some steps; return the share of them that is not followed yet."""
         raise NotImplementedError
 
     def descend(self) -> None:
-        """One optimiser step on the gradients that the view's ``backward`` wrote, clipped as the config says."""
+        """Take one optimiser step on the gradients that the view's ``backward`` wrote, clipped as the config says."""
         self.clip()
         self._optimizer.step()
 
     def clip(self) -> None:
-        """Clips the gradients as the config says."""
+        """Clip the gradients as the config says."""
         clip = self.config.grad_clip
         if clip is not None:
             if self.config.grad_clip_by == "global_norm":
@@ -153,26 +148,24 @@ class ArrayLearner:
             else:
                 clip_norm(self._gradients, clip)
 
-    def record(self, num_steps: int, **statistics: float) -> None:
-        """Keeps the latest statistics until ``reduce_metrics``."""
-        self._num_steps_trained += num_steps
-        self._statistics = statistics
+    def statistics(self) -> dict[str, float]:
+        """Return what is worth logging about the latest update; nothing before the first."""
+        raise NotImplementedError
 
     def reduce_metrics(self) -> Any:
-        """The metrics since the last call, in RLlib's reduced form."""
-        if self._statistics:
-            self.metrics.log_dict(self._statistics, key=DEFAULT_MODULE_ID, window=1)
-        if self._num_steps_trained:
+        """Return the metrics since the last call, in RLlib's reduced form."""
+        if self.num_steps_trained:
+            self.metrics.log_dict(self.statistics(), key=DEFAULT_MODULE_ID, window=1)
             self.metrics.log_value(
-                (ALL_MODULES, NUM_ENV_STEPS_TRAINED_LIFETIME), self._num_steps_trained, reduce="lifetime_sum"
+                (ALL_MODULES, NUM_ENV_STEPS_TRAINED_LIFETIME), self.num_steps_trained, reduce="lifetime_sum"
             )
-            self._num_steps_trained = 0
+            self.num_steps_trained = 0
         return self.metrics.reduce()
 
     def get_lean_state(self) -> dict[str, Any]:
-        """What RLlib's checkpoint of a learner leaves out."""
+        """Return what RLlib's checkpoint of a learner leaves out."""
         return {"advice_optimizer": copy.deepcopy(self._advice_optimizer.state_dict())}
 
     def set_lean_state(self, state: dict[str, Any]) -> None:
-        """Takes a ``get_lean_state``."""
+        """Take over a ``get_lean_state``."""
         self._advice_optimizer.load_state_dict(state["advice_optimizer"])

@@ -1,7 +1,4 @@
-"""The training loop over arrays that all three algorithms share, as a mixin of RLlib's ``Algorithm``.
-
-Owns when to sample and when to update, and the checkpoint of what RLlib does not know. Must not know any loss.
-"""
+"""The training loop over arrays that all three algorithms share, as a mixin of RLlib's ``Algorithm``."""
 
 from __future__ import annotations
 
@@ -19,16 +16,18 @@ from ray.rllib.utils.metrics import (
 )
 
 from rllib_plugins.advising.core import ExplorationCore
-from rllib_plugins.algorithms.advice_replay import AdviceReplay
+from rllib_plugins.algorithms.advice import AdviceUse
+from rllib_plugins.connectors import ConsultTutor
+from rllib_plugins.policies import greedy
 from rllib_plugins.rollout.env_runner import ArrayEnvRunner
-from rllib_plugins.rollout.network import ActorCriticView, QView, greedy
+from rllib_plugins.rollout.network import ActorCriticView, QView
 from rllib_plugins.tasks import Task, load_task
 
 _LEAN = "lean"
 
 
 class LeanTraining:
-    """Mixin: put it before the RLlib algorithm, and write ``learn``."""
+    """Decides when to sample and when to update; put it before the RLlib algorithm and write ``after_sampling``."""
 
     config: Any
     env_runner: Any
@@ -37,7 +36,7 @@ class LeanTraining:
     task: Task
 
     def setup(self, config: Any) -> None:
-        """Builds what RLlib builds, then lets rollout and learner share one module."""
+        """Build what RLlib builds, then let rollout and learner share one module."""
         self._target_steps: int | None = None
         self._stock_return_mean = math.nan
         super().setup(config)  # type: ignore[misc]
@@ -47,13 +46,14 @@ class LeanTraining:
         if self.is_lean:
             self.runner.bind(module)
             self.task = self.runner.task
-            self.advice_replay = AdviceReplay.for_rollout(self.config, self.runner.rollout)
+            self.advice = AdviceUse(self.config, self.runner.core, self.runner.rollout)
         else:
             self.task = load_task(self.config.task, **self.config.task_options)
+            self.learner.imitation_at = lambda step: self._core().imitation(step)
         self._view = QView(module) if self.config.value_based else ActorCriticView(module)
 
     def _setup_logdir(self) -> None:
-        """No folder is made where Tune gives none, since nothing is written to it.
+        """Make no folder where Tune gives none, since nothing is written to it.
 
         RLlib leaves an empty one per algorithm in ``~/ray_results``, and any other would outlive a killed trial.
         """
@@ -62,18 +62,18 @@ class LeanTraining:
 
     @property
     def runner(self) -> ArrayEnvRunner:
-        """The EnvRunner in this process."""
+        """Return the EnvRunner in this process."""
         return self.env_runner
 
     @property
     def num_env_steps(self) -> int:
-        """Env steps sampled so far."""
+        """Return the env steps sampled so far."""
         if self.is_lean:
             return self.runner.num_env_steps_sampled_lifetime
         return int(self.metrics.peek((ENV_RUNNER_RESULTS, NUM_ENV_STEPS_SAMPLED_LIFETIME), default=0))
 
     def train_to(self, num_env_steps: int) -> None:
-        """Trains until so many env steps are sampled in all: exactly, up to the next full vector step, when lean.
+        """Train until so many env steps are sampled in all: exactly, up to the next full vector step, when lean.
 
         Args:
             num_env_steps: Env steps since the start of training.
@@ -87,7 +87,7 @@ class LeanTraining:
             self._stock_return_mean = float(result[ENV_RUNNER_RESULTS].get(EPISODE_RETURN_MEAN, math.nan))
 
     def training_step(self) -> None:
-        """RLlib's unit of training: without a target one rollout and its update, or the config's minimum of steps."""
+        """Train to the target; without one, for a rollout and its update, or for the config's minimum of steps."""
         if not self.is_lean:
             super().training_step()  # type: ignore[misc]
             return
@@ -104,36 +104,34 @@ class LeanTraining:
 
     @property
     def fragment_steps(self) -> int:
-        """Vector steps between updates; divides the rollout's."""
+        """Return the vector steps between updates; it divides the rollout's."""
         return self.runner.rollout.num_steps
 
     def after_sampling(self, start: int, stop: int) -> None:
-        """Updates, if it is time to, after vector steps ``start`` to ``stop`` of the rollout were written."""
+        """Update, if it is time to, after vector steps ``start`` to ``stop`` of the rollout were written."""
         raise NotImplementedError
 
     # What a trial reports
 
     def greedy_policy(self, observations: NDArray[np.float32]) -> NDArray[np.float64]:
-        """The greedy student without tutor, as probabilities ``(n, num_actions)`` for observations ``(n, obs_dim)``."""
+        """Return the greedy student's policy, tutor off, ``(n, num_actions)`` for observations ``(n, obs_dim)``."""
         return greedy(self._view.scores(observations), self.task.legal_batch(observations))
 
     def return_mean(self) -> float:
-        """Mean return of the training episodes that ended since the last call; NaN where none did."""
+        """Return the mean return of the training episodes that ended since the last call; NaN where none did."""
         return self.runner.return_mean() if self.is_lean else self._stock_return_mean
 
     def advice_counters(self) -> dict[str, int]:
-        """The numbers of ``metrics.COUNTERS``."""
+        """Return the numbers of ``metrics.COUNTERS``."""
         return self._core().counters()
 
     def advice_gauges(self) -> dict[str, float]:
-        """Those of ``metrics.GAUGES`` that are about advice."""
+        """Return those of ``metrics.GAUGES`` that are about advice."""
         return self._core().gauges()
 
     def _core(self) -> ExplorationCore:
         if self.is_lean:
             return self.runner.core
-        from rllib_plugins.connectors import ConsultTutor
-
         for piece in self.env_runner._module_to_env.connectors:
             if isinstance(piece, ConsultTutor):
                 return piece.core
@@ -147,29 +145,29 @@ class LeanTraining:
         )
 
     def _log(self, num_new_steps: int) -> None:
-        """Once per iteration, so that the many small updates in it pay for no metrics."""
+        """Log once per iteration, so that the many small updates in it pay for no metrics."""
         self.runner.metrics.log_value(NUM_ENV_STEPS_SAMPLED_LIFETIME, num_new_steps, reduce="lifetime_sum")
         self.metrics.aggregate([self.runner.get_metrics()], key=ENV_RUNNER_RESULTS)
         self.metrics.aggregate([self.learner.reduce_metrics()], key=LEARNER_RESULTS)
 
     def get_state(self, *args: Any, **kwargs: Any) -> dict[str, Any]:
-        """RLlib's state, and the learner's and buffer's own."""
+        """Return RLlib's state, and the learner's and buffer's own."""
         state: dict[str, Any] = super().get_state(*args, **kwargs)  # type: ignore[misc]
         if self.is_lean:
             state[_LEAN] = self.get_lean_state()
         return state
 
     def set_state(self, state: dict[str, Any]) -> None:
-        """Takes a ``get_state``."""
+        """Take over a ``get_state``."""
         super().set_state(state)  # type: ignore[misc]
         if _LEAN in state:
             self.set_lean_state(state[_LEAN])
 
     def get_lean_state(self) -> dict[str, Any]:
-        """What RLlib's own checkpoint of the learner leaves out."""
-        return {"learner": self.learner.get_lean_state(), "advice_replay": self.advice_replay.get_state()}
+        """Return what RLlib's own checkpoint of the learner leaves out."""
+        return {"learner": self.learner.get_lean_state(), "advice": self.advice.get_state()}
 
     def set_lean_state(self, state: dict[str, Any]) -> None:
-        """Takes a ``get_lean_state``."""
+        """Take over a ``get_lean_state``."""
         self.learner.set_lean_state(state["learner"])
-        self.advice_replay.set_state(state["advice_replay"])
+        self.advice.set_state(state["advice"])

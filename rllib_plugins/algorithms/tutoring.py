@@ -1,12 +1,16 @@
-"""What all three algorithm configs share: task, tutor, advice and the rollout. Knows no loss."""
+"""What all three algorithm configs share: task, tutor, advice and the rollout."""
 
 from __future__ import annotations
 
 from typing import Any, Self
 
 import numpy as np
+from ray.tune.registry import register_env
 
-from rllib_plugins.config import AdviceConfig
+from rllib_plugins.config import AdviceConfig, refuse_on_stock
+from rllib_plugins.connectors import add_tutor
+from rllib_plugins.rollout.env_runner import ArrayEnvRunner
+from rllib_plugins.tasks import load_task
 from tutor_service.errors import UserError
 
 TASK_ENV = "llm-tutors-task"
@@ -14,8 +18,6 @@ TASK_ENV = "llm-tutors-task"
 
 
 def _make_env(env_config: Any) -> Any:
-    from rllib_plugins.tasks import load_task
-
     return load_task(env_config["task"], **env_config["task_options"]).make()
 
 
@@ -24,7 +26,7 @@ def _no_advisor(task: Any) -> None:
 
 
 class TutoredConfig:
-    """Mixin of ``AlgorithmConfig``: call ``tutoring`` last, before ``build_algo`` (it reads seed, γ and environments).
+    """Adds a task and a tutor to ``AlgorithmConfig``: call ``tutoring`` last (it reads seed, γ and environments).
 
     Attributes:
         task: Name of the task.
@@ -60,7 +62,7 @@ class TutoredConfig:
         theta_steps: float = 20_000.0,
         rollout: str = "lean",
     ) -> Self:
-        """Sets the task and how the student is tutored in it.
+        """Set the task and how the student is tutored in it.
 
         Args:
             task: Task by name, or as ``module:object``.
@@ -70,26 +72,19 @@ class TutoredConfig:
             theta_steps: θ, the env steps over which the consultation probability falls.
             rollout: ``lean``: arrays. ``stock``: RLlib's own EnvRunner with the tutor as connectors.
         """
-        from ray.tune.registry import register_env
-
         self.task, self.task_options = task, dict(task_options or {})
         self.tutor, self.advice, self.theta_steps = tutor, advice or AdviceConfig(), float(theta_steps)
         self.rollout = rollout
         register_env(TASK_ENV, _make_env)
         self.environment(TASK_ENV, env_config={"task": task, "task_options": self.task_options})  # type: ignore[attr-defined]
         if rollout == "lean":
-            from rllib_plugins.rollout.env_runner import ArrayEnvRunner
-
             self.env_runners(env_runner_cls=ArrayEnvRunner)  # type: ignore[attr-defined]
         else:
             self._use_connectors()
         return self
 
     def _use_connectors(self) -> None:
-        """The tutor in RLlib's own EnvRunner; untutored, the pieces only keep a task's illegal actions out."""
-        from rllib_plugins.connectors import add_tutor
-        from rllib_plugins.tasks import load_task
-
+        """Put the tutor into RLlib's own EnvRunner; untutored, the pieces only keep a task's illegal actions out."""
         config: Any = self
         task = load_task(self.task, **self.task_options)
         has_masks = task.legal_batch(np.zeros((1, *task.observation_space.shape), np.float32)) is not None
@@ -104,7 +99,7 @@ class TutoredConfig:
         )
 
     def _validate_tutoring(self) -> None:
-        """Refuses what the students cannot do, before anything is built.
+        """Refuse what the students cannot do, before anything is built.
 
         Raises:
             UserError: No task, or a distributed or multi-agent lean rollout.
@@ -116,8 +111,12 @@ class TutoredConfig:
             raise UserError("task is not set: call tutoring(task=...) before build_algo()")
         if config.is_multi_agent:
             raise UserError("multi-agent configs are not supported: a tutor advises one student")
-        if self.rollout == "lean" and (config.num_env_runners or config.num_learners):
+        if config.num_learners:
+            raise UserError(f"num_learners={config.num_learners}: a student learns in its trial's process; set it to 0")
+        if self.rollout == "lean" and config.num_env_runners:
             raise UserError(
-                f"num_env_runners={config.num_env_runners}, num_learners={config.num_learners}: the lean rollout "
-                "shares the learner's weights in one process; set both to 0, or rollout: stock"
+                f"num_env_runners={config.num_env_runners}: the lean rollout shares the learner's weights in one "
+                "process; set it to 0, or rollout: stock"
             )
+        if self.rollout == "stock" and self.tutor != "none":
+            refuse_on_stock(self.advice)

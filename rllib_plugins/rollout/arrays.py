@@ -1,4 +1,4 @@
-"""The preallocated arrays that one rollout fills. Knows nothing of how its numbers come about."""
+"""The preallocated arrays that one rollout fills."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from rllib_plugins.advising.decision import Parts
 
 @dataclass(slots=True)
 class RolloutArrays(Parts):
-    """T = ``num_steps`` vector steps of N = ``num_envs`` environments.
+    """Holds T = ``num_steps`` vector steps of N = ``num_envs`` environments.
 
     Attributes:
         observations: ``(T, N, obs_dim)`` float32.
@@ -48,8 +48,7 @@ class RolloutArrays(Parts):
     @classmethod
     def allocate(
         cls,
-        num_steps: int,
-        num_envs: int,
+        shape: tuple[int, int],
         obs_dim: int,
         num_actions: int,
         *,
@@ -57,18 +56,16 @@ class RolloutArrays(Parts):
         with_advice: bool,
         with_masks: bool,
     ) -> RolloutArrays:
-        """Arrays of zeros.
+        """Allocate arrays of zeros.
 
         Args:
-            num_steps: Vector steps T.
-            num_envs: Environments N.
+            shape: (T, N).
             obs_dim: Length of a flat observation.
             num_actions: Actions A.
             for_replay: Keep the following observations too.
             with_advice: Keep the tutor's distributions.
             with_masks: Keep the masks of legal actions.
         """
-        shape = (num_steps, num_envs)
 
         def zeros(dtype: Any, *last: int) -> NDArray[Any]:
             return np.zeros((*shape, *last), dtype)
@@ -91,36 +88,24 @@ class RolloutArrays(Parts):
 
     @property
     def num_steps(self) -> int:
-        """Vector steps T."""
+        """Return the vector steps T."""
         return len(self.rewards)
 
     @property
     def num_envs(self) -> int:
-        """Environments N."""
+        """Return the environments N."""
         return self.rewards.shape[1]
 
-    def flat(self, name: str, start: int = 0, stop: int | None = None) -> NDArray[Any] | None:
-        """Vector steps of an array that starts with ``(T, N)``, as ``((stop - start)·N, ...)``, a view.
-
-        Args:
-            name: Of the array.
-            start: First vector step.
-            stop: Behind the last one; None: all.
-
-        Returns:
-            None where the array is not kept.
-        """
-        array = getattr(self, name)
-        if array is None:
-            return None
-        part = array[start:stop]
-        return part.reshape(-1, *part.shape[2:])
-
     def get_state(self) -> dict[str, NDArray[Any] | None]:
-        """Copies of all arrays."""
+        """Return copies of all arrays."""
         return {f.name: None if (a := getattr(self, f.name)) is None else a.copy() for f in fields(self)}
 
     def set_state(self, state: dict[str, NDArray[Any] | None]) -> None:
-        """Takes the arrays of ``get_state``."""
+        """Take over the arrays of a ``get_state``."""
         for name, array in state.items():
             setattr(self, name, None if array is None else array.copy())
+
+
+def flat(array: NDArray[Any]) -> NDArray[Any]:
+    """Merge the axes of vector steps and environments: ``(T, N, ...)`` as ``(T·N, ...)``, a view."""
+    return array.reshape(-1, *array.shape[2:])

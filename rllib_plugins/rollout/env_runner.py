@@ -1,8 +1,4 @@
-"""RLlib's EnvRunner on arrays: one vector environment, one numpy forward pass and one exploration core per vector step.
-
-Owns stepping and the random state of the environments. Must not know losses; who acts is the exploration core's
-business.
-"""
+"""RLlib's EnvRunner on arrays: one vector environment, one forward pass and one exploration core per vector step."""
 
 from __future__ import annotations
 
@@ -19,13 +15,14 @@ from ray.rllib.env.env_runner import EnvRunner
 from ray.rllib.utils.checkpoints import Checkpointable
 from ray.rllib.utils.metrics import NUM_ENV_STEPS_SAMPLED_LIFETIME
 
-from rllib_plugins.advising.advisor import Advisor
 from rllib_plugins.advising.advisors import make_advisor
 from rllib_plugins.advising.core import ExplorationCore
 from rllib_plugins.advising.row_index import as_rows
+from rllib_plugins.policies import best_values, epsilon_greedy, masked_softmax
 from rllib_plugins.rollout.arrays import RolloutArrays
-from rllib_plugins.rollout.network import ActorCriticView, QView, best, epsilon_greedy, masked_softmax
+from rllib_plugins.rollout.network import ActorCriticView, QView
 from rllib_plugins.seeds import derive_seed
+from rllib_plugins.tasks import load_task
 
 
 class ArrayEnvRunner(EnvRunner, Checkpointable):
@@ -43,16 +40,20 @@ class ArrayEnvRunner(EnvRunner, Checkpointable):
 
     def __init__(self, *, config: Any, **kwargs: Any) -> None:
         super().__init__(config=config, **kwargs)
-        from rllib_plugins.tasks import load_task
-
         seed = self._seed or 0
         self.task = load_task(self.config.task, **self.config.task_options)
         self.num_envs = int(self.config.num_envs_per_env_runner)
         self.env = self.task.make_vec(self.num_envs, seed)
         self.observation_space: Box = self.task.observation_space
         self.action_space: Discrete[Any] = Discrete(self.task.num_actions)
-        self.advisor = make_advisor(self.config.tutor, self.task)
-        self.core = make_core(self.config, self.task, self.advisor, seed)
+        self.core = ExplorationCore(
+            self.config.advice,
+            num_actions=self.task.num_actions,
+            theta_steps=self.config.theta_steps,
+            advisor=make_advisor(self.config.tutor, self.task),
+            seed=seed,
+            value_based=self.config.value_based,
+        )
         self.module: Any = None
         self._view: ActorCriticView | QView
         self.make_module()
@@ -60,8 +61,7 @@ class ArrayEnvRunner(EnvRunner, Checkpointable):
         self._observations: NDArray[np.float32] = as_rows(self.env.reset(seed=seed)[0])
         legal = self.task.legal_batch(self._observations)
         self.rollout = RolloutArrays.allocate(
-            self.config.rollout_steps,
-            self.num_envs,
+            (self.config.rollout_steps, self.num_envs),
             self.observation_space.shape[0],
             self.task.num_actions,
             for_replay=self.config.value_based,
@@ -76,42 +76,42 @@ class ArrayEnvRunner(EnvRunner, Checkpointable):
     # RLlib's EnvRunner
 
     def make_module(self) -> None:
-        """Builds the RLModule by its spec, until the algorithm hands over the learner's own (``bind``)."""
+        """Build the RLModule by its spec, until the algorithm hands over the learner's own (``bind``)."""
         spec = self.config.get_rl_module_spec(spaces=self.get_spaces(), inference_only=False)
         self.bind(spec.build())
 
     def bind(self, module: Any) -> None:
-        """Acts with this module from now on: sharing the learner's, there are no weights to synchronise."""
+        """Act with this module from now on: sharing the learner's, there are no weights to synchronise."""
         self.module = module
         self._view = QView(module) if self.config.value_based else ActorCriticView(module)
 
     def get_spaces(self) -> dict[str, Any]:
-        """The spaces that RLlib builds modules from."""
+        """Return the spaces that RLlib builds modules from."""
         single = (self.observation_space, self.action_space)
         batched = tuple(batch_space(space, self.num_envs) for space in single)
         return {INPUT_ENV_SPACES: batched, INPUT_ENV_SINGLE_SPACES: single, DEFAULT_MODULE_ID: single}
 
     def assert_healthy(self) -> None:
-        """Raises AssertionError where construction was not completed."""
+        """Raise AssertionError where construction was not completed."""
         assert self.env is not None and self.module is not None
 
     def get_metrics(self) -> dict[str, Any]:
-        """RLlib's reduced metrics: what ``log`` was given since the last call."""
+        """Return RLlib's reduced metrics since the last call."""
         return self.metrics.reduce()
 
     def stop(self) -> None:
-        """Closes the environments."""
+        """Close the environments."""
         self.env.close()
 
     # Sampling
 
     @property
     def complete(self) -> bool:
-        """Whether the rollout is full."""
+        """Tell whether the rollout is full."""
         return self.cursor == self.rollout.num_steps
 
     def sample(self, num_vector_steps: int | None = None, **kwargs: Any) -> tuple[int, int]:
-        """Steps all environments and writes into ``rollout``.
+        """Step all environments and write into ``rollout``.
 
         Args:
             num_vector_steps: At most so many; default: until the rollout is full. A full one is begun anew.
@@ -141,7 +141,7 @@ class ArrayEnvRunner(EnvRunner, Checkpointable):
         return start, stop
 
     def return_mean(self) -> float:
-        """Mean return of the episodes that ended since the last call; NaN where none did."""
+        """Return the mean return of the episodes that ended since the last call; NaN where none did."""
         mean = self._finished_sum / self._finished_count if self._finished_count else float("nan")
         self._finished_sum, self._finished_count = 0.0, 0
         return mean
@@ -156,7 +156,7 @@ class ArrayEnvRunner(EnvRunner, Checkpointable):
 
     def _value_step(self, t: int, observations: NDArray[np.float32], legal: NDArray[np.bool_] | None) -> None:
         q_values = self._view.scores(observations)
-        self.rollout.logits[t], self.rollout.values[t] = q_values, best(q_values, legal)
+        self.rollout.logits[t], self.rollout.values[t] = q_values, best_values(q_values, legal)
         step = self.num_env_steps_sampled_lifetime
         # The schedule counts the steps that the student took itself: a tutor must not use up its exploration.
         policy = epsilon_greedy(q_values, legal, self.config.epsilon_at(step - self.core.num_consultations))
@@ -199,7 +199,7 @@ class ArrayEnvRunner(EnvRunner, Checkpointable):
         self._observations = as_rows(following)
 
     def _bootstrap(self) -> None:
-        """V of what followed each step: by the observation after it, or the one that a truncated episode ended on."""
+        """Compute V of what followed each step: of the next observation, or of the last one of a truncated episode."""
         rollout = self.rollout
         rollout.next_values[:-1] = rollout.values[1:]
         rollout.next_values[-1] = self._values(self._observations)
@@ -220,7 +220,7 @@ class ArrayEnvRunner(EnvRunner, Checkpointable):
         not_components: str | Collection[str] | None = None,
         **kwargs: Any,
     ) -> dict[str, Any]:
-        """Everything that the next steps depend on, the environments included."""
+        """Return everything that the next steps depend on, the environments included."""
         state: dict[str, Any] = {
             NUM_ENV_STEPS_SAMPLED_LIFETIME: self.num_env_steps_sampled_lifetime,
             "core": self.core.get_state(),
@@ -237,7 +237,7 @@ class ArrayEnvRunner(EnvRunner, Checkpointable):
         return state
 
     def set_state(self, state: dict[str, Any]) -> None:
-        """Takes a ``get_state``, or a part of one."""
+        """Take over a ``get_state``, or a part of one."""
         if COMPONENT_RL_MODULE in state:
             module_state = state[COMPONENT_RL_MODULE]
             self.module.set_state(module_state.get(DEFAULT_MODULE_ID, module_state))
@@ -267,28 +267,9 @@ class ArrayEnvRunner(EnvRunner, Checkpointable):
         self._running_returns[:] = 0.0
 
     def get_ctor_args_and_kwargs(self) -> tuple[tuple[()], dict[str, Any]]:
-        """How RLlib builds this again."""
+        """Return how RLlib builds this again."""
         return (), {"config": self.config}
 
     def get_checkpointable_components(self) -> list[tuple[str, Any]]:
-        """The module; it is the learner's own."""
+        """Return the module; it is the learner's own."""
         return [(COMPONENT_RL_MODULE, self.module)]
-
-
-def make_core(config: Any, task: Any, advisor: Advisor | None, seed: int) -> ExplorationCore:
-    """The exploration core of a trial.
-
-    Args:
-        config: One of this package's algorithm configs, after ``tutoring``.
-        task: The task.
-        advisor: The tutor, or None.
-        seed: Seed of the coins and draws.
-    """
-    return ExplorationCore(
-        config.advice,
-        num_actions=task.num_actions,
-        theta_steps=config.theta_steps,
-        advisor=advisor,
-        seed=seed,
-        value_based=config.value_based,
-    )

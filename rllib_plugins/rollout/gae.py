@@ -1,44 +1,39 @@
-"""Generalised advantage estimation over arrays. Pure numpy; knows neither networks nor environments."""
+"""Generalised advantage estimation over the arrays of a rollout."""
 
 from __future__ import annotations
 
 import numpy as np
 from numpy.typing import NDArray
 
+from rllib_plugins.compiled import compiled
+from rllib_plugins.rollout.arrays import RolloutArrays
 
-def generalised_advantages(
-    rewards: NDArray[np.float32],
-    values: NDArray[np.float32],
-    next_values: NDArray[np.float32],
-    terminated: NDArray[np.bool_],
-    truncated: NDArray[np.bool_],
-    *,
-    gamma: float,
-    lambda_: float,
-) -> NDArray[np.float32]:
-    """GAE(γ, λ) of Schulman et al. 2016 (arXiv 1506.02438, eq. 16) on a rollout of several environments.
+
+def generalised_advantages(rollout: RolloutArrays, gamma: float, lambda_: float) -> NDArray[np.float32]:
+    """Estimate A(s, a) by GAE(γ, λ) of Schulman et al. 2016 (arXiv 1506.02438, eq. 16) over a complete rollout.
 
     A_t = δ_t + γλ·A_{t+1} with δ_t = r_t + γ·V(s_{t+1}) − V(s_t). A terminated step has V(s_{t+1}) = 0; a truncated one
-    is bootstrapped by the value of the observation that the episode was cut at. The sum stops at either.
+    is bootstrapped by the value of the observation that the episode was cut at. The sum stops at either. For a value
+    student V(s) is max_a Q(s, a).
 
     Args:
-        rewards: ``(num_steps, num_envs)``.
-        values: V(s_t), ``(num_steps, num_envs)``.
-        next_values: V(s_{t+1}), ``(num_steps, num_envs)``, of the observation that followed before any reset; its
-            entries at terminated steps are ignored.
-        terminated: ``(num_steps, num_envs)``.
-        truncated: ``(num_steps, num_envs)``.
-        gamma: Discount factor.
-        lambda_: GAE's λ.
+        rollout: T vector steps of N environments; entries of ``next_values`` at terminated steps are ignored.
+        gamma: Discount factor in [0, 1].
+        lambda_: λ in [0, 1]: 0 trusts the values fully, 1 gives the return minus V(s).
 
     Returns:
-        Advantages ``(num_steps, num_envs)``, float32; the value targets are advantages + values.
+        Advantages ``(T, N)``; the value targets are advantages + values.
     """
-    deltas = (rewards + gamma * np.where(terminated, 0, next_values) - values).astype(np.float32)
-    decay = (gamma * lambda_ * ~(terminated | truncated)).astype(np.float32)
-    advantages = np.empty_like(deltas)
-    running = np.zeros_like(deltas[0])
-    for t in range(len(deltas) - 1, -1, -1):
-        running = deltas[t] + decay[t] * running
-        advantages[t] = running
+    following = np.where(rollout.terminated, np.float32(0), rollout.next_values)
+    advantages = (rollout.rewards + gamma * following - rollout.values).astype(np.float32)
+    _accumulate(advantages, rollout.terminated | rollout.truncated, np.float32(gamma * lambda_))
     return advantages
+
+
+@compiled
+def _accumulate(advantages: NDArray[np.float32], ended: NDArray[np.bool_], decay: np.float32) -> None:
+    """Turn δ into A = δ + decay·A' within each episode, in place, ``(T, N)``."""
+    for step in range(len(advantages) - 2, -1, -1):
+        for env in range(advantages.shape[1]):
+            if not ended[step, env]:
+                advantages[step, env] += decay * advantages[step + 1, env]

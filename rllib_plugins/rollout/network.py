@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import nn
 
+from rllib_plugins.policies import best_values
 from rllib_plugins.rollout.mlp import Array, ArrayMLP
 from tutor_service.errors import UserError
 
@@ -160,7 +161,7 @@ class QView:
 
     def values(self, observations: Array, legal: NDArray[np.bool_] | None) -> Array:
         """max over legal actions of Q, ``(n,)``."""
-        return best(self.online(observations), legal)
+        return best_values(self.online(observations), legal)
 
 
 def _dueling(advantages: Array, values: Array | None) -> Array:
@@ -168,39 +169,3 @@ def _dueling(advantages: Array, values: Array | None) -> Array:
         return advantages
     combined: Array = advantages - advantages.mean(axis=1, keepdims=True) + values
     return combined
-
-
-def best(q_values: Array, legal: NDArray[np.bool_] | None) -> Array:
-    """max over legal actions, ``(n,)``; where no action is legal (a finished game) over all of them."""
-    if legal is None:
-        return q_values.max(axis=1)
-    return np.where(legal | ~legal.any(axis=1, keepdims=True), q_values, -np.inf).max(axis=1).astype(np.float32)
-
-
-def masked_softmax(logits: Array, legal: NDArray[np.bool_] | None) -> NDArray[np.float64]:
-    """Probabilities ``(n, num_actions)`` of logits, 0 on illegal actions."""
-    z = logits.astype(np.float64)
-    if legal is not None:
-        z[~legal] = -np.inf
-    z -= z.max(axis=1, keepdims=True)
-    np.exp(z, out=z)
-    z /= z.sum(axis=1, keepdims=True)
-    return z
-
-
-def greedy(scores: Array, legal: NDArray[np.bool_] | None) -> NDArray[np.float64]:
-    """All probability on the legal action of highest score, ``(n, num_actions)``."""
-    chosen = (scores if legal is None else np.where(legal, scores, -np.inf)).argmax(axis=1)
-    probabilities = np.zeros(scores.shape)
-    probabilities[np.arange(len(scores)), chosen] = 1.0
-    return probabilities
-
-
-def epsilon_greedy(q_values: Array, legal: NDArray[np.bool_] | None, epsilon: float) -> NDArray[np.float64]:
-    """1 − ε on the best legal action and ε spread over the legal ones, ``(n, num_actions)``."""
-    probabilities = greedy(q_values, legal) * (1.0 - epsilon)
-    if legal is None:
-        probabilities += epsilon / q_values.shape[1]
-    else:
-        probabilities += epsilon * legal / legal.sum(axis=1, keepdims=True)
-    return probabilities

@@ -1,20 +1,18 @@
-"""A replay buffer of arrays: a ring that is written in blocks and sampled by index. Knows nothing of learning."""
+"""A replay buffer of transitions in arrays."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from rllib_plugins.rollout.arrays import RolloutArrays
+from rllib_plugins.rollout.arrays import RolloutArrays, flat
 from rllib_plugins.rollout.ring import ArrayRing
 
 
-@dataclass(slots=True)
-class ReplayBatch:
-    """Transitions, each array ``(batch_size, ...)``.
+class ReplayBatch(NamedTuple):
+    """Holds transitions, each array ``(batch_size, ...)``.
 
     Attributes:
         observations: ``(B, obs_dim)`` float32.
@@ -23,7 +21,8 @@ class ReplayBatch:
         rewards: ``(B,)`` float32.
         terminated: ``(B,)`` bool.
         consulted: ``(B,)`` bool: the action was the tutor's.
-        indices: ``(B,)`` places in the buffer.
+        legal: ``(B, A)`` masks of the observations; None where every action is always legal.
+        next_legal: ``(B, A)`` masks of the next observations, or None.
     """
 
     observations: NDArray[np.float32]
@@ -32,7 +31,8 @@ class ReplayBatch:
     rewards: NDArray[np.float32]
     terminated: NDArray[np.bool_]
     consulted: NDArray[np.bool_]
-    indices: NDArray[np.int64]
+    legal: NDArray[np.bool_] | None = None
+    next_legal: NDArray[np.bool_] | None = None
 
 
 class ArrayReplayBuffer(ArrayRing):
@@ -56,19 +56,19 @@ class ArrayReplayBuffer(ArrayRing):
         super().__init__(arrays, seed)
 
     def add(self, rollout: RolloutArrays, start: int, stop: int) -> None:
-        """Takes the vector steps ``start`` to ``stop`` of a rollout."""
-        block = {name: rollout.flat(name, start, stop) for name in self._arrays}
-        num_new = len(block["rewards"])  # type: ignore[arg-type]
-        first = min(num_new, self.capacity - self._next)
-        for name, array in self._arrays.items():
-            values = block[name]
-            assert values is not None
-            array[self._next : self._next + first] = values[:first]
-            if first < num_new:
-                array[: num_new - first] = values[first : first + self.capacity]
-        self._advance(num_new)
+        """Take the vector steps ``start`` to ``stop`` of a rollout."""
+        assert rollout.next_observations is not None
+        self._write(
+            {
+                "observations": flat(rollout.observations[start:stop]),
+                "next_observations": flat(rollout.next_observations[start:stop]),
+                "actions": flat(rollout.actions[start:stop]),
+                "rewards": flat(rollout.rewards[start:stop]),
+                "terminated": flat(rollout.terminated[start:stop]),
+                "consulted": flat(rollout.consulted[start:stop]),
+            }
+        )
 
     def sample(self, batch_size: int) -> ReplayBatch:
-        """Draws transitions uniformly, with replacement."""
-        indices, drawn = self._draw(batch_size)
-        return ReplayBatch(**drawn, indices=indices)
+        """Draw transitions uniformly, with replacement; masks of legal actions are the caller's to add."""
+        return ReplayBatch(**self._draw(batch_size))

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from rllib_plugins.advising.trust import EarnedTrust, value_advantages
+from rllib_plugins.advising.trust import EarnedTrust
 
 
 def feed(trust, effect, num_updates, *, gate=0.5, size=512, seed=0, deviation=1.0):
@@ -150,12 +150,3 @@ def test_trust_stays_a_probability(advantages, heads, eligible):
             trust.observe(advantages, heads, eligible)
     assert 0.0 <= trust.trust <= 1.0
     assert 0.05 <= trust.factor <= 1.0
-
-
-def test_value_advantages_by_hand():
-    rewards = np.array([[0.0], [1.0], [2.0]])
-    values, next_values = np.array([[0.5], [0.25], [1.0]]), np.array([[0.25], [9.0], [3.0]])
-    terminated, ended = np.array([[False], [True], [False]]), np.array([[False], [True], [False]])
-    advantages = value_advantages(rewards, values, next_values, terminated, ended, gamma=0.9, lambda_=0.5)
-    second = 1.0 - 0.25
-    np.testing.assert_allclose(advantages[:, 0], [0.9 * 0.25 - 0.5 + 0.45 * second, second, 2 + 2.7 - 1.0])

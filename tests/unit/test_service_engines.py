@@ -1,11 +1,9 @@
-import math
 import os
 
 import pytest
 
 from tutor_service.config import TutorConfig, catalog_names, load_tutor
 from tutor_service.engines import models, vllm
-from tutor_service.engines.openai import label_logprobs
 from tutor_service.engines.text import answer_in_text
 from tutor_service.errors import UserError
 from tutor_service.schema import AdviceError
@@ -92,11 +90,6 @@ async def test_text_is_asked_again_until_it_names_an_action():
     assert (found.probabilities, found.legal_mass, found.invalid, found.tokens) == ((0, 1), 1.0, 2, 130)
     given_up = await answer_in_text(generate, ("stick", "hit"), 2, prompt_tokens=100)
     assert isinstance(given_up, AdviceError) and (given_up.invalid, given_up.tokens) == (2, 120)
-
-
-def test_spellings_of_a_label_are_summed():
-    found = label_logprobs({"A": math.log(0.5), " A": math.log(0.25), "B": math.log(0.1), "C": -1}, ("A", "B", "D"))
-    assert [math.exp(value) for value in found] == pytest.approx([0.75, 0.1, 0])
 
 
 def test_every_tutor_of_the_catalog_is_short_and_valid():

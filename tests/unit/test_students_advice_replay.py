@@ -7,9 +7,8 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from rllib_plugins.algorithms.advice_replay import BATCH, AdviceReplay
+from rllib_plugins.algorithms.advice_replay import BATCH, AdviceMemory, AdviceReplay
 from rllib_plugins.config import PAPER_ADVICE, AdviceConfig
-from rllib_plugins.rollout.advice_memory import AdviceMemory
 from rllib_plugins.rollout.arrays import RolloutArrays
 
 
@@ -29,7 +28,7 @@ class Learner:
 
 def rollout(first: int = 0, *, every: int = 1, num_steps: int = 16) -> RolloutArrays:
     """Numbered steps of 4 environments, every so many of them advised."""
-    made = RolloutArrays.allocate(num_steps, 4, 2, 3, for_replay=False, with_advice=True, with_masks=True)
+    made = RolloutArrays.allocate((num_steps, 4), 2, 3, for_replay=False, with_advice=True, with_masks=True)
     numbers = np.arange(first, first + 4 * num_steps).reshape(num_steps, 4)
     made.observations[:] = numbers[..., None]
     made.consulted[:] = numbers % every == 0
@@ -62,7 +61,7 @@ def test_more_than_fits_at_once_leaves_the_newest():
     memory = AdviceMemory(2, 3, with_masks=False, seed=0, capacity=10)
     memory.add(rollout(num_steps=8))
     sample = memory.sample(500)
-    assert set(sample.observations[:, 0]) == set(range(22, 32)) and sample.legal is None
+    assert set(sample.observations[:, 0]) == set(range(22, 32)) and not len(sample.legal)
 
 
 @pytest.mark.parametrize(("passes", "steps"), [(0.0, 0), (1.0, 1), (0.5, 0), (16.0, 16)])

@@ -7,54 +7,64 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from rllib_plugins.rollout.arrays import RolloutArrays
+from rllib_plugins.rollout.arrays import RolloutArrays, flat
 from rllib_plugins.rollout.gae import generalised_advantages
 from rllib_plugins.rollout.replay import ArrayReplayBuffer
 
 
 def rollout(num_steps: int = 5, num_envs: int = 3, *, for_replay: bool = True) -> RolloutArrays:
-    return RolloutArrays.allocate(num_steps, num_envs, 2, 4, for_replay=for_replay, with_advice=True, with_masks=False)
+    return RolloutArrays.allocate(
+        (num_steps, num_envs), 2, 4, for_replay=for_replay, with_advice=True, with_masks=False
+    )
+
+
+def advantages(
+    rewards: np.ndarray, values: np.ndarray, following: np.ndarray, ended: tuple, gamma: float, lambda_: float
+) -> np.ndarray:
+    """Advantages of (T, N) arrays; ``ended``: terminated and truncated."""
+    arrays = RolloutArrays.allocate(rewards.shape, 1, 2, for_replay=False, with_advice=False, with_masks=False)
+    arrays.rewards[:], arrays.values[:], arrays.next_values[:] = rewards, values, following
+    arrays.terminated[:], arrays.truncated[:] = ended
+    return generalised_advantages(arrays, gamma, lambda_)
 
 
 def test_an_advantage_by_hand():
     """Two steps, then a truncation; the second environment terminates at once."""
-    advantages = generalised_advantages(
-        np.array([[1.0, 2.0], [3.0, 4.0]], np.float32),
-        np.array([[0.5, 0.25], [1.5, 1.0]], np.float32),
-        np.array([[1.5, 9.0], [2.0, 9.0]], np.float32),
-        np.array([[False, True], [False, True]]),
-        np.array([[False, False], [True, False]]),
-        gamma=0.9,
-        lambda_=0.8,
+    estimated = advantages(
+        np.array([[1.0, 2.0], [3.0, 4.0]]),
+        np.array([[0.5, 0.25], [1.5, 1.0]]),
+        np.array([[1.5, 9.0], [2.0, 9.0]]),
+        ([[False, True], [False, True]], [[False, False], [True, False]]),
+        0.9,
+        0.8,
     )
     last = 3.0 + 0.9 * 2.0 - 1.5
     first = 1.0 + 0.9 * 1.5 - 0.5 + 0.9 * 0.8 * last
-    np.testing.assert_allclose(advantages, [[first, 2.0 - 0.25], [last, 4.0 - 1.0]], rtol=1e-6)
+    np.testing.assert_allclose(estimated, [[first, 2.0 - 0.25], [last, 4.0 - 1.0]], rtol=1e-6)
 
 
 @settings(max_examples=40, deadline=None)
-@given(st.integers(0, 10_000), st.floats(0.0, 1.0), st.floats(0.0, 1.0))
-def test_lambda_one_gives_the_return_and_zero_the_td_error(seed: int, gamma: float, lambda_: float):
+@given(st.integers(0, 10_000), st.floats(0.0, 1.0))
+def test_lambda_one_gives_the_return_and_zero_the_td_error(seed: int, gamma: float):
     rng = np.random.default_rng(seed)
     rewards, values = rng.normal(size=(2, 6, 1)).astype(np.float32)
     terminated = np.zeros((6, 1), bool)
     terminated[5] = True
     following = np.concatenate([values[1:], np.full((1, 1), 1e6, np.float32)])
-    common = (rewards, values, following, terminated, np.zeros_like(terminated))
+    common = (rewards, values, following, (terminated, False), gamma)
     returns = np.zeros(1)
     for t in reversed(range(6)):
         returns = rewards[t] + gamma * returns
-    monte_carlo = generalised_advantages(*common, gamma=gamma, lambda_=1.0)
-    np.testing.assert_allclose(monte_carlo[0], returns - values[0], rtol=1e-4, atol=1e-4)
-    td = generalised_advantages(*common, gamma=gamma, lambda_=0.0)
-    np.testing.assert_allclose(td[0], rewards[0] + gamma * values[1] - values[0], rtol=1e-4, atol=1e-5)
+    np.testing.assert_allclose(advantages(*common, 1.0)[0], returns - values[0], rtol=1e-4, atol=1e-4)
+    td_error = rewards[0] + gamma * values[1] - values[0]
+    np.testing.assert_allclose(advantages(*common, 0.0)[0], td_error, rtol=1e-4, atol=1e-5)
 
 
 def test_an_episode_does_not_see_the_next_one():
-    zeros, ended = np.zeros((3, 1), np.float32), np.array([[False], [True], [False]])
-    rewards = np.array([[0.0], [0.0], [100.0]], np.float32)
-    advantages = generalised_advantages(rewards, zeros, zeros, ended, ~ended & False, gamma=1.0, lambda_=1.0)
-    assert advantages[:, 0].tolist() == [0.0, 0.0, 100.0]
+    zeros, ended = np.zeros((3, 1)), [[False], [True], [False]]
+    for cut in ((ended, False), (False, ended)):
+        estimated = advantages(np.array([[0.0], [0.0], [100.0]]), zeros, zeros, cut, 1.0, 1.0)
+        assert estimated[:, 0].tolist() == [0.0, 0.0, 100.0]
 
 
 def fill(arrays: RolloutArrays, start: int) -> None:
@@ -105,11 +115,10 @@ def test_a_restored_buffer_draws_the_same():
 def test_flat_parts_of_a_rollout_are_views_in_order():
     arrays = rollout()
     fill(arrays, 0)
-    part = arrays.flat("observations", 1, 3)
-    assert part is not None and part[:, 0].tolist() == [3, 4, 5, 6, 7, 8]
+    part = flat(arrays.observations[1:3])
+    assert part[:, 0].tolist() == [3, 4, 5, 6, 7, 8]
     part[:] = -1
     assert arrays.observations[1, 0, 0] == -1
-    assert rollout(for_replay=False).flat("next_observations") is None
 
 
 @pytest.mark.parametrize("name", ["actions", "advice", "heads"])

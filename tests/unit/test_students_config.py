@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import pytest
 
-from rllib_plugins.algorithms.a2c.config import A2CConfig
-from rllib_plugins.algorithms.dqn.config import DQNConfig
-from rllib_plugins.algorithms.ppo.config import PPOConfig
-from rllib_plugins.config import ALGORITHMS, StudentConfig
+from rllib_plugins.algorithms.a2c.a2c import A2CConfig
+from rllib_plugins.algorithms.dqn.dqn import DQNConfig
+from rllib_plugins.algorithms.ppo.ppo import PPOConfig
+from rllib_plugins.config import ALGORITHMS, AdviceConfig, StudentConfig
 from rllib_plugins.hyperparameters import default_hyperparameters
 from rllib_plugins.trial import algorithm_config, apply_hyperparameters
 from tutor_service.errors import UserError
@@ -63,6 +63,9 @@ def test_a_temperature_that_is_none_is_refused(temperature: float):
 def test_distributed_and_multi_agent_are_refused_with_the_reason():
     with pytest.raises(UserError, match="num_env_runners=2"):
         PPOConfig().env_runners(num_env_runners=2).tutoring(task="blackjack").validate()
+    for rollout in ("lean", "stock"):
+        with pytest.raises(UserError, match="num_learners=1"):
+            PPOConfig().learners(num_learners=1).tutoring(task="blackjack", rollout=rollout).validate()
     with pytest.raises(UserError, match="multi-agent"):
         PPOConfig().tutoring(task="blackjack").multi_agent(policies={"a", "b"}, policy_mapping_fn=str).validate()
     with pytest.raises(UserError, match="tutoring"):
@@ -84,3 +87,14 @@ def test_epsilon_follows_its_schedule():
     config = DQNConfig().training(epsilon=[(0, 1.0), (100, 0.2)])
     assert [config.epsilon_at(step) for step in (0, 50, 100, 1000)] == pytest.approx([1.0, 0.6, 0.2, 0.2])
     assert DQNConfig().training(epsilon=0.3).epsilon_at(5) == 0.3
+
+
+def test_what_the_stock_rollout_would_do_otherwise_is_refused():
+    fields = {"algorithm": "ppo", "task": "blackjack", "rollout": "stock"}
+    fixed = AdviceConfig(trust="fixed")
+    with pytest.raises(UserError, match=r"advice\.trust = 'earned'.*'fixed'.*rollout: lean"):
+        StudentConfig(**fields, tutor="oracle")
+    with pytest.raises(UserError, match=r"advice\.trust"):
+        PPOConfig().tutoring(task="blackjack", tutor="oracle", rollout="stock").validate()
+    assert StudentConfig(**fields, tutor="oracle", advice=fixed).advice == fixed
+    assert StudentConfig(**fields).tutor == "none"

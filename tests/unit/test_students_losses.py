@@ -1,4 +1,4 @@
-"""What the students learn from: losses and advice weights against numbers worked out by hand."""
+"""What the students learn from: losses and advice weights against numbers worked out by hand, and against autograd."""
 
 from __future__ import annotations
 
@@ -10,21 +10,14 @@ import torch
 
 from rllib_plugins.advising.decision import ImitationWeights
 from rllib_plugins.algorithms.a2c.learner import A2CLearner
-from rllib_plugins.algorithms.actor_critic import (
-    UpdateBatch,
-    as_tensors,
-    make_update_batch,
-    weigh_advice,
-)
+from rllib_plugins.algorithms.actor_critic import as_torch_loss, make_update_batch, part
+from rllib_plugins.algorithms.advice import AdviceWeights, weigh_advice
+from rllib_plugins.algorithms.advice_replay import AdviceSample
 from rllib_plugins.algorithms.array_learner import clip_norm
 from rllib_plugins.algorithms.dqn.learner import DQNLearner
-from rllib_plugins.algorithms.imitation import (
-    imitation_loss,
-    log_policy,
-)
+from rllib_plugins.algorithms.losses import NO_MASKS, NO_ROWS, Objective, UpdateBatch, loss_and_gradients
 from rllib_plugins.algorithms.ppo.learner import PPOLearner
 from rllib_plugins.config import AdviceConfig
-from rllib_plugins.rollout.advice_memory import AdviceSample
 from rllib_plugins.rollout.arrays import RolloutArrays
 from rllib_plugins.rollout.replay import ReplayBatch
 
@@ -33,34 +26,79 @@ def learner(cls, **config):
     """A learner without RLlib's machinery: the losses need its config only."""
     made = object.__new__(cls)
     defaults = {"clip_param": 0.2, "vf_clip_param": float("inf"), "vf_loss_coeff": 0.5, "gamma": 0.9}
-    defaults |= {"double_q": True, "imitation_temperature": 0.5}
+    defaults |= {"double_q": True, "imitation_temperature": 0.5, "td_error_loss_fn": "huber"}
     made.config = SimpleNamespace(**(defaults | {"advice": AdviceConfig()} | config))
     return made
 
 
-def one_step(*, advantage: float = 1.0, old: float = 0.5, action: int = 0, **fields) -> UpdateBatch:
-    return UpdateBatch(
-        **(
-            {
-                "observations": torch.zeros(1, 1),
-                "actions": torch.tensor([action]),
-                "advantages": torch.tensor([advantage]),
-                "targets": torch.tensor([2.0]),
-                "old_logp": torch.tensor([old]).log(),
-                "old_logits": None,
-                "illegal": None,
-                "imitation": None,
-            }
-            | fields
-        )
+def log_policy(logits: torch.Tensor, legal: np.ndarray) -> torch.Tensor:
+    """log π over all actions; illegal ones get the least finite float, so that 0·log π stays 0."""
+    if len(legal):
+        logits = logits.masked_fill(~torch.from_numpy(legal), torch.finfo(logits.dtype).min)
+    return torch.log_softmax(logits, dim=-1)
+
+
+def imitation_by_torch(logp: torch.Tensor, advice: torch.Tensor, until: float) -> torch.Tensor:
+    """Cross-entropy to the advice where the student does not follow it yet, as a mean over all steps."""
+    is_open = (advice * logp.detach().exp()).sum(-1) < until * advice.sum(-1)
+    return -((advice * logp).sum(-1) * is_open).mean()
+
+
+def loss_by_torch(logits: torch.Tensor, values: torch.Tensor, batch: UpdateBatch, o: Objective) -> torch.Tensor:
+    """The slow, obvious form of ``actor_critic_loss``."""
+    logp = log_policy(logits, batch.legal)
+    advantages = torch.from_numpy(batch.advantages)
+    taken = logp.gather(-1, torch.from_numpy(batch.actions)[:, None]).squeeze(-1)
+    if o.clip >= 0:
+        ratio = torch.exp(taken - torch.from_numpy(batch.old_logp))
+        policy_loss = -torch.minimum(ratio * advantages, ratio.clamp(1 - o.clip, 1 + o.clip) * advantages).mean()
+    else:
+        policy_loss = -(advantages * taken).mean()
+    vf_loss = (values - torch.from_numpy(batch.targets)).square().clamp(max=float(o.vf_clip)).mean()
+    entropy = -(logp.exp() * logp).sum(-1).mean()
+    loss = policy_loss + o.vf_coeff * vf_loss - o.entropy_coeff * entropy
+    if len(batch.imitation):
+        loss = loss + imitation_by_torch(logp, torch.from_numpy(batch.imitation), o.until)
+    if len(batch.old_logits):
+        old = log_policy(torch.from_numpy(batch.old_logits), batch.legal)
+        loss = loss + o.kl_coeff * (old.exp() * (old - logp)).sum(-1).mean()
+    return loss
+
+
+def margin_by_torch(
+    q_values: torch.Tensor, batch: ReplayBatch, targets: torch.Tensor, advice: AdviceConfig, weights: ImitationWeights
+) -> torch.Tensor:
+    """T times the cross-entropy of softmax(Q/T) to the advised actions, at T = 0.5."""
+    logp = log_policy(q_values / 0.5, NO_MASKS if batch.legal is None else batch.legal)
+    best = q_values.detach().gather(-1, logp.argmax(dim=-1, keepdim=True)).squeeze(-1)
+    weight = torch.where(targets > best, weights.better, weights.worse) * torch.from_numpy(batch.consulted)
+    advised = torch.nn.functional.one_hot(torch.from_numpy(batch.actions), q_values.shape[-1]) * weight[:, None]
+    return 0.5 * imitation_by_torch(logp, advised, advice.imitation_until if advice.imitation == "filtered" else 2.0)
+
+
+def one_step(*, advantage: float = 1.0, old: float = 0.5, **fields) -> UpdateBatch:
+    """The first action was taken; the target of the value is 2."""
+    batch = UpdateBatch(
+        observations=np.zeros((1, 1), np.float32),
+        actions=np.zeros(1, np.int64),
+        advantages=np.array([advantage], np.float32),
+        targets=np.array([2.0], np.float32),
+        old_logp=np.log(np.array([old], np.float32)),
+        old_logits=NO_ROWS,
+        legal=NO_MASKS,
+        imitation=NO_ROWS,
     )
+    return batch._replace(**fields)
+
+
+def row(*numbers: float) -> np.ndarray:
+    return np.array([numbers], np.float32)
 
 
 def gradients(made, logits: list[float], value: float, batch: UpdateBatch, entropy: float = 0.0, kl: float = 0.0):
-    z, v = torch.tensor([logits], requires_grad=True), torch.tensor([value], requires_grad=True)
-    loss, _ = made.loss(z, v, batch, entropy, kl)
-    loss.backward()
-    return loss.item(), z.grad[0].tolist(), v.grad[0].item()
+    z, v = np.array([logits], np.float32), np.array([value], np.float32)
+    result = loss_and_gradients(z, v, batch, made.objective(entropy, kl))
+    return result.statistics.loss, result.by_logits[0].tolist(), result.by_values[0]
 
 
 def test_ppo_gradient_is_the_hand_computed_one():
@@ -87,7 +125,7 @@ def test_ppo_clips_the_squared_value_error_by_rllibs_rule():
 
 
 def test_ppo_kl_term_pulls_back_to_the_old_policy():
-    batch = one_step(advantage=0.0, old_logits=torch.tensor([[1.0, 0.0]]))
+    batch = one_step(advantage=0.0, old_logits=row(1.0, 0.0))
     loss, logit_gradient, _ = gradients(learner(PPOLearner, vf_loss_coeff=0.0), [0.0, 0.0], 2.0, batch, kl=2.0)
     p = np.exp([1.0, 0.0]) / np.exp([1.0, 0.0]).sum()
     assert loss == pytest.approx(2.0 * float((p * np.log(p / 0.5)).sum()), rel=1e-5)
@@ -103,14 +141,14 @@ def test_a2c_gradient_is_the_policy_gradient():
 @pytest.mark.parametrize("cls", [PPOLearner, A2CLearner])
 def test_imitation_pulls_towards_the_advice(cls):
     """Cross-entropy: ∂/∂z = weight·(π − advice)."""
-    batch = one_step(advantage=0.0, imitation=torch.tensor([[0.0, 0.7]]))
+    batch = one_step(advantage=0.0, imitation=row(0.0, 0.7))
     _, logit_gradient, _ = gradients(learner(cls), [0.0, 0.0], 2.0, batch)
     assert logit_gradient == pytest.approx([0.35, -0.35], rel=1e-5)
 
 
 @pytest.mark.parametrize("cls", [PPOLearner, A2CLearner])
 def test_imitation_ends_where_the_student_follows(cls):
-    batch = one_step(advantage=0.0, imitation=torch.tensor([[0.0, 0.7]]))
+    batch = one_step(advantage=0.0, imitation=row(0.0, 0.7))
     pulls = [gradients(learner(cls), [0.0, z], 2.0, batch)[1][1] for z in (1.3, 1.5)]  # π = 0.786 and 0.818
     assert pulls[0] < 0.0 and pulls[1] == 0.0
     everything = learner(cls, advice=AdviceConfig(imitation="all"))
@@ -119,9 +157,9 @@ def test_imitation_ends_where_the_student_follows(cls):
 
 @pytest.mark.parametrize("cls", [PPOLearner, A2CLearner])
 def test_illegal_actions_have_no_part_in_loss_or_gradient(cls):
-    batch = one_step(illegal=torch.tensor([[False, False, True]]), imitation=torch.tensor([[1.0, 0.0, 0.0]]))
+    batch = one_step(legal=np.array([[True, True, False]]), imitation=row(1.0, 0.0, 0.0))
     loss, logit_gradient, _ = gradients(learner(cls), [0.0, 0.0, 50.0], 2.0, batch, entropy=0.1)
-    without = gradients(learner(cls), [0.0, 0.0], 2.0, one_step(imitation=torch.tensor([[1.0, 0.0]])), entropy=0.1)
+    without = gradients(learner(cls), [0.0, 0.0], 2.0, one_step(imitation=row(1.0, 0.0)), entropy=0.1)
     assert loss == pytest.approx(without[0], rel=1e-5)
     assert logit_gradient == pytest.approx([*without[1], 0.0], rel=1e-5)
 
@@ -130,8 +168,8 @@ def test_illegal_actions_have_no_part_in_loss_or_gradient(cls):
 def test_advantages_are_weighed_by_capped_ratios(cap: float, expected: list[float]):
     probabilities = np.array([[[0.25, 0.9, 0.8, 1e-30]], [[0.5, 0.1, 0.8, 0.0]]], np.float32)
     advantages, advice = np.array([[2.0, -1.0, 2.0, 4.0]], np.float32), np.zeros((1, 4, 2), np.float32)
-    nobody, weights = np.zeros((1, 4), bool), (np.float32(cap), np.float32(1.0), np.float32(1.0))
-    assert not weigh_advice(advantages, advantages.copy(), probabilities, nobody, advice, *weights, advice.copy())
+    nobody, weights = np.zeros((1, 4), bool), AdviceWeights(np.float32(cap), np.float32(1.0), np.float32(1.0))
+    assert not weigh_advice(advantages, advantages.copy(), probabilities, nobody, advice, weights, advice.copy())
     np.testing.assert_allclose(advantages[0], expected, rtol=1e-5)
 
 
@@ -141,15 +179,16 @@ def test_advantages_are_weighed_by_capped_ratios(cap: float, expected: list[floa
 def test_imitation_is_weighed_by_how_advice_turned_out(better: float, worse: float, expected: list[float]):
     advice = np.tile(np.array([0.0, 1.0], np.float32), (1, 4, 1))
     consulted, estimated = np.array([[True, True, False, True]]), np.array([[1.0, -1.0, 1.0, 0.0]], np.float32)
-    weights, imitation = (np.float32(1.0), np.float32(better), np.float32(worse)), np.full_like(advice, np.nan)
+    weights = AdviceWeights(np.float32(1.0), np.float32(better), np.float32(worse))
+    imitation = np.full_like(advice, np.nan)
     same = np.ones((2, 1, 4), np.float32)
-    imitates = weigh_advice(estimated.copy(), estimated, same, consulted, advice, *weights, imitation)
+    imitates = weigh_advice(estimated.copy(), estimated, same, consulted, advice, weights, imitation)
     assert imitates == (better > 0)
     assert imitation[0, :, 1].tolist() == expected
 
 
 def tutored_rollout() -> RolloutArrays:
-    arrays = RolloutArrays.allocate(2, 2, 1, 2, for_replay=False, with_advice=True, with_masks=False)
+    arrays = RolloutArrays.allocate((2, 2), 1, 2, for_replay=False, with_advice=True, with_masks=False)
     arrays.rewards[:] = [[1.0, -1.0], [2.0, 0.5]]
     arrays.terminated[:] = True
     arrays.policy[:] = 0.2
@@ -167,7 +206,6 @@ def test_the_update_batch_weighs_and_filters_advice():
     batch, advantages = make_update_batch(tutored_rollout(), config, ImitationWeights(0.5, 0.0))
     assert advantages.ravel().tolist() == [1.0, -1.0, 2.0, 0.5]
     assert batch.advantages.tolist() == pytest.approx([0.5, -1.0, 2.0, 0.5])
-    assert batch.imitation is not None
     assert batch.imitation[:, 1].tolist() == [0.5, 0.0, 0.0, 0.0]
     assert batch.targets.tolist() == [1.0, -1.0, 2.0, 0.5]
 
@@ -176,18 +214,20 @@ def test_the_papers_form_neither_weighs_nor_imitates():
     advice = AdviceConfig(weights="policy", imitation="off")
     config = SimpleNamespace(gamma=1.0, lambda_=1.0, standardize_advantages=True, use_kl_loss=False, advice=advice)
     batch, advantages = make_update_batch(tutored_rollout(), config, ImitationWeights())
-    assert batch.imitation is None
+    assert not len(batch.imitation)
     expected = (advantages - advantages.mean()) / advantages.std()
     np.testing.assert_allclose(batch.advantages, expected.ravel(), rtol=1e-5)
 
 
-def test_minibatches_cover_each_step_once():
-    steps = torch.arange(10)
-    batch = UpdateBatch(steps[:, None].float(), steps, steps.float(), steps.float(), steps.float(), None, None, None)
-    parts = batch.permuted(torch.randperm(10)).minibatches(4)
-    assert [len(part) for part in parts] == [4, 4, 2]
-    assert sorted(torch.cat([part.actions for part in parts]).tolist()) == list(range(10))
-    assert all(torch.equal(part.actions.float(), part.advantages) for part in parts)
+def test_parts_of_a_batch_keep_steps_together():
+    steps = np.arange(10)
+    numbers = steps.astype(np.float32)
+    batch = UpdateBatch(numbers[:, None], steps, numbers, numbers, numbers, NO_ROWS, NO_MASKS, NO_ROWS)
+    shuffled = part(batch, np.random.default_rng(0).permutation(10))
+    parts = [part(shuffled, slice(start, start + 4)) for start in range(0, 10, 4)]
+    assert [len(each.actions) for each in parts] == [4, 4, 2]
+    assert sorted(np.concatenate([each.actions for each in parts])) == list(range(10))
+    assert all((each.actions == each.advantages).all() and not len(each.legal) for each in parts)
 
 
 class FixedView:
@@ -215,43 +255,47 @@ def test_the_q_target_chooses_among_legal_actions(double_q: bool, legal: list[bo
         np.ones(2, np.float32),
         np.array([False, True]),
         np.zeros(2, bool),
-        np.arange(2),
+        next_legal=None if legal is None else np.array([legal, legal]),
     )
-    mask = None if legal is None else np.array([legal, legal])
-    assert made.targets(batch, mask).tolist() == pytest.approx([1.0 + 0.9 * following, 1.0])
+    assert made.targets(batch).tolist() == pytest.approx([1.0 + 0.9 * following, 1.0])
 
 
 def margin_of(q_values: list[float], target: float, *, imitation: str = "filtered", legal: list[bool] | None = None):
-    q = torch.tensor([q_values], requires_grad=True)
+    """The margin's gradient where the first action was advised: the TD error's is taken off."""
     made = learner(DQNLearner, advice=AdviceConfig(imitation=imitation))
-    made.imitation_weights = ImitationWeights.of(made.config.advice, 1.0)
-    illegal = None if legal is None else ~torch.tensor([legal])
-    loss = made._margin(q, torch.tensor([0]), torch.tensor([target]), torch.tensor([True]), illegal)
-    loss.backward()
-    return loss.item(), q.grad[0].tolist()
+    batch = advised_batch(np.array([target], np.float32), np.zeros(1, np.int64), legal and np.array([legal]))
+    given = np.array([q_values], np.float32), batch, batch.rewards
+    with_margin = made.gradient(*given, ImitationWeights.of(made.config.advice, 1.0))
+    return (with_margin - made.gradient(*given, ImitationWeights()))[0]
+
+
+def advised_batch(targets: np.ndarray, actions: np.ndarray, legal: np.ndarray | None, share: float = 1.0):
+    """Transitions of which a share was advised; the targets are in the place of the rewards."""
+    size = len(actions)
+    consulted = np.random.default_rng(1).random(size) < share
+    zeros = np.zeros((size, 1), np.float32)
+    return ReplayBatch(zeros, zeros, actions, targets, np.zeros(size, bool), consulted, legal)
 
 
 def test_the_margin_lifts_the_advised_action_above_the_others():
-    loss, gradient = margin_of([1.0, 1.5, 0.0], target=2.0)
     parts = np.exp([2.0, 3.0, 0.0])  # Q/T
-    assert loss == pytest.approx(0.5 * (np.log(parts.sum()) - 2.0))
-    assert gradient == pytest.approx(parts / parts.sum() - [1.0, 0.0, 0.0], abs=1e-6)
+    assert margin_of([1.0, 1.5, 0.0], target=2.0) == pytest.approx(parts / parts.sum() - [1.0, 0.0, 0.0], abs=1e-6)
 
 
 def test_the_margin_ends_where_the_advice_is_followed():
-    assert margin_of([3.0, 1.5, 0.0], target=4.0)[0] == 0.0  # softmax([6, 3, 0]) follows with 0.95
-    assert margin_of([3.0, 1.5, 0.0], target=4.0, imitation="all")[0] > 0.0
+    assert not margin_of([3.0, 1.5, 0.0], target=4.0).any()  # softmax([6, 3, 0]) follows with 0.95
+    assert margin_of([3.0, 1.5, 0.0], target=4.0, imitation="all").any()
 
 
 def test_the_margin_is_filtered_by_the_target():
-    assert margin_of([1.0, 1.5, 0.0], target=1.4)[0] == 0.0
-    whole = 0.5 * (np.log(np.exp([2.0, 3.0, 0.0]).sum()) - 2.0)
-    assert margin_of([1.0, 1.5, 0.0], target=1.4, imitation="all")[0] == pytest.approx(whole)
+    assert not margin_of([1.0, 1.5, 0.0], target=1.4).any()
+    parts = np.exp([2.0, 3.0, 0.0])
+    everything = margin_of([1.0, 1.5, 0.0], target=1.4, imitation="all")
+    assert everything == pytest.approx(parts / parts.sum() - [1.0, 0.0, 0.0], abs=1e-6)
 
 
 def test_the_margin_ignores_illegal_actions():
-    loss, gradient = margin_of([1.0, 1.5, 9.0], target=2.0, legal=[True, True, False])
-    assert loss == pytest.approx(0.5 * np.log(1 + np.e))
+    gradient = margin_of([1.0, 1.5, 9.0], target=2.0, legal=[True, True, False])
     assert gradient == pytest.approx([-np.e / (1 + np.e), np.e / (1 + np.e), 0.0], abs=1e-6)
 
 
@@ -262,14 +306,12 @@ def test_imitating_again_descends_the_imitation_loss_and_nothing_else(cls, maske
     logits = (3 * logits).astype(np.float32)  # some of it is followed already
     made, written = learner(cls), []
     made._view = SimpleNamespace(forward_policy=lambda observations: logits, backward_policy=written.append)
-    legal = None if batch.illegal is None else ~batch.illegal
     advice = np.eye(3, dtype=np.float32)[batch.imitation.argmax(axis=1)]
-    share = made.imitate(AdviceSample(batch.observations, advice, legal))
+    share = made.imitate(AdviceSample(batch.observations, advice, batch.legal))
 
     z = torch.from_numpy(logits).requires_grad_()
-    illegal = None if batch.illegal is None else torch.from_numpy(batch.illegal)
-    logp = log_policy(z, illegal)
-    imitation_loss(logp, torch.from_numpy(advice), AdviceConfig().imitation_until).backward()
+    logp = log_policy(z, batch.legal)
+    imitation_by_torch(logp, torch.from_numpy(advice), AdviceConfig().imitation_until).backward()
     np.testing.assert_allclose(written[0], z.grad.numpy(), rtol=2e-4, atol=2e-6)
     followed = (advice * logp.detach().exp().numpy()).sum(axis=1) >= 0.8
     assert share == pytest.approx(1 - followed.mean()) and 0 < share < 1
@@ -303,7 +345,7 @@ def random_batch(seed: int, *, masked: bool, size: int = 12) -> tuple[np.ndarray
         targets=normal(size),
         old_logp=np.log(rng.uniform(0.1, 0.9, size)).astype(np.float32),
         old_logits=normal(size, 3),
-        illegal=illegal if masked else None,
+        legal=~illegal if masked else NO_MASKS,
         imitation=(rng.random((size, 3)) * ~illegal).astype(np.float32),
     )
     return normal(size, 3), normal(size), batch
@@ -313,15 +355,27 @@ def random_batch(seed: int, *, masked: bool, size: int = 12) -> tuple[np.ndarray
 @pytest.mark.parametrize("cls", [PPOLearner, A2CLearner])
 @pytest.mark.parametrize("seed", range(5))
 def test_written_out_gradients_are_those_of_the_loss(cls, masked: bool, seed: int):
-    """What the lean update descends is, to rounding, what autograd makes of the loss."""
+    """The loss and its gradients are, to rounding, what autograd makes of the slow form."""
     made = learner(cls, vf_clip_param=1.0) if cls is PPOLearner else learner(cls)
     logits, values, batch = random_batch(seed, masked=masked)
-    by_logits, by_values = made.gradients(logits, values, batch, 0.3, 0.7)
+    objective = made.objective(0.3, 0.7)
+    ours = loss_and_gradients(logits, values, batch, objective)
     z, v = torch.from_numpy(logits).requires_grad_(), torch.from_numpy(values).requires_grad_()
-    loss, _ = made.loss(z, v, as_tensors(batch), 0.3, 0.7)
+    loss = loss_by_torch(z, v, batch, objective)
     loss.backward()
-    np.testing.assert_allclose(by_logits, z.grad.numpy(), rtol=2e-4, atol=2e-6)
-    np.testing.assert_allclose(by_values, v.grad.numpy(), rtol=2e-4, atol=2e-6)
+    assert ours.statistics.loss == pytest.approx(loss.item(), rel=1e-4)
+    np.testing.assert_allclose(ours.by_logits, z.grad.numpy(), rtol=2e-4, atol=2e-6)
+    np.testing.assert_allclose(ours.by_values, v.grad.numpy(), rtol=2e-4, atol=2e-6)
+
+
+def test_a_loss_reaches_torch_with_its_value_and_gradients():
+    x, y = torch.zeros(2, 3, requires_grad=True), torch.ones(2, requires_grad=True)
+    by_x, by_y = np.arange(6, dtype=np.float32).reshape(2, 3), np.array([5.0, -1.0], np.float32)
+    loss = as_torch_loss(7.5, (x, by_x), (y, by_y))
+    (2.0 * loss).backward()
+    assert loss.item() == 7.5
+    np.testing.assert_array_equal(x.grad.numpy(), 2 * by_x)
+    np.testing.assert_array_equal(y.grad.numpy(), 2 * by_y)
 
 
 @pytest.mark.parametrize("worse", [0.0, 0.3])
@@ -329,26 +383,18 @@ def test_written_out_gradients_are_those_of_the_loss(cls, masked: bool, seed: in
 @pytest.mark.parametrize("masked", [False, True])
 def test_the_written_out_q_gradient_is_that_of_the_loss(masked: bool, loss_name: str, worse: float):
     rng = np.random.default_rng(5)
-    made = learner(DQNLearner, td_error_loss_fn=loss_name)
-    made.imitation_weights = ImitationWeights(0.5, worse)
+    made, weights = learner(DQNLearner, td_error_loss_fn=loss_name), ImitationWeights(0.5, worse)
     q_values = rng.normal(size=(40, 3)).astype(np.float32)
     actions, targets = rng.integers(3, size=40), (2 * rng.normal(size=40)).astype(np.float32)
     legal = rng.random((40, 3)) < 0.7
     legal[np.arange(40), actions] = True
-    legal_or_none = legal if masked else None
-    zeros = np.zeros((40, 1), np.float32)
-    batch = ReplayBatch(zeros, zeros, actions, targets, np.zeros(40, bool), rng.random(40) < 0.6, np.arange(40))
-    gradient = made.gradient(q_values, batch, targets, legal_or_none, made.imitation_weights)
+    batch = advised_batch(targets, actions, legal if masked else None, share=0.6)
+    gradient = made.gradient(q_values, batch, targets, weights)
 
-    q, chosen, y = (
-        torch.from_numpy(q_values).requires_grad_(),
-        torch.from_numpy(actions)[:, None],
-        torch.from_numpy(targets),
-    )
-    taken = q.gather(-1, chosen).squeeze(-1)
+    q, y = torch.from_numpy(q_values).requires_grad_(), torch.from_numpy(targets)
+    taken = q.gather(-1, torch.from_numpy(actions)[:, None]).squeeze(-1)
     td = torch.nn.functional.huber_loss(taken, y) if loss_name == "huber" else torch.nn.functional.mse_loss(taken, y)
-    illegal = torch.from_numpy(~legal) if masked else None
-    (td + made._margin(q, chosen.squeeze(-1), y, torch.from_numpy(batch.consulted), illegal)).backward()
+    (td + margin_by_torch(q, batch, y, made.config.advice, weights)).backward()
     np.testing.assert_allclose(gradient, q.grad.numpy(), rtol=1e-4, atol=1e-7)
 
 

@@ -13,20 +13,10 @@ from ray.rllib.core.rl_module.rl_module import RLModuleSpec
 from torch.optim.adam import adam
 
 from rllib_plugins.rollout.mlp import flatten_parameters
-from rllib_plugins.rollout.network import (
-    ActorCriticView,
-    QView,
-    best,
-    epsilon_greedy,
-    greedy,
-    initialise_orthogonally,
-    masked_softmax,
-)
+from rllib_plugins.rollout.network import ActorCriticView, QView, initialise_orthogonally
 from tutor_service.errors import UserError
 
 OBSERVATIONS = np.random.default_rng(0).normal(size=(7, 3)).astype(np.float32)
-LEGAL = np.array([[True, False, True, True], [False, True, False, False]])
-SCORES = np.array([[1.0, 9.0, 3.0, 2.0], [5.0, 1.0, 5.0, 5.0]], np.float32)
 
 
 def build(module_class, extra=None, **model):
@@ -152,25 +142,3 @@ def test_acting_leaves_the_observations_alone():
 def test_other_networks_are_refused_with_the_way_out():
     with pytest.raises(UserError, match="rollout: stock"):
         ActorCriticView(build(DefaultPPOTorchRLModule, vf_share_layers=False, fcnet_activation="silu"))
-
-
-def test_illegal_actions_get_nothing():
-    policy = masked_softmax(SCORES, LEGAL)
-    assert not policy[~LEGAL].any()
-    np.testing.assert_allclose(policy.sum(axis=1), 1.0)
-    weights = np.exp([1.0, 3.0, 2.0])
-    np.testing.assert_allclose(policy[0][LEGAL[0]], weights / weights.sum())
-    assert greedy(SCORES, LEGAL).argmax(axis=1).tolist() == [2, 1]
-    assert greedy(SCORES, None).argmax(axis=1).tolist() == [1, 0]
-    assert best(SCORES, LEGAL).tolist() == [3.0, 1.0]
-    explored = epsilon_greedy(SCORES, LEGAL, 0.3)
-    np.testing.assert_allclose(explored, [[0.1, 0.0, 0.8, 0.1], [0.0, 1.0, 0.0, 0.0]])
-
-
-def test_a_finished_game_has_a_value_all_the_same():
-    assert np.isfinite(best(SCORES, np.zeros_like(LEGAL))).all()
-
-
-def test_very_large_logits_stay_probabilities():
-    policy = masked_softmax(np.array([[1e30, -1e30]], np.float32), None)
-    assert policy.tolist() == [[1.0, 0.0]]

@@ -18,11 +18,13 @@ class EngineFacts:
         identity: Everything beside the prompt that can change an answer, as text: part of the store's key.
         decoding: How answers are read; may be simpler than configured where an endpoint gives no log-probabilities.
         max_prompt_tokens: Longest prompt that leaves room for the answer; None: not known here.
+        notes: What was found out about it, in lines for a person.
     """
 
     identity: str
     decoding: Decoding
     max_prompt_tokens: int | None
+    notes: tuple[str, ...] = ()
 
 
 class Engine(Protocol):

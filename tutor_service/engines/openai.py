@@ -1,34 +1,35 @@
-"""Asks any OpenAI-compatible endpoint. Knows its protocol; must not know Serve, the store or tasks.
+"""Ask any OpenAI-compatible endpoint. Knows its protocol; must not know Serve, the store or tasks.
 
 Where the endpoint gives log-probabilities a state costs one token, as on our own engine, except that only the likeliest
-tokens are shown: a label that is not among them counts as probability 0. Where it gives none, text decoding takes over.
-Reasoning models think on their side of the wire, so for them text decoding with room for the thought is used.
+tokens are shown: a label that is not among them counts as probability 0. Where it gives none, words are read. Models
+that think do so on their side of the wire: of them words are read, with tokens for the thought.
 """
 
 from __future__ import annotations
 
 import asyncio
 import json
-import math
-from collections.abc import Mapping, Sequence
+import logging
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from tutor_service.config import TutorConfig
 from tutor_service.engines.base import EngineFacts
-from tutor_service.engines.decode import scored
-from tutor_service.engines.text import answer_in_text
+from tutor_service.engines.decode import Distribution
+from tutor_service.engines.endpoint.capabilities import TOP_LOGPROBS, Capabilities
+from tutor_service.engines.endpoint.probe import Refused, Unreadable, probe
+from tutor_service.engines.endpoint.reading import read
+from tutor_service.engines.endpoint.reply import NotRead, Received, Reply
+from tutor_service.engines.endpoint.session import TRANSIENT, BudgetSpent, Exchange, Session
+from tutor_service.engines.endpoint.transport import Transport, Unanswered
 from tutor_service.errors import UserError
 from tutor_service.prompts.prompt import Decoding, Prompt
+from tutor_service.proxies import proxy_words
 from tutor_service.schema import Advice, AdviceError
 from tutor_service.secrets import read_secret
 
-TOP_LOGPROBS = 20
-"""Most that OpenAI's API gives; ``engine: {top_logprobs: 5}`` for endpoints that give fewer."""
-
-CONCURRENCY = 32
-_TIMEOUT_S = 120.0
-_PROBE = Prompt((), (), ("A", "B"), "Actions: A = go; B = stop.\nAnswer with exactly one of: A, B.")
+logger = logging.getLogger("ray.serve")
 
 
 class OpenAIEngine:
@@ -36,50 +37,42 @@ class OpenAIEngine:
 
     def __init__(self, config: TutorConfig) -> None:
         self._config = config
-        self._limit = asyncio.Semaphore(CONCURRENCY)
-        self._decoding: Decoding = "scored" if config.decoding == "scored" else "text"
-        self._length_field = "max_tokens"
-        self._client: Any = None
+        self._transport: Transport | None = None
+        self._session: Session | None = None
+        self._takes = Capabilities()
 
     async def start(self) -> EngineFacts:
-        """See ``Engine``. Asks once, to see that the endpoint answers and whether it gives log-probabilities."""
-        import openai
-
-        self._client = openai.AsyncOpenAI(
-            base_url=self._config.base_url,
-            api_key=self._key() or "none",
-            timeout=_TIMEOUT_S,
-            max_retries=2,
-        )
+        """See ``Engine``. Asks a few times, to see that the endpoint answers and what it takes."""
+        config = self._config
+        if not config.base_url or not config.model:
+            raise UserError(f"tutor '{config.name}': backend openai needs base_url and model.")
+        self._transport = Transport(config.base_url, self._key(), config.timeout_s, config.concurrency)
+        self._session = Session(config, self._transport)
         try:
-            await self._probe()
-        except openai.AuthenticationError as error:
-            source = self._config.api_key_env or self._config.api_key_file
-            refused = f"refused the key in '{source}'" if source else "asks for a key: name it in api_key_env"
+            found = await probe(config, self._send)
+        except Refused as refusal:
+            raise UserError(self._refused(refusal.received)) from None
+        except Unreadable as failure:
             raise UserError(
-                f"tutor '{self._config.name}': {self._config.base_url} {refused} ({error.status_code})."
+                f"tutor '{config.name}': {config.base_url} answers, but nothing that can be read: {failure}. Check "
+                "that base_url is that of an OpenAI-compatible API (it often ends in /v1), and model."
             ) from None
-        except openai.APIStatusError as error:
+        except BudgetSpent as spent:
             raise UserError(
-                f"tutor '{self._config.name}': {self._config.base_url} answered {error.status_code} for model "
-                f"'{self._config.model}': {_brief(error)}. Check base_url and model."
+                f"tutor '{config.name}': {spent.limit} does not allow the few requests that find out what the endpoint "
+                "takes. Raise it."
             ) from None
-        except openai.APIConnectionError as error:
+        except Unanswered as failure:
             raise UserError(
-                f"tutor '{self._config.name}': base_url = '{self._config.base_url}' cannot be reached "
-                f"({_brief(error.__cause__ or error)})."
+                f"tutor '{config.name}': base_url = '{config.base_url}' cannot be reached ({failure.reason}). Check "
+                "base_url, and that the server runs; timeout_s is the time for one answer."
             ) from None
-        fields: dict[str, Any] = {
-            "base_url": self._config.base_url,
-            "model": self._config.model,
-            "revision": self._config.revision,
-            "decoding": self._decoding,
-            "engine": self._config.engine,
-        }
-        if self._decoding == "text":
-            fields |= {"attempts": self._config.text_attempts, "tokens": self._answer_tokens()}
-        identity = json.dumps(fields, sort_keys=True, default=str)
-        return EngineFacts(identity, self._decoding, max_prompt_tokens=None)
+        self._takes = found.capabilities
+        for dropped in found.dropped:
+            logger.warning("Tutor '%s' does without %s", config.name, dropped)
+        decoding: Decoding = "scored" if self._takes.top_logprobs else "text"
+        notes = (f"endpoint: {self._takes.words()}", *(f"not taken: {dropped}" for dropped in found.dropped))
+        return EngineFacts(self._identity(decoding), decoding, max_prompt_tokens=None, notes=notes)
 
     async def evaluate(self, prompts: Sequence[Prompt]) -> list[Advice | AdviceError]:
         """See ``Engine``; failures are per prompt."""
@@ -92,102 +85,110 @@ class OpenAIEngine:
         """See ``Engine``; there are no processes."""
 
     async def _one(self, prompt: Prompt) -> Advice | AdviceError:
-        import openai
-
         try:
-            async with self._limit:
-                return await (self._scored(prompt) if self._decoding == "scored" else self._text(prompt))
-        except openai.BadRequestError as error:
-            return AdviceError(f"endpoint: refused the request: {_brief(error)}")
-        except openai.OpenAIError as error:
-            return AdviceError(f"endpoint: {type(error).__name__}: {_brief(error)}", retry=True)
+            return await (self._scored(prompt) if self._takes.top_logprobs else self._text(prompt))
+        except BudgetSpent as spent:
+            return AdviceError(f"tutor '{self._config.name}': {spent.limit} is used up")
+        except Unanswered as failure:
+            return AdviceError(f"endpoint: {failure.reason}", retry=True)
+        except Exception as error:  # whatever a reply can set off costs its own prompt
+            logger.exception("A reply of tutor '%s' could not be handled", self._config.name)
+            return AdviceError(f"endpoint: its reply could not be handled ({type(error).__name__})")
 
     async def _scored(self, prompt: Prompt) -> Advice | AdviceError:
-        reply = await self._complete(prompt.text, 1, temperature=0, logprobs=True, top_logprobs=TOP_LOGPROBS)
-        shown = _first_token(reply)
-        if shown is None:
-            raise _NoLogprobs
-        return scored(label_logprobs(shown, prompt.labels), _tokens(reply))
+        fields = self._takes.body(1, temperature=0.0, seed=None if self._takes.temperature else 0, scored=True)
+        exchange = await self._exchange(prompt, fields)
+        if isinstance(exchange, AdviceError):
+            return exchange
+        outcome, tokens = read(exchange.reply, prompt.labels, prompt.words, scored=True), _tokens(exchange)
+        if isinstance(outcome, NotRead):
+            return AdviceError(f"endpoint: {outcome.reason}", invalid=1, tokens=tokens)
+        return Advice(outcome.probabilities, outcome.mass, tokens=tokens)
 
     async def _text(self, prompt: Prompt) -> Advice | AdviceError:
-        async def generate(attempt: int) -> tuple[str, int]:
-            reply = await self._complete(
-                prompt.text, self._answer_tokens(), temperature=1.0 if attempt else 0.0, seed=attempt
+        """Ask until an answer names an action, at most ``text_attempts`` times."""
+        thought = self._config.thinking_tokens if self._takes.thinks else 0
+        unread = ""
+        tokens = 0
+        for attempt in range(self._config.text_attempts):
+            seed = attempt if attempt or not self._takes.temperature else None
+            fields = self._takes.body(
+                thought + self._config.answer_tokens, temperature=1.0 if attempt else 0.0, seed=seed, scored=False
             )
-            return reply.choices[0].message.content or "", _tokens(reply)
+            exchange = await self._exchange(prompt, fields)
+            if isinstance(exchange, AdviceError):
+                return exchange
+            tokens += _tokens(exchange)
+            outcome = read(exchange.reply, prompt.labels, prompt.words, scored=False)
+            if isinstance(outcome, Distribution):
+                return Advice(outcome.probabilities, outcome.mass, invalid=attempt, tokens=tokens)
+            unread = outcome.reason
+        attempts = self._config.text_attempts
+        return AdviceError(f"endpoint: {unread} (asked {attempts} times)", invalid=attempts, tokens=tokens)
 
-        return await answer_in_text(generate, prompt.labels, self._config.text_attempts, prompt_tokens=0)
+    async def _exchange(self, prompt: Prompt, fields: dict[str, Any]) -> Exchange | AdviceError:
+        assert self._session is not None, "start() comes first"
+        exchange = await self._session.ask(prompt.text, fields)
+        received = exchange.received
+        if received.status == 200:
+            return exchange
+        retry = received.status in TRANSIENT or received.status >= 500
+        return AdviceError(f"endpoint: {received.words} (HTTP {received.status})", retry=retry)
+
+    async def _send(self, question: str, fields: dict[str, Any]) -> Received:
+        assert self._session is not None
+        return (await self._session.ask(question, fields)).received
+
+    def _refused(self, received: Received) -> str:
+        """Say what a refusal to be asked at all means: the provider's words, and where to look."""
+        config = self._config
+        source = config.api_key_env or config.api_key_file
+        if received.status in (401, 403):
+            remedy = f"Check the key in '{source}' and what it may do." if source else "Name its key in api_key_env."
+        elif received.status == 429:
+            remedy = "Wait, or lower concurrency, requests_per_minute or tokens_per_minute."
+        elif received.status == 402:
+            remedy = "The account with the provider has to be paid."
+        elif received.status >= 500:
+            remedy = "The server is at fault: look at its own log, or try again."
+        else:
+            remedy = "Check base_url, model and engine."
+        by_hand = config.capabilities.model_dump(exclude_none=True)
+        if by_hand:
+            remedy += f" What capabilities says ({', '.join(by_hand)}) was taken as it is."
+        return (
+            f"tutor '{config.name}': {config.base_url} refuses model '{config.model}': {received.words} "
+            f"(HTTP {received.status}{proxy_words(config.base_url or '')}). {remedy}"
+        )
 
     def _key(self) -> str | None:
-        """The endpoint's key, as this node has it."""
+        """Return the endpoint's key, as this node has it."""
         file = self._config.api_key_file
         try:
             return read_secret("API key", self._config.api_key_env, Path(file) if file else None)
         except UserError as error:
             raise UserError(f"tutor '{self._config.name}': {error}") from None
 
-    async def _probe(self) -> None:
-        """Finds out what the endpoint can do."""
-        import openai
-
-        if self._decoding == "scored":
-            try:
-                await self._scored(_PROBE)
-            except _NoLogprobs:
-                self._decoding = "text"
-            except openai.BadRequestError as error:
-                if "logprob" not in str(error):
-                    raise
-                self._decoding = "text"
-        if self._decoding == "text":
-            await self._complete(_PROBE.text, 1)
-
-    async def _complete(self, text: str, max_tokens: int, **fields: Any) -> Any:
-        import openai
-
-        request = {
-            "model": self._config.model,
-            "messages": [{"role": "user", "content": text}],
-            "extra_body": dict(self._config.engine),
-            **fields,
+    def _identity(self, decoding: str) -> str:
+        """Return everything beside the prompt that can change an answer."""
+        config, takes = self._config, self._takes
+        fields: dict[str, Any] = {
+            "base_url": config.base_url,
+            "model": config.model,
+            "revision": config.revision,
+            "decoding": decoding,
+            "engine": config.engine,
         }
-        try:
-            return await self._client.chat.completions.create(**request, **{self._length_field: max_tokens})
-        except openai.BadRequestError as error:
-            if self._length_field == "max_completion_tokens" or "max_completion_tokens" not in str(error):
-                raise
-            self._length_field = "max_completion_tokens"
-            return await self._client.chat.completions.create(**request, max_completion_tokens=max_tokens)
-
-    def _answer_tokens(self) -> int:
-        thinking = self._config.thinking_tokens if self._config.decoding == "reasoned" else 0
-        return thinking + self._config.answer_tokens
+        if decoding == "text":
+            thought = config.thinking_tokens if takes.thinks else 0
+            fields |= {"attempts": config.text_attempts, "tokens": thought + config.answer_tokens}
+        elif takes.top_logprobs != TOP_LOGPROBS and "top_logprobs" not in config.engine:
+            fields["top_logprobs"] = takes.top_logprobs
+        if not takes.temperature:
+            fields["temperature"] = "default"
+        return json.dumps(fields, sort_keys=True, default=str)
 
 
-class _NoLogprobs(Exception):
-    """The endpoint answers, but without log-probabilities."""
-
-
-def label_logprobs(shown: Mapping[str, float], labels: Sequence[str]) -> list[float]:
-    """Log-probability of each label, summed over its spellings with and without white space; ``-inf`` if not shown."""
-    masses = dict.fromkeys(labels, 0.0)
-    for token, logprob in shown.items():
-        if token.strip() in masses:
-            masses[token.strip()] += math.exp(logprob)
-    return [math.log(mass) if mass > 0 else -math.inf for mass in masses.values()]
-
-
-def _first_token(reply: Any) -> dict[str, float] | None:
-    logprobs = getattr(reply.choices[0], "logprobs", None)
-    content = getattr(logprobs, "content", None)
-    if not content or not content[0].top_logprobs:
-        return None
-    return {item.token: item.logprob for item in content[0].top_logprobs}
-
-
-def _tokens(reply: Any) -> int:
-    return int(reply.usage.total_tokens) if reply.usage else 0
-
-
-def _brief(error: BaseException) -> str:
-    return (str(error).strip() or type(error).__name__).splitlines()[0][:200]
+def _tokens(exchange: Exchange) -> int:
+    reply = exchange.reply
+    return reply.usage.prompt_tokens + reply.usage.completion_tokens if isinstance(reply, Reply) else 0

@@ -17,7 +17,7 @@ class MessagePrompts:
         """See ``PromptBuilder``. Token ids are the text's bytes: they identify the prompt in the store."""
         labels = symbol_labels(request.actions)
         text = f"{request.rules.strip()}\n\n{question(request, labels, self._decoding)}"
-        return Prompt(tuple(text.encode()), (), labels.shown, text)
+        return Prompt(tuple(text.encode()), (), labels.shown, text, labels.actions if labels.mapped else ())
 
     def show(self, prompt: Prompt) -> str:
         """See ``PromptBuilder``."""

@@ -31,12 +31,14 @@ class Prompt:
         label_token_ids: The token of each label, in the order of the request's actions; empty as above.
         labels: What the tutor is asked to answer for each action, in that order.
         text: The user's turn in words, for endpoints that take messages; else empty.
+        words: The task's own words where ``labels`` stand in for them and an endpoint may answer either; else empty.
     """
 
     token_ids: tuple[int, ...]
     label_token_ids: tuple[int, ...]
     labels: tuple[str, ...]
     text: str = ""
+    words: tuple[str, ...] = ()
 
 
 class PromptBuilder(Protocol):

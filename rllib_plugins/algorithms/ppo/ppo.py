@@ -1,17 +1,20 @@
-"""PPO's config: RLlib's own, with tutoring. Knows no loss."""
+"""PPO's config and training step: a rollout into arrays, then one learner update on them."""
 
 from __future__ import annotations
 
 from typing import Any
 
+from ray.rllib.algorithms.ppo.ppo import PPO as RLlibPPO
 from ray.rllib.algorithms.ppo.ppo import PPOConfig as RLlibPPOConfig
 from ray.rllib.core.rl_module.default_model_config import DefaultModelConfig
 
+from rllib_plugins.algorithms.lean import LeanTraining
+from rllib_plugins.algorithms.ppo.learner import PPOLearner
 from rllib_plugins.algorithms.tutoring import TutoredConfig
 
 
 class PPOConfig(TutoredConfig, RLlibPPOConfig):
-    """RLlib's PPO config; every field means what it means there. See README.md for the defaults that differ.
+    """Configures PPO; every field means what it means in RLlib. README.md lists the defaults that differ.
 
     Attributes:
         standardize_advantages: Standardise advantages over the train batch, as RLlib always does.
@@ -19,8 +22,6 @@ class PPOConfig(TutoredConfig, RLlibPPOConfig):
     """
 
     def __init__(self, algo_class: Any = None) -> None:
-        from rllib_plugins.algorithms.ppo.algorithm import PPO
-
         super().__init__(algo_class=algo_class or PPO)
         self._set_tutoring_defaults()
         self.standardize_advantages = True
@@ -47,16 +48,37 @@ class PPOConfig(TutoredConfig, RLlibPPOConfig):
 
     @property
     def rollout_steps(self) -> int:
-        """Vector steps per update: the train batch over the environments, rounded up."""
+        """Return the vector steps per update: the train batch divided by the environments, rounded up."""
         return max(1, -(-int(self.total_train_batch_size) // int(self.num_envs_per_env_runner)))
 
     def validate(self) -> None:
-        """RLlib's checks and tutoring's."""
+        """Run RLlib's checks and tutoring's."""
         super().validate()
         self._validate_tutoring()
 
     def get_default_learner_class(self) -> Any:
-        """The learner of this package."""
-        from rllib_plugins.algorithms.ppo.learner import PPOLearner
-
+        """Return the learner of this package."""
         return PPOLearner
+
+
+class PPO(LeanTraining, RLlibPPO):
+    """Trains a PPO student, tutored or not."""
+
+    learner: Any
+
+    @classmethod
+    def get_default_config(cls) -> PPOConfig:
+        """Return the config of this package."""
+        return PPOConfig()
+
+    def after_sampling(self, start: int, stop: int) -> None:
+        """Learn from a full rollout and its advice."""
+        runner = self.runner
+        if not runner.complete:
+            return
+        step = runner.num_env_steps_sampled_lifetime
+        weights = self.advice.weights(step)
+        advantages = self.learner.update_from_rollout(runner.rollout, num_env_steps=step, imitation_weights=weights)
+        self.advice.remember()
+        self.advice.replay(self.learner, weights)
+        self.advice.compare(advantages)

@@ -1,24 +1,26 @@
-"""A2C's config, on RLlib's PPO config: the same module, GAE and names. Knows no loss."""
+"""A2C's config and algorithm, on PPO's: the same module, GAE and names. Importing this registers ``A2C`` with Tune."""
 
 from __future__ import annotations
 
 from typing import Any
 
 from ray.rllib.core.rl_module.default_model_config import DefaultModelConfig
+from ray.tune.registry import register_trainable
 
-from rllib_plugins.algorithms.ppo.config import PPOConfig
+from rllib_plugins.algorithms.a2c.learner import A2CLearner
+from rllib_plugins.algorithms.ppo.ppo import PPO, PPOConfig
 
 
 class A2CConfig(PPOConfig):
-    """One gradient step per rollout; ``num_epochs``, ``minibatch_size``, ``clip_param`` and the KL term play no part.
+    """Configures A2C, which takes one gradient step per rollout.
+
+    PPO's ``num_epochs``, ``minibatch_size``, ``clip_param``, ``vf_clip_param`` and KL fields are not used.
 
     Attributes:
         standardize_advantages: Standardise advantages over the rollout; off, as in Mnih et al. 2016.
     """
 
     def __init__(self, algo_class: Any = None) -> None:
-        from rllib_plugins.algorithms.a2c.algorithm import A2C
-
         super().__init__(algo_class=algo_class or A2C)
         self.standardize_advantages = False
         self.training(
@@ -38,7 +40,22 @@ class A2CConfig(PPOConfig):
         )
 
     def get_default_learner_class(self) -> Any:
-        """The learner of this package."""
-        from rllib_plugins.algorithms.a2c.learner import A2CLearner
-
+        """Return the learner of this package."""
         return A2CLearner
+
+
+class A2C(PPO):
+    """Trains an Advantage Actor-Critic student, tutored or not."""
+
+    @classmethod
+    def get_default_config(cls) -> A2CConfig:
+        """Return the config of this package."""
+        return A2CConfig()
+
+
+def register() -> None:
+    """Register ``A2C`` with Tune, whose names belong to a Ray session: call it again after a new ``ray.init``."""
+    register_trainable("A2C", A2C)
+
+
+register()

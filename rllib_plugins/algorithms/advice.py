@@ -1,0 +1,132 @@
+"""Where advice enters learning: what a student makes of the advised steps of a rollout, in one place for all students.
+
+A rollout reaches a learner with the tutor's advice beside it. ``AdviceUse`` decides how strongly it is imitated
+(``weights``), what an actor-critic's batch makes of it (``weigh_advice``), what is replayed afterwards, and what the
+exploration core is told about its worth.
+"""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from rllib_plugins.advising.core import ExplorationCore
+from rllib_plugins.advising.decision import ImitationWeights
+from rllib_plugins.algorithms.advice_replay import AdviceReplay, Imitator
+from rllib_plugins.compiled import compiled
+from rllib_plugins.config import AdviceConfig
+from rllib_plugins.rollout.arrays import RolloutArrays
+
+
+class AdviceWeights(NamedTuple):
+    """Weighs the advice of a rollout; every field is a ``np.float32``.
+
+    Attributes:
+        cap: c in ρ = min(c, π_old/μ); 0: advantages are not weighted.
+        better: Weight of imitation where the advised action turned out better than expected.
+        worse: Weight of imitation elsewhere.
+    """
+
+    cap: np.float32
+    better: np.float32
+    worse: np.float32
+
+    @classmethod
+    def of(cls, advice: AdviceConfig, imitation: ImitationWeights) -> AdviceWeights:
+        """Combine what the config says with the weights of imitation at this point of training."""
+        cap = advice.weight_cap if advice.weights == "behaviour" else 0.0
+        return cls(np.float32(cap), np.float32(imitation.better), np.float32(imitation.worse))
+
+
+@compiled
+def weigh_advice(
+    advantages: NDArray[np.float32],
+    estimated: NDArray[np.float32],
+    probabilities: NDArray[np.float32],
+    consulted: NDArray[np.bool_],
+    advice: NDArray[np.float32],
+    weights: AdviceWeights,
+    imitation: NDArray[np.float32],
+) -> bool:
+    """Weigh the advantages of tutored steps, in place, and the advice that is to be imitated.
+
+    An advantage is multiplied by ρ = min(c, π_old/μ), the decoupled objective's weight (Hilton et al. 2021,
+    arXiv 2110.00641). Equal weights of imitation are those of LLM4Teach (arXiv 2311.13373); ``worse = 0`` is the
+    Q-filter of Nair et al. 2018 (arXiv 1709.10089) with the advantage in place of Q.
+
+    Args:
+        advantages: ``(T, N)``, standardised or not.
+        estimated: ``(T, N)``, not standardised.
+        probabilities: ``(2, T, N)``: μ, above 0, and π_old of the executed actions.
+        consulted: ``(T, N)``.
+        advice: ``(T, N, A)``.
+        weights: c and the weights of imitation.
+        imitation: Output, ``(T, N, A)``: the weighted advice; zeros where there is nothing to imitate.
+
+    Returns:
+        Whether there is anything to imitate.
+    """
+    any_consulted = False
+    for t in range(advantages.shape[0]):
+        for env in range(advantages.shape[1]):
+            behaviour, policy = probabilities[0, t, env], probabilities[1, t, env]
+            if weights.cap > 0:
+                capped = policy >= weights.cap * behaviour
+                advantages[t, env] *= weights.cap if capped else policy / behaviour
+            weight = np.float32(0)
+            if consulted[t, env]:
+                any_consulted = True
+                weight = weights.better if estimated[t, env] > 0 else weights.worse
+            for action in range(advice.shape[2]):
+                imitation[t, env, action] = advice[t, env, action] * weight
+    return any_consulted and bool(weights.better > 0)
+
+
+def imitated_until(advice: AdviceConfig) -> float:
+    """Return the probability of the advised action from which on a step is not imitated; above 1: always imitate."""
+    return advice.imitation_until if advice.imitation == "filtered" else 2.0
+
+
+class AdviceUse:
+    """Uses a trial's advice in learning, between its rollouts and its learner.
+
+    Args:
+        config: One of this package's algorithm configs, after ``tutoring``.
+        core: The trial's exploration core.
+        rollout: The arrays that its steps are in.
+    """
+
+    def __init__(self, config: Any, core: ExplorationCore, rollout: RolloutArrays) -> None:
+        self._core = core
+        self._rollout = rollout
+        self._replay = AdviceReplay.for_rollout(config, rollout)
+
+    def weights(self, step: int) -> ImitationWeights:
+        """Return how strongly advised steps are imitated at an env step."""
+        return self._core.imitation(step)
+
+    def remember(self, start: int = 0, stop: int | None = None) -> None:
+        """Keep the advised ones among the vector steps ``start`` to ``stop`` of the rollout for replay."""
+        self._replay.add(self._rollout, self._core.num_consultations, start, stop)
+
+    def replay(self, learner: Imitator, weights: ImitationWeights) -> None:
+        """Have remembered advice imitated again, as often as ``weights`` says."""
+        self._replay.learn(learner, weights.replay)
+
+    def compare(self, advantages: NDArray[np.float32]) -> None:
+        """Tell the exploration core what advised and own actions of the rollout were worth.
+
+        Args:
+            advantages: ``(T, N)``, not standardised.
+        """
+        self._core.observe(advantages, self._rollout.heads, self._rollout.eligible)
+
+    def get_state(self) -> dict[str, Any]:
+        """Return everything that later updates depend on; the core has its own."""
+        return self._replay.get_state()
+
+    def set_state(self, state: dict[str, Any]) -> None:
+        """Take over a ``get_state``."""
+        self._replay.set_state(state)

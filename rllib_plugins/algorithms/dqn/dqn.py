@@ -1,0 +1,164 @@
+"""DQN's config and training step: a fragment into the replay buffer, then learner updates on batches of it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from ray.rllib.algorithms.dqn.dqn import DQN as RLlibDQN
+from ray.rllib.algorithms.dqn.dqn import DQNConfig as RLlibDQNConfig
+from ray.rllib.algorithms.dqn.dqn import calculate_rr_weights
+from ray.rllib.core.rl_module.default_model_config import DefaultModelConfig
+
+from rllib_plugins.advising.decision import ImitationWeights
+from rllib_plugins.algorithms.dqn.learner import DQNLearner
+from rllib_plugins.algorithms.lean import LeanTraining
+from rllib_plugins.algorithms.tutoring import TutoredConfig
+from rllib_plugins.rollout.gae import generalised_advantages
+from rllib_plugins.rollout.replay import ArrayReplayBuffer
+from tutor_service.errors import UserError
+
+COMPARISON_STEPS = 16
+"""Vector steps over which advantages are estimated to compare advised actions with the student's own."""
+COMPARISON_LAMBDA = 0.8
+"""λ of these advantages."""
+
+
+class DQNConfig(TutoredConfig, RLlibDQNConfig):
+    """Configures DQN; every field means what it means in RLlib. README.md lists the defaults that differ.
+
+    Attributes:
+        imitation_temperature: T of the soft margin on advised actions, in units of Q: the student follows advice where
+            softmax(Q/T) does. Typical: 0.1 to 0.3 for returns of around 1.
+    """
+
+    value_based = True
+
+    def __init__(self, algo_class: Any = None) -> None:
+        super().__init__(algo_class=algo_class or DQN)
+        self._set_tutoring_defaults()
+        self.imitation_temperature = 0.2
+        self.training(
+            lr=1e-3,
+            gamma=0.99,
+            train_batch_size_per_learner=64,
+            num_steps_sampled_before_learning_starts=500,
+            target_network_update_freq=500,
+            epsilon=[(0, 1.0), (4_000, 0.05)],
+            double_q=True,
+            dueling=False,
+            grad_clip=10,
+            replay_buffer_config={"type": "EpisodeReplayBuffer", "capacity": 50_000},
+        )
+        self.env_runners(num_env_runners=0, num_envs_per_env_runner=8)
+        self.reporting(min_sample_timesteps_per_iteration=0)
+        self.learners(num_learners=0)
+        self.rl_module(
+            model_config=DefaultModelConfig(fcnet_hiddens=[64, 64], fcnet_activation="relu", head_fcnet_hiddens=[])
+        )
+
+    @property
+    def rollout_steps(self) -> int:
+        """Return the vector steps of a rollout: whole fragments, and enough to estimate advantages over."""
+        fragment = int(self.get_rollout_fragment_length())
+        return -(-COMPARISON_STEPS // fragment) * fragment
+
+    def epsilon_at(self, num_own_steps: int) -> float:
+        """Return ε after so many steps of the student's own, by RLlib's piecewise linear schedule."""
+        if isinstance(self.epsilon, (int, float)):
+            return float(self.epsilon)
+        steps, values = zip(*self.epsilon, strict=True)
+        return float(np.interp(num_own_steps, steps, values))
+
+    def validate(self) -> None:
+        """Run RLlib's checks and tutoring's.
+
+        Raises:
+            UserError: A variant that the lean learner does not have, or a temperature that is not above 0.
+        """
+        super().validate()
+        self._validate_tutoring()
+        if not self.imitation_temperature > 0:
+            raise UserError(f"imitation_temperature={self.imitation_temperature!r}: it must be above 0, e.g. 0.2")
+        if self.rollout == "lean" and not self.in_evaluation:
+            for name, value, only in (
+                ("n_step", self.n_step, 1),
+                ("num_atoms", self.num_atoms, 1),
+                ("noisy", self.noisy, False),
+                ("replay_buffer_config.type", self.replay_buffer_config.get("type"), "EpisodeReplayBuffer"),
+            ):
+                if value != only:
+                    raise UserError(f"{name}={value!r}: the lean DQN has only {only!r}; choose it, or rollout: stock")
+
+    def get_default_learner_class(self) -> Any:
+        """Return the learner of this package."""
+        return DQNLearner
+
+
+class DQN(LeanTraining, RLlibDQN):
+    """Trains a DQN student, tutored or not."""
+
+    learner: Any
+
+    @classmethod
+    def get_default_config(cls) -> DQNConfig:
+        """Return the config of this package."""
+        return DQNConfig()
+
+    def setup(self, config: Any) -> None:
+        """Build what RLlib builds, and the array replay buffer."""
+        super().setup(config)
+        if self.is_lean:
+            self._fragments_per_update, self._updates_per_fragment = calculate_rr_weights(self.config)
+            self._num_fragments = 0
+            self.replay = ArrayReplayBuffer(
+                self.config.replay_buffer_config["capacity"],
+                self.runner.observation_space.shape[0],
+                seed=self.config.seed or 0,
+            )
+
+    def _create_local_replay_buffer_if_necessary(self, config: Any) -> Any:
+        return None if config.rollout == "lean" else super()._create_local_replay_buffer_if_necessary(config)
+
+    @property
+    def fragment_steps(self) -> int:
+        """Return the vector steps between updates."""
+        return int(self.config.get_rollout_fragment_length())
+
+    def after_sampling(self, start: int, stop: int) -> None:
+        """Remember the new steps, learn at the end of a fragment, compare advice at the end of a rollout."""
+        runner = self.runner
+        self.replay.add(runner.rollout, start, stop)
+        self.advice.remember(start, stop)
+        if runner.cursor % self.fragment_steps == 0:
+            self._num_fragments += 1
+            step = runner.num_env_steps_sampled_lifetime
+            weights = self.advice.weights(step)
+            if (
+                step >= self.config.num_steps_sampled_before_learning_starts
+                and self._num_fragments % self._fragments_per_update == 0
+            ):
+                self._update(step, weights)
+            self.advice.replay(self.learner, weights)
+        if runner.complete and self.config.tutor != "none":
+            self.advice.compare(generalised_advantages(runner.rollout, self.config.gamma, COMPARISON_LAMBDA))
+
+    def _update(self, step: int, imitation_weights: ImitationWeights) -> None:
+        for _ in range(int(self._updates_per_fragment)):
+            batch = self.replay.sample(self.config.total_train_batch_size)
+            batch = batch._replace(
+                legal=self.task.legal_batch(batch.observations),
+                next_legal=self.task.legal_batch(batch.next_observations),
+            )
+            self.learner.update_from_replay(batch, num_env_steps=step, imitation_weights=imitation_weights)
+        self.learner.refresh_target(step)
+
+    def get_lean_state(self) -> dict[str, Any]:
+        """Return the learner's own state and the replay buffer."""
+        return super().get_lean_state() | {"replay": self.replay.get_state(), "num_fragments": self._num_fragments}
+
+    def set_lean_state(self, state: dict[str, Any]) -> None:
+        """Take over a ``get_lean_state``."""
+        super().set_lean_state(state)
+        self.replay.set_state(state["replay"])
+        self._num_fragments = state["num_fragments"]

@@ -1,0 +1,313 @@
+"""The engine for other people's endpoints against stand-ins on a loopback port: every behaviour has its outcome."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+
+import pytest
+
+from tests.unit import endpoint_standin as standin
+from tests.unit.endpoint_standin import Refused, error, good, reply, running
+from tutor_service.config import TutorConfig
+from tutor_service.engines.endpoint import session
+from tutor_service.engines.openai import OpenAIEngine
+from tutor_service.errors import UserError
+from tutor_service.prompts.messages import MessagePrompts
+from tutor_service.schema import Advice, AdviceError, AdviceRequest
+
+
+@pytest.fixture(autouse=True)
+def impatient(monkeypatch):
+    monkeypatch.setattr(session, "BACKOFF_S", 0.001)
+
+
+def tutor(endpoint, **fields):
+    return TutorConfig(name="remote", backend="openai", model="m", base_url=endpoint.url, **fields)
+
+
+def prompts(decoding, number=1, actions=("left", "right")):
+    return [MessagePrompts(decoding).build(AdviceRequest("Rules.", f"State {n}.", actions)) for n in range(number)]
+
+
+async def started(endpoint, **fields):
+    engine = OpenAIEngine(tutor(endpoint, **fields))
+    facts = await engine.start()
+    return engine, facts
+
+
+@pytest.mark.parametrize("name", standin.SCORED)
+async def test_log_probabilities_are_read(name):
+    with running(standin.SCORED[name]) as endpoint:
+        engine, facts = await started(endpoint)
+        assert facts.decoding == "scored"
+        (answer,) = await engine.evaluate(prompts("scored"))
+        assert isinstance(answer, Advice), answer
+        assert answer.probabilities == pytest.approx((0.2, 0.8)) and answer.legal_mass == pytest.approx(1)
+
+
+@pytest.mark.parametrize("name", standin.READ_AS_WORDS)
+async def test_without_usable_log_probabilities_words_are_read(name):
+    with running(standin.READ_AS_WORDS[name]) as endpoint:
+        engine, facts = await started(endpoint)
+        assert facts.decoding == "text"
+        assert any("log-probabilities" in note for note in facts.notes), "said why"
+        (answer,) = await engine.evaluate(prompts("text"))
+        assert isinstance(answer, Advice), answer
+        assert answer.probabilities == (0, 1)
+        assert len(endpoint.bodies) <= 20, "a few requests"
+
+
+@pytest.mark.parametrize("name", standin.UNREADABLE)
+@pytest.mark.parametrize("decoding", ["scored", "text"])
+async def test_one_bad_reply_among_many_costs_its_own_prompt_only(name, decoding):
+    with running(standin.one_in(4, standin.UNREADABLE[name])) as endpoint:
+        engine, facts = await started(endpoint, decoding=decoding, text_attempts=1)
+        assert facts.decoding == decoding
+        before = len(endpoint.bodies)
+        answers = await engine.evaluate(prompts(decoding, 8))
+        bad = sum(number % 4 == 3 for number in range(before + 1, before + 9))
+        missed = [answer for answer in answers if isinstance(answer, AdviceError)]
+        assert len(missed) == bad and all(error.reason.startswith("endpoint: ") for error in missed)
+        wanted = (0.2, 0.8) if decoding == "scored" else (0, 1)
+        read = [answer for answer in answers if isinstance(answer, Advice)]
+        assert len(read) == 8 - bad and all(answer.probabilities == pytest.approx(wanted) for answer in read)
+
+
+@pytest.mark.parametrize("name", [name for name in standin.UNREADABLE if name not in ("two labels", "another word")])
+async def test_an_endpoint_that_never_answers_is_refused_at_the_start_or_misses(name):
+    with running(lambda body, number: standin.UNREADABLE[name]) as endpoint:
+        engine = OpenAIEngine(tutor(endpoint, text_attempts=2))
+        try:
+            facts = await engine.start()
+        except UserError as refusal:
+            assert "nothing that can be read" in str(refusal)
+        else:
+            (answer,) = await engine.evaluate(prompts(facts.decoding))
+            assert isinstance(answer, AdviceError)
+
+
+async def test_answers_that_name_no_action_are_asked_for_again_and_then_missed():
+    answers = iter(["<action>B</action>", "hm", "<action>A</action>", "hm", "hm", "hm"])
+    with running(lambda body, number: reply(next(answers))) as endpoint:
+        engine, _ = await started(endpoint, decoding="text")
+        (answer,) = await engine.evaluate(prompts("text"))
+        assert isinstance(answer, Advice) and answer.probabilities == (1, 0) and answer.invalid == 1
+        assert endpoint.bodies[-1]["temperature"] == 1.0 and endpoint.bodies[-1]["seed"] == 1
+        (answer,) = await engine.evaluate(prompts("text"))
+        assert isinstance(answer, AdviceError) and "names no legal action: 'hm' (asked 3 times)" in answer.reason
+
+
+async def test_what_was_found_is_used_and_told():
+    with running(standin.reasons_only) as endpoint:
+        engine, facts = await started(endpoint)
+        await engine.evaluate(prompts("text"))
+        body = endpoint.bodies[-1]
+        assert body["max_completion_tokens"] == 512 + 64 and "temperature" not in body and "logprobs" not in body
+        said = "\n".join(facts.notes)
+        assert "thinks first" in said and "Only the default (1) is supported. (HTTP 400)" in said
+    with running(standin.capped(5)) as endpoint:
+        await started(endpoint)
+        assert endpoint.bodies[-1]["top_logprobs"] == 5
+    with running(good) as endpoint:
+        await started(endpoint)
+        assert len(endpoint.bodies) == 1, "where all is taken one request says so"
+
+
+async def test_the_reason_is_the_providers():
+    with running(standin.LOGPROBS_REFUSED["unknown_field"]) as endpoint:
+        _, facts = await started(endpoint)
+        assert any("body.logprobs: Extra inputs are not permitted (HTTP 422)" in note for note in facts.notes)
+
+
+async def test_what_the_file_says_is_not_asked():
+    fields = {"top_logprobs": 3, "temperature": False, "length_field": "max_completion_tokens", "least_tokens": 4}
+    with running(good) as endpoint:
+        _, facts = await started(endpoint, capabilities=fields)
+        assert facts.decoding == "scored" and len(endpoint.bodies) == 1
+        body = endpoint.bodies[0]
+        assert body["top_logprobs"] == 3 and body["max_completion_tokens"] == 4 and "temperature" not in body
+    with (
+        running(standin.refuses("seed")) as endpoint,
+        pytest.raises(UserError, match=r"nope.*capabilities says \(top_l"),
+    ):
+        await started(endpoint, capabilities={"top_logprobs": 0, "seed": True})
+
+
+async def test_options_of_the_engine_are_in_every_request():
+    with running(good) as endpoint:
+        engine, _ = await started(endpoint, engine={"top_logprobs": 5, "reasoning_effort": "low"})
+        await engine.evaluate(prompts("scored"))
+        assert all(body["reasoning_effort"] == "low" and body["top_logprobs"] == 5 for body in endpoint.bodies)
+
+
+@pytest.mark.parametrize(
+    ("status", "fields", "said"),
+    [
+        (401, {}, r"Incorrect API key \(HTTP 401\)\. Name its key in api_key_env"),
+        (401, {"api_key_env": "REMOTE_KEY"}, r"Check the key in 'REMOTE_KEY'"),
+        (403, {"api_key_env": "REMOTE_KEY"}, r"Check the key in 'REMOTE_KEY' and what it may do"),
+        (404, {}, r"refuses model 'm': Incorrect API key \(HTTP 404\)\. Check base_url, model and engine"),
+        (400, {}, r"HTTP 400"),
+        (402, {}, "has to be paid"),
+        (429, {}, "lower concurrency"),
+        (503, {}, "its own log"),
+    ],
+)
+async def test_a_real_refusal_is_an_error_in_the_providers_words(monkeypatch, status, fields, said):
+    monkeypatch.setenv("REMOTE_KEY", "sesame")
+
+    def refuse(body, number):
+        raise Refused(status, error("Incorrect API key"))
+
+    with running(refuse) as endpoint, pytest.raises(UserError, match=said) as refusal:
+        await started(endpoint, **fields)
+    assert "sesame" not in str(refusal.value)
+
+
+async def test_a_key_that_the_provider_repeats_is_left_out(monkeypatch):
+    monkeypatch.setenv("REMOTE_KEY", "sesame")
+
+    def refuse(body, number):
+        raise Refused(401, error("Incorrect API key provided: sesame"))
+
+    with running(refuse) as endpoint, pytest.raises(UserError, match="provided: …") as refusal:
+        await started(endpoint, api_key_env="REMOTE_KEY")
+    assert "sesame" not in str(refusal.value) and set(endpoint.keys) == {"Bearer sesame"}
+
+
+async def test_a_failure_that_passes_is_tried_again():
+    def behave(body, number):
+        if number in (2, 3):
+            raise Refused((503, 429)[number - 2], error("busy"), {"Retry-After": "0"} if number == 3 else None)
+        return good(body, number)
+
+    with running(behave) as endpoint:
+        engine, _ = await started(endpoint)
+        (answer,) = await engine.evaluate(prompts("scored"))
+        assert isinstance(answer, Advice) and len(endpoint.bodies) == 4
+
+
+@pytest.mark.parametrize(("status", "retry"), [(400, False), (403, False), (429, True), (500, True), (529, True)])
+async def test_failures_of_single_requests(status, retry):
+    def behave(body, number):
+        if number > 1:
+            raise Refused(status, error("as told"))
+        return good(body, number)
+
+    with running(behave) as endpoint:
+        engine, _ = await started(endpoint)
+        (answer,) = await engine.evaluate(prompts("scored"))
+        assert answer == AdviceError(f"endpoint: as told (HTTP {status})", retry=retry)
+
+
+async def test_a_long_pause_is_kept_and_nothing_is_sent_meanwhile():
+    def behave(body, number):
+        if number > 1:
+            raise Refused(429, error("Daily limit reached"), {"Retry-After": "3600"})
+        return good(body, number)
+
+    with running(behave) as endpoint:
+        engine, _ = await started(endpoint)
+        answers = [*await engine.evaluate(prompts("scored")), *await engine.evaluate(prompts("scored", 5))]
+        assert len(endpoint.bodies) == 2
+        assert all(isinstance(answer, AdviceError) and answer.retry for answer in answers)
+        assert all("pause of 3600 s: Daily limit reached" in answer.reason for answer in answers)
+
+
+async def test_an_answer_that_takes_too_long_is_a_miss(monkeypatch):
+    hold = asyncio.Event()
+    with running(good) as endpoint:
+        engine, _ = await started(endpoint)
+        monkeypatch.setattr(engine._transport, "_timeout_s", 0.05)
+        monkeypatch.setattr(engine._transport, "_post", lambda body: hold.wait())
+        (answer,) = await engine.evaluate(prompts("scored"))
+        assert answer == AdviceError("endpoint: no answer within timeout_s = 0.05", retry=True)
+
+
+async def test_no_more_requests_at_a_time_than_allowed(monkeypatch):
+    with running(good) as endpoint:
+        engine, _ = await started(endpoint, concurrency=3)
+        under_way, most = 0, 0
+        post = engine._transport.post
+
+        async def counted(body):
+            nonlocal under_way, most
+            under_way += 1
+            most = max(most, under_way)
+            await asyncio.sleep(0)
+            try:
+                return await post(body)
+            finally:
+                under_way -= 1
+
+        monkeypatch.setattr(engine._transport, "post", counted)
+        await engine.evaluate(prompts("scored", 12))
+        assert most == 3
+
+
+@pytest.mark.parametrize(
+    ("budget", "answered"),
+    [
+        ({"max_requests": 6}, 5),
+        ({"max_tokens": 51 * 6 + 20}, 5),
+        ({"max_cost": 51e-6 * 6.4, "price_in": 1, "price_out": 1}, 5),
+        ({}, 12),
+    ],
+)
+async def test_a_budget_that_is_used_up_leaves_misses(budget, answered):
+    with running(good) as endpoint:
+        engine, _ = await started(endpoint, budget=budget, concurrency=1)
+        answers = await engine.evaluate(prompts("scored", 12))
+        assert sum(isinstance(answer, Advice) for answer in answers) == answered
+        assert len(endpoint.bodies) == answered + 1, "the start's request counts"
+        refused = [answer for answer in answers if isinstance(answer, AdviceError)]
+        limit = next(iter(budget), "")
+        assert all(f"budget.{limit}" in answer.reason and not answer.retry for answer in refused)
+
+
+@pytest.mark.parametrize("variable", ["HTTP_PROXY", "http_proxy", "ALL_PROXY", "all_proxy", "HTTPS_PROXY"])
+@pytest.mark.parametrize("proxy", ["http://127.0.0.1:9", "socks4://127.0.0.1:9", "nonsense://x"])
+@pytest.mark.parametrize("spared", [None, "example.org"])
+async def test_loopback_is_reached_whatever_the_proxy(monkeypatch, variable, proxy, spared):
+    monkeypatch.setenv(variable, proxy)
+    monkeypatch.delenv("NO_PROXY", raising=False)
+    if spared:
+        monkeypatch.setenv("NO_PROXY", spared)
+    with running(good) as endpoint:
+        engine, _ = await started(endpoint)
+        (answer,) = await engine.evaluate(prompts("scored"))
+        assert isinstance(answer, Advice)
+        elsewhere = TutorConfig(name="r", backend="openai", model="m", base_url="http://llm.example.org/v1")
+        if variable.lower() != "https_proxy" and not spared:
+            with pytest.raises(UserError, match=r"proxy|PROXY"):
+                await OpenAIEngine(elsewhere).start()
+
+
+async def test_nobody_at_the_address():
+    config = TutorConfig(name="r", backend="openai", model="m", base_url="http://127.0.0.1:9/v1")
+    with pytest.raises(UserError, match=r"base_url = 'http://127\.0\.0\.1:9/v1' cannot be reached"):
+        await OpenAIEngine(config).start()
+
+
+async def test_a_moody_endpoint_is_not_taken_for_one_without_log_probabilities():
+    with running(lambda body, number: reply(None) if number == 1 else good(body, number)) as endpoint:
+        _, facts = await started(endpoint)
+        assert facts.decoding == "scored"
+
+
+async def test_the_identity_is_that_of_what_can_change_an_answer():
+    def identity(behave, **fields):
+        async def start():
+            with running(behave) as endpoint:
+                _, facts = await started(endpoint, **fields)
+                return json.loads(facts.identity) | {"base_url": ""}
+
+        return start()
+
+    plain = await identity(good)
+    assert plain == await identity(
+        good, concurrency=2, timeout_s=9, budget={"max_requests": 99}, requests_per_minute=1e6
+    )
+    for other in (standin.capped(5), standin.refuses("temperature"), standin.reasons_only):
+        assert await identity(other) != plain

@@ -1,0 +1,157 @@
+"""Find the action that a free-text answer names. Pure; knows labels and text.
+
+It reads what is said and guesses nothing: where an answer names two actions, or denies one, it names none.
+"""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+from collections.abc import Iterable, Sequence
+from functools import lru_cache
+
+from tutor_service.engines.decode import parse_action
+
+_WRAPPED = " \t\r\n\"'`*_.,:;!()[]{}<>$«»“”‘’"
+_DENIAL = re.compile(
+    r"\b(?:not|never|no|avoid|cannot|neither|nor|unless|instead|rather|wrong|worse|if|either|or)\b|n['’]t\b",
+    re.IGNORECASE,
+)
+_TAG = "<action>"
+_KEY = r"\b(?:answer|action|choice|option|move|decision|response)\b"
+_VERB = r"\b(?:choose|pick|select|go\s+with|play)\b"
+_IS = r"[\"'`*_\s]*(?:is\b|=>?|:|->|→|should\s+be\b|would\s+be\b)"
+_OPENING = r"[\"'`*_\s:(\[{$]*"
+_CLOSING = r"(?!\w)"
+
+
+def named_action(answer: str, labels: Sequence[str], words: Sequence[str] = (), *, cut: bool = False) -> int | None:
+    """Return the index of the one action that an answer names, or None.
+
+    Look, in this order, at ``<action>`` tags, the whole answer, "the answer is B" and the like (the last one counts),
+    what is set off by ``**`` or ``\\boxed``, sentences that begin with a label ("B. It is safer."), and at last the
+    only action that is mentioned at all.
+
+    Args:
+        answer: The answer, without its thought.
+        labels: What the tutor was asked to answer, one per action; distinct.
+        words: Other names of the same actions, in the same order; empty: none.
+        cut: Whether the answer was cut off, so that a mention may be one of several to come.
+    """
+    text = unicodedata.normalize("NFKC", answer).strip()
+    if not text:
+        return None
+    if _TAG in text.casefold():
+        return _in_tags(text, labels, words)
+    names = _Names.of(tuple(labels), tuple(words))
+    whole = names.index(text)
+    if whole is not None:
+        return whole
+    if declared := names.declared(text):
+        return declared[-1]
+    if found := names.set_off(text) or names.leading(text):
+        return _agreed(found)
+    if cut or _DENIAL.search(text):
+        return None
+    return _agreed(names.mentioned(text))
+
+
+def _in_tags(text: str, labels: Sequence[str], words: Sequence[str]) -> int | None:
+    """Return what stands in the last tag: a label, a word, or both ("B: hit")."""
+    for spelling in (labels, words):
+        index = parse_action(text, spelling) if spelling else None
+        if index is not None:
+            return index
+    inside = text[text.casefold().rindex(_TAG) + len(_TAG) :].split("</")[0]
+    names = _Names.of(tuple(labels), tuple(words))
+    whole = names.index(inside)
+    if whole is not None or _DENIAL.search(inside):
+        return whole
+    return _agreed(names.mentioned(inside))
+
+
+def _agreed(found: Iterable[int]) -> int | None:
+    distinct = set(found)
+    return distinct.pop() if len(distinct) == 1 else None
+
+
+class _Names:
+    """Look for the names of actions in a text.
+
+    Args:
+        labels: One per action.
+        words: Other names, or none.
+    """
+
+    def __init__(self, labels: tuple[str, ...], words: tuple[str, ...]) -> None:
+        self._exact: dict[str, int] = {}
+        for group in (labels, words):
+            for index, name in enumerate(group):
+                self._exact.setdefault(unicodedata.normalize("NFKC", name), index)
+        folded: dict[str, set[int]] = {}
+        for name, index in self._exact.items():
+            folded.setdefault(name.casefold(), set()).add(index)
+        self._folded = {name: indices.pop() for name, indices in folded.items() if len(indices) == 1}
+        longest = sorted(self._exact, key=len, reverse=True)
+        name = f"({'|'.join(_pattern(name, self._folded) for name in longest)})"
+        mention = rf"(?<!\w){name}{_CLOSING}"
+        self._mention = re.compile(mention)
+        self._declared = re.compile(rf"(?i:{_KEY}{_IS}|{_VERB}){_OPENING}{mention}")
+        self._set_off = re.compile(rf"\\boxed{{(?:\\text{{)?{mention}|\*\*[\s\"'(]*{mention}[\s\"').:]*\*\*")
+        self._leading = re.compile(rf"(?:^|[\n.;!?])[\s>#*_\"'`(\[-]*{mention}[*_\"'`)\]]*\s*(?:[).,;!]|$|\n)")
+
+    @classmethod
+    @lru_cache(maxsize=512)
+    def of(cls, labels: tuple[str, ...], words: tuple[str, ...]) -> _Names:
+        """Return the names of these actions, compiled once."""
+        return cls(labels, words)
+
+    def index(self, text: str) -> int | None:
+        """Return the index of the action that a text is the name of, forgiving white space, punctuation and case."""
+        for candidate in (text.strip(), text.strip(_WRAPPED)):
+            found = self._exact.get(candidate, self._folded.get(candidate.casefold()))
+            if found is not None:
+                return found
+        return None
+
+    def declared(self, text: str) -> list[int]:
+        """Return the actions that a text declares its answer: "Answer: B", "I choose hit"."""
+        return [
+            index
+            for match in self._declared.finditer(text)
+            if not _denied(text, match.start())
+            for index in self._of(match)
+        ]
+
+    def set_off(self, text: str) -> list[int]:
+        """Return the actions in bold type or in a box."""
+        return [index for match in self._set_off.finditer(text) for index in self._of(match)]
+
+    def leading(self, text: str) -> list[int]:
+        """Return the actions that begin a sentence and end in a mark: "B. It is safer.", "B) hit"."""
+        return [index for match in self._leading.finditer(text) for index in self._of(match)]
+
+    def mentioned(self, text: str) -> list[int]:
+        """Return every action that is mentioned."""
+        return [index for match in self._mention.finditer(text) for index in self._of(match)]
+
+    def _of(self, match: re.Match[str]) -> list[int]:
+        group = match.lastindex or 0
+        name = match[group]
+        if name in ("A", "I") and re.match(r"['’]|\s+[a-z]", match.string[match.end(group) :]):
+            return []  # an article or a pronoun
+        index = self._exact.get(name, self._folded.get(name.casefold()))
+        return [] if index is None else [index]
+
+
+def _denied(text: str, start: int) -> bool:
+    """Tell whether what stands just before says the contrary: "never choose B"."""
+    return bool(
+        re.search(r"(?:\b(?:not|never)|n['’]t)\s+(?:\w+\s+)?$", text[max(0, start - 40) : start], re.IGNORECASE)
+    )
+
+
+def _pattern(name: str, folded: dict[str, int]) -> str:
+    """Match a single letter by its case, since small ones are words; longer names in any case where none is alike."""
+    escaped = re.escape(name)
+    return f"(?i:{escaped})" if len(name) > 1 and name.casefold() in folded else escaped

@@ -1,0 +1,417 @@
+"""Turn the body of an HTTP reply into one record, whatever the body is. Pure: never raises, never connects.
+
+The shapes it knows are those that OpenAI-compatible servers send: chat completions, text completions, streamed chunks,
+``content`` as text or as a list of parts, thoughts in fields of their own or in tags, two forms of log-probabilities.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+MAX_TEXT = 8_000
+"""Characters of an answer that are looked at; of a longer one the beginning and the end."""
+
+MAX_REASON = 300
+
+_MAX_POSITIONS = 64
+_MAX_TOP = 256
+_MAX_DEPTH = 8
+_MAX_PARTS = 1_000
+_ROUNDING = 0.01
+"""How far above 0 a log-probability may lie."""
+
+_THOUGHT_FIELDS = ("reasoning_content", "reasoning", "thinking", "thought", "reasoning_details")
+_THOUGHT_TYPE = re.compile(r"think|thought|reason|summary", re.IGNORECASE)
+_THOUGHT_END = re.compile(r"</(?:think|thinking|thought|reasoning)>|\[/THINK\]|<\|channel\|>final<\|message\|>", re.I)
+_THOUGHT_BEGIN = re.compile(
+    r"<(?:think|thinking|thought|reasoning)>|\[THINK\]|<\|channel\|>analysis<\|message\|>", re.I
+)
+_TITLE = re.compile(r"<title[^>]*>(.*?)</title>", re.IGNORECASE | re.DOTALL)
+_MARKUP = re.compile(r"<(?:script|style)\b.*?</(?:script|style)>|<[^>]*>", re.IGNORECASE | re.DOTALL)
+
+
+@dataclass(frozen=True, slots=True)
+class Received:
+    """Hold a reply of whatever status.
+
+    Attributes:
+        status: HTTP status.
+        body: Its body.
+        words: What an error says, in the provider's words; empty for status 200.
+        retry_after_s: Seconds after which the server asks to be called again; None: it does not say.
+    """
+
+    status: int
+    body: bytes
+    words: str = ""
+    retry_after_s: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class NotRead:
+    """Say why a reply, or the answer in it, could not be read.
+
+    Attributes:
+        reason: In words, the provider's own where it gave any.
+    """
+
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Token:
+    """Hold one token and how likely it was.
+
+    Attributes:
+        text: As the server spells it.
+        raw: Its bytes where the server gives them.
+        logprob: At most 0.
+    """
+
+    text: str
+    raw: bytes | None
+    logprob: float
+
+
+@dataclass(frozen=True, slots=True)
+class Position:
+    """Hold one place of an answer.
+
+    Attributes:
+        chosen: The token that stands there; None where the server does not say.
+        top: The likeliest tokens of the place, distinct.
+    """
+
+    chosen: Token | None
+    top: tuple[Token, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Usage:
+    """Count the tokens that a reply took.
+
+    Attributes:
+        prompt_tokens: Of the question.
+        completion_tokens: Of the answer, its thought included.
+        stated: Whether the server said so; where it did not, both are 0.
+    """
+
+    prompt_tokens: int = 0
+    completion_tokens: int = 0
+    stated: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Reply:
+    """Hold what one reply says.
+
+    Attributes:
+        text: The answer in words, without its thought.
+        positions: Its tokens with log-probabilities; empty where the server gives none.
+        thinks: Whether the model thought first.
+        cut: Whether the answer ended because no more tokens were allowed.
+        refusal: Why the model or a filter of the provider's gave no answer; else empty.
+        usage: Tokens that it took.
+    """
+
+    text: str = ""
+    positions: tuple[Position, ...] = ()
+    thinks: bool = False
+    cut: bool = False
+    refusal: str = ""
+    usage: Usage = Usage()
+
+
+@dataclass(slots=True)
+class _Words:
+    """Gather the text of a message by what it is."""
+
+    answer: str = ""
+    thought: str = ""
+    refusal: str = ""
+
+
+def parse_reply(body: bytes) -> Reply | NotRead:
+    """Read the body of a reply with status 200."""
+    text = body.decode("utf-8", "replace").lstrip("\ufeff").strip()
+    if not text:
+        return NotRead("the reply is empty")
+    data = _streamed(text) if text.startswith(("data:", "event:", ":")) else _json(text)
+    if data is _NOT_JSON:
+        return NotRead(f"the reply is not JSON: '{_clean(_MARKUP.sub(' ', text))[:120]}'")
+    if not isinstance(data, dict):
+        return NotRead(f"the reply is a JSON {_kind(data)} where an object belongs")
+    return _from_object(data)
+
+
+def error_words(body: bytes, secret: str | None = None) -> str:
+    """Return what a refusal says, in the provider's words on one line; a secret that it repeats is left out."""
+    text = body.decode("utf-8", "replace").strip()
+    data = _json(text)
+    if data is _NOT_JSON:
+        title = _TITLE.search(text)
+        words = title[1] if title else _MARKUP.sub(" ", text)
+    else:
+        words = _error_in(data)
+    words = _clean(words)
+    if secret:
+        words = words.replace(secret, "…")
+    return words[:MAX_REASON]
+
+
+def _from_object(data: dict[str, Any]) -> Reply | NotRead:
+    if data.get("error"):
+        return NotRead(_error_in(data))
+    choices = data.get("choices")
+    choice = next((item for item in choices if isinstance(item, dict)), None) if isinstance(choices, list) else None
+    if choice is None:
+        said = _error_in(data) if any(key in data for key in ("message", "detail")) else ""
+        return NotRead(f"the reply has no choices{f': {said}' if said else ''}")
+    if choice.get("error"):
+        return NotRead(_error_in(choice))
+    message: dict[str, Any] = next(
+        (choice[key] for key in ("message", "delta") if isinstance(choice.get(key), dict)), {}
+    )
+    words = _Words()
+    _collect(message.get("content"), words, 0)
+    if not words.answer and isinstance(choice.get("text"), str):
+        words.answer = choice["text"]
+    for name in _THOUGHT_FIELDS:
+        if message.get(name):
+            thought = _Words()
+            _collect(message[name], thought, 0)
+            words.thought += thought.answer + thought.thought
+    if isinstance(message.get("refusal"), str):
+        words.refusal += message["refusal"]
+    answer, thought_in_tags = _without_thought(words.answer)
+    finish = choice.get("finish_reason")
+    refusal = _clean(words.refusal)[:MAX_REASON]
+    if not refusal and finish == "content_filter":
+        refusal = "the provider's content filter stopped the answer"
+    if not refusal and not answer.strip() and message.get("tool_calls"):
+        refusal = "the model called a tool instead of answering"
+    usage, reasoning_tokens = _usage(data.get("usage"))
+    return Reply(
+        text=_clipped(answer),
+        positions=tuple(_positions(choice.get("logprobs"))),
+        thinks=bool(words.thought.strip()) or thought_in_tags or reasoning_tokens > 0,
+        cut=finish in ("length", "max_tokens", "MAX_TOKENS"),
+        refusal=refusal,
+        usage=usage,
+    )
+
+
+def _collect(content: Any, words: _Words, depth: int) -> None:
+    """Add the text of a message's content, which may be text, a part, or a list of either, nested."""
+    if depth > _MAX_DEPTH:
+        return
+    if isinstance(content, str):
+        words.answer += content
+    elif isinstance(content, list):
+        for part in content[:_MAX_PARTS]:
+            _collect(part, words, depth + 1)
+    elif isinstance(content, dict):
+        inner = _Words()
+        for name in ("text", "content", "value", "thinking", "reasoning", "refusal", "parts", "summary"):
+            if content.get(name):
+                _collect(content[name], inner, depth + 1)
+        kind = content.get("type")
+        kind = kind if isinstance(kind, str) else ""
+        words.thought += inner.thought
+        words.refusal += inner.refusal
+        if "refusal" in kind:
+            words.refusal += inner.answer
+        elif _THOUGHT_TYPE.search(kind) or content.get("thought") is True:
+            words.thought += inner.answer
+        else:
+            words.answer += inner.answer
+
+
+def _without_thought(text: str) -> tuple[str, bool]:
+    """Return what follows the thought in an answer's own text, and whether there is one."""
+    ends = list(_THOUGHT_END.finditer(text))
+    rest = text[ends[-1].end() :] if ends else text
+    begin = _THOUGHT_BEGIN.search(rest)
+    if begin:
+        rest = rest[: begin.start()]
+    return rest, bool(ends or begin)
+
+
+def _clipped(text: str) -> str:
+    if len(text) <= MAX_TEXT:
+        return text
+    return text[: MAX_TEXT // 4] + "\n" + text[-MAX_TEXT * 3 // 4 :]
+
+
+def _positions(logprobs: Any) -> Iterator[Position]:
+    """Yield the places with log-probabilities, in today's form (``content``) or that of text completions."""
+    if not isinstance(logprobs, dict):
+        return
+    content = logprobs.get("content")
+    if isinstance(content, list):
+        for entry in content[:_MAX_POSITIONS]:
+            if isinstance(entry, dict):
+                yield _position(_token(entry), entry.get("top_logprobs"))
+        return
+    tokens, numbers, tops = (logprobs.get(name) for name in ("tokens", "token_logprobs", "top_logprobs"))
+    length = max((len(item) for item in (tokens, tops) if isinstance(item, list)), default=0)
+    for index in range(min(length, _MAX_POSITIONS)):
+        chosen = _token({"token": _at(tokens, index), "logprob": _at(numbers, index)})
+        yield _position(chosen, _at(tops, index))
+
+
+def _position(chosen: Token | None, top: Any) -> Position:
+    """Return one place; of equal tokens the likeliest counts, since a server may name one twice."""
+    entries: list[Any] = []
+    if isinstance(top, Mapping):
+        entries = [{"token": token, "logprob": logprob} for token, logprob in top.items()]
+    elif isinstance(top, list):
+        entries = top
+    best: dict[str | tuple[str, bytes | None], Token] = {}
+    for token in (*map(_token, entries[:_MAX_TOP]), chosen):
+        if token is None:
+            continue
+        key = (token.text, token.raw) if "\ufffd" in token.text else token.text  # parts of characters look alike
+        known = best.get(key)
+        if known is None or token.logprob > known.logprob:
+            best[key] = token
+    return Position(chosen, tuple(best.values()))
+
+
+def _token(entry: Any) -> Token | None:
+    """Return a token with its log-probability; None where either is missing or the number cannot be one."""
+    if not isinstance(entry, dict) or not isinstance(entry.get("token"), str):
+        return None
+    logprob = _number(entry.get("logprob"))
+    if logprob is None or logprob > _ROUNDING:
+        return None
+    return Token(entry["token"], _bytes(entry.get("bytes")), min(logprob, 0.0))
+
+
+def _number(value: Any) -> float | None:
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
+        return None
+    try:
+        number = float(value)
+    except OverflowError:
+        return None
+    return None if math.isnan(number) else number
+
+
+def _bytes(value: Any) -> bytes | None:
+    if not isinstance(value, list) or len(value) > MAX_REASON:
+        return None
+    if not all(isinstance(item, int) and not isinstance(item, bool) and 0 <= item < 256 for item in value):
+        return None
+    return bytes(value)
+
+
+def _at(items: Any, index: int) -> Any:
+    return items[index] if isinstance(items, list) and index < len(items) else None
+
+
+def _usage(usage: Any) -> tuple[Usage, int]:
+    """Return the tokens as the server counts them, and how many of them were a thought."""
+    if not isinstance(usage, dict):
+        return Usage(), 0
+    prompt, completion, total = (
+        _count(usage.get(name)) for name in ("prompt_tokens", "completion_tokens", "total_tokens")
+    )
+    if prompt is None and completion is None and total is None:
+        return Usage(), 0
+    if completion is None:
+        completion = max(0, (total or 0) - (prompt or 0)) if prompt is not None else 0
+    if prompt is None:
+        prompt = max(0, (total or 0) - completion)
+    details = usage.get("completion_tokens_details")
+    reasoning = _count(details.get("reasoning_tokens")) if isinstance(details, dict) else None
+    return Usage(prompt, completion, stated=True), reasoning or 0
+
+
+def _count(value: Any) -> int | None:
+    number = _number(value)
+    return None if number is None or not 0 <= number < 1e12 else int(number)
+
+
+def _streamed(text: str) -> Any:
+    """Merge the chunks of a server that streams although it was not asked to."""
+    content: list[Any] = []
+    places: list[Any] = []
+    merged: dict[str, Any] = {}
+    choice: dict[str, Any] = {}
+    for line in text.splitlines():
+        chunk = _json(line.removeprefix("data:").strip()) if line.startswith("data:") else None
+        if not isinstance(chunk, dict):
+            continue
+        merged |= {name: value for name, value in chunk.items() if name != "choices" and value is not None}
+        choices = chunk.get("choices")
+        first = next((item for item in choices if isinstance(item, dict)), None) if isinstance(choices, list) else None
+        if first is None:
+            continue
+        choice |= {
+            name: value for name, value in first.items() if value is not None and name in ("finish_reason", "error")
+        }
+        delta = next((first[name] for name in ("delta", "message") if isinstance(first.get(name), dict)), first)
+        content.append(delta.get("content", delta.get("text")))
+        for name in _THOUGHT_FIELDS:
+            if isinstance(delta.get(name), str):
+                content.append({"type": "thinking", "text": delta[name]})
+        logprobs = first.get("logprobs")
+        if isinstance(logprobs, dict) and isinstance(logprobs.get("content"), list):
+            places.extend(logprobs["content"])
+    if not merged and not content:
+        return _NOT_JSON
+    if not content:
+        return merged
+    message = {"content": content}
+    return {**merged, "choices": [{**choice, "message": message, "logprobs": {"content": places} if places else None}]}
+
+
+_NOT_JSON = object()
+
+
+def _json(text: str) -> Any:
+    try:
+        return json.loads(text)
+    except (ValueError, RecursionError):
+        return _NOT_JSON
+
+
+def _error_in(data: Any) -> str:
+    """Return the message in an error object of any shape."""
+    for _ in range(_MAX_DEPTH):
+        if isinstance(data, list) and len(data) == 1:
+            data = data[0]
+            continue
+        if not isinstance(data, dict):
+            break
+        if isinstance(data.get("loc"), list) and isinstance(data.get("msg"), str):  # a validator's complaint
+            data = f"{'.'.join(map(str, data['loc']))}: {data['msg']}"
+            break
+        inner = next(
+            (data[key] for key in ("error", "message", "detail", "msg", "title", "errors") if data.get(key)), None
+        )
+        if inner is None:
+            break
+        data = inner
+    if isinstance(data, str):
+        return _clean(data)[:MAX_REASON]
+    try:
+        return _clean(json.dumps(data, ensure_ascii=False))[:MAX_REASON]
+    except (ValueError, RecursionError):
+        return f"a JSON {_kind(data)}"
+
+
+def _clean(text: str) -> str:
+    """Put a text on one line, printable everywhere."""
+    return " ".join(text.encode("utf-8", "replace").decode("utf-8").split())
+
+
+def _kind(data: Any) -> str:
+    names = {dict: "object", list: "list", str: "string", bool: "boolean", type(None): "null"}
+    return names.get(type(data), "number")
