@@ -24,7 +24,7 @@ LEAN = {
         "rllib_plugins.rollout.network:QNetwork.backward",
     ],
     "optimiser": ["rllib_plugins.algorithms.array_learner:ArrayLearner.descend"],
-    "who acts": ["rllib_plugins.advising.core:ExplorationCore.act_into"],
+    "who acts": ["rllib_plugins.advising.explorer:Explorer.act_into"],
     "batches": [
         "rllib_plugins.algorithms.ppo.learner:part",
         "rllib_plugins.algorithms.actor_critic:generalised_advantages",

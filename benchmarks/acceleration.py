@@ -23,7 +23,8 @@ THRESHOLD_FRAC = 0.95
 
 def configs(algorithm: str, task: str, seed: int) -> dict[str, Any]:
     """The three trials of a seed."""
-    from rllib_plugins.config import PAPER_ADVICE, AdviceConfig, StudentConfig
+    from rllib_plugins.advising.config import PAPER_ADVICE, AdviceConfig
+    from rllib_plugins.config import StudentConfig
 
     num_env_steps, interval, episodes = BUDGETS[task]
 

@@ -20,7 +20,8 @@ NUM_ENV_STEPS, INTERVAL = 20_000, 250
 
 def student(algorithm: str, tutor: str, form: str, seed: int, num_env_steps: int) -> Any:
     """One trial on Blackjack."""
-    from rllib_plugins.config import PAPER_ADVICE, AdviceConfig, StudentConfig
+    from rllib_plugins.advising.config import PAPER_ADVICE, AdviceConfig
+    from rllib_plugins.config import StudentConfig
 
     return StudentConfig(
         algorithm=algorithm,

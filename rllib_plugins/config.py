@@ -1,4 +1,4 @@
-"""What one trial is: the student, its task, its tutor, and how it uses advice. Knows neither Ray nor torch."""
+"""What one trial is: the student, its task, its tutor, and how it uses advice."""
 
 from __future__ import annotations
 
@@ -6,127 +6,12 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
+from rllib_plugins.advising.config import AdviceConfig
+from rllib_plugins.advising.reuse import make_reuse
 from tutor_service.errors import UserError
 
 Algorithm = Literal["dqn", "ppo", "a2c"]
 ALGORITHMS: tuple[Algorithm, ...] = ("dqn", "ppo", "a2c")
-
-
-class AdviceConfig(BaseModel):
-    """When a student asks its tutor, and what it does with the answer. Sources: arXiv 2509.08329 unless stated."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-    probability_initial: float = Field(
-        default=1.0, ge=0, le=1, description="P_initial: consultation probability at step 0."
-    )
-    probability_final: float = Field(
-        default=0.1, ge=0, le=1, description="P_final: consultation probability from step θ on."
-    )
-    theta_frac: float = Field(
-        default=0.5,
-        gt=0,
-        description="θ as a share of the trial's env steps: where P(τ) reaches P_final. Not given by the paper.",
-    )
-    probability_cap: float = Field(
-        default=0.9,
-        gt=0,
-        le=1,
-        description="Upper bound of P(τ) while trust is earned: at 1 nothing is left to measure advice against.",
-    )
-    rule: str = Field(
-        default="linear", description="Advising rule: linear, early, importance, mistake, confidence, or module:Class."
-    )
-    rule_options: dict[str, Any] = Field(
-        default_factory=dict, description="Options of the advising rule, by its own names."
-    )
-    advice_budget: int | None = Field(
-        default=None, ge=0, description="Consultations that a trial may make in all; none: unlimited."
-    )
-    reuse: str = Field(
-        default="budget", description="Reuse rule: off, budget, decay, q_change (dqn only), or module:Class."
-    )
-    reuse_options: dict[str, Any] = Field(
-        default_factory=dict, description="Options of the reuse rule, e.g. {budget: 3} (the paper's default)."
-    )
-    weights: Literal["behaviour", "policy"] = Field(
-        default="behaviour",
-        description="behaviour: weight by ρ = min(c, π_old/μ), an honest gradient. policy: the paper's naive form.",
-    )
-    weight_cap: float = Field(default=1.0, gt=0, description="c in ρ = min(c, π_old/μ). Typical: 1 to 2.")
-    imitation: Literal["off", "all", "filtered"] = Field(
-        default="filtered",
-        description="Learn from consulted steps: never, all, or where the advice turned out better than expected.",
-    )
-    imitation_weight: float = Field(
-        default=1.0, ge=0, description="Weight of the imitation term at P = 1; annealed with P(τ)."
-    )
-    imitation_gain: float = Field(
-        default=10.0,
-        ge=0,
-        description="Filtered imitation under earned trust: factor on imitation_weight, on every consulted step, once "
-        "the measured effect speaks for the tutor. 0: the filter stays as it is. Typical: 1 to 10.",
-    )
-    imitation_until: float = Field(
-        default=0.8,
-        gt=0,
-        le=1,
-        description="Filtered imitation: a step is imitated while the student would take the advised action with less "
-        "than this probability. Below 1 the student keeps trying its own actions. Typical: 0.7 to 0.95.",
-    )
-    imitation_replay: float = Field(
-        default=16.0,
-        ge=0,
-        description="Filtered imitation under earned trust, lean rollout: how often an advised step is imitated again, "
-        "in gradient steps of their own, once the measured effect speaks for the tutor. 0: never. Typical: 4 to 32.",
-    )
-    imitation_replay_steps: int = Field(
-        default=2_000,
-        ge=0,
-        description="Most of these gradient steps in a trial: they cost time, and most of what they bring comes early.",
-    )
-    trust: Literal["fixed", "earned"] = Field(
-        default="earned",
-        description="earned: the gate follows the measured effect of advice, P(τ)·Φ(w·z + b). fixed: the gate is P(τ).",
-    )
-    trust_floor: float = Field(
-        default=0.05, ge=0, le=1, description="Smallest gate factor, so that a tutor is re-examined."
-    )
-    trust_half_life: float = Field(
-        default=4_000, gt=0, description="Compared env steps after which evidence about the tutor counts half."
-    )
-    dqn_random_share: float | None = Field(
-        default=None,
-        ge=0,
-        le=1,
-        description="DQN only. none: on tails the student explores by its own ε-greedy schedule. A number: P(τ) takes "
-        "that schedule's place, and this share of it is random, the rest the tutor's; 0 is the paper's form.",
-    )
-
-    @model_validator(mode="after")
-    def _rules_exist(self) -> AdviceConfig:
-        from rllib_plugins.advising.reuse import make_reuse
-        from rllib_plugins.advising.rules import make_rule
-
-        rule = make_rule(self.rule, self.rule_options)
-        if rule.needs_budget and self.advice_budget is None:
-            raise UserError(
-                f"advice.rule = '{self.rule}' advises until its budget is spent: "
-                "set advice.advice_budget to a number of consultations."
-            )
-        make_reuse(self.reuse, self.reuse_options)
-        return self
-
-
-PAPER_ADVICE = AdviceConfig(
-    weights="policy",
-    imitation="off",
-    trust="fixed",
-    probability_cap=1.0,
-    dqn_random_share=0.0,
-    reuse_options={"budget": 3},
-)
-"""Advice as the paper uses it: naive log-probability, no imitation, fixed trust, tutor in place of random actions."""
 
 
 class StudentConfig(BaseModel):
@@ -173,8 +58,6 @@ class StudentConfig(BaseModel):
 
     @model_validator(mode="after")
     def _rules_fit_the_algorithm(self) -> StudentConfig:
-        from rllib_plugins.advising.reuse import make_reuse
-
         if self.algorithm != "dqn":
             if make_reuse(self.advice.reuse, self.advice.reuse_options).needs_q:
                 raise UserError(

@@ -1,4 +1,4 @@
-"""The tutor in RLlib's own EnvRunner: two connector pieces around the exploration core.
+"""The tutor in RLlib's own EnvRunner: two connector pieces around the explorer.
 
 Owns the passage from RLlib's batches to the core and back into episodes; decides nothing itself. Exploring only: where
 ``explore`` is False the pieces do nothing, and a tutor is contacted at the first exploring step at the earliest.
@@ -22,10 +22,9 @@ from ray.rllib.core.columns import Columns
 
 from rllib_plugins import columns
 from rllib_plugins.advising.advisor import Advisor
-from rllib_plugins.advising.core import ExplorationCore
-from rllib_plugins.advising.decision import Decision
-from rllib_plugins.advising.returns import ReturnComparison
-from rllib_plugins.config import AdviceConfig
+from rllib_plugins.advising.config import AdviceConfig
+from rllib_plugins.advising.explorer import Decision, Explorer
+from rllib_plugins.advising.trust import ReturnComparison
 from rllib_plugins.policies import epsilon_greedy, masked_softmax
 from rllib_plugins.tasks import Task, load_task
 from tutor_service.errors import UserError
@@ -106,16 +105,16 @@ class ConsultTutor(ConnectorV2):
         self._theta_steps, self._seed = theta_steps, seed
         self._advice = advice
         self._value_based = value_based
-        self._core: ExplorationCore | None = None
+        self._core: Explorer | None = None
         self._comparison = ReturnComparison(gamma)
         self._num_env_steps = 0
 
     @property
-    def core(self) -> ExplorationCore:
-        """The trial's exploration core, built when it is first needed."""
+    def core(self) -> Explorer:
+        """The trial's explorer, built when it is first needed."""
         if self._core is None:
             advisor = self._make_advisor(self._task)
-            self._core = ExplorationCore(
+            self._core = Explorer(
                 self._advice,
                 num_actions=self._task.num_actions,
                 theta_steps=self._theta_steps,
@@ -305,7 +304,7 @@ def tutor_pieces(env: Any = None, spaces: Any = None, **options: Any) -> list[Co
 
 
 def _advisor_by_name(tutor: str, task: Task) -> Advisor | None:
-    from rllib_plugins.advising.advisors import make_advisor
+    from rllib_plugins.tutors import make_advisor
 
     return make_advisor(tutor, task)
 

@@ -1,22 +1,18 @@
-"""Where the distributions come from: the one seam between the exploration core and any tutor."""
+"""The one seam between the explorer and any tutor: advice by state, each distinct one evaluated once."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from enum import IntEnum
-from typing import Protocol
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from rllib_plugins.advising.table import DistributionTable
+from rllib_plugins.metrics import Source
+from rllib_plugins.tasks.base import Task
 
-class Source(IntEnum):
-    """Where a row of advice came from."""
-
-    MISSED = 0
-    MODEL = 1
-    STORE = 2
-    SCRIPT = 3
+_SUM_TOLERANCE = 1e-4
 
 
 @dataclass(slots=True)
@@ -25,7 +21,7 @@ class AdviceBatch:
 
     Attributes:
         probabilities: ``(n, num_actions)`` float64; rows sum to 1 with 0 on illegal actions; NaN where missed.
-        source: ``(n,)`` int8 of ``Source``. A row from the process-local map counts as STORE.
+        source: ``(n,)`` int8 of ``metrics.Source``. A row from the process-local table counts as STORE.
         invalid: Illegal or unparsable answers that it took, summed over the rows.
         latency_ms: Milliseconds that the call took; 0 where no call was needed.
         tokens: Tokens that the model processed for it, summed over the rows.
@@ -33,16 +29,75 @@ class AdviceBatch:
 
     probabilities: NDArray[np.float64]
     source: NDArray[np.int8]
-    invalid: int
-    latency_ms: float
+    invalid: int = 0
+    latency_ms: float = 0.0
     tokens: int = 0
 
 
-class Advisor(Protocol):
-    """A tutor as the exploration core sees it."""
+class Advisor:
+    """A tutor as the explorer sees it. A subclass writes ``evaluate``.
 
-    def known(self, observations: NDArray[np.float32]) -> NDArray[np.float64]:
-        """Distributions that are at hand without asking, ``(n, num_actions)``; NaN rows where they are not."""
+    Args:
+        task: The task that is advised on.
+        kept_source: What a kept answer counts as.
+
+    Attributes:
+        task: As given.
+        kept_source: As given, as a number.
+        table: What is at hand without asking; the explorer looks it up there.
+    """
+
+    def __init__(self, task: Task, kept_source: Source) -> None:
+        self.task = task
+        self.kept_source = int(kept_source)
+        self.table = DistributionTable(task.num_actions)
+
+    def evaluate(self, observations: NDArray[np.float32]) -> AdviceBatch:
+        """Return advice for distinct flat observations ``(n, obs_dim)`` that are not kept yet."""
+        raise NotImplementedError
 
     def ask(self, observations: NDArray[np.float32]) -> AdviceBatch:
-        """Advice for flat observations ``(n, obs_dim)``; asks the tutor once for all that are not known."""
+        """Return advice for flat observations ``(n, obs_dim)``; evaluate each distinct one that is not at hand once.
+
+        Rows that are no distribution over legal actions are dropped here: they are missed, and count as invalid.
+        """
+        probabilities = self.table.look_up(observations)
+        source = np.full(len(probabilities), self.kept_source, dtype=np.int8)
+        unknown: dict[bytes, list[int]] = {}
+        for row in np.flatnonzero(np.isnan(probabilities[:, 0])).tolist():
+            unknown.setdefault(observations[row].tobytes(), []).append(row)
+        if not unknown:
+            return AdviceBatch(probabilities, source)
+        distinct = observations[[rows[0] for rows in unknown.values()]]
+        fresh = self.evaluate(distinct)
+        had = fresh.source != Source.MISSED
+        usable = had & _usable(fresh.probabilities, self.task.legal_batch(distinct))
+        self.table.put(distinct[usable], fresh.probabilities[usable])
+        for index, rows in enumerate(unknown.values()):
+            source[rows] = Source.MISSED
+            if usable[index]:
+                probabilities[rows] = fresh.probabilities[index]
+                source[rows] = self.kept_source
+                source[rows[0]] = fresh.source[index]
+        num_invalid = fresh.invalid + int((had & ~usable).sum())
+        return AdviceBatch(probabilities, source, num_invalid, fresh.latency_ms, fresh.tokens)
+
+    def get_state(self) -> dict[str, Any]:
+        """Return what is at hand: which estimator of μ a step uses depends on it."""
+        return self.table.get_state()
+
+    def set_state(self, state: dict[str, Any]) -> None:
+        """Take over a ``get_state``."""
+        self.table.set_state(state)
+
+
+def legal_mask(task: Task, observations: NDArray[np.float32]) -> NDArray[np.bool_]:
+    """Return the legal actions of flat observations ``(n, obs_dim)``, as ``(n, num_actions)``."""
+    mask = task.legal_batch(observations)
+    return np.ones((len(observations), len(task.actions)), dtype=bool) if mask is None else np.asarray(mask, dtype=bool)
+
+
+def _usable(rows: NDArray[np.float64], legal: NDArray[np.bool_] | None) -> NDArray[np.bool_]:
+    """Return which of ``(n, num_actions)`` are distributions over legal actions: no NaN, nothing negative, mass 1."""
+    mass = (rows if legal is None else np.where(legal, rows, 0.0)).sum(axis=1)
+    return (np.abs(mass - 1.0) <= _SUM_TOLERANCE) & (rows.min(axis=1) >= 0.0)

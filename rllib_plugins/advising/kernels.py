@@ -1,150 +1,148 @@
-"""The exploration core's machine code: looking states up, coins and reuse, who acts. Numbers and arrays only.
+"""The explorer's machine code: coins and reuse, who acts, how probable it was. Numbers and arrays only.
 
-It is one module because the compiler's cache of a function does not notice changes to functions in other files.
-
-An index of states is three arrays: ``rows`` ``(num_rows, obs_dim)``, the bits of each known observation; ``buckets``,
-a power of two of row numbers (slots) by hash, with linear probing and at least half of them ``UNKNOWN``; ``counts``,
-how many slots are in use and which was given away last.
+What Python calls takes the records below as plain tuples and names their fields at once: a named tuple that crosses
+into compiled code costs more than the look-up of a state.
 """
 
 from __future__ import annotations
 
 import math
-from typing import Any, TypeAlias
+from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 
+from rllib_plugins.advising.reuse import Shipped
+from rllib_plugins.advising.table import NOTHING, UNKNOWN, Floats, Ints, Stored, Tutor, claim, slot_of
 from rllib_plugins.compiled import compiled
 
-Floats: TypeAlias = NDArray[np.float64]
-Ints: TypeAlias = NDArray[np.int64]
 Bools: TypeAlias = NDArray[np.bool_]
-Words: TypeAlias = NDArray[np.uint32]
 
-Tutor: TypeAlias = tuple[Floats, Words, Ints]
-"""Distributions ``(m, num_actions)``, NaN where there is none, and ``rows`` and ``buckets`` of the index that leads to
-them; with no buckets, they are those of the n environments in order."""
-Stored: TypeAlias = tuple[Words, Ints, Ints, Ints, Floats]
-"""``rows``, ``buckets`` and ``counts`` of an index, and by slot the stored actions and their memories."""
-Reuse: TypeAlias = tuple[int, float, float]
-"""Number of the reuse rule; λ of ``DECAY`` or the least change of ``Q_CHANGE``; memory of a fresh entry."""
-Found: TypeAlias = tuple[Floats, Ints]
-"""``(n,)`` the probability of heads, 0 once the budget ran out; ``(5, n)`` the action that reuse holds ready, on heads
-and tails alike, or ``NOTHING``, the row of the tutor's distributions, and, 1 or 0, the coin, whether the tutor's
-distribution was at hand before it, and whether the action was drawn from it."""
-Out: TypeAlias = tuple[Ints, NDArray[Any], Bools, NDArray[np.float32]]
-"""``Decisions``' arrays, in their order."""
-Options: TypeAlias = tuple[bool, bool, bool, bool, bool]
-Settled: TypeAlias = tuple[bool, int, int, int, int, float]
-"""Whether all distributions were such; environments whose action was a stored one; whose action was drawn from the
-tutor; that needed the tutor's distribution and had it at hand; in which the student would have drawn the same; the sum
-over consulted ones of the probability that the student would have done the same."""
-
-UNKNOWN = 0
-"""Slot of an observation that is in no index."""
-NOTHING = -1
-"""In place of an action: nothing stored serves."""
 NO_LIMIT = -1
 """In place of the consultations that are left."""
-OFF, BUDGET, DECAY, Q_CHANGE, OWN = range(5)
-"""Reuse rules that are compiled, by number, and any other."""
+OWN_DRAW, COIN, REUSE_DRAW, TUTOR_DRAW = range(4)
+"""Rows of the uniform draws of a vector step."""
+BEHAVIOUR, POLICY = range(2)
+"""Rows of the probabilities of executed actions: μ(a|s) and π_old(a|s)."""
+HEADS, ELIGIBLE, CONSULTED = range(3)
+"""Rows of the flags of a step."""
 
-_MULTIPLIER = np.uint64(0x9E3779B97F4A7C15)
-_HALF = np.uint64(32)
+OFF, BUDGET, DECAY, Q_CHANGE, OWN = (int(rule) for rule in Shipped)
 
-
-def room(n: int) -> Found:
-    """For a vector step of n environments."""
-    return np.zeros(n), np.zeros((5, n), dtype=np.int64)
-
-
-@compiled
-def _home(words: Words, num_buckets: int) -> int:
-    """Where the search for a row begins."""
-    mixed = np.uint64(0)
-    for word in words:
-        mixed = (mixed ^ np.uint64(word)) * _MULTIPLIER
-        mixed ^= mixed >> _HALF
-    home: int = np.int64(mixed & np.uint64(num_buckets - 1))  # type: ignore[assignment]  # compiled, both are one
-    return home
-
-
-@compiled
-def _same(first: Words, second: Words) -> bool:
-    same = len(first) == len(second)
-    for i in range(min(len(first), len(second))):
-        same = same and first[i] == second[i]
-    return same
+VISIT = np.dtype(
+    [
+        ("gate", np.float64),  # probability of heads; 0 once the budget ran out
+        ("slot", np.int64),  # row of the tutor's distributions
+        ("ready", np.int64),  # action that reuse holds ready, on heads and tails alike, or NOTHING
+        ("open", np.bool_),  # input: the advising rule opens the gate
+        ("ignored", np.bool_),  # input: the advising rule does not follow the advice that is had
+        ("heads", np.bool_),  # the coin
+        ("at_hand", np.bool_),  # the tutor's distribution was there before the coin
+        ("fresh", np.bool_),  # the action was drawn from the tutor's distribution
+    ],
+    align=True,
+)
+"""What is found out about one environment in a vector step."""
 
 
-@compiled
-def _slot_of(words: Words, rows: Words, buckets: Ints) -> int:
-    bucket = _home(words, len(buckets))
-    while True:
-        slot = buckets[bucket]
-        if slot == UNKNOWN or _same(rows[slot], words):
-            return slot
-        bucket = (bucket + 1) & (len(buckets) - 1)
+class Coin(NamedTuple):
+    """What a vector step of n environments is thrown with.
+
+    Attributes:
+        gate: Probability of heads.
+        remaining: Consultations left in the advice budget, or ``NO_LIMIT``.
+        draws: ``(4, n)`` uniform draws, see ``OWN_DRAW``.
+    """
+
+    gate: float
+    remaining: int
+    draws: Floats
 
 
-@compiled
-def _forget(forgotten: int, rows: Words, buckets: Ints) -> None:
-    """Empties a slot's bucket and moves up those that were pushed past it."""
-    last = len(buckets) - 1
-    hole = _home(rows[forgotten], len(buckets))
-    while buckets[hole] != forgotten:
-        hole = (hole + 1) & last
-    bucket = hole
-    while True:
-        bucket = (bucket + 1) & last
-        slot = buckets[bucket]
-        if slot == UNKNOWN:
-            break
-        if ((bucket - _home(rows[slot], len(buckets))) & last) >= ((bucket - hole) & last):
-            buckets[hole] = slot
-            hole = bucket
-    buckets[hole] = UNKNOWN
+class Student(NamedTuple):
+    """What n students see, and what they would do.
+
+    Attributes:
+        observations: ``(n, obs_dim)`` float32.
+        policy: ``(n, num_actions)`` the untutored student's distribution.
+        tails: ``(n, num_actions)`` what the student does beside a tutor; it leaves out the share of exploring that the
+            tutor would have done, so that a student left alone on heads falls back to ``policy``.
+        q_values: ``(n, num_actions)`` what a value student's greedy action maximises; empty: ``policy``.
+        legal: ``(n, num_actions)``; empty: all actions are.
+    """
+
+    observations: NDArray[np.float32]
+    policy: Floats
+    tails: Floats
+    q_values: Floats
+    legal: Bools
 
 
-@compiled
-def enter(slot: int, rows: Words, buckets: Ints) -> None:
-    """Makes a row known that is not yet."""
-    bucket = _home(rows[slot], len(buckets))
-    while buckets[bucket] != UNKNOWN:
-        bucket = (bucket + 1) & (len(buckets) - 1)
-    buckets[bucket] = slot
+class Options(NamedTuple):
+    """What does not change over a trial, but for ``is_untrained``.
+
+    Attributes:
+        value_based: The student is a value student.
+        is_untrained: Compare its advice with its random actions too.
+        whole_advice: Imitate the tutor's whole distribution where the action was drawn from it.
+        counts_same: Count the consulted environments in which the student would have drawn the same.
+        reads_advice: The advising rule reads advice.
+    """
+
+    value_based: bool
+    is_untrained: bool
+    whole_advice: bool
+    counts_same: bool
+    reads_advice: bool
 
 
-@compiled
-def claim(words: Words, rows: Words, buckets: Ints, counts: Ints) -> int:
-    """The slot of an observation: its own, a new one, or once ``rows`` are full that of the oldest."""
-    slot = _slot_of(words, rows, buckets)
-    if slot != UNKNOWN:
-        return slot
-    if counts[0] + 1 < len(rows):
-        counts[0] += 1
-        slot = counts[0]
-    else:
-        slot = counts[1] % counts[0] + 1
-        counts[1] = slot
-        _forget(slot, rows, buckets)
-    rows[slot] = words
-    enter(slot, rows, buckets)
-    return slot
+class Output(NamedTuple):
+    """Where a vector step is written to.
+
+    Attributes:
+        t: Vector step of the arrays.
+        actions: ``(T, n)`` executed.
+        probabilities: ``(2, T, n)``, see ``BEHAVIOUR``.
+        flags: ``(3, T, n)``, see ``HEADS``.
+        advice: ``(T, n, num_actions)`` imitation targets.
+    """
+
+    t: int
+    actions: Ints
+    probabilities: NDArray[Any]
+    flags: Bools
+    advice: NDArray[np.float32]
 
 
-@compiled
-def find(observations: NDArray[np.float32], rows: Words, buckets: Ints, slots: Ints) -> None:
-    """Writes the slot of each observation ``(n, obs_dim)`` into ``slots`` ``(n,)``."""
-    words = observations.view(np.uint32)
-    for row in range(len(words)):
-        slots[row] = _slot_of(words[row], rows, buckets)
+class Settled(NamedTuple):
+    """What a vector step amounted to.
+
+    Attributes:
+        is_sound: All distributions were valid.
+        num_reused: Environments whose action was a stored one.
+        num_fresh: Whose action was drawn from the tutor's distribution.
+        num_known: That needed the tutor's distribution and had it at hand.
+        num_same: Consulted ones in which the student would have drawn the same.
+        agreement: Sum over the consulted ones of the probability that the student would have done the same.
+    """
+
+    is_sound: bool
+    num_reused: int
+    num_fresh: int
+    num_known: int
+    num_same: int
+    agreement: float
+
+
+Plain: TypeAlias = tuple[Any, ...]
+"""The fields of a record."""
+PlainTotals: TypeAlias = tuple[bool, int, int, int, int, float]
+"""Those of ``Settled``."""
 
 
 @compiled
 def draw(probabilities: Floats, uniform: float) -> int:
-    """One action of ``(num_actions,)`` by inverting the cumulative distribution; never one of probability 0.
+    """Draw an action of ``(num_actions,)`` by inverting the cumulative distribution; never one of probability 0.
 
     The probabilities need not sum to exactly 1; of NaN the action is meaningless.
     """
@@ -161,110 +159,107 @@ def draw(probabilities: Floats, uniform: float) -> int:
 
 @compiled
 def act_alone(policy: Floats, own_draws: Floats, t: int, actions: Ints, probabilities: NDArray[Any]) -> bool:
-    """A vector step without a tutor, into step ``t`` of the outputs; False where a distribution was none."""
+    """Act without a tutor, into step ``t`` of the outputs; returns False where a distribution is invalid."""
     is_sound = True
     for row in range(len(policy)):
         action = draw(policy[row], own_draws[row])
         probability = policy[row, action]
         is_sound = is_sound and probability > 0.0
         actions[t, row] = action
-        probabilities[0, t, row] = probabilities[1, t, row] = probability
+        probabilities[BEHAVIOUR, t, row] = probabilities[POLICY, t, row] = probability
     return is_sound
 
 
 @compiled
-def _serves(rule: int, option: float, memory: float, uniform: float, q: float) -> bool:
-    """``ReuseRule.usable`` of the compiled rules."""
-    if rule == BUDGET:
-        return memory > 0.0
-    if rule == DECAY:
-        return uniform < memory
-    return math.isnan(memory) or math.isnan(q) or q - memory >= option
+def explore_beside(
+    student: Plain,
+    visits: NDArray[Any],
+    engagement: float,
+    probability: float,
+    random_share: float,
+) -> None:
+    """Write the tails of a value student beside a tutor whose P takes the place of the student's ε-schedule.
+
+    With P the probability of exploring, s the random share and e how far the tutor is engaged (trust, 0 where the
+    rule says no), behaviour is e·[P(1 − s)·π_T + P·s·U + (1 − P)·greedy] + (1 − e)·policy, where U is uniform over
+    legal actions and ``policy`` the untutored student's ε-greedy distribution. At e = 1, s = 0 it is the paper's form,
+    where the tutor takes the place of random exploration; at e = 0 it is the untutored student. What remains when the
+    coin (of probability g = e·P(1 − s)) shows tails, normalised, is written into ``student.tails``.
+    """
+    named = Student(*student)
+    for row in range(len(named.policy)):
+        engaged = engagement if visits[row].open else 0.0
+        mass = 1.0 - engaged * (probability * (1.0 - random_share))
+        if mass <= 1e-12:  # g = 1: tails never shows, but has to be a distribution
+            engaged, mass = 0.0, 1.0
+        engaged /= mass  # from here on the parts are divided by the mass of what remains
+        num_legal = named.policy.shape[1]
+        if len(named.legal):
+            num_legal = named.legal[row].sum()
+        for action in range(named.policy.shape[1]):
+            named.tails[row, action] = named.policy[row, action] * (1.0 / mass - engaged)
+            if len(named.legal) == 0 or named.legal[row, action]:
+                named.tails[row, action] += engaged * (probability * random_share) / num_legal
+        named.tails[row, _greedy_action(named, row)] += engaged * (1.0 - probability)
 
 
 @compiled
-def _memory_after(rule: int, option: float, memory: float, q: float) -> float:
-    """``ReuseRule.reused`` of the compiled rules."""
-    if rule == BUDGET:
-        return memory - 1.0
-    if rule == DECAY:
-        return option * memory
+def _serves(stored: Stored, slot: int, uniform: float, q: float) -> bool:
+    """Whether a stored action serves a visit, if the coin says heads."""
+    memory = stored.memories[slot]
+    if stored.rule == BUDGET:
+        return memory > 0.0
+    if stored.rule == DECAY:
+        return uniform < memory
+    return math.isnan(memory) or math.isnan(q) or q - memory >= stored.option
+
+
+@compiled
+def _memory_after(stored: Stored, slot: int, q: float) -> float:
+    """Memory of a stored action that has served."""
+    if stored.rule == BUDGET:
+        return stored.memories[slot] - 1.0
+    if stored.rule == DECAY:
+        return stored.option * stored.memories[slot]
     return q
 
 
 @compiled
-def plan(
-    gate: float,
-    remaining: int,
-    draws: Floats,
-    observations: NDArray[np.float32],
-    tutor: Tutor,
-    asks_always: bool,
-    stored: Stored,
-    reuse: Reuse,
-    q_values: Floats,
-    judged: Bools,
-    found: Found,
-) -> int:
-    """Throws the coins of a vector step of n environments and looks up what is at hand and what is stored.
+def _plan(coin: Coin, student: Student, tutor: Tutor, stored: Stored, visits: NDArray[Any]) -> int:
+    """Throw the coins and looks up what is at hand and what is stored; returns how many have to be asked about.
 
     The order matters: what an environment finds follows from the coins of those before it, never from its own, so
     budgets are kept exactly and each action's probability is that given everything before it. Advice that is asked for
     in this step is stored when the step ends.
-
-    Args:
-        gate: Probability of heads.
-        remaining: Consultations left in the advice budget, or ``NO_LIMIT``.
-        draws: ``(4, n)`` uniform draws: of the student's actions, of the coins, of reuse, of the tutor's actions.
-        observations: ``(n, obs_dim)``.
-        tutor: What the tutor has at hand.
-        asks_always: Whether the tutor is asked about that, too.
-        stored: The stored actions.
-        reuse: The reuse rule; ``OWN`` finds nothing here.
-        q_values: ``(n, num_actions)``, or empty.
-        judged: ``(2, n)`` where the advising rule opens the gate at all, and where it does not follow what is at hand;
-            empty: it opens it everywhere and follows everything.
-        found: Output.
-
-    Returns:
-        In how many environments the tutor has to be asked.
     """
-    distributions, tutor_rows, tutor_buckets = tutor
-    rows, buckets, _, stored_actions, memories = stored
-    rule, option, _ = reuse
-    gates, (ready, slots, heads, at_hand, _) = found[0], _rows_of(found)
-    words = observations.view(np.uint32)
+    words = student.observations.view(np.uint32)
     num_heads = num_to_ask = 0
-    for row in range(len(gates)):
-        is_open = (len(judged) == 0 or judged[0, row]) and not 0 <= remaining <= num_heads
-        gates[row] = gate if is_open else 0.0
-        heads[row] = draws[1, row] < gates[row]
-        num_heads += heads[row]
-        slots[row] = _slot_of(words[row], tutor_rows, tutor_buckets) if len(tutor_buckets) else row
-        at_hand[row] = not math.isnan(distributions[slots[row], 0])
-        ready[row] = NOTHING
-        if gates[row] > 0.0 and OFF < rule < OWN:
-            slot = _slot_of(words[row], rows, buckets)
+    for row in range(len(visits)):
+        visit = visits[row]
+        visit.gate = coin.gate if visit.open and not 0 <= coin.remaining <= num_heads else 0.0
+        visit.heads = coin.draws[COIN, row] < visit.gate
+        num_heads += visit.heads
+        visit.slot = slot_of(words[row], tutor.rows, tutor.buckets)
+        visit.at_hand = not math.isnan(tutor.distributions[visit.slot, 0])
+        visit.ready = NOTHING
+        if visit.gate > 0.0 and OFF < stored.rule < OWN:
+            slot = slot_of(words[row], stored.rows, stored.buckets)
             if slot != UNKNOWN:
-                q = q_values[row, stored_actions[slot]] if rule == Q_CHANGE and len(q_values) else math.nan
-                if _serves(rule, option, memories[slot], draws[2, row], q):
-                    ready[row] = stored_actions[slot]
-                    if heads[row]:
-                        memories[slot] = _memory_after(rule, option, memories[slot], q)
-        if heads[row] and ready[row] == NOTHING and (asks_always or not at_hand[row]):
+                action, q = stored.actions[slot], math.nan
+                if stored.rule == Q_CHANGE and len(student.q_values):
+                    q = student.q_values[row, action]
+                if _serves(stored, slot, coin.draws[REUSE_DRAW, row], q):
+                    visit.ready = action
+                    if visit.heads:
+                        stored.memories[slot] = _memory_after(stored, slot, q)
+        if visit.heads and visit.ready == NOTHING and not visit.at_hand:
             num_to_ask += 1
     return num_to_ask
 
 
 @compiled
-def _rows_of(found: Found) -> tuple[Ints, Ints, Ints, Ints, Ints]:
-    rows = found[1]
-    return rows[0], rows[1], rows[2], rows[3], rows[4]
-
-
-@compiled
 def _greedy(scores: Floats, legal: Bools, row: int) -> int:
-    """The first legal action of the highest score; ``legal`` may be empty."""
+    """Return the first legal action of the highest score; ``legal`` may be empty."""
     best, highest = 0, -math.inf
     for action in range(scores.shape[1]):
         score = scores[row, action] if len(legal) == 0 or legal[row, action] else -math.inf
@@ -276,159 +271,142 @@ def _greedy(scores: Floats, legal: Bools, row: int) -> int:
 
 
 @compiled
-def settle(
-    policy: Floats,
-    tails: Floats,
-    q_values: Floats,
-    legal: Bools,
-    draws: Floats,
-    distributions: Floats,
-    judged: Bools,
-    options: Options,
-    found: Found,
-    t: int,
-    out: Out,
-) -> Settled:
-    """Draws the executed actions of a vector step of n environments, into vector step ``t`` of the outputs.
+def _greedy_action(student: Student, row: int) -> int:
+    """Return a value student's greedy action, read off its policy where Q-values are not given."""
+    if len(student.q_values):
+        return _greedy(student.q_values, student.legal, row)
+    return _greedy(student.policy, student.legal, row)
+
+
+@compiled
+def _settle(
+    student: Student, distributions: Floats, draws: Floats, options: Options, visits: NDArray[Any], out: Output
+) -> PlainTotals:
+    """Draw the executed actions and write them out, and into ``visits`` which are fresh.
 
     μ is a mixture where the tutor's part was at hand before the coin was thrown, else conditional on the coin, which
     is the mixture at a gate of 1 on heads with advice and of 0 otherwise.
-
-    Args:
-        policy: ``(n, num_actions)`` the untutored student's distribution.
-        tails: ``(n, num_actions)`` what the student does beside a tutor; it leaves out the share of exploring that the
-            tutor would have done, so that a student left alone on heads falls back to ``policy``.
-        q_values: ``plan``'s: what a value student's greedy action maximises, or if empty ``policy``.
-        legal: ``(n, num_actions)``; empty: all actions are.
-        draws: ``plan``'s.
-        distributions: ``(m, num_actions)`` the tutor's, at hand or asked for; NaN where there is none.
-        judged: ``plan``'s, and what the advising rule does not follow of what was asked for.
-        options: The student is a value student; compare its advice with its random actions too; imitate the tutor's
-            whole distribution where it was drawn from; count the consulted environments in which the student would
-            have drawn the same; the advising rule reads advice.
-        found: ``plan``'s, which ``fresh`` is written into.
-        t: Vector step of the outputs.
-        out: Output.
     """
-    gates, (ready, slots, heads, at_hand, fresh) = found[0], _rows_of(found)
-    actions, probabilities, flags, advice = out
-    value_based, is_untrained, whole_advice, counts_same, reads_advice = options
     is_sound = True
     num_reused = num_fresh = num_known = num_same = 0
-    agreement = 0.0
-    for row in range(len(policy)):
-        slot, is_ready = slots[row], ready[row] != NOTHING
-        followed = not math.isnan(distributions[slot, 0]) and (len(judged) == 0 or not judged[1, row])
-        is_heads, was_at_hand = heads[row] != 0, at_hand[row] != 0
+    agreement, t = 0.0, out.t
+    for row in range(len(visits)):
+        visit = visits[row]
+        slot, is_heads, was_at_hand = visit.slot, visit.heads, visit.at_hand
+        is_ready = visit.ready != NOTHING
         reused = is_heads and is_ready
-        is_fresh = is_heads and not is_ready and followed
-        fresh[row] = is_fresh
+        is_fresh = is_heads and not is_ready and not math.isnan(distributions[slot, 0]) and not visit.ignored
+        visit.fresh = is_fresh
         advised = is_fresh or reused
-        own = policy[row] if is_heads and not advised else tails[row]
+        own = student.policy[row] if is_heads and not advised else student.tails[row]
         if reused:
-            action = ready[row]
+            action = visit.ready
             num_reused += 1
         elif is_fresh:
-            action = draw(distributions[slot], draws[3, row])
+            action = draw(distributions[slot], draws[TUTOR_DRAW, row])
             num_fresh += 1
         else:
-            action = draw(own, draws[0, row])
+            action = draw(own, draws[OWN_DRAW, row])
         if is_heads and not is_ready and was_at_hand:
             num_known += 1
 
         foreseen = is_ready or was_at_hand
-        weight = gates[row] if foreseen else (1.0 if advised else 0.0)
+        weight = visit.gate if foreseen else (1.0 if advised else 0.0)
         from_tutor = 0.0
         if is_ready:
-            from_tutor = 1.0 if ready[row] == action else 0.0
+            from_tutor = 1.0 if visit.ready == action else 0.0
         elif weight > 0.0:
             from_tutor = distributions[slot, action]
         probability = weight * from_tutor + (1.0 - weight) * own[action]
         is_sound = is_sound and probability > 0.0
 
-        comparable = 0.0 < gates[row] < 1.0 and (advised or not is_heads) and (foreseen or not reads_advice)
-        would_do = policy[row, action]
-        if value_based:
-            greedy = _greedy(q_values, legal, row) if len(q_values) else _greedy(policy, legal, row)
-            would_do = 1.0 if greedy == action else 0.0
-            comparable = comparable and (advised or would_do > 0.0 or is_untrained)
-        actions[t, row] = action
-        probabilities[0, t, row], probabilities[1, t, row] = probability, policy[row, action]
-        flags[0, t, row], flags[1, t, row], flags[2, t, row] = is_heads, comparable, advised
-        whole = is_fresh and whole_advice
-        for other in range(policy.shape[1]):
-            advice[t, row, other] = distributions[slot, other] if whole else 0.0
+        comparable = 0.0 < visit.gate < 1.0 and (advised or not is_heads) and (foreseen or not options.reads_advice)
+        would_do = student.policy[row, action]
+        if options.value_based:
+            would_do = 1.0 if _greedy_action(student, row) == action else 0.0
+            comparable = comparable and (advised or would_do > 0.0 or options.is_untrained)
+        out.actions[t, row] = action
+        out.probabilities[BEHAVIOUR, t, row] = probability
+        out.probabilities[POLICY, t, row] = student.policy[row, action]
+        out.flags[HEADS, t, row], out.flags[CONSULTED, t, row] = is_heads, advised
+        out.flags[ELIGIBLE, t, row] = comparable
+        whole = is_fresh and options.whole_advice
+        for other in range(student.policy.shape[1]):
+            out.advice[t, row, other] = distributions[slot, other] if whole else 0.0
         if advised:
             agreement += would_do
             if not whole:
-                advice[t, row, action] = 1.0
-            if counts_same and draw(own, draws[0, row]) == action:
+                out.advice[t, row, action] = 1.0
+            if options.counts_same and draw(own, draws[OWN_DRAW, row]) == action:
                 num_same += 1
     return is_sound, num_reused, num_fresh, num_known, num_same, agreement
 
 
 @compiled
-def store(
-    observations: NDArray[np.float32],
-    q_values: Floats,
-    stored: Stored,
-    reuse: Reuse,
-    found: Found,
-    t: int,
-    out: Out,
-) -> None:
-    """Keeps the freshly advised actions of a vector step, in place of what was stored.
-
-    Args:
-        observations: ``(n, obs_dim)``.
-        q_values: ``plan``'s.
-        stored: The stored actions; ``rows`` have room for n more, or the oldest give way.
-        reuse: The reuse rule; ``OWN`` stores nothing here.
-        found: ``settle``'s.
-        t: Vector step of ``out``.
-        out: ``settle``'s.
-    """
-    rows, buckets, counts, stored_actions, memories = stored
-    rule, _, first = reuse
-    words, fresh, actions = observations.view(np.uint32), found[1][4], out[0]
-    for row in range(len(fresh)):
-        if fresh[row] and OFF < rule < OWN:
-            slot, action = claim(words[row], rows, buckets, counts), actions[t, row]
-            stored_actions[slot] = action
-            memories[slot] = q_values[row, action] if rule == Q_CHANGE and len(q_values) else first
+def _store(student: Student, stored: Stored, visits: NDArray[Any], out: Output) -> None:
+    """Keep the freshly advised actions, in place of what was stored."""
+    words = student.observations.view(np.uint32)
+    for row in range(len(visits)):
+        if visits[row].fresh and OFF < stored.rule < OWN:
+            action = out.actions[out.t, row]
+            slot = claim(words[row], stored.rows, stored.buckets, stored.counts)
+            stored.actions[slot], stored.memories[slot] = action, stored.fresh
+            if stored.rule == Q_CHANGE and len(student.q_values):
+                stored.memories[slot] = student.q_values[row, action]
 
 
 @compiled
 def decide(
-    gate: float,
-    remaining: int,
-    draws: Floats,
-    observations: NDArray[np.float32],
-    tutor: Tutor,
-    asks_always: bool,
-    stored: Stored,
-    reuse: Reuse,
-    policy: Floats,
-    tails: Floats,
-    q_values: Floats,
-    legal: Bools,
-    judged: Bools,
-    options: Options,
-    found: Found,
-    t: int,
-    out: Out,
-) -> tuple[bool, Settled]:
-    """A whole vector step: ``plan`` and, if nobody has to be asked, ``settle`` and ``store``, whose arguments it takes.
+    coin: Plain,
+    student: Plain,
+    tutor: Plain,
+    stored: Plain,
+    options: Plain,
+    visits: NDArray[Any],
+    out: Plain,
+) -> tuple[bool, PlainTotals]:
+    """Run a vector step, unless somebody has to be asked or the reuse rule is the user's own: then its first half.
+
+    The first half finds out about ``visits``; the caller completes them and calls ``finish``. One call into compiled
+    code costs more than what it does.
+
+    Args:
+        coin: ``Coin``.
+        student: ``Student``.
+        tutor: ``Tutor``.
+        stored: ``Stored``, of which n more ``rows`` are free, or the oldest give way.
+        options: ``Options``.
+        visits: ``(n,)`` of ``VISIT``, with its inputs; output.
+        out: ``Output``.
 
     Returns:
-        Whether all is done, and if so ``settle``'s result. If not, the caller asks and goes on: the call into compiled
-        code costs more than what it does.
+        Whether all is done, and if so ``Settled``.
     """
-    if plan(gate, remaining, draws, observations, tutor, asks_always, stored, reuse, q_values, judged, found):
+    thrown, seen, advised = Coin(*coin), Student(*student), Tutor(*tutor)
+    kept, written = Stored(*stored), Output(*out)
+    if _plan(thrown, seen, advised, kept, visits) or kept.rule == OWN:
         return False, (True, 0, 0, 0, 0, 0.0)
-    if reuse[0] == OWN:
-        return False, (True, 0, 0, 0, 0, 0.0)
-    settled = settle(policy, tails, q_values, legal, draws, tutor[0], judged, options, found, t, out)
-    if settled[2]:
-        store(observations, q_values, stored, reuse, found, t, out)
+    settled = _settle(seen, advised.distributions, thrown.draws, Options(*options), visits, written)
+    _store(seen, kept, visits, written)
     return True, settled
+
+
+@compiled
+def finish(
+    draws: Floats,
+    student: Plain,
+    distributions: Floats,
+    stored: Plain,
+    options: Plain,
+    visits: NDArray[Any],
+    out: Plain,
+) -> PlainTotals:
+    """Run the second half of ``decide``, with the tutor's ``distributions`` ``(m, num_actions)``; NaN: no advice.
+
+    Returns:
+        ``Settled``.
+    """
+    seen, written = Student(*student), Output(*out)
+    settled = _settle(seen, distributions, draws, Options(*options), visits, written)
+    _store(seen, Stored(*stored), visits, written)
+    return settled

@@ -1,36 +1,85 @@
-"""Reuse rules: how often an advised action serves again. Knows neither tutors nor the store of distributions.
+"""Reuse rules: how often an advised action serves again.
 
-The dictionary of stored actions belongs to one trial (``stored_actions``). Each entry holds the action and one number,
-its *memory*, whose meaning is the rule's own (a budget, a probability, a Q-value). The rules here are compiled:
-``kernels`` says the same in numbers.
+The dictionary of stored actions belongs to one trial (``table.StoredActions``). Each entry holds the action and one
+number, its *memory*, whose meaning is the rule's own: a budget, a probability, a Q-value.
 """
 
 from __future__ import annotations
 
 import math
-from typing import Any, ClassVar
+from enum import IntEnum
+from typing import Any, ClassVar, NamedTuple
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from rllib_plugins.advising.registry import RuleRegistry
+from rllib_plugins.advising.rules import RuleRegistry
+
+
+class Shipped(IntEnum):
+    """Reuse rules by the number that ``kernels`` knows them by; OWN: a user's."""
+
+    OFF = 0
+    BUDGET = 1
+    DECAY = 2
+    Q_CHANGE = 3
+    OWN = 4
+
+
+class Numbers(NamedTuple):
+    """A reuse rule as ``kernels`` takes it.
+
+    Attributes:
+        rule: Of ``Shipped``.
+        option: λ of ``DECAY``, or the least change of ``Q_CHANGE``.
+        fresh: Memory of a fresh entry.
+    """
+
+    rule: int
+    option: float = math.nan
+    fresh: float = math.nan
 
 
 class ReuseRule(BaseModel):
-    """When a stored action serves again. Subclass it; fields are the rule's options."""
+    """Say when a stored action serves again. Subclass it; fields are the rule's options.
+
+    Example:
+        >>> class Times(ReuseRule):
+        ...     '''Serve a number of times, as ``budget`` does.'''
+        ...     times: int = 2
+        ...
+        ...     def stored(self, q):
+        ...         return float(self.times)
+        ...
+        ...     def usable(self, memory, draw, q):
+        ...         return memory > 0
+        ...
+        ...     def reused(self, memory, q):
+        ...         return memory - 1
+        >>> rule = Times(times=1)
+        >>> memory = rule.stored(q=0.5)
+        >>> rule.usable(memory, draw=0.3, q=0.5)
+        True
+        >>> rule.usable(rule.reused(memory, q=0.5), draw=0.3, q=0.5)
+        False
+        >>> register_reuse("times", Times) is Times  # or name it in a preset by module:Class
+        True
+    """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    stores: ClassVar[bool] = True
-    """False: nothing is kept, every consultation draws afresh."""
     needs_q: ClassVar[bool] = False
     """The rule looks at Q(s, stored action), so the student must be a value student."""
 
     def stored(self, q: float) -> float | None:
-        """Memory of a fresh entry, None if it is not to be kept; ``q`` is Q(s, a) of its action, NaN where unknown."""
+        """Return the memory of a fresh entry, None if it is not to be kept.
+
+        Args:
+            q: Q(s, a) of its action, NaN where unknown.
+        """
         return 0.0
 
     def usable(self, memory: float, draw: float, q: float) -> bool:
-        """Whether the entry serves this visit, if the coin says heads. Decided before the coin.
+        """Return whether the entry serves this visit, if the coin says heads. It is decided before the coin.
 
         Args:
             memory: The entry's memory.
@@ -40,57 +89,54 @@ class ReuseRule(BaseModel):
         return False
 
     def reused(self, memory: float, q: float) -> float | None:
-        """Memory after a reuse; None: the entry can never serve again and is forgotten."""
+        """Return the memory after a reuse; None: the entry can never serve again and is forgotten."""
         return memory
 
-
-class Off(ReuseRule):
-    """Every consultation draws afresh from the tutor's policy."""
-
-    stores: ClassVar[bool] = False
+    def numbers(self) -> Numbers:
+        """Return the rule as machine code knows it; a user's own rule is called instead."""
+        return Numbers(Shipped.OWN)
 
 
-class Budget(ReuseRule):
-    """SET_ACTION of arXiv 2509.08329 (after Zhu et al. 2020/2022): a stored action serves ``budget`` times more.
+class ShippedRule(ReuseRule):
+    """A reuse rule whose formulas are in ``kernels``; it cannot be extended: extend ``ReuseRule``."""
+
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        """Refuse classes from elsewhere: their methods would never be called."""
+        super().__init_subclass__(**kwargs)
+        if cls.__module__ != __name__:
+            raise TypeError(f"{cls.__name__} extends a reuse rule that is compiled: extend ReuseRule instead")
+
+
+class Off(ShippedRule):
+    """Draw afresh from the tutor's policy at every consultation."""
+
+    def numbers(self) -> Numbers:  # noqa: D102
+        return Numbers(Shipped.OFF)
+
+
+class Budget(ShippedRule):
+    """Let a stored action serve ``budget`` times more: SET_ACTION of arXiv 2509.08329 (after Zhu et al. 2020/2022).
 
     One answer so serves up to 1 + budget consultations; after that the next consultation draws afresh from π_T.
     """
 
     budget: int = Field(default=3, ge=0, description="Times that stored advice serves again; the paper's value is 3.")
 
-    def stored(self, q: float) -> float | None:
-        """A full budget."""
-        return self.budget or None
-
-    def usable(self, memory: float, draw: float, q: float) -> bool:
-        """While budget is left."""
-        return memory > 0
-
-    def reused(self, memory: float, q: float) -> float | None:
-        """One taken off."""
-        return memory - 1 if memory > 1 else None
+    def numbers(self) -> Numbers:  # noqa: D102
+        return Numbers(Shipped.BUDGET, fresh=float(self.budget))
 
 
-class Decay(ReuseRule):
+class Decay(ShippedRule):
     """Reuse with probability ρ(s); ρ ← λρ after each reuse (Zhu et al. 2022, 10.1007/s10458-022-09595-1)."""
 
     initial: float = Field(default=1.0, ge=0, le=1, description="ρ of fresh advice.")
     decay: float = Field(default=0.9, ge=0, le=1, description="λ: what each reuse multiplies ρ by.")
 
-    def stored(self, q: float) -> float | None:
-        """The first ρ."""
-        return self.initial
-
-    def usable(self, memory: float, draw: float, q: float) -> bool:
-        """With probability ρ."""
-        return draw < memory
-
-    def reused(self, memory: float, q: float) -> float | None:
-        """ρ ← λρ."""
-        return self.decay * memory
+    def numbers(self) -> Numbers:  # noqa: D102
+        return Numbers(Shipped.DECAY, option=self.decay, fresh=self.initial)
 
 
-class QChange(ReuseRule):
+class QChange(ShippedRule):
     """Reuse only while it raises Q(s, a) of the stored action (Q-change, Zhu et al. 2022; value students only).
 
     The value now is compared with the value at the last use. Unchanged counts as not yet judged and serves: between
@@ -103,17 +149,8 @@ class QChange(ReuseRule):
         default=0.0, description="Least Q(s, a) now − Q(s, a) at the last use, for the advice to serve."
     )
 
-    def stored(self, q: float) -> float | None:
-        """Q(s, a) when the advice was given."""
-        return q
-
-    def usable(self, memory: float, draw: float, q: float) -> bool:
-        """Where Q(s, a) has not fallen; True where there is no value to compare."""
-        return math.isnan(memory) or math.isnan(q) or q - memory >= self.min_change
-
-    def reused(self, memory: float, q: float) -> float | None:
-        """Q(s, a) at this use."""
-        return q
+    def numbers(self) -> Numbers:  # noqa: D102
+        return Numbers(Shipped.Q_CHANGE, option=self.min_change)
 
 
 _REGISTRY: RuleRegistry[ReuseRule] = RuleRegistry("advice.reuse", ReuseRule)
@@ -124,7 +161,7 @@ _REGISTRY.register("q_change", QChange)
 
 
 def register_reuse(name: str, cls: type[ReuseRule]) -> type[ReuseRule]:
-    """Makes a reuse rule known by a name, so that a config can say it.
+    """Make a reuse rule known by a name, so that a config can say it.
 
     Raises:
         ValueError: The name is taken, or ``cls`` does not extend ``ReuseRule``.
@@ -133,12 +170,12 @@ def register_reuse(name: str, cls: type[ReuseRule]) -> type[ReuseRule]:
 
 
 def reuse_names() -> tuple[str, ...]:
-    """Names of the registered reuse rules."""
+    """Return the names of the registered reuse rules."""
     return _REGISTRY.names
 
 
 def make_reuse(name: str, options: dict[str, Any]) -> ReuseRule:
-    """Builds a reuse rule from a config's name (or ``module:Class``) and options.
+    """Build a reuse rule from a config's name (or ``module:Class``) and options.
 
     Raises:
         UserError: Unknown rule or option, with the nearest spelling, or a value out of range.

@@ -1,4 +1,4 @@
-"""Advising rules: in which states a student consults its tutor. Knows policies and Q-values; neither Ray nor tutors.
+"""Advising rules: in which states, and with which probability, a student consults its tutor.
 
 A rule may look at the state, at the student's policy and values, and at the advice, but never at the coin or at an
 action of this step: the behaviour policy μ is computed from the rule's answer.
@@ -6,16 +6,127 @@ action of this step: the behaviour policy μ is computed from the rule's answer.
 
 from __future__ import annotations
 
-from typing import Any, ClassVar, Literal
+import importlib
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any, ClassVar, Generic, Literal, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from rllib_plugins.advising.registry import RuleRegistry
-from rllib_plugins.advising.schedule import LinearSchedule
+from tutor_service.errors import UserError, did_you_mean, field_problems, unknown_name
 
 FloatArray = NDArray[np.float64]
+RuleT = TypeVar("RuleT", bound=BaseModel)
+
+
+class RuleRegistry(Generic[RuleT]):
+    """Rules of one kind, by name.
+
+    Args:
+        field: The config field that names a rule, e.g. ``advice.reuse``: it stands in every error.
+        base: Class that every rule of this kind extends.
+    """
+
+    def __init__(self, field: str, base: type[RuleT]):
+        self.field = field
+        self._base = base
+        self._classes: dict[str, type[RuleT]] = {}
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The registered names, sorted."""
+        return tuple(sorted(self._classes))
+
+    def register(self, name: str, cls: type[RuleT]) -> type[RuleT]:
+        """Makes a rule known by a name; a name can be taken once.
+
+        Raises:
+            ValueError: Another class has the name, or ``cls`` is no rule of this kind.
+        """
+        if not (isinstance(cls, type) and issubclass(cls, self._base)):
+            raise ValueError(f"{cls!r} must extend {self._base.__name__}")
+        if self._classes.setdefault(name, cls) is not cls:
+            raise ValueError(f"{self.field} '{name}' is registered already, as {self._classes[name]!r}")
+        return cls
+
+    def make(self, name: str, options: dict[str, Any]) -> RuleT:
+        """Builds a rule.
+
+        Args:
+            name: A registered name, or ``module:Class``.
+            options: The rule's own fields.
+
+        Raises:
+            UserError: No such rule, an unknown option (with the nearest spelling), or a value out of range.
+        """
+        cls = self._find(name)
+        known = tuple(cls.model_fields)
+        for option in options:
+            if option not in known:
+                raise UserError(f"{self.field}_options.{option}: {_unknown_option(name, str(option), known)}")
+        try:
+            return cls(**options)
+        except ValidationError as error:
+            problems = field_problems(error, prefix=f"{self.field}_options.")
+            raise UserError(f"{problems} (rule '{name}')") from error
+
+    def _find(self, name: str) -> type[RuleT]:
+        if name in self._classes:
+            return self._classes[name]
+        module_name, colon, class_name = name.partition(":")
+        if not colon:
+            raise unknown_name(self.field, name, self._classes)
+        try:
+            cls = getattr(importlib.import_module(module_name), class_name)
+        except (ImportError, AttributeError, ValueError) as error:
+            raise UserError(
+                f"{self.field} = '{name}' cannot be imported ({error}). Give module:Class of something importable, "
+                f"or one of: {', '.join(self.names)}."
+            ) from error
+        if not (isinstance(cls, type) and issubclass(cls, self._base)):
+            raise UserError(f"{self.field} = '{name}' must be a class that extends {self._base.__name__}.")
+        return cls
+
+
+def _unknown_option(rule: str, option: str, known: Iterable[str]) -> str:
+    names = sorted(known)
+    if not names:
+        return f"rule '{rule}' has no options."
+    return f"rule '{rule}' has no such option.{did_you_mean(option, names)} Valid: {', '.join(names)}."
+
+
+@dataclass(frozen=True, slots=True)
+class LinearSchedule:
+    """P(τ) = P_initial − (τ/θ)(P_initial − P_final) for τ ≤ θ, then P_final (arXiv 2509.08329).
+
+    Attributes:
+        initial: P_initial in [0, 1].
+        final: P_final in [0, 1].
+        theta: θ in env steps, above 0.
+
+    Raises:
+        ValueError: A field is out of its range.
+    """
+
+    initial: float
+    final: float
+    theta: float
+
+    def __post_init__(self) -> None:
+        for name in ("initial", "final"):
+            value = getattr(self, name)
+            if not 0.0 <= value <= 1.0:
+                raise ValueError(f"probability_{name} = {value!r} must be in [0, 1]")
+        if not self.theta > 0:
+            raise ValueError(f"theta = {self.theta!r} must be above 0 env steps")
+
+    def __call__(self, step: int) -> float:
+        """P at env step ``step``."""
+        if step >= self.theta:
+            return self.final
+        return self.initial - (step / self.theta) * (self.initial - self.final)
 
 
 class AdvisingRule(BaseModel):

@@ -11,8 +11,8 @@ from ray.rllib.core.columns import Columns
 from ray.rllib.evaluation.postprocessing import Postprocessing
 
 from rllib_plugins import columns
-from rllib_plugins.advising.behaviour import floored_logp
-from rllib_plugins.advising.decision import ImitationWeights
+from rllib_plugins.advising.config import ImitationWeights
+from rllib_plugins.advising.explorer import floored_logp
 from rllib_plugins.algorithms.advice import AdviceWeights, weigh_advice
 from rllib_plugins.algorithms.losses import NO_MASKS, NO_ROWS, UpdateBatch
 from rllib_plugins.rollout.arrays import RolloutArrays, flat

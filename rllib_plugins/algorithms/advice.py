@@ -2,7 +2,7 @@
 
 A rollout reaches a learner with the tutor's advice beside it. ``AdviceUse`` decides how strongly it is imitated
 (``weights``), what an actor-critic's batch makes of it (``weigh_advice``), what is replayed afterwards, and what the
-exploration core is told about its worth.
+explorer is told about its worth.
 """
 
 from __future__ import annotations
@@ -12,11 +12,10 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from rllib_plugins.advising.core import ExplorationCore
-from rllib_plugins.advising.decision import ImitationWeights
+from rllib_plugins.advising.config import AdviceConfig, ImitationWeights
+from rllib_plugins.advising.explorer import Explorer
 from rllib_plugins.algorithms.advice_replay import AdviceReplay, Imitator
 from rllib_plugins.compiled import compiled
-from rllib_plugins.config import AdviceConfig
 from rllib_plugins.rollout.arrays import RolloutArrays
 
 
@@ -94,11 +93,11 @@ class AdviceUse:
 
     Args:
         config: One of this package's algorithm configs, after ``tutoring``.
-        core: The trial's exploration core.
+        core: The trial's explorer.
         rollout: The arrays that its steps are in.
     """
 
-    def __init__(self, config: Any, core: ExplorationCore, rollout: RolloutArrays) -> None:
+    def __init__(self, config: Any, core: Explorer, rollout: RolloutArrays) -> None:
         self._core = core
         self._rollout = rollout
         self._replay = AdviceReplay.for_rollout(config, rollout)
@@ -116,7 +115,7 @@ class AdviceUse:
         self._replay.learn(learner, weights.replay)
 
     def compare(self, advantages: NDArray[np.float32]) -> None:
-        """Tell the exploration core what advised and own actions of the rollout were worth.
+        """Tell the explorer what advised and own actions of the rollout were worth.
 
         Args:
             advantages: ``(T, N)``, not standardised.

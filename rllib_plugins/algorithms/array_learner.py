@@ -17,7 +17,7 @@ from ray.rllib.core import DEFAULT_MODULE_ID
 from ray.rllib.core.learner.learner import DEFAULT_OPTIMIZER
 from ray.rllib.utils.metrics import ALL_MODULES, NUM_ENV_STEPS_SAMPLED_LIFETIME, NUM_ENV_STEPS_TRAINED_LIFETIME
 
-from rllib_plugins.advising.decision import ImitationWeights
+from rllib_plugins.advising.config import ImitationWeights
 from rllib_plugins.algorithms.advice_replay import AdviceSample
 from rllib_plugins.rollout.mlp import flatten_parameters
 from tutor_service.errors import UserError

@@ -15,7 +15,7 @@ from ray.rllib.utils.metrics import (
     NUM_ENV_STEPS_SAMPLED_LIFETIME,
 )
 
-from rllib_plugins.advising.core import ExplorationCore
+from rllib_plugins.advising.explorer import Explorer
 from rllib_plugins.algorithms.advice import AdviceUse
 from rllib_plugins.connectors import ConsultTutor
 from rllib_plugins.policies import greedy
@@ -129,13 +129,13 @@ class LeanTraining:
         """Return those of ``metrics.GAUGES`` that are about advice."""
         return self._core().gauges()
 
-    def _core(self) -> ExplorationCore:
+    def _core(self) -> Explorer:
         if self.is_lean:
             return self.runner.core
         for piece in self.env_runner._module_to_env.connectors:
             if isinstance(piece, ConsultTutor):
                 return piece.core
-        return ExplorationCore(
+        return Explorer(
             self.config.advice,
             num_actions=self.task.num_actions,
             theta_steps=self.config.theta_steps,

@@ -7,7 +7,8 @@ from typing import Any, Self
 import numpy as np
 from ray.tune.registry import register_env
 
-from rllib_plugins.config import AdviceConfig, refuse_on_stock
+from rllib_plugins.advising.config import AdviceConfig
+from rllib_plugins.config import refuse_on_stock
 from rllib_plugins.connectors import add_tutor
 from rllib_plugins.rollout.env_runner import ArrayEnvRunner
 from rllib_plugins.tasks import load_task

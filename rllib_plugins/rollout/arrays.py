@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from rllib_plugins.advising.decision import Parts
+from rllib_plugins.advising.explorer import Parts
 
 
 @dataclass(slots=True)

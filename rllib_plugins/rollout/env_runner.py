@@ -1,4 +1,4 @@
-"""RLlib's EnvRunner on arrays: one vector environment, one forward pass and one exploration core per vector step."""
+"""RLlib's EnvRunner on arrays: one vector environment, one forward pass and one explorer per vector step."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ from ray.rllib.env.env_runner import EnvRunner
 from ray.rllib.utils.checkpoints import Checkpointable
 from ray.rllib.utils.metrics import NUM_ENV_STEPS_SAMPLED_LIFETIME
 
-from rllib_plugins.advising.advisors import make_advisor
-from rllib_plugins.advising.core import ExplorationCore
-from rllib_plugins.advising.row_index import as_rows
+from rllib_plugins.advising.explorer import Explorer
+from rllib_plugins.advising.table import as_rows
 from rllib_plugins.policies import best_values, epsilon_greedy, masked_softmax
 from rllib_plugins.rollout.arrays import RolloutArrays
 from rllib_plugins.rollout.network import ActorCriticView, QView
 from rllib_plugins.seeds import derive_seed
 from rllib_plugins.tasks import load_task
+from rllib_plugins.tutors import make_advisor
 
 
 class ArrayEnvRunner(EnvRunner, Checkpointable):
@@ -46,13 +46,14 @@ class ArrayEnvRunner(EnvRunner, Checkpointable):
         self.env = self.task.make_vec(self.num_envs, seed)
         self.observation_space: Box = self.task.observation_space
         self.action_space: Discrete[Any] = Discrete(self.task.num_actions)
-        self.core = ExplorationCore(
+        self.core = Explorer(
             self.config.advice,
             num_actions=self.task.num_actions,
             theta_steps=self.config.theta_steps,
             advisor=make_advisor(self.config.tutor, self.task),
             seed=seed,
             value_based=self.config.value_based,
+            learning_starts=self.config.num_steps_sampled_before_learning_starts if self.config.value_based else 0,
         )
         self.module: Any = None
         self._view: ActorCriticView | QView
@@ -169,7 +170,6 @@ class ArrayEnvRunner(EnvRunner, Checkpointable):
             legal=legal,
             q_values=masked.astype(np.float64),
             step=step,
-            is_untrained=step < self.config.num_steps_sampled_before_learning_starts,
         )
 
     def _write(self, t: int, observations: NDArray[np.float32], legal: NDArray[np.bool_] | None) -> None:

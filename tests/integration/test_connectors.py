@@ -10,7 +10,7 @@ from ray.rllib.algorithms.ppo.ppo import PPOConfig  # noqa: E402
 from ray.tune.registry import register_env  # noqa: E402
 
 from rllib_plugins import columns  # noqa: E402
-from rllib_plugins.advising.scripted_advisors import OracleAdvisor, WorstAdvisor  # noqa: E402
+from rllib_plugins.advising.references import OracleAdvisor, WorstAdvisor  # noqa: E402
 from rllib_plugins.config import AdviceConfig  # noqa: E402
 from rllib_plugins.connectors import ConsultTutor, add_tutor  # noqa: E402
 from rllib_plugins.tasks import load_task  # noqa: E402

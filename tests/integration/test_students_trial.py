@@ -13,7 +13,8 @@ import ray
 import tree
 
 from rllib_plugins import metrics
-from rllib_plugins.config import ALGORITHMS, PAPER_ADVICE, AdviceConfig, StudentConfig
+from rllib_plugins.advising.config import PAPER_ADVICE, AdviceConfig
+from rllib_plugins.config import ALGORITHMS, StudentConfig
 from rllib_plugins.trial import StudentTrial, build_algorithm, ensure_ray, train
 
 

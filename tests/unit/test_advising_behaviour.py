@@ -4,10 +4,10 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from rllib_plugins.advising.behaviour import exploring_tails, sample
-from rllib_plugins.advising.core import ExplorationCore
-from rllib_plugins.config import AdviceConfig
-from tests.unit.advising_fakes import LearningAdvisor, TableAdvisor
+from rllib_plugins.advising import kernels
+from rllib_plugins.advising.config import AdviceConfig
+from rllib_plugins.advising.explorer import Explorer
+from tests.unit.advising_fakes import TableAdvisor
 
 # In state 0 the student is unsure and the tutor sure, in state 1 the other way round; action 3 is illegal in 1.
 TUTOR = np.array([[0.05, 0.8, 0.1, 0.05], [0.3, 0.3, 0.4, 0.0]])
@@ -20,7 +20,7 @@ STATES = np.repeat([0, 1], WIDTH // 2)
 
 def make_core(advisor, *, value_based=False, **advice):
     config = AdviceConfig(**{"probability_initial": 0.6, "probability_final": 0.6, "trust": "fixed", **advice})
-    return ExplorationCore(config, num_actions=4, theta_steps=100, advisor=advisor, seed=5, value_based=value_based)
+    return Explorer(config, num_actions=4, theta_steps=100, advisor=advisor, seed=5, value_based=value_based)
 
 
 def rollout(core, num_steps=60, policy=STUDENT, **extra):
@@ -123,13 +123,12 @@ def test_value_student_explores_as_documented(share, engaged, imitated):
 
 
 @pytest.mark.parametrize("reuse", [("off", {}), ("budget", {"budget": 3}), ("decay", {"decay": 0.7}), ("q_change", {})])
-@pytest.mark.parametrize("advisor", [TableAdvisor(TUTOR, at_hand=True), TableAdvisor(TUTOR, at_hand=False), None])
+@pytest.mark.parametrize("kept", [{"at_hand": True}, {"at_hand": False}, {"keeps": True}])
 @pytest.mark.parametrize("rule", ["linear", "mistake", "confidence"])
-def test_weights_give_the_student_back(reuse, advisor, rule):
+def test_weights_give_the_student_back(reuse, kept, rule):
     """E[1(a = k)·π(k)/μ(k)] = π(k) for every action, whatever was stored when."""
-    advisor = advisor or LearningAdvisor(TUTOR)
     core = make_core(
-        advisor,
+        TableAdvisor(TUTOR, **kept),
         reuse=reuse[0],
         reuse_options=reuse[1],
         rule=rule,
@@ -160,20 +159,16 @@ def test_impossible_advice_is_floored_not_infinite():
 
 
 def test_tails_stay_a_distribution_when_they_never_show():
-    tails = exploring_tails(STUDENT, np.array([0, 0]), None, probability=1.0, random_share=0.0, engaged=np.ones(2))
-    np.testing.assert_allclose(tails, STUDENT)
-
-
-def test_sample_never_picks_probability_zero():
-    probabilities = np.array([[0.0, 1.0, 0.0], [0.0, 0.1, 0.0], [0.3, 0.7 + 1e-12, 0.0]])
-    top = np.nextafter(1.0, 0.0)
-    assert sample(probabilities, np.zeros(3)).tolist() == [1, 1, 0]
-    assert sample(probabilities, np.full(3, top)).tolist() == [1, 1, 1]
+    visits = np.zeros(2, dtype=kernels.VISIT)
+    visits["open"] = True
+    student = kernels.Student(np.zeros((2, 1), np.float32), STUDENT, np.empty((2, 4)), np.empty((0, 0)), LEGAL)
+    kernels.explore_beside(tuple(student), visits, 1.0, 1.0, 0.0)
+    np.testing.assert_allclose(student.tails, STUDENT)
 
 
 @pytest.mark.parametrize("policy, tutored", [([np.nan, np.nan], True), ([np.nan, np.nan], False), ([0.0, 0.0], False)])
 def test_diverged_student_is_told(policy, tutored):
     advisor = TableAdvisor([[0.5, 0.5]], at_hand=True) if tutored else None
-    core = ExplorationCore(AdviceConfig(), num_actions=2, theta_steps=1, advisor=advisor, seed=0)
+    core = Explorer(AdviceConfig(), num_actions=2, theta_steps=1, advisor=advisor, seed=0)
     with pytest.raises(ValueError, match="diverged"):
         core.act(np.zeros((1, 1), np.float32), np.array([policy]), step=0)

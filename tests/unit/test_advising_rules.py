@@ -1,23 +1,32 @@
 """Advising and reuse rules by name, by formula, and refused when wrong."""
 
-import math
 import subprocess
 import sys
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from pydantic import Field, ValidationError
 
+from rllib_plugins.advising.config import PAPER_ADVICE, AdviceConfig
 from rllib_plugins.advising.reuse import (
     ReuseRule,
     make_reuse,
     register_reuse,
     reuse_names,
 )
-from rllib_plugins.advising.rules import AdvisingRule, make_rule, margin, q_range, register_rule, rule_names
+from rllib_plugins.advising.rules import (
+    AdvisingRule,
+    LinearSchedule,
+    make_rule,
+    margin,
+    q_range,
+    register_rule,
+    rule_names,
+)
 from rllib_plugins.advising.rules import entropy as normalised_entropy
-from rllib_plugins.advising.schedule import LinearSchedule
-from rllib_plugins.config import PAPER_ADVICE, AdviceConfig, StudentConfig
+from rllib_plugins.config import StudentConfig
 from tutor_service.errors import UserError
 
 
@@ -69,38 +78,41 @@ def test_confidence():
     assert rule.on_advice(np.array([[0.6, 0.4], [0.5, 0.5], [np.nan, np.nan]])).tolist() == [True, False, False]
 
 
-# What the rules say
+# P(τ)
 
 
-def served(rule, *, draws, q_rows=None):
-    """Which of a row of visits to one state reuse serves, all of them heads; a miss is stored afresh."""
-    memory, out = None, []
-    for visit, draw in enumerate(draws):
-        q = math.nan if q_rows is None else q_rows[visit][1]
-        out.append(memory is not None and rule.usable(memory, draw, q))
-        memory = rule.reused(memory, q) if out[-1] else rule.stored(q)
-    return out
+probability = st.floats(0, 1)
 
 
-@pytest.mark.parametrize("budget", [0, 1, 3, 7])
-def test_budget_serves_so_many_times_then_asks(budget):
-    visits = served(make_reuse("budget", {"budget": budget}), draws=np.zeros(3 * (budget + 1)))
-    assert visits == ([False] + [True] * budget) * 3
+@given(initial=probability, final=probability, theta=st.floats(1, 1e6), step=st.integers(0, 2_000_000))
+def test_stays_between_its_ends_and_moves_towards_the_final(initial, final, theta, step):
+    schedule = LinearSchedule(initial, final, theta)
+    value = schedule(step)
+    assert min(initial, final) - 1e-12 <= value <= max(initial, final) + 1e-12
+    assert abs(schedule(step + 1) - final) <= abs(value - final) + 1e-12
+    assert schedule(0) == initial
+    assert schedule(int(theta) + 1) == final
 
 
-def test_decay_probability_falls_by_lambda():
-    rule = make_reuse("decay", {"initial": 0.8, "decay": 0.5})
-    assert served(rule, draws=[0.0, 0.79, 0.39, 0.21, 0.0]) == [False, True, True, False, True]
+def test_the_papers_values():
+    schedule = LinearSchedule(1.0, 0.1, 20_000)
+    assert schedule(10_000) == pytest.approx(0.55)
+    assert schedule(20_000) == schedule(40_000) == 0.1
 
 
-def test_q_change_serves_while_the_value_does_not_fall():
-    rule = make_reuse("q_change", {})
-    q_rows = [[9.0, q] for q in (1.0, 1.0, 1.5, 1.4, 1.4)]
-    assert served(rule, draws=np.zeros(5), q_rows=q_rows) == [False, True, True, False, True]
-
-
-def test_off_stores_nothing():
-    assert not make_reuse("off", {}).stores
+@pytest.mark.parametrize(
+    "arguments, field",
+    [
+        ((1.1, 0, 1), "initial"),
+        ((0, -0.1, 1), "final"),
+        ((1, 0, 0), "theta"),
+        ((1, 0, -1), "theta"),
+        ((float("nan"), 0, 1), "initial"),
+    ],
+)
+def test_out_of_range_is_named(arguments, field):
+    with pytest.raises(ValueError, match=field):
+        LinearSchedule(*arguments)
 
 
 # Names and options
@@ -128,6 +140,11 @@ def test_a_users_own_rule_by_import_path_and_by_registration(monkeypatch):
         register_rule("linear", EverySecond)
     with pytest.raises(ValueError, match="must extend"):
         register_rule("other", Forever)
+
+
+def test_a_compiled_rule_cannot_be_extended_silently():
+    with pytest.raises(TypeError, match="extend ReuseRule"):
+        type("Mine", (type(make_reuse("budget", {})),), {"__module__": __name__})
 
 
 @pytest.mark.parametrize(

@@ -3,9 +3,9 @@
 import numpy as np
 import pytest
 
-from rllib_plugins.advising.core import ExplorationCore
-from rllib_plugins.advising.scripted_advisors import MixtureAdvisor
-from rllib_plugins.config import AdviceConfig
+from rllib_plugins.advising.config import AdviceConfig
+from rllib_plugins.advising.explorer import Explorer
+from rllib_plugins.advising.references import MixtureAdvisor
 from rllib_plugins.tasks import load_task
 
 NUM_ENVS, NUM_STEPS = 256, 150
@@ -14,8 +14,10 @@ NUM_ENVS, NUM_STEPS = 256, 150
 class NeverAtHand(MixtureAdvisor):
     """The same tutor, whose answers have to be asked for every time."""
 
-    def known(self, observations):
-        return np.full((len(observations), self.num_actions), np.nan)
+    def ask(self, observations):
+        batch = super().ask(observations)
+        self.table.clear()
+        return batch
 
 
 def student(observations):
@@ -66,8 +68,9 @@ def test_value_from_tutored_play_is_the_exact_value(rule, advisor_class, reuse):
         reuse=reuse,
     )
     advisor = advisor_class(task, 0.2)
-    core = ExplorationCore(config, num_actions=2, theta_steps=50_000, advisor=advisor, seed=2)
+    core = Explorer(config, num_actions=2, theta_steps=50_000, advisor=advisor, seed=2)
     weights, returns = weighted_returns(core, task)
+    assert (len(advisor.table) == 0) == (advisor_class is NeverAtHand)
     estimate = weights * returns
     error = estimate.std() / np.sqrt(len(estimate))
     assert error < 0.03

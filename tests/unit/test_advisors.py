@@ -13,20 +13,19 @@ from gymnasium import spaces
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rllib_plugins.advising.advisor import Source
-from rllib_plugins.advising.advisors import (
+from rllib_plugins.advising.llm import scatter
+from rllib_plugins.advising.table import DistributionTable
+from rllib_plugins.metrics import Source
+from rllib_plugins.tasks import Task
+from rllib_plugins.tutors import (
+    LLMAdvisor,
     MixtureAdvisor,
     OracleAdvisor,
     RandomAdvisor,
-    TutorAdvisor,
     WorstAdvisor,
     check_tutor,
     make_advisor,
 )
-from rllib_plugins.advising.kernels import UNKNOWN
-from rllib_plugins.advising.table import DistributionTable
-from rllib_plugins.advising.tutor_advisor import scatter
-from rllib_plugins.tasks import Task
 from tutor_service.config import TutorConfig
 from tutor_service.errors import UserError
 from tutor_service.schema import Advice, AdviceRequest
@@ -86,9 +85,9 @@ def at(*positions: int) -> np.ndarray:
 
 def test_the_tutor_sees_words_and_legal_labels_and_each_state_once() -> None:
     client = FakeClient(uniform)
-    advisor = TutorAdvisor(TASK, client)
+    advisor = LLMAdvisor(TASK, client)
     observations = at(1, 0, 1)
-    assert np.isnan(advisor.known(observations)).all()
+    assert np.isnan(advisor.table.look_up(observations)).all()
     batch = advisor.ask(observations)
     assert client.seen == [
         AdviceRequest("Walk right.", "You are at 1.", ("left", "stay", "right")),
@@ -97,14 +96,14 @@ def test_the_tutor_sees_words_and_legal_labels_and_each_state_once() -> None:
     np.testing.assert_allclose(batch.probabilities, [[1 / 3] * 3, [0, 0.5, 0.5], [1 / 3] * 3])
     assert batch.source.tolist() == [Source.MODEL, Source.MODEL, Source.STORE]
     assert batch.latency_ms > 0 and batch.tokens == 2 * 70
-    np.testing.assert_array_equal(advisor.known(observations), batch.probabilities)
+    np.testing.assert_array_equal(advisor.table.look_up(observations), batch.probabilities)
     again = advisor.ask(observations)
     assert again.source.tolist() == [Source.STORE] * 3 and again.latency_ms == again.tokens == 0 and client.calls == 1
     np.testing.assert_array_equal(again.probabilities, batch.probabilities)
 
 
 def test_the_service_s_store_counts_as_store() -> None:
-    advisor = TutorAdvisor(TASK, FakeClient(lambda request: uniform(request, "store", invalid=3)))
+    advisor = LLMAdvisor(TASK, FakeClient(lambda request: uniform(request, "store", invalid=3)))
     batch = advisor.ask(at(1, 2))
     assert batch.source.tolist() == [Source.STORE] * 2
     assert batch.invalid == 0, "they were counted when the model was evaluated"
@@ -112,10 +111,10 @@ def test_the_service_s_store_counts_as_store() -> None:
 
 def test_what_is_missed_is_asked_again() -> None:
     answers = iter([None, Advice((0.0, 0.5, 0.5), 1.0, "model", 1.0, invalid=2)])
-    advisor = TutorAdvisor(TASK, FakeClient(lambda _: next(answers)))
+    advisor = LLMAdvisor(TASK, FakeClient(lambda _: next(answers)))
     first = advisor.ask(at(1, 1))
     assert first.source.tolist() == [Source.MISSED] * 2 and np.isnan(first.probabilities).all()
-    assert np.isnan(advisor.known(at(1))).all()
+    assert np.isnan(advisor.table.look_up(at(1))).all()
     second = advisor.ask(at(1))
     assert second.source.tolist() == [Source.MODEL] and second.invalid == 2
 
@@ -129,15 +128,15 @@ def test_what_is_missed_is_asked_again() -> None:
     ],
 )
 def test_what_is_no_distribution_over_the_legal_actions_is_dropped_and_counted(bad: tuple[float, ...]) -> None:
-    advisor = TutorAdvisor(TASK, FakeClient(lambda _: Advice(bad, 1.0, "model", 1.0)))
+    advisor = LLMAdvisor(TASK, FakeClient(lambda _: Advice(bad, 1.0, "model", 1.0)))
     batch = advisor.ask(at(1))
     assert batch.source.tolist() == [Source.MISSED] and np.isnan(batch.probabilities).all() and batch.invalid == 1
-    assert np.isnan(advisor.known(at(1))).all()
+    assert np.isnan(advisor.table.look_up(at(1))).all()
 
 
 def test_where_there_is_nothing_to_choose_nothing_is_asked() -> None:
     client = FakeClient(uniform)
-    batch = TutorAdvisor(TASK, client).ask(at(5, 4))
+    batch = LLMAdvisor(TASK, client).ask(at(5, 4))
     assert client.calls == 0
     assert batch.source.tolist() == [Source.SCRIPT, Source.MISSED]
     np.testing.assert_array_equal(batch.probabilities, [[0, 1, 0], [np.nan] * 3])
@@ -171,10 +170,10 @@ def test_references_advise_as_their_names_say() -> None:
 @pytest.mark.parametrize("name", ["oracle", "random", "worst", "oracle+random:0.5"])
 def test_references_know_what_they_were_asked_and_miss_what_has_no_action(name: str) -> None:
     advisor = make_advisor(name, TASK)
-    assert advisor is not None and np.isnan(advisor.known(at(1))).all()
+    assert advisor is not None and np.isnan(advisor.table.look_up(at(1))).all()
     batch = advisor.ask(at(1, 4))
     assert batch.source.tolist() == [Source.SCRIPT, Source.MISSED]
-    np.testing.assert_array_equal(advisor.known(at(4, 1)), batch.probabilities[::-1])
+    np.testing.assert_array_equal(advisor.table.look_up(at(4, 1)), batch.probabilities[::-1])
     assert advisor.ask(at(1)).source.tolist() == [Source.SCRIPT]
 
 
@@ -183,11 +182,11 @@ def test_names_lead_to_advisors(tmp_path: Path) -> None:
     assert isinstance(make_advisor("worst", TASK), WorstAdvisor)
     assert isinstance(make_advisor(TutorConfig(name="oracle", backend="reference"), TASK), OracleAdvisor)
     tutor = make_advisor("smollm2", TASK, deadline_s=2.5)
-    assert isinstance(tutor, TutorAdvisor) and tutor.client.settings.deadline_s == 2.5
+    assert isinstance(tutor, LLMAdvisor) and tutor.client.settings.deadline_s == 2.5
     mine = tmp_path / "mine.yaml"
     mine.write_text("model: some/model\n")
     advisor = make_advisor(str(mine), TASK)
-    assert isinstance(advisor, TutorAdvisor) and advisor.client.backend.app_name == "tutor-mine"
+    assert isinstance(advisor, LLMAdvisor) and advisor.client.backend.app_name == "tutor-mine"
     assert check_tutor("oracle") is check_tutor("none") is check_tutor("oracle+random:0") is None
     config = check_tutor(str(mine))
     assert config is not None and config.name == "mine"
@@ -231,10 +230,9 @@ def test_the_table_holds_the_latest_and_drops_the_oldest(numbers: list[int], cap
         table.put(row_of(number), np.array([[number, -number]], dtype=float))
     assert len(table) == len(order)
     for number in range(31):
-        slots = table.find(row_of(number))
+        row = table.look_up(row_of(number))[0]
         expected = [number, -number] if number in order else [np.nan, np.nan]
-        assert (slots[0] == UNKNOWN) == (number not in order)
-        np.testing.assert_array_equal(table.rows(slots)[0], expected)
+        np.testing.assert_array_equal(row, expected)
 
 
 def row_of(number: int) -> np.ndarray:
@@ -245,10 +243,10 @@ def test_the_table_grows_beyond_its_first_array_and_hands_out_copies() -> None:
     table = DistributionTable(2)
     for number in range(3000):
         table.put(row_of(number), np.array([[number, 0.0]]))
-    rows = table.rows(table.find(np.concatenate([row_of(number) for number in (2999, 0, 7777)])))
+    rows = table.look_up(np.concatenate([row_of(number) for number in (2999, 0, 7777)]))
     np.testing.assert_array_equal(rows[:, 0], [2999, 0, np.nan])
     rows[:] = -1
-    assert table.rows(table.find(row_of(2999)))[0, 0] == 2999
+    assert table.look_up(row_of(2999))[0, 0] == 2999
 
 
 def test_a_restored_table_drops_what_the_first_would_have_dropped() -> None:
@@ -258,7 +256,7 @@ def test_a_restored_table_drops_what_the_first_would_have_dropped() -> None:
     second.set_state(first.get_state())
     for table in (first, second):
         table.put(row_of(8), np.full((1, 1), 8))
-        assert [number for number in range(9) if table.find(row_of(number))[0] != UNKNOWN] == [4, 5, 6, 7, 8]
+        assert [number for number in range(9) if not np.isnan(table.look_up(row_of(number))[0, 0])] == [4, 5, 6, 7, 8]
     np.testing.assert_equal(first.get_state(), second.get_state())
 
 
@@ -267,8 +265,8 @@ def test_observations_are_told_apart_by_their_bits_and_not_by_their_layout() -> 
     table = DistributionTable(1)
     table.put(rows, np.arange(4.0)[:, None])
     for layout in (rows.astype(np.float64), np.asfortranarray(rows), np.repeat(rows, 2, axis=1)[:, ::2]):
-        assert table.rows(table.find(layout))[:, 0].tolist() == [0, 1, 2, 3]
-    assert table.find(np.zeros((1, 3), dtype=np.float32)).tolist() == [UNKNOWN]
+        assert table.look_up(layout)[:, 0].tolist() == [0, 1, 2, 3]
+    assert np.isnan(table.look_up(np.zeros((1, 3), dtype=np.float32))).all()
     with pytest.raises(ValueError, match="3 numbers"):
         table.put(np.zeros((1, 3)), np.zeros((1, 1)))
     with pytest.raises(ValueError, match="capacity"):

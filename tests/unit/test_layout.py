@@ -16,7 +16,7 @@ LIGHT = (
     *("rllib_plugins.config", "tune_sweeps.cli.app"),
 )
 SERVICE = ("tutor_service.serving", "tutor_service.client", "tutor_service.store")
-STUDENTS = ("rllib_plugins.trial", "rllib_plugins.advising.core", "rllib_plugins.tasks")
+STUDENTS = ("rllib_plugins.trial", "rllib_plugins.advising.explorer", "rllib_plugins.tasks")
 
 
 @pytest.fixture(scope="module")

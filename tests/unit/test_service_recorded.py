@@ -14,9 +14,9 @@ import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rllib_plugins.advising.advisor import Source
-from rllib_plugins.advising.advisors import check_tutor, make_advisor
+from rllib_plugins.metrics import Source
 from rllib_plugins.tasks import load_task
+from rllib_plugins.tutors import check_tutor, make_advisor
 from tune_sweeps.cluster.bundle import write_bundle
 from tune_sweeps.definition.config import SweepConfig
 from tune_sweeps.definition.resolve import resolve

@@ -7,8 +7,8 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
+from rllib_plugins.advising.config import PAPER_ADVICE, AdviceConfig
 from rllib_plugins.algorithms.advice_replay import BATCH, AdviceMemory, AdviceReplay
-from rllib_plugins.config import PAPER_ADVICE, AdviceConfig
 from rllib_plugins.rollout.arrays import RolloutArrays
 
 

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import pytest
 
+from rllib_plugins.advising.config import AdviceConfig
 from rllib_plugins.algorithms.a2c.a2c import A2CConfig
 from rllib_plugins.algorithms.dqn.dqn import DQNConfig
 from rllib_plugins.algorithms.ppo.ppo import PPOConfig
-from rllib_plugins.config import ALGORITHMS, AdviceConfig, StudentConfig
+from rllib_plugins.config import ALGORITHMS, StudentConfig
 from rllib_plugins.hyperparameters import default_hyperparameters
 from rllib_plugins.trial import algorithm_config, apply_hyperparameters
 from tutor_service.errors import UserError

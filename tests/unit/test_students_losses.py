@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from rllib_plugins.advising.decision import ImitationWeights
+from rllib_plugins.advising.config import AdviceConfig, ImitationWeights
 from rllib_plugins.algorithms.a2c.learner import A2CLearner
 from rllib_plugins.algorithms.actor_critic import as_torch_loss, make_update_batch, part
 from rllib_plugins.algorithms.advice import AdviceWeights, weigh_advice
@@ -17,7 +17,6 @@ from rllib_plugins.algorithms.array_learner import clip_norm
 from rllib_plugins.algorithms.dqn.learner import DQNLearner
 from rllib_plugins.algorithms.losses import NO_MASKS, NO_ROWS, Objective, UpdateBatch, loss_and_gradients
 from rllib_plugins.algorithms.ppo.learner import PPOLearner
-from rllib_plugins.config import AdviceConfig
 from rllib_plugins.rollout.arrays import RolloutArrays
 from rllib_plugins.rollout.replay import ReplayBatch
 

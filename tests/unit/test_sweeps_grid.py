@@ -10,7 +10,8 @@ import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from rllib_plugins.config import PAPER_ADVICE, StudentConfig
+from rllib_plugins.advising.config import PAPER_ADVICE
+from rllib_plugins.config import StudentConfig
 from rllib_plugins.tasks import load_task
 from tune_sweeps.definition.config import MAX_TRIALS, SCHEMA_VERSION, Match, SweepConfig
 from tune_sweeps.definition.grid import Cell, cells, grid

@@ -35,8 +35,8 @@ def ask(
 
     - `tutor ask llama blackjack --state 'Your cards add up to 20. The dealer shows 6. You have no usable ace.'`
     """
-    from rllib_plugins.advising.advisors import check_tutor
     from rllib_plugins.tasks import load_task
+    from rllib_plugins.tutors import check_tutor
     from tune_sweeps.console.terminal import make_console
 
     config = check_tutor(tutor)
@@ -88,8 +88,8 @@ def _visited(task: Task, seed: int) -> tuple[str, tuple[str, ...]]:
 def _ask_in_process(console: Console, tutor: str, task: Task, seed: int) -> None:
     import numpy as np
 
-    from rllib_plugins.advising.advisors import make_advisor
     from rllib_plugins.grading.states import visited_states
+    from rllib_plugins.tutors import make_advisor
     from tutor_service.errors import UserError
 
     advisor = make_advisor(tutor, task)

@@ -29,10 +29,10 @@ def grade(
 
     Example: `tutor grade smollm2 blackjack`
     """
-    from rllib_plugins.advising.advisors import check_recorded, check_tutor, make_advisor
     from rllib_plugins.grading import grade as grade_tutor
     from rllib_plugins.grading import render, write_figure
     from rllib_plugins.tasks import load_task
+    from rllib_plugins.tutors import check_recorded, check_tutor, make_advisor
     from tune_sweeps.cluster.tutors import tutors_up
     from tune_sweeps.console.signals import interruptible
     from tune_sweeps.console.terminal import log_path, make_console, quiet

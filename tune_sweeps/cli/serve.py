@@ -55,7 +55,7 @@ def serve(options: ServeOptions) -> None:
 
     - `tutor serve llama --stop --address auto`
     """
-    from rllib_plugins.advising.advisors import check_tutor
+    from rllib_plugins.tutors import check_tutor
     from tune_sweeps.cluster.session import wanted_address
     from tune_sweeps.console.signals import EXIT_INTERRUPTED, interruptible
     from tune_sweeps.console.terminal import log_path, quiet

@@ -26,8 +26,8 @@ def train(
 
     - `tutor train dqn snake --set num_envs=16 --set hyperparameters.lr=0.0005`
     """
-    from rllib_plugins.advising.advisors import check_recorded, check_tutor
     from rllib_plugins.tasks import load_task
+    from rllib_plugins.tutors import check_recorded, check_tutor
     from tune_sweeps.cluster.tutors import tutors_up
     from tune_sweeps.console.signals import interruptible
     from tune_sweeps.console.terminal import log_path, quiet

@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from rllib_plugins.advising.advisors import check_recorded, check_tutor
 from rllib_plugins.config import ALGORITHMS
 from rllib_plugins.tasks import Task, load_task, task_names
+from rllib_plugins.tutors import check_recorded, check_tutor
 from tune_sweeps.definition.config import UNTUTORED, Match, SweepConfig
 from tune_sweeps.definition.grid import Entries, Trial, grid
 from tutor_service.client import service_url

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from rllib_plugins.advising.decision import ImitationWeights
+from rllib_plugins.advising.config import ImitationWeights
 from rllib_plugins.algorithms.actor_critic import make_update_batch
 from rllib_plugins.algorithms.losses import Objective
 from rllib_plugins.algorithms.ppo.learner import PPOLearner

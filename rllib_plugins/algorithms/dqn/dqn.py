@@ -10,7 +10,7 @@ from ray.rllib.algorithms.dqn.dqn import DQNConfig as RLlibDQNConfig
 from ray.rllib.algorithms.dqn.dqn import calculate_rr_weights
 from ray.rllib.core.rl_module.default_model_config import DefaultModelConfig
 
-from rllib_plugins.advising.decision import ImitationWeights
+from rllib_plugins.advising.config import ImitationWeights
 from rllib_plugins.algorithms.dqn.learner import DQNLearner
 from rllib_plugins.algorithms.lean import LeanTraining
 from rllib_plugins.algorithms.tutoring import TutoredConfig

@@ -14,7 +14,7 @@ from ray.rllib.core.columns import Columns
 from ray.rllib.core.learner.utils import update_target_network
 
 from rllib_plugins import columns
-from rllib_plugins.advising.decision import ImitationWeights
+from rllib_plugins.advising.config import ImitationWeights
 from rllib_plugins.algorithms.actor_critic import as_torch_loss
 from rllib_plugins.algorithms.advice import imitated_until
 from rllib_plugins.algorithms.advice_replay import AdviceSample

@@ -12,7 +12,7 @@ from ray.rllib.core import DEFAULT_MODULE_ID
 from ray.rllib.core.columns import Columns
 
 from rllib_plugins import columns
-from rllib_plugins.advising.decision import ImitationWeights
+from rllib_plugins.advising.config import ImitationWeights
 from rllib_plugins.algorithms.actor_critic import as_torch_loss, make_update_batch, part, update_batch_from_columns
 from rllib_plugins.algorithms.advice import imitated_until
 from rllib_plugins.algorithms.advice_replay import AdviceSample

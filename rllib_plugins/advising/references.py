@@ -5,15 +5,15 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from rllib_plugins.advising.advisor import AdviceBatch, Source
-from rllib_plugins.advising.tabled_advisor import TabledAdvisor, legal_mask
+from rllib_plugins.advising.advisor import AdviceBatch, Advisor, legal_mask
+from rllib_plugins.metrics import Source
 from rllib_plugins.tasks.base import Task
 from tutor_service.errors import UserError
 
 Floats = NDArray[np.float64]
 
 
-class OracleAdvisor(TabledAdvisor):
+class OracleAdvisor(Advisor):
     """Reference: the task's own near-optimal player.
 
     Raises:
@@ -25,11 +25,11 @@ class OracleAdvisor(TabledAdvisor):
         _require_oracle(task)
 
     def evaluate(self, observations: NDArray[np.float32]) -> AdviceBatch:
-        """The oracle's probabilities, kept to the legal actions."""
+        """Return the oracle's probabilities, kept to the legal actions."""
         return _scripted(self.distributions(observations, legal_mask(self.task, observations)))
 
     def distributions(self, observations: NDArray[np.float32], legal: NDArray[np.bool_]) -> Floats:
-        """``(n, num_actions)``, 0 on illegal actions; rows that sum to 0 or hold NaN are no advice."""
+        """Return ``(n, num_actions)``, 0 on illegal actions; rows that sum to 0 or hold NaN are no advice."""
         rows = self.task.oracle_batch(observations)
         if rows is None:
             raise _no_oracle(self.task)
@@ -46,7 +46,7 @@ class MixtureAdvisor(OracleAdvisor):
         self.random_share = random_share
 
     def distributions(self, observations: NDArray[np.float32], legal: NDArray[np.bool_]) -> Floats:
-        """(1 − share)·oracle + share·uniform."""
+        """Return (1 − share)·oracle + share·uniform."""
         best = _normalised(super().distributions(observations, legal))
         return (1.0 - self.random_share) * best + self.random_share * _uniform(legal)
 
@@ -59,7 +59,7 @@ class WorstAdvisor(OracleAdvisor):
     """
 
     def distributions(self, observations: NDArray[np.float32], legal: NDArray[np.bool_]) -> Floats:
-        """Uniform over the worst legal actions."""
+        """Return uniform rows over the worst legal actions."""
         values = [self.task.action_values(self.task.raw_observation(row)) for row in observations]
         if any(row is None for row in values):
             ranking = super().distributions(observations, legal)
@@ -69,24 +69,24 @@ class WorstAdvisor(OracleAdvisor):
         return _uniform(legal & (ranking <= ranking.min(axis=1, keepdims=True)))
 
 
-class RandomAdvisor(TabledAdvisor):
+class RandomAdvisor(Advisor):
     """Reference: uniform over the legal actions."""
 
     def __init__(self, task: Task) -> None:
         super().__init__(task, Source.SCRIPT)
 
     def evaluate(self, observations: NDArray[np.float32]) -> AdviceBatch:
-        """Uniform rows."""
+        """Return uniform rows."""
         return _scripted(_uniform(legal_mask(self.task, observations)))
 
 
 def _scripted(rows: Floats) -> AdviceBatch:
-    """Rows as advice; those that are no distribution, as in states without a legal action, count as missed."""
+    """Turn rows into advice; those that are no distribution, as in states without a legal action, count as missed."""
     rows = _normalised(rows)
     usable = np.isfinite(rows).all(axis=1)
     rows[~usable] = np.nan
     source = np.where(usable, Source.SCRIPT, Source.MISSED).astype(np.int8)
-    return AdviceBatch(rows, source, 0, 0.0)
+    return AdviceBatch(rows, source)
 
 
 def _normalised(rows: Floats) -> Floats:

@@ -12,8 +12,8 @@ import time
 import numpy as np
 from numpy.typing import NDArray
 
-from rllib_plugins.advising.advisor import AdviceBatch, Source
-from rllib_plugins.advising.tabled_advisor import TabledAdvisor, legal_mask
+from rllib_plugins.advising.advisor import AdviceBatch, Advisor, legal_mask
+from rllib_plugins.metrics import Source
 from rllib_plugins.tasks.base import Task
 from tutor_service.client import TutorClient
 from tutor_service.schema import Advice, AdviceRequest
@@ -23,7 +23,7 @@ logger = logging.getLogger(__name__)
 _SUM_TOLERANCE = 1e-3
 
 
-class TutorAdvisor(TabledAdvisor):
+class LLMAdvisor(Advisor):
     """An LLM. It is shown the legal actions only; a state with one legal action is not asked about (SCRIPT).
 
     Advice that is no distribution over the legal actions is dropped and counted as invalid: the student acts.
@@ -42,7 +42,7 @@ class TutorAdvisor(TabledAdvisor):
         """Asks the tutor about all of them in one call."""
         n = len(observations)
         legal = legal_mask(self.task, observations)
-        probabilities = np.full((n, self.num_actions), np.nan)
+        probabilities = np.full((n, self.task.num_actions), np.nan)
         source = np.full(n, Source.MISSED, dtype=np.int8)
         choices = legal.sum(axis=1)
         forced = np.flatnonzero(choices == 1)
@@ -50,7 +50,7 @@ class TutorAdvisor(TabledAdvisor):
         source[forced] = Source.SCRIPT
         asked = np.flatnonzero(choices > 1)
         if not asked.size:
-            return AdviceBatch(probabilities, source, 0, 0.0)
+            return AdviceBatch(probabilities, source)
         started = time.perf_counter()
         answers = self.client.advise([self.request(observations[row], legal[row]) for row in asked])
         latency_ms = 1e3 * (time.perf_counter() - started)

@@ -1,4 +1,4 @@
-"""From the name of a tutor to an advisor. Knows which names there are; must not know how any of them advises."""
+"""From the name of a tutor to its advisor. It must not know how any of them advises."""
 
 from __future__ import annotations
 
@@ -6,10 +6,9 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from rllib_plugins.advising.advisor import Advisor
-from rllib_plugins.advising.scripted_advisors import MixtureAdvisor, OracleAdvisor, RandomAdvisor, WorstAdvisor
-from rllib_plugins.advising.tabled_advisor import legal_mask
-from rllib_plugins.advising.tutor_advisor import TutorAdvisor
+from rllib_plugins.advising.advisor import Advisor, legal_mask
+from rllib_plugins.advising.llm import LLMAdvisor
+from rllib_plugins.advising.references import MixtureAdvisor, OracleAdvisor, RandomAdvisor, WorstAdvisor
 from rllib_plugins.evaluation import sample_actions
 from rllib_plugins.tasks.base import Task
 from tutor_service.client import connect
@@ -25,7 +24,7 @@ _SCRIPTED = {"oracle": OracleAdvisor, "random": RandomAdvisor, "worst": WorstAdv
 
 
 def check_tutor(tutor: str) -> TutorConfig | None:
-    """The configuration of a tutor that is an LLM or its recorded answers; None for ``none`` and scripted references.
+    """Return the configuration of an LLM or its recorded answers; None for ``none`` and scripted references.
 
     Args:
         tutor: ``none``, a reference (``oracle``, ``random``, ``worst``, ``oracle+random:SHARE``), a name of the
@@ -48,7 +47,7 @@ def check_tutor(tutor: str) -> TutorConfig | None:
 
 
 def make_advisor(tutor: str | TutorConfig, task: Task, *, deadline_s: float = 30.0) -> Advisor | None:
-    """The advisor of a trial. Contacts nothing: a service is called at the first question.
+    """Build the advisor of a trial. Contacts nothing: a service is called at the first question.
 
     Args:
         tutor: As for ``check_tutor``, or a tutor's configuration.
@@ -70,7 +69,7 @@ def make_advisor(tutor: str | TutorConfig, task: Task, *, deadline_s: float = 30
         config, name = (None if tutor.backend == "reference" else tutor), tutor.name
     if config is not None:
         check_recorded(config, task)
-        return TutorAdvisor(task, connect(config, deadline_s=deadline_s))
+        return LLMAdvisor(task, connect(config, deadline_s=deadline_s))
     if name.startswith(_MIXTURE):
         return MixtureAdvisor(task, _random_share(name))
     if name not in _SCRIPTED:
@@ -98,7 +97,7 @@ def check_recorded(tutor: TutorConfig, task: Task, several_ways: bool = False) -
 
 
 def _questions(task: Task) -> Iterator[tuple[str, tuple[str, ...]]]:
-    """Questions that random play meets, made when they are wanted."""
+    """Yield questions that random play meets."""
     rng = np.random.default_rng(0)
     with task.borrow_vec(_PROBE_ENVS, seed=0) as envs:
         states, _ = envs.reset(seed=0)
@@ -125,14 +124,3 @@ def _random_share(tutor: str) -> float:
     if not 0.0 <= share <= 1.0:
         raise UserError(f"tutor '{tutor}': the random share '{text}' must be a number in [0, 1], e.g. {_MIXTURE}0.25.")
     return share
-
-
-__all__ = [
-    "MixtureAdvisor",
-    "OracleAdvisor",
-    "RandomAdvisor",
-    "TutorAdvisor",
-    "WorstAdvisor",
-    "check_tutor",
-    "make_advisor",
-]

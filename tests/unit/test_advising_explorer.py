@@ -1,4 +1,4 @@
-"""The core's promises: accounting, budgets, misses, determinism, restore."""
+"""The explorer's promises: accounting, budgets, misses, determinism, restore."""
 
 import pickle
 
@@ -7,12 +7,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from rllib_plugins.advising.advisor import Source
-from rllib_plugins.advising.core import ExplorationCore
-from rllib_plugins.advising.decision import ImitationWeights
-from rllib_plugins.config import AdviceConfig
-from rllib_plugins.metrics import COUNTERS, GAUGES
-from tests.unit.advising_fakes import LearningAdvisor, TableAdvisor, states
+from rllib_plugins.advising.config import AdviceConfig, ImitationWeights
+from rllib_plugins.advising.explorer import Explorer
+from rllib_plugins.metrics import COUNTERS, GAUGES, Source
+from tests.unit.advising_fakes import TableAdvisor, states
 from tutor_service.errors import UserError
 
 UNIFORM = np.full((10, 4), 0.25)
@@ -20,7 +18,7 @@ ALWAYS = {"probability_initial": 1.0, "probability_final": 1.0, "trust": "fixed"
 
 
 def make_core(advisor, *, seed=3, value_based=False, theta_steps=100.0, **advice):
-    return ExplorationCore(
+    return Explorer(
         AdviceConfig(**advice),
         num_actions=4,
         theta_steps=theta_steps,
@@ -112,16 +110,9 @@ def test_same_seed_same_decisions_and_restore(reuse, value_based):
 
 
 def test_restore_takes_along_what_the_advisor_has_at_hand():
-    class Stateful(LearningAdvisor):
-        def get_state(self):
-            return sorted(self.seen)
-
-        def set_state(self, state):
-            self.seen = set(state)
-
-    core = make_core(Stateful(UNIFORM), reuse="off")
+    core = make_core(TableAdvisor(UNIFORM, keeps=True), reuse="off")
     run(core, 10)
-    restored = make_core(Stateful(UNIFORM), reuse="off")
+    restored = make_core(TableAdvisor(UNIFORM, keeps=True), reuse="off")
     restored.set_state(pickle.loads(pickle.dumps(core.get_state())))
     assert_same(run(core, 20, start=10), run(restored, 20, start=10))
     assert core.counters() == restored.counters()
@@ -134,7 +125,7 @@ def test_empty_state_is_tolerated():
 
 
 def test_one_answer_serves_one_plus_budget_then_is_drawn_afresh():
-    core = make_core(LearningAdvisor(UNIFORM), reuse_options={"budget": 3}, **ALWAYS)
+    core = make_core(TableAdvisor(UNIFORM, keeps=True), reuse_options={"budget": 3}, **ALWAYS)
     actions = [int(core.act(states(0), student(1), step=t).actions[0]) for t in range(400)]
     blocks = np.array(actions).reshape(100, 4)
     assert (blocks == blocks[:, :1]).all()
@@ -234,16 +225,15 @@ def test_missed_heads_are_no_part_of_the_comparison_and_explore_as_untutored(val
 @pytest.mark.parametrize(
     "row", [[0.0, 0.5, 0.5, 0.0], [0.5, 0.0, -0.5, 1.0], [0.5, 0.0, 0.0, 0.0], [np.inf, 0, 0, 0], [2.0, 0, 0, 0]]
 )
-@pytest.mark.parametrize("at_hand", [True, False])
-def test_bad_advice_is_dropped_and_counted(row, at_hand):
-    legal = np.array([[True, False, True, True]] * 2)  # the first row advises an illegal action
-    core = make_core(TableAdvisor([row], at_hand=at_hand, invalid=1), **ALWAYS)
+def test_bad_advice_is_dropped_and_counted(row):
+    legal = np.array([[True, False, True, True]])  # the first row advises an illegal action
+    core = make_core(TableAdvisor([row], invalid=1, legal=legal), **ALWAYS)
     policy = np.array([[0.5, 0.0, 0.25, 0.25]] * 2)
-    decision = core.act(states(0, 0), policy, legal=legal, step=0)
+    decision = core.act(states(0, 0), policy, legal=legal[[0, 0]], step=0)
     assert not decision.consulted.any()
     np.testing.assert_array_equal(decision.behaviour_logp, decision.policy_logp)
     counted = core.counters()
-    assert counted["advice/missed"] == 2 and counted["advice/invalid"] == 3 and counted["advice/consultations"] == 0
+    assert counted["advice/missed"] == 2 and counted["advice/invalid"] == 2 and counted["advice/consultations"] == 0
 
 
 def test_tokens_add_up_over_the_calls():
@@ -259,26 +249,15 @@ def test_scripted_advice_counts_as_consultation_only():
     assert core.counters() == {**dict.fromkeys(COUNTERS, 0), "advice/consultations": 30}
 
 
-def test_known_source_saves_the_call_and_counts_the_same():
-    slow, quick = TableAdvisor(UNIFORM, at_hand=True, source=Source.STORE), TableAdvisor(UNIFORM, at_hand=True)
-    quick.known_source = Source.STORE
-    cores = [make_core(slow), make_core(quick)]
-    assert_same(run(cores[0], 30), run(cores[1], 30))
-    assert cores[0].counters() == cores[1].counters()
-    assert slow.num_asked > 0 and quick.num_asked == 0
-
-
-def test_what_is_at_hand_cannot_be_missed():
-    class Forgetful(TableAdvisor):
-        def ask(self, observations):
-            batch = super().ask(observations)
-            batch.probabilities = np.full_like(batch.probabilities, np.nan)
-            batch.source[:] = Source.MISSED
-            return batch
-
-    core = make_core(Forgetful(UNIFORM, at_hand=True), reuse="off", **ALWAYS)
-    assert all(decision.consulted.all() for decision in run(core, 5))
-    assert core.counters()["advice/store_hits"] == 30 and core.counters()["advice/missed"] == 0
+def test_what_is_at_hand_is_counted_without_being_asked_for():
+    slow = TableAdvisor(UNIFORM, source=Source.STORE)
+    quick = TableAdvisor(UNIFORM, at_hand=True)
+    for advisor in (slow, quick):
+        core = make_core(advisor, reuse="off", **ALWAYS)
+        run(core, 30)
+        expected = {"advice/consultations": 180, "advice/store_hits": 180}
+        assert core.counters() == dict.fromkeys(COUNTERS, 0) | expected
+    assert slow.num_asked == 180 and quick.num_asked == 0
 
 
 def test_imitation_targets():
@@ -341,13 +320,8 @@ def test_agreement_and_latency_gauges():
 
 
 def test_action_set_must_be_the_tasks():
-    with pytest.raises(UserError, match="4"):
-        advisor = TableAdvisor(UNIFORM, at_hand=True)
-        advisor.num_actions = 5
-        make_core(advisor)
-    core = make_core(TableAdvisor(np.full((10, 3), 1 / 3), at_hand=True))
-    with pytest.raises(UserError, match="3 actions"):
-        core.act(states(0), student(1), step=0)
+    with pytest.raises(UserError, match="3 actions, the task has 4"):
+        make_core(TableAdvisor(np.full((10, 3), 1 / 3), at_hand=True))
 
 
 def test_q_change_is_refused_for_sampling_students():

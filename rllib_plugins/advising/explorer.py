@@ -1,0 +1,433 @@
+"""The explorer: who acts in each state of a vector step, and how probable its action was.
+
+Pure, vectorised and seeded. It is given states, the student's action distributions and the step counter; it must not
+know Ray, torch or how a tutor works. Evaluation never calls it.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import partial
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from rllib_plugins.advising import kernels
+from rllib_plugins.advising.advisor import Advisor
+from rllib_plugins.advising.config import AdviceConfig, ImitationWeights
+from rllib_plugins.advising.kernels import Bools, Options, Plain
+from rllib_plugins.advising.reuse import make_reuse
+from rllib_plugins.advising.rules import LinearSchedule, make_rule
+from rllib_plugins.advising.table import NOTHING, Floats, StoredActions, as_rows
+from rllib_plugins.advising.trust import EarnedTrust
+from rllib_plugins.metrics import AdviceCounters, RecentMean
+from tutor_service.errors import UserError
+
+PROBABILITY_FLOOR = 1e-12
+"""Least probability whose logarithm is taken: log 1e-12 = −27.6 stands for "the student would never do this"."""
+
+_NO_ROWS = np.empty((0, 0))
+_NO_MASKS = np.empty((0, 0), dtype=bool)
+_NO_IMITATION = ImitationWeights()
+
+
+def floored_logp(probabilities: NDArray[np.floating[Any]]) -> NDArray[np.float32]:
+    """Return the log of probabilities that may be 0, of any shape, floored at ``PROBABILITY_FLOOR``."""
+    return np.log(np.maximum(probabilities, PROBABILITY_FLOOR), dtype=np.float64).astype(np.float32)
+
+
+class Decisions(Protocol):
+    """Where vector steps are written: ``Decision``'s arrays, with an axis of vector steps before that of environments.
+
+    Probabilities may be float32. ``advice`` may be None where there is no tutor.
+    """
+
+    actions: NDArray[Any]
+    probabilities: NDArray[Any]
+    flags: NDArray[Any]
+    advice: Any
+
+
+class Parts:
+    """Parts of ``probabilities`` and ``flags`` by name, as views: few arrays reach compiled code faster than many."""
+
+    __slots__ = ()
+
+    probabilities: NDArray[Any]
+    flags: NDArray[np.bool_]
+
+    @property
+    def behaviour(self) -> NDArray[Any]:
+        """Return μ(a|s) of the executed action, by the estimator that was decided before the coin; above 0."""
+        return self.probabilities[kernels.BEHAVIOUR]
+
+    @property
+    def policy(self) -> NDArray[Any]:
+        """Return π_old(a|s) of the executed action; 0 where the student would never take the tutor's action."""
+        return self.probabilities[kernels.POLICY]
+
+    @property
+    def heads(self) -> NDArray[np.bool_]:
+        """Return the gate's coin; True also where advice was then missed."""
+        return self.flags[kernels.HEADS]
+
+    @property
+    def eligible(self) -> NDArray[np.bool_]:
+        """Return what is part of the randomised comparison.
+
+        That is: the coin was fair (gate strictly between 0 and 1), advice was not missed, and on tails a value student
+        took its greedy action.
+        """
+        return self.flags[kernels.ELIGIBLE]
+
+    @property
+    def consulted(self) -> NDArray[np.bool_]:
+        """Return where the tutor's advice was used: heads, and advice was had."""
+        return self.flags[kernels.CONSULTED]
+
+
+@dataclass(slots=True)
+class Decision(Parts):
+    """One vector step.
+
+    Attributes:
+        actions: ``(n,)`` int64, executed.
+        probabilities: ``(2, n)`` float64: ``behaviour`` and ``policy``.
+        flags: ``(3, n)`` bool: ``heads``, ``eligible`` and ``consulted``.
+        advice: ``(n, num_actions)`` float32, imitation target; zeros where not consulted. The advised action one-hot,
+            whose mean over draws is π_T; π_T itself where ``imitation`` is ``all`` and the advice was drawn afresh.
+            (Filtering by the advantage of the executed action says something about that action only.)
+    """
+
+    actions: NDArray[np.int64]
+    probabilities: Floats
+    flags: Bools
+    advice: NDArray[np.float32]
+
+    @classmethod
+    def of(cls, n: int, num_actions: int) -> Decision:
+        """Allocate zeros for ``n`` environments."""
+        return cls(
+            np.zeros(n, dtype=np.int64),
+            np.zeros((2, n)),
+            np.zeros((3, n), dtype=bool),
+            np.zeros((n, num_actions), dtype=np.float32),
+        )
+
+    def steps(self) -> Decisions:
+        """Return the same memory as one vector step among ``Decisions``."""
+        return Decision(self.actions[None], self.probabilities[:, None], self.flags[:, None], self.advice[None])
+
+    @property
+    def behaviour_logp(self) -> NDArray[np.float32]:
+        """Return log μ(a|s), ``(n,)``."""
+        return floored_logp(self.behaviour)
+
+    @property
+    def policy_logp(self) -> NDArray[np.float32]:
+        """Return log π_old(a|s), ``(n,)``, floored: nothing becomes infinite."""
+        return floored_logp(self.policy)
+
+
+class Explorer:
+    """Decides every exploring step of one trial.
+
+    Args:
+        config: When to ask and what to do with advice.
+        num_actions: Size of the Discrete action space.
+        theta_steps: θ in env steps.
+        advisor: The tutor; None: the student acts alone.
+        seed: Seed of the student's draws and of the coins. The student's own stream is the same with and without
+            a tutor, so that equal seeds are comparable.
+        value_based: The student explores by ε-greedy (DQN); see ``kernels.explore_beside`` for what a
+            ``dqn_random_share`` changes in that.
+        learning_starts: Env steps before which a value student has learnt nothing: there advice is compared with all
+            that it does, since its greedy action is no better than a random one.
+
+    Raises:
+        UserError: Unknown rule or option, a value out of range, or a tutor whose action set is not the task's.
+    """
+
+    def __init__(
+        self,
+        config: AdviceConfig,
+        *,
+        num_actions: int,
+        theta_steps: float,
+        advisor: Advisor | None,
+        seed: int,
+        value_based: bool = False,
+        learning_starts: int = 0,
+    ):
+        self._config = config
+        self._num_actions = num_actions
+        self._advisor = advisor
+        self._rule = make_rule(config.rule, config.rule_options)
+        reuse = make_reuse(config.reuse, config.reuse_options)
+        try:
+            schedule = LinearSchedule(config.probability_initial, config.probability_final, theta_steps)
+        except ValueError as error:
+            raise UserError(f"advice: {error}") from error
+        self._probability_at = partial(self._rule.probability, schedule)
+        if advisor is not None:
+            if reuse.needs_q and not value_based:
+                raise UserError(f"advice.reuse = '{config.reuse}' compares Q-values, which only the algorithm dqn has.")
+            if advisor.task.num_actions != num_actions:
+                raise UserError(
+                    f"the tutor advises on {advisor.task.num_actions} actions, the task has {num_actions}: "
+                    "give the tutor the task's own action labels."
+                )
+        student, tutor = np.random.SeedSequence(seed).spawn(2)
+        self._student_rng = np.random.Generator(np.random.PCG64(student))
+        self._tutor_rng = np.random.Generator(np.random.PCG64(tutor))
+        self._budget, self._probability_cap = config.advice_budget, config.probability_cap
+        self._earned = config.trust == "earned"
+        self._trust = EarnedTrust(config.trust_half_life, config.trust_floor)
+        self._random_share = config.dqn_random_share if value_based else None
+        self._tutor_share = 1.0 - (self._random_share or 0.0)
+        self._stored = StoredActions(reuse)
+        self._counters = AdviceCounters()
+        self._agreement = RecentMean()
+        self._latency = RecentMean()
+        self._num_free_consultations = 0
+        self._gate = 0.0
+        self._imitation_basis, self._imitation = (0.0, 0.0, 0.0), _NO_IMITATION
+        self._judges = self._rule.looks
+        self._learning_starts = learning_starts if value_based else 0
+        fixed = config.imitation == "all", not self._rule.charges_agreement, self._rule.reads_advice
+        self._trained, self._untrained = (tuple(Options(value_based, flag, *fixed)) for flag in (False, True))
+        self._allocate(0)
+
+    def act(
+        self,
+        observations: NDArray[np.float32],
+        policy: Floats,
+        *,
+        legal: Bools | None = None,
+        q_values: Floats | None = None,
+        step: int,
+    ) -> Decision:
+        """Pick an action in each state.
+
+        Args:
+            observations: ``(n, obs_dim)`` flat states.
+            policy: ``(n, num_actions)`` probabilities by which the untutored student would act, 0 on illegal actions.
+                For a value student its own ε-greedy distribution.
+            legal: ``(n, num_actions)`` mask; None: all are legal.
+            q_values: ``(n, num_actions)``; a value student should always give them (its greedy action is read off).
+            step: Env steps sampled so far in the trial.
+
+        Raises:
+            ValueError: A row of ``policy`` is NaN or sums to 0.
+        """
+        decision = Decision.of(len(policy), self._num_actions)
+        self.act_into(decision.steps(), 0, as_rows(observations), policy, legal=legal, q_values=q_values, step=step)
+        return decision
+
+    def act_into(
+        self,
+        out: Decisions,
+        t: int,
+        observations: NDArray[np.float32],
+        policy: Floats,
+        *,
+        legal: Bools | None = None,
+        q_values: Floats | None = None,
+        step: int,
+    ) -> None:
+        """Act as ``act`` does, into vector step ``t`` of ``out``; without a tutor what is about advice stays as it is.
+
+        ``observations`` are C-contiguous.
+
+        Raises:
+            ValueError: A row of ``policy`` is NaN or sums to 0.
+        """
+        if len(self._own_draws) != len(policy):
+            self._allocate(len(policy))
+        self._student_rng.random(out=self._own_draws)
+        if self._advisor is None:
+            _check(kernels.act_alone(policy, self._own_draws, t, out.actions, out.probabilities))
+            return
+        self._tutor_rng.random(out=self._tutor_draws)
+        remaining = kernels.NO_LIMIT if self._budget is None else self._remaining(self._budget)
+        probability = self._probability_at(step) if remaining else 0.0
+        engagement = 1.0
+        if self._earned:  # there has to be a control group
+            probability, engagement = min(probability, self._probability_cap), self._trust.factor
+        self._gate = engagement * (probability * self._tutor_share)
+        if probability * engagement > 0.0:
+            student = (
+                observations,
+                policy,
+                policy if self._random_share is None else np.empty_like(policy),
+                _NO_ROWS if q_values is None else q_values,
+                _NO_MASKS if legal is None else legal,
+            )
+            if self._judges:
+                self._judge(policy, legal, q_values, observations)
+            if self._random_share is not None:
+                kernels.explore_beside(student, self._visits, engagement, probability, self._random_share)
+            options = self._untrained if step < self._learning_starts else self._trained
+            self._act_tutored(student, remaining, options, (t, out.actions, out.probabilities, out.flags, out.advice))
+            return
+        _check(kernels.act_alone(policy, self._own_draws, t, out.actions, out.probabilities))
+        out.flags[:, t] = False
+        if out.advice is not None:
+            out.advice[t] = 0.0
+
+    def observe(self, advantages: ArrayLike, heads: ArrayLike, eligible: ArrayLike) -> None:
+        """Feed earned trust with the steps of a learner update; arrays of one shape.
+
+        Args:
+            advantages: Of the executed actions, not standardised, in units of return.
+            heads: ``Decision.heads`` of these steps.
+            eligible: ``Decision.eligible`` of these steps.
+        """
+        self._trust.observe(advantages, heads, eligible)
+
+    def imitation(self, step: int) -> ImitationWeights:
+        """Return how much consulted steps are imitated at an env step."""
+        if self._advisor is None:
+            return _NO_IMITATION
+        evidence, trust = (self._trust.evidence, self._trust.trust) if self._earned else (0.0, 1.0)
+        basis = self._probability_at(step), evidence, trust
+        if basis != self._imitation_basis:
+            self._imitation_basis, self._imitation = basis, ImitationWeights.of(self._config, *basis)
+        return self._imitation
+
+    @property
+    def num_consultations(self) -> int:
+        """Count the env steps so far on which advice was used."""
+        return self._counters.consultations
+
+    def counters(self) -> dict[str, int]:
+        """Return running totals, by the names of ``metrics.COUNTERS``."""
+        return self._counters.report()
+
+    def gauges(self) -> dict[str, float]:
+        """Return values at this point of the trial, by the names of ``metrics.GAUGES``; NaN: nothing to say.
+
+        ``advice/probability`` is the gate of the last step, trust included, before the rule looked at the state.
+        """
+        return {
+            "advice/agreement": self._agreement.value,
+            "advice/probability": self._gate,
+            "advice/trust": self._trust.trust if self._earned else 1.0,
+            "advice/effect": self._trust.effect,
+            "advice/effect_se": self._trust.effect_se,
+            "advice/latency_ms": self._latency.value,
+        }
+
+    def get_state(self) -> dict[str, Any]:
+        """Return everything that the next steps depend on: plain numbers, bytes and arrays.
+
+        That includes what the advisor has at hand: which estimator of μ is used depends on it.
+        """
+        return {
+            "student_rng": self._student_rng.bit_generator.state,
+            "tutor_rng": self._tutor_rng.bit_generator.state,
+            "dictionary": self._stored.get_state(),
+            "trust": self._trust.get_state(),
+            "counters": self._counters.get_state(),
+            "agreement": self._agreement.get_state(),
+            "latency": self._latency.get_state(),
+            "num_free_consultations": self._num_free_consultations,
+            "gate": self._gate,
+            "advisor": None if self._advisor is None else self._advisor.get_state(),
+        }
+
+    def set_state(self, state: dict[str, Any]) -> None:
+        """Take over a ``get_state``; an empty one changes nothing."""
+        if not state:
+            return
+        self._student_rng.bit_generator.state = state["student_rng"]
+        self._tutor_rng.bit_generator.state = state["tutor_rng"]
+        self._stored.set_state(state["dictionary"])
+        self._trust.set_state(state["trust"])
+        self._counters.set_state(state["counters"])
+        self._agreement.set_state(state["agreement"])
+        self._latency.set_state(state["latency"])
+        self._num_free_consultations = state["num_free_consultations"]
+        self._gate = state["gate"]
+        if self._advisor is not None:
+            self._advisor.set_state(state["advisor"])
+
+    def _judge(
+        self, policy: Floats, legal: Bools | None, q_values: Floats | None, observations: NDArray[np.float32]
+    ) -> None:
+        """Write where the rule opens the gate, and where it does not follow what is at hand.
+
+        Raises:
+            ValueError: A mask of another shape.
+        """
+        rule, visits = self._rule, self._visits
+        worthwhile = rule.on_state(policy, legal, q_values)
+        if worthwhile is not None and worthwhile.shape != visits.shape:
+            raise ValueError(f"{type(rule).__name__}'s mask of states: {worthwhile.shape}, expected {visits.shape}")
+        visits["open"] = True if worthwhile is None else worthwhile
+        if rule.reads_advice:
+            assert self._advisor is not None
+            at_hand = self._advisor.table.look_up(observations)
+            visits["ignored"] = ~rule.on_advice(at_hand)
+            visits["open"] &= np.isnan(at_hand[:, 0]) | ~visits["ignored"]
+
+    def _act_tutored(self, student: Plain, remaining: int, options: Plain, out: Plain) -> None:
+        """Decide a vector step with a gate above 0; the arguments are fields of ``kernels``' records."""
+        assert self._advisor is not None
+        stored, visits, tutor = self._stored, self._visits, self._advisor.table.tutor
+        observations, q_values = student[0], student[3]
+        if stored.num_free < len(visits):
+            stored.reserve(observations)
+        coin = self._gate, remaining, self._draws
+        is_done, settled = kernels.decide(coin, student, tutor, stored.stored, options, visits, out)
+        if not is_done:
+            if stored.runs_here:
+                stored.serve(observations, q_values, self._draws[kernels.REUSE_DRAW], visits)
+            advice = self._ask(tutor[0], observations)
+            if self._rule.reads_advice:
+                visits["ignored"] = ~self._rule.on_advice(advice)
+            settled = kernels.finish(self._draws, student, advice, stored.stored, options, visits, out)
+            if stored.runs_here:
+                stored.store(observations, q_values, visits, out[1][out[0]])
+        is_sound, num_reused, num_fresh, num_known, num_same, agreement = settled
+        _check(is_sound)
+        if num_reused or num_fresh or num_known:
+            stored.num_free -= num_fresh
+            self._counters.add(self._advisor.kept_source, num_known, num_reused)
+            if num_reused + num_fresh:
+                self._agreement.add(agreement, num_reused + num_fresh)
+                self._num_free_consultations += num_same
+
+    def _ask(self, distributions: Floats, observations: NDArray[np.float32]) -> Floats:
+        """Ask where the coin says heads, nothing stored serves and nothing is at hand; return the step's advice."""
+        assert self._advisor is not None
+        visits, counters = self._visits, self._counters
+        advice = distributions[visits["slot"]]
+        visits["slot"] = np.arange(len(visits))
+        to_ask = np.flatnonzero(visits["heads"] & (visits["ready"] == NOTHING) & ~visits["at_hand"])
+        if to_ask.size:
+            batch = self._advisor.ask(observations[to_ask])
+            advice[to_ask] = batch.probabilities
+            for source, count in zip(*np.unique(batch.source, return_counts=True), strict=True):
+                counters.add(int(source), int(count))
+            counters.invalid += batch.invalid
+            counters.tokens += batch.tokens
+            if batch.latency_ms > 0.0:
+                self._latency.add(batch.latency_ms, 1)
+        return advice
+
+    def _remaining(self, budget: int) -> int:
+        """Return the consultations left in the advice budget."""
+        return max(0, budget - (self._counters.consultations - self._num_free_consultations))
+
+    def _allocate(self, n: int) -> None:
+        """Allocate scratch arrays for n environments."""
+        self._draws, self._visits = np.empty((4, n)), np.zeros(n, dtype=kernels.VISIT)
+        self._visits["open"] = True
+        self._own_draws, self._tutor_draws = self._draws[0], self._draws[1:]
+
+
+def _check(is_sound: bool) -> None:
+    if not is_sound:
+        raise ValueError("an action distribution is NaN or sums to 0: the student has diverged, or no action is legal")
