@@ -13,7 +13,7 @@ from typing import TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from rllib_plugins.advising.tabled_advisor import legal_mask
+from rllib_plugins.advising.advisor import legal_mask
 from rllib_plugins.audition.ways import Way
 from rllib_plugins.grading.states import visited_states
 from rllib_plugins.tasks.base import Policy, Task

@@ -46,9 +46,9 @@ def audition(
 
     - `tutor audition advice.jsonl snake --set advice=best`
     """
-    from rllib_plugins.advising.advisors import check_recorded, check_tutor
     from rllib_plugins.audition.view import cost_table, left_out_lines, ways_table, write_figure
     from rllib_plugins.tasks import load_task
+    from rllib_plugins.tutors import check_recorded, check_tutor
     from tune_sweeps.console.signals import interruptible
     from tune_sweeps.console.terminal import log_path, make_console, quiet
     from tune_sweeps.run.audition import Wanted, hold_audition, wanted_ways
