@@ -25,7 +25,7 @@ class Step(NamedTuple):
     reward: float
     terminated: bool
     truncated: bool
-    info: Mapping[str, Any]
+    info: Mapping[str, Any] | None
 
 
 def one_line(value: object, limit: int = _SHOWN_CHARS) -> str:
@@ -39,7 +39,7 @@ def failure(error: Exception) -> str:
     return f"{type(error).__name__}: {one_line(error)}" if str(error) else type(error).__name__
 
 
-def checked_reset(env: gym.Env[Any, Any], where: str) -> tuple[Any, Mapping[str, Any]]:
+def checked_reset(env: gym.Env[Any, Any], where: str) -> tuple[Any, Mapping[str, Any] | None]:
     """Reset with seed 0.
 
     Args:
@@ -57,7 +57,7 @@ def checked_reset(env: gym.Env[Any, Any], where: str) -> tuple[Any, Mapping[str,
         raise UserError(f"{where}: reset takes no seed, as Gymnasium's API asks. {_REMEDY}") from error
     except Exception as error:
         raise UserError(f"{where}: reset fails with {failure(error)}") from error
-    if not (isinstance(result, tuple) and len(result) == 2 and isinstance(result[1], Mapping)):
+    if not (isinstance(result, tuple) and len(result) == 2 and isinstance(result[1], Mapping | None)):
         raise UserError(
             f"{where}: reset returns {one_line(result, 80)}; Gymnasium's API asks for (observation, info). {_REMEDY}"
         )
@@ -81,7 +81,7 @@ def checked_step(env: gym.Env[Any, Any], action: int, where: str) -> Step:
             f"(observation, reward, terminated, truncated, info). {_REMEDY}"
         )
     step = Step(*result)
-    if not isinstance(step.info, Mapping):
+    if not isinstance(step.info, Mapping | None):
         raise UserError(f"{where}: step returns {one_line(step.info, 80)} as info; it must be a dictionary.")
     for name, flag in (("terminated", step.terminated), ("truncated", step.truncated)):
         if not isinstance(flag, bool | np.bool_ | int | np.integer):

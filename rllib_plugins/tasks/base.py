@@ -15,8 +15,8 @@ from gymnasium import spaces
 from numpy.typing import NDArray
 
 from rllib_plugins.tasks.api import checked_reset, checked_step, failure, one_line
-from rllib_plugins.tasks.flat import FlatEnv, FlatVectorEnv, NativeVectorEnv, TurnsVectorEnv, View
-from rllib_plugins.tasks.masks import MaskSource, find_mask
+from rllib_plugins.tasks.flat import FlatEnv, FlatVectorEnv, NativeVectorEnv, TurnsVectorEnv, View, unflatten
+from rllib_plugins.tasks.masks import MaskSource, find_mask, read_mask
 from rllib_plugins.tasks.resuming import why_not_resumable
 from tutor_service.errors import UserError
 
@@ -149,13 +149,13 @@ class Task:
                     f"{one_line(flat)} was seen lately: write unflatten(flat) too."
                 )
             return observation
-        return spaces.unflatten(self.raw_observation_space, flat)
+        return unflatten(self.raw_observation_space, flat)
 
     def flat_space(self) -> spaces.Box:
         """Return the space of ``encode``'s vectors."""
         if type(self).encode is not Task.encode:
             return spaces.Box(-np.inf, np.inf, np.shape(self.encode(self.probe.observation)), dtype=np.float32)
-        with suppress(NotImplementedError):
+        with suppress(Exception):  # whatever Gymnasium raises on a space that it does not know
             flat = spaces.flatten_space(self.raw_observation_space)
             if isinstance(flat, spaces.Box):
                 low, high = np.asarray(flat.low, dtype=np.float32), np.asarray(flat.high, dtype=np.float32)
@@ -221,9 +221,10 @@ class Task:
         mask = None
         if isinstance(env.action_space, spaces.Discrete):
             mask = find_mask(env, observation, info, int(env.action_space.n))
-            if mask is None:
-                step = checked_step(env, int(env.action_space.start), where)
-                mask = find_mask(env, step.observation, step.info, int(env.action_space.n))
+            legal = None if mask is None else read_mask(mask.shown(env, observation, info), mask, env.action_space)
+            first = 0 if legal is None else int(legal.argmax())
+            step = checked_step(env, int(env.action_space.start) + first, where)
+            mask = mask or find_mask(env, step.observation, step.info, int(env.action_space.n))
         limit = None if env.spec is None else env.spec.max_episode_steps
         return Probe(env.observation_space, env.action_space, observation, mask, limit)
 

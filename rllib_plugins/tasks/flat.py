@@ -13,7 +13,7 @@ from gymnasium.vector.utils import CloudpickleWrapper, batch_space
 from numpy.typing import NDArray
 
 from rllib_plugins.seeds import spawn_seeds
-from rllib_plugins.tasks.masks import MaskSource, mask_shown, not_a_mask, read_mask
+from rllib_plugins.tasks.masks import MaskSource, not_a_mask, read_mask
 from tutor_service.errors import UserError
 
 Infos = dict[str, Any]
@@ -69,7 +69,7 @@ class FlatEnv(gym.Wrapper[NDArray[np.float32], int, Any, Any]):
         source = self.view.mask
         if source is None:
             return flat
-        value = mask_shown(source, self.env, observation, info)
+        value = source.shown(self.env, observation, info)
         mask = read_mask(value, source, self._raw_actions)
         if mask is None:
             raise UserError(f"task '{self.view.task}': {not_a_mask(value, source, self.num_actions)}")
@@ -210,6 +210,21 @@ class NativeVectorEnv(FlatVectorEnv):
     def close_extras(self, **kwargs: Any) -> None:
         """Close the environment."""
         self.env.close()
+
+
+def unflatten(space: spaces.Space[Any], flat: NDArray[np.float32]) -> Any:
+    """Return the observation of a flat vector: Gymnasium's, with plain integers, and texts from float vectors too."""
+    if isinstance(space, spaces.Tuple | spaces.Dict):
+        parts = space.spaces.items() if isinstance(space, spaces.Dict) else enumerate(space.spaces)
+        found, start = {}, 0
+        for key, part in parts:
+            stop = start + spaces.flatdim(part)
+            found[key] = unflatten(part, flat[start:stop])
+            start = stop
+        return found if isinstance(space, spaces.Dict) else tuple(found.values())
+    if isinstance(space, spaces.Discrete):
+        return int(spaces.unflatten(space, flat))
+    return spaces.unflatten(space, flat.astype(np.int64) if isinstance(space, spaces.Text) else flat)
 
 
 def dumps(value: Any) -> bytes:

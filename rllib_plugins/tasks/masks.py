@@ -41,8 +41,16 @@ class MaskSource(NamedTuple):
     def __str__(self) -> str:
         return f"{self.key}()" if self.place == "method" else f"{self.place}['{self.key}']"
 
+    def shown(self, env: gym.Env[Any, Any], observation: Any, info: Mapping[str, Any] | None) -> Any:
+        """Return what the environment says now; None: nothing."""
+        if self.place == "method":
+            return getattr(env.unwrapped, self.key)()
+        return ((info or {}) if self.place == "info" else observation).get(self.key)
 
-def find_mask(env: gym.Env[Any, Any], observation: Any, info: Mapping[str, Any], num_actions: int) -> MaskSource | None:
+
+def find_mask(
+    env: gym.Env[Any, Any], observation: Any, info: Mapping[str, Any] | None, num_actions: int
+) -> MaskSource | None:
     """Return where the environment shows its legal actions, or None where it shows none."""
     for place, shown in (("info", info), ("observation", observation)):
         if not isinstance(shown, Mapping):
@@ -58,13 +66,6 @@ def find_mask(env: gym.Env[Any, Any], observation: Any, info: Mapping[str, Any],
     if callable(getattr(env.unwrapped, METHOD, None)):
         return MaskSource("method", METHOD)
     return None
-
-
-def mask_shown(source: MaskSource, env: gym.Env[Any, Any], observation: Any, info: Mapping[str, Any]) -> Any:
-    """Return what the environment says now; None: nothing."""
-    if source.place == "method":
-        return getattr(env.unwrapped, source.key)()
-    return (info if source.place == "info" else observation).get(source.key)
 
 
 def read_mask(value: Any, source: MaskSource, space: spaces.Discrete[Any]) -> NDArray[np.float32] | None:

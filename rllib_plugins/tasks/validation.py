@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 import numpy as np
@@ -17,6 +18,9 @@ from tutor_service.validation import problem
 
 NUM_CHECKED_STEPS = 100
 NUM_ENVS = 2
+
+_NUMPY_SCALAR = re.compile(r"np\.\w+\(([^()]*)\)")
+"""How numpy shows a number inside a container; the environment may return plain ones."""
 
 
 def validate(task: Task) -> None:
@@ -109,12 +113,13 @@ def _check_observation(task: Task, flat: NDArray[np.float32], raw: Any, texts: d
     except UserError:
         raise
     except Exception as error:
-        raise UserError(f"{where}: {method} fails with {failure(error)}") from error
+        remedy = " Override encode and unflatten." if method in ("encode", "unflatten") else ""
+        raise UserError(f"{where}: {method} fails with {failure(error)}.{remedy}") from error
     if not isinstance(text, str) or not text.strip():
         raise UserError(f"{where}: describe returned {text!r:.80}. It must return a text.")
     known = texts.setdefault(flat.tobytes(), text)
     for other in (text_again, known):
-        if text != other:
+        if _NUMPY_SCALAR.sub(r"\1", text) != _NUMPY_SCALAR.sub(r"\1", other):
             raise UserError(
                 f"{where}: described as {one_line(text, 120)!r}, but as {one_line(other, 120)!r} after "
                 "unflatten(encode(observation)): student and tutor must know the same."

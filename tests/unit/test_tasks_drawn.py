@@ -1,0 +1,47 @@
+"""A task that is drawn at random is refused in one line, or a student samples, is restored and evaluated on it."""
+
+from __future__ import annotations
+
+import numpy as np
+from hypothesis import HealthCheck, given, settings
+
+from rllib_plugins.config import ALGORITHMS, StudentConfig
+from rllib_plugins.evaluation import evaluate
+from rllib_plugins.rollout.env_runner import ArrayEnvRunner
+from rllib_plugins.tasks import Task, load_task
+from rllib_plugins.trial import algorithm_config
+from tests.unit import drawn_tasks
+from tutor_service.errors import UserError
+
+outcomes: list[bool] = []
+
+
+@settings(max_examples=120, deadline=None, suppress_health_check=list(HealthCheck))
+@given(drawn=drawn_tasks.tasks())
+def test_a_drawn_task_is_refused_in_one_line_or_works(drawn: type[Task]) -> None:
+    drawn_tasks.Drawn = drawn
+    try:
+        task = load_task(drawn_tasks.ADDRESS)
+    except UserError as error:
+        message = str(error)
+        assert "\n" not in message and "task 'drawn'" in message and len(message) < 1_500
+        outcomes.append(False)
+        return
+    outcomes.append(True)
+    algorithm = ALGORITHMS[len(outcomes) % len(ALGORITHMS)]
+    student = StudentConfig(algorithm=algorithm, task=drawn_tasks.ADDRESS, tutor="random", num_envs=2)
+    config = algorithm_config(student)
+    runner, restored = (ArrayEnvRunner(config=config) for _ in range(2))
+    runner.sample(5)
+    restored.set_state(runner.get_state())
+    for other in (runner, restored):
+        start, stop = other.sample(5)
+        assert stop > start and np.isfinite(other.rollout.observations[:stop]).all()
+        other.stop()
+    result = evaluate(task, task.uniform_policy, episodes=6, seed=1, num_envs=2)
+    assert result == evaluate(task, task.uniform_policy, episodes=6, seed=1, num_envs=2)
+    task.close()
+
+
+def test_both_outcomes_were_drawn() -> None:
+    assert 10 <= sum(outcomes) <= len(outcomes) - 10
