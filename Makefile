@@ -31,7 +31,7 @@ test-unit: setup  ## Run the quick tier: no Ray, no LLM
 	@exec $(QUICK_TIER)
 
 drill: setup  ## Strike a running sweep with every kind of fault and check that nothing is lost (minutes; seeded)
-	@exec $(BIN)/python benchmarks/fault_drill.py --seed $(SEED)
+	@exec $(BIN)/python -m benchmarks.fault_drill --seed $(SEED)
 
 lint: setup  ## Check style, types and which package imports which
 	@$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/mypy && $(BIN)/lint-imports

@@ -3,7 +3,7 @@
 The defaults and the paper's form (naive log-probability, no imitation, fixed trust) side by side. Steps to convergence,
 its threshold and the speed-up's interval are the sweeps' own; seeds that never converge are censored, not dropped.
 
-Run ``.venv/bin/python benchmarks/acceleration.py`` (``--quick``: Blackjack with 3 seeds).
+Run ``.venv/bin/python -m benchmarks.acceleration`` (``--quick``: Blackjack with 3 seeds).
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import argparse
 import sys
 from typing import Any
 
-from _harness import Benchmark, add_arguments, median
+from benchmarks.harness import Benchmark, add_arguments, median, sized
 
 ALGORITHMS = ("dqn", "ppo", "a2c")
 BUDGETS = {"blackjack": (20_000, 24, 200), "snake": (20_000, 80, 60), "connect_four": (24_000, 80, 200)}
@@ -21,12 +21,12 @@ BUDGETS = {"blackjack": (20_000, 24, 200), "snake": (20_000, 80, 60), "connect_f
 THRESHOLD_FRAC = 0.95
 
 
-def configs(algorithm: str, task: str, seed: int) -> dict[str, Any]:
-    """The three trials of a seed."""
+def configs(algorithm: str, task: str, seed: int, num_env_steps: int | None) -> dict[str, Any]:
+    """Return the three trials of a seed; ``num_env_steps`` takes the place of the task's own number."""
     from rllib_plugins.advising.config import PAPER_ADVICE, AdviceConfig
     from rllib_plugins.config import StudentConfig
 
-    num_env_steps, interval, episodes = BUDGETS[task]
+    budget, interval, episodes = BUDGETS[task]
 
     def student(tutor: str, advice: AdviceConfig) -> StudentConfig:
         return StudentConfig(
@@ -35,7 +35,7 @@ def configs(algorithm: str, task: str, seed: int) -> dict[str, Any]:
             tutor=tutor,
             advice=advice,
             seed=seed,
-            num_env_steps=num_env_steps,
+            num_env_steps=num_env_steps or budget,
             eval_interval_steps=interval,
             eval_episodes=episodes,
             eval_max_share=1.0,
@@ -55,20 +55,21 @@ def main() -> int:
     parser.add_argument("--seeds", type=int, default=None, help="seeds per cell (default: 10, with --quick 3)")
     parser.add_argument("--tasks", nargs="*", default=None, help="tasks (default: all, with --quick blackjack)")
     args = parser.parse_args()
-    from benchmarks import _learning
+    from benchmarks.shared import learning
 
-    seeds = range(args.seeds or (3 if args.quick else 10))
+    seeds = range(args.seeds or sized(args, full=10, quick=3, smoke=2))
     tasks = args.tasks or (["blackjack"] if args.quick else list(BUDGETS))
     benchmark = Benchmark("acceleration")
+    num_env_steps = 1_000 if args.smoke else None
     cells = [(algorithm, task) for task in tasks for algorithm in ALGORITHMS]
     names = ("untutored", "defaults", "paper")
     jobs = [
-        (_learning.train_ours, (configs(algorithm, task, seed)[name],))
+        (learning.train_ours, (configs(algorithm, task, seed, num_env_steps)[name],))
         for algorithm, task in cells
         for seed in seeds
         for name in names
     ]
-    curves = _learning.run_all(jobs, _learning.cores())
+    curves = learning.run_all(jobs, learning.cores())
     ratios: dict[str, list[float]] = {"defaults": [], "paper": []}
     num_above_one = num_lower = 0
     panels: dict[str, Any] = {}
@@ -76,11 +77,11 @@ def main() -> int:
         part = curves[3 * len(seeds) * index : 3 * len(seeds) * (index + 1)]
         groups = {name: part[offset::3] for offset, name in enumerate(names)}
         panels[f"{algorithm} · {task}"] = groups
-        level = _learning.level_of(groups["untutored"], _learning.random_return(task), THRESHOLD_FRAC)
-        record: dict[str, Any] = {"level": level} | {n: _learning.as_record(g) for n, g in groups.items()}
+        level = learning.level_of(groups["untutored"], learning.random_return(task), THRESHOLD_FRAC)
+        record: dict[str, Any] = {"level": level} | {n: learning.as_record(g) for n, g in groups.items()}
         for name in ("defaults", "paper"):
-            finals = _learning.difference([c.final for c in groups[name]], [c.final for c in groups["untutored"]])
-            found = None if level is None else _learning.faster(groups["untutored"], groups[name], level)
+            finals = learning.difference([c.final for c in groups[name]], [c.final for c in groups["untutored"]])
+            found = None if level is None else learning.faster(groups["untutored"], groups[name], level)
             record[f"{name}_speed_up"] = found and [found.value, found.low, found.high]
             record[f"{name}_final_difference"] = [finals.value, finals.low, finals.high]
             if found is not None:
@@ -94,7 +95,7 @@ def main() -> int:
     benchmark.check("share_of_cells_with_ratio_above_1", num_above_one / len(cells), bar=8 / 9)
     benchmark.check("median_ratio", median(ratios["defaults"] or [float("nan")]), bar=3.0)
     benchmark.check("cells_with_lower_final_return", num_lower, bar=0, higher_is_better=False)
-    return benchmark.finish(args, lambda path: _learning.draw(path, panels))
+    return benchmark.finish(args, lambda path: learning.draw(path, panels))
 
 
 if __name__ == "__main__":

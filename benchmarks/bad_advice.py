@@ -3,7 +3,7 @@
 Defaults against the paper's form. With the defaults the final return must stay within the interval of the untutored
 student's, and the area under the curve, counted from random play, at 0.9 of it.
 
-Run ``.venv/bin/python benchmarks/bad_advice.py`` (``--quick``: PPO, two tutors, 3 seeds).
+Run ``.venv/bin/python -m benchmarks.bad_advice`` (``--quick``: PPO, two tutors, 3 seeds).
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import argparse
 import sys
 from typing import Any
 
-from _harness import Benchmark, add_arguments
+from benchmarks.harness import Benchmark, add_arguments, sized
 
 TUTORS = ("oracle", "oracle+random:0.25", "oracle+random:0.5", "oracle+random:0.75", "random", "worst")
 NUM_ENV_STEPS, INTERVAL = 20_000, 250
@@ -40,22 +40,22 @@ def main() -> int:
     add_arguments(parser)
     parser.add_argument("--seeds", type=int, default=None, help="seeds per cell (default: 10, with --quick 3)")
     args = parser.parse_args()
-    from benchmarks import _learning
+    from benchmarks.shared import learning
 
-    seeds = range(args.seeds or (3 if args.quick else 10))
+    seeds = range(args.seeds or sized(args, full=10, quick=3, smoke=2))
     algorithms = ("ppo",) if args.quick else ("dqn", "ppo", "a2c")
     tutors = ("oracle", "worst") if args.quick else TUTORS
-    num_env_steps = 8_000 if args.quick else NUM_ENV_STEPS
+    num_env_steps = sized(args, full=NUM_ENV_STEPS, quick=8_000, smoke=1_000)
     benchmark = Benchmark("bad_advice")
     arms = [("none", "defaults"), *((tutor, form) for tutor in tutors for form in ("defaults", "paper"))]
     jobs = [
-        (_learning.train_ours, (student(algorithm, tutor, form, seed, num_env_steps),))
+        (learning.train_ours, (student(algorithm, tutor, form, seed, num_env_steps),))
         for algorithm in algorithms
         for tutor, form in arms
         for seed in seeds
     ]
-    curves = iter(_learning.run_all(jobs, _learning.cores()))
-    floor = _learning.random_return("blackjack")
+    curves = iter(learning.run_all(jobs, learning.cores()))
+    floor = learning.random_return("blackjack")
     panels: dict[str, Any] = {}
     for algorithm in algorithms:
         groups = {arm: [next(curves) for _ in seeds] for arm in arms}
@@ -65,18 +65,18 @@ def main() -> int:
             panels[f"{algorithm} · {shown}"] = {"untutored": untutored} | tutored
         base = [curve.area - floor for curve in untutored]
         for (tutor, form), group in groups.items():
-            final = _learning.difference([c.final for c in group], [c.final for c in untutored])
+            final = learning.difference([c.final for c in group], [c.final for c in untutored])
             area = sum(curve.area - floor for curve in group) / sum(base)
             case = f"{algorithm}_{tutor}_{form}"
             consultations = [curve.last.get("advice/consultations", 0) for curve in group]
-            benchmark.record(case, _learning.as_record(group) | {"consultations": consultations})
+            benchmark.record(case, learning.as_record(group) | {"consultations": consultations})
             print(
                 f"{case}: final {final.value:+.3f} [{final.low:+.3f}, {final.high:+.3f}], area ×{area:.2f}", flush=True
             )
             if form == "defaults" and tutor != "none":
                 benchmark.check(f"{case}_final_upper_end", final.high, bar=0.0)
                 benchmark.check(f"{case}_area_ratio", area, bar=0.9)
-    return benchmark.finish(args, lambda path: _learning.draw(path, panels, columns=2))
+    return benchmark.finish(args, lambda path: learning.draw(path, panels, columns=2))
 
 
 if __name__ == "__main__":

@@ -5,7 +5,7 @@ player. One step of our Connect Four is two stones, the student's and the oppone
 ratio is over steps, which favours the peer. Time is the process's own: that of the clock on an idle machine, and little
 disturbed by other work on a busy one. Nothing here runs on more than one thread.
 
-Run ``.venv/bin/python benchmarks/env_speed.py`` (``--quick``: fewer repetitions).
+Run ``.venv/bin/python -m benchmarks.env_speed`` (``--quick``: fewer repetitions).
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ import sys
 import time
 from typing import Any
 
-from _harness import Benchmark, add_arguments, alternate, median
+from benchmarks.harness import Benchmark, add_arguments, alternate, median, sized
 
 NUM_ENVS = 4_096
 
@@ -114,7 +114,8 @@ def main() -> int:
     from rllib_plugins.tasks import load_task
 
     benchmark = Benchmark("env_speed")
-    num_steps = 20_000 if args.quick else 100_000
+    repetitions = sized(args, full=9, quick=3, smoke=1)
+    num_steps = sized(args, full=100_000, quick=20_000, smoke=500)
     blackjack = gym.make("Blackjack-v1", natural=False, sab=False, disable_env_checker=True).unwrapped
     rates = alternate(
         {
@@ -129,7 +130,7 @@ def main() -> int:
             "blackjack_gymnasium": lambda: single(blackjack, num_steps // 5),
             "blackjack_vector": lambda: vector(BlackjackVectorEnv(NUM_ENVS), 20 * num_steps),
         },
-        repetitions=3 if args.quick else 9,
+        repetitions=repetitions,
     )
     benchmark.record("env_steps_per_s", rates)
     rate = {name: median(figures) for name, figures in rates.items()}
@@ -145,7 +146,7 @@ def main() -> int:
         ("connect_four", {}),
     ):
         task = load_task(name, **options)
-        figures = [describe_microseconds(task, num_steps // 4) for _ in range(3 if args.quick else 9)]
+        figures = [describe_microseconds(task, num_steps // 4) for _ in range(repetitions)]
         key = "_".join((name, *options.values()))
         benchmark.record(f"describe_us_{key}", figures)
         benchmark.check(f"describe_us_{key}", median(figures), bar=20, higher_is_better=False)

@@ -1,6 +1,6 @@
 """Strikes a running sweep with one fault after the other, and checks that nothing is lost, doubled or hung.
 
-    .venv/bin/python benchmarks/fault_drill.py [--seed N] [--only FAULT ...] [--quick] [--soak MINUTES]
+    .venv/bin/python -m benchmarks.fault_drill [--seed N] [--only FAULT ...] [--quick] [--soak MINUTES]
 
 Five real Ray nodes on this machine, a real LLM on vLLM behind Serve, MLflow, sweeps sent by ``tutor submit``. Victims
 are drawn from the seed. After each fault it measures how long until the tutor answers a new state, and until every
@@ -24,11 +24,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
 
-from _harness import Benchmark, add_arguments  # first: it puts the repository's root on sys.path
-
-from benchmarks._drill import APPLICATION, TRIAL_CLASS, Stage, say, stage, strays, wait_for
-from benchmarks._faults import FAULTS, LIMIT_S, QUICK, strike
-from benchmarks._memory import Memory
+from benchmarks.harness import Benchmark, add_arguments  # first: it puts the repository's root on sys.path
+from tests.integration.cluster.drill import APPLICATION, TRIAL_CLASS, Stage, say, stage, strays, wait_for
+from tests.integration.cluster.faults import FAULTS, LIMIT_S, QUICK, strike
+from tests.integration.cluster.memory import Memory
 
 BACK_S = 60.0
 SEEDS_PER_SWEEP = 2

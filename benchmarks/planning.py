@@ -14,7 +14,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from _harness import Benchmark, add_arguments, median
+from benchmarks.harness import Benchmark, add_arguments, median, sized
 
 NAME = "planning"
 FIELDS = {
@@ -106,7 +106,7 @@ def main() -> int:
     args = parser.parse_args()
     logging.disable(logging.INFO)
     benchmark = Benchmark(NAME)
-    num_runs = 100 if args.quick else 1_000
+    num_runs = sized(args, full=1_000, quick=100, smoke=6)
     plans = [plan_s(1_000) for _ in range(1 if args.quick else 5)]
     benchmark.record("num_runs", num_runs)
     benchmark.record("plan_s", plans)

@@ -1,6 +1,6 @@
 """Seconds until `tutor submit` says what is wrong with the cluster that it was sent to, or with what is asked of it.
 
-    .venv/bin/python benchmarks/refusals.py [--quick]
+    .venv/bin/python -m benchmarks.refusals [--quick]
 
 A head and a student node on this machine, with Ray's token authentication, and the command as an operator types it: an
 address where nobody listens, a wrong token and none, a tutor that needs a GPU where there is none, and a results folder
@@ -17,9 +17,8 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from _harness import Benchmark, add_arguments, alternate, median
-
-from benchmarks._nodes import Nodes, free_ports, nodes
+from benchmarks.harness import Benchmark, add_arguments, alternate, median
+from tests.integration.cluster.nodes import Nodes, free_ports, nodes
 
 BAR_S = 10.0
 LIMIT_S = 300.0

@@ -1,6 +1,6 @@
 """What a new process of each kind takes to load its packages: compiled at set-up, beside compiled by each process.
 
-    .venv/bin/python benchmarks/start_up.py [--quick]
+    .venv/bin/python -m benchmarks.start_up [--quick]
 
 Python keeps what it compiles beside the packages. Where it may not (``$PYTHONDONTWRITEBYTECODE``, or an image's user
 that cannot write there), and nobody has compiled them before, every process does so for itself. Seconds of a process
@@ -17,7 +17,7 @@ import tempfile
 import time
 from functools import partial
 
-from _harness import Benchmark, add_arguments, alternate, median, ratio
+from benchmarks.harness import Benchmark, add_arguments, alternate, median, ratio, sized
 
 BAR = 1.5
 IMPORTS = {
@@ -48,7 +48,7 @@ def main() -> int:
         uncompiled = {"PYTHONPYCACHEPREFIX": nowhere, "PYTHONDONTWRITEBYTECODE": "1"}
         for kind, code in IMPORTS.items():
             ways = {"compiled": partial(load_s, code), "by_each_process": partial(load_s, code, **uncompiled)}
-            seconds = alternate(ways, repetitions=1 if args.quick else 3)
+            seconds = alternate(ways, repetitions=sized(args, full=3, quick=1, smoke=1))
             benchmark.record(f"{kind}_s", {name: median(taken) for name, taken in seconds.items()})
             benchmark.check(f"{kind}_gain", ratio(seconds["by_each_process"], seconds["compiled"]), BAR)
     return benchmark.finish(args)

@@ -9,7 +9,7 @@ from __future__ import annotations
 import argparse
 import sys
 
-from _harness import Benchmark, add_arguments
+from benchmarks.harness import Benchmark, add_arguments, sized
 
 SEEDS = 10
 EVALUATIONS = 200
@@ -71,7 +71,7 @@ def main() -> int:
     import numpy as np
 
     benchmark = Benchmark("statistics")
-    repetitions, reports, resamples = (120, 20, 1_000) if args.quick else (500, 500, 2_000)
+    repetitions, reports, resamples = sized(args, full=(500, 500, 2_000), quick=(120, 20, 1_000), smoke=(3, 2, 100))
     rng = np.random.default_rng(20_250_910)
     coverage = float(np.mean([covers(rng, 2.0, 2.0, resamples) for _ in range(repetitions)]))
     null_coverage = float(np.mean([covers(rng, 1.0, 1.0, resamples) for _ in range(repetitions)]))

@@ -8,7 +8,7 @@ the LLM is replaced, by a stub that answers at once and counts: no path measured
   a restart of the gateway, which builds every prompt and reads every answer from the store on disk.
 * ``exactly_once``: 8 callers at once ask overlapping sets of unseen states; evaluations beyond one per state.
 
-Run: ``.venv/bin/python benchmarks/store.py [--quick]``. It needs what ``make setup`` installs.
+Run: ``.venv/bin/python -m benchmarks.store [--quick]``. It needs what ``make setup`` installs.
 """
 
 from __future__ import annotations
@@ -25,8 +25,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from _harness import Benchmark, add_arguments, alternate, median
-
+from benchmarks.harness import Benchmark, add_arguments, alternate, median, sized
 from tutor_service.schema import Advice, AdviceError, AdviceRequest
 
 APP = "tutor-stub"
@@ -189,8 +188,8 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     add_arguments(parser)
     args = parser.parse_args()
-    repetitions = 3 if args.quick else 15
-    num_states = 2_000 if args.quick else 20_000
+    repetitions = sized(args, full=15, quick=3, smoke=1)
+    num_states = sized(args, full=20_000, quick=2_000, smoke=200)
     benchmark = Benchmark("store")
     measure_local(benchmark, repetitions)
 
@@ -214,7 +213,7 @@ def main() -> int:
             logging.getLogger("ray.serve").setLevel(logging.ERROR)
             serve.start(proxy_location="Disabled", logging_config={"log_level": "ERROR", "enable_access_log": False})
             measure_gateway(benchmark, Path(folder), tokenizer, num_states, repetitions)
-            measure_exactly_once(benchmark, 400 if args.quick else 4_000)
+            measure_exactly_once(benchmark, sized(args, full=4_000, quick=400, smoke=64))
         finally:
             serve.shutdown()
             ray.shutdown()

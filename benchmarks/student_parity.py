@@ -3,7 +3,7 @@
 Both sides are evaluated greedily, by the same function, on the same grid of env steps. Per algorithm and task, the 95 %
 interval of our mean minus theirs must include or exceed 0.
 
-Run ``.venv/bin/python benchmarks/student_parity.py`` (``--quick``: 2 seeds of short runs).
+Run ``.venv/bin/python -m benchmarks.student_parity`` (``--quick``: 2 seeds of short runs).
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import argparse
 import sys
 from typing import Any
 
-from _harness import Benchmark, add_arguments
+from benchmarks.harness import Benchmark, add_arguments, sized
 
 EVALUATION_EPISODES = 50
 
@@ -23,8 +23,8 @@ def train_peer(algorithm: str, task: str, num_env_steps: int, interval: int, see
     import torch
     from stable_baselines3.common.callbacks import BaseCallback
 
-    from benchmarks._learning import Curve
-    from benchmarks._students import TASKS, peer_model
+    from benchmarks.shared.learning import Curve
+    from benchmarks.shared.students import TASKS, peer_model
     from rllib_plugins.evaluation import evaluate
     from rllib_plugins.tasks import load_task
 
@@ -59,11 +59,16 @@ def main() -> int:
     add_arguments(parser)
     parser.add_argument("--seeds", type=int, default=None, help="seeds per cell (default: 10, with --quick 2)")
     args = parser.parse_args()
-    from benchmarks import _learning
-    from benchmarks._students import our_config
+    from benchmarks.shared import learning
+    from benchmarks.shared.students import our_config
 
-    seeds = range(args.seeds or (2 if args.quick else 10))
-    steps = {"blackjack": 4_000, "cartpole": 4_000} if args.quick else {"blackjack": 40_000, "cartpole": 50_000}
+    seeds = range(args.seeds or sized(args, full=10, quick=2, smoke=2))
+    steps = sized(
+        args,
+        full={"blackjack": 40_000, "cartpole": 50_000},
+        quick={"blackjack": 4_000, "cartpole": 4_000},
+        smoke={"blackjack": 600, "cartpole": 600},
+    )
     tasks = ("blackjack",) if args.quick else tuple(steps)
     benchmark = Benchmark("student_parity")
     cells = [(algorithm, task) for task in tasks for algorithm in ("dqn", "ppo", "a2c")]
@@ -77,20 +82,20 @@ def main() -> int:
                 eval_episodes=EVALUATION_EPISODES,
                 eval_max_share=1.0,
             )
-            jobs.append((_learning.train_ours, (config,)))
+            jobs.append((learning.train_ours, (config,)))
             jobs.append((train_peer, (algorithm, task, steps[task], interval, seed)))
-    curves = _learning.run_all(jobs, _learning.cores())
+    curves = learning.run_all(jobs, learning.cores())
     panels: dict[str, Any] = {}
     for index, (algorithm, task) in enumerate(cells):
         part = curves[2 * len(seeds) * index : 2 * len(seeds) * (index + 1)]
         ours, peer = part[::2], part[1::2]
         panels[f"{algorithm} · {task}"] = {"Stable-Baselines3": peer, "ours": ours}
-        benchmark.record(f"{algorithm}_{task}", {"ours": _learning.as_record(ours), "peer": _learning.as_record(peer)})
+        benchmark.record(f"{algorithm}_{task}", {"ours": learning.as_record(ours), "peer": learning.as_record(peer)})
         for figure in ("final", "area"):
-            found = _learning.difference([getattr(c, figure) for c in ours], [getattr(c, figure) for c in peer])
+            found = learning.difference([getattr(c, figure) for c in ours], [getattr(c, figure) for c in peer])
             benchmark.record(f"{algorithm}_{task}_{figure}_difference", vars_of(found))
             benchmark.check(f"{algorithm}_{task}_{figure}_upper_end", found.high, bar=0.0)
-    return benchmark.finish(args, lambda path: _learning.draw(path, panels))
+    return benchmark.finish(args, lambda path: learning.draw(path, panels))
 
 
 def vars_of(interval: Any) -> dict[str, float]:

@@ -5,7 +5,7 @@ vector step and, on batches of the same sizes, forward, backward and optimiser s
 faster than it: it runs these small networks in numpy.) Time is the process's own (one thread): that of the clock on an
 idle machine, and little disturbed on a busy one.
 
-Run ``.venv/bin/python benchmarks/student_speed.py`` (``--quick``: fewer cases and repetitions, at most 60 s).
+Run ``.venv/bin/python -m benchmarks.student_speed`` (``--quick``: fewer cases and repetitions, at most 60 s).
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ import sys
 import time
 from typing import Any
 
-from _harness import Benchmark, add_arguments, alternate, median, ratio
+from benchmarks.harness import Benchmark, add_arguments, alternate, median, ratio, sized
 
 ALGORITHMS = ("dqn", "ppo", "a2c")
 
@@ -25,7 +25,7 @@ def floor_run(algorithm: str, config: Any, num_env_steps: int) -> Any:
     import torch
     from torch import nn
 
-    from benchmarks._students import HIDDEN, SETTINGS
+    from benchmarks.shared.students import HIDDEN, SETTINGS
     from rllib_plugins.tasks import load_task
 
     task, settings, num_envs = load_task(config.task), SETTINGS[algorithm], config.num_envs
@@ -76,7 +76,7 @@ def floor_run(algorithm: str, config: Any, num_env_steps: int) -> Any:
 
 def measure_case(benchmark: Benchmark, algorithm: str, task: str, num_envs: int, repetitions: int, steps: int) -> None:
     """Ours, the peer's and the floor, alternated."""
-    from benchmarks._students import OurRun, PeerRun, our_config, peer_model
+    from benchmarks.shared.students import OurRun, PeerRun, our_config, peer_model
 
     config = our_config(algorithm, task, num_envs)
     ours, peer = OurRun(config, steps), PeerRun(peer_model(algorithm, task, num_envs), steps)
@@ -96,7 +96,7 @@ def measure_tutored(benchmark: Benchmark, algorithm: str, repetitions: int, step
     By then most of the advice that is to be imitated again has been: a cost of once per trial. Rounds are many and
     short, since what is told apart here is less than what the speed of a machine changes by within seconds.
     """
-    from benchmarks._students import OurRun, our_config
+    from benchmarks.shared.students import OurRun, our_config
 
     configs = {tutor: our_config(algorithm, "blackjack", 8, tutor=tutor) for tutor in ("none", "oracle")}
     runs = {tutor: OurRun(config, steps // 4, warm_up=4_000) for tutor, config in configs.items()}
@@ -109,7 +109,7 @@ def measure_tutored(benchmark: Benchmark, algorithm: str, repetitions: int, step
 
 def measure_stock(benchmark: Benchmark, algorithm: str, repetitions: int, steps: int) -> None:
     """The wall time of the same trial on RLlib's own EnvRunner."""
-    from benchmarks._students import OurRun, our_config
+    from benchmarks.shared.students import OurRun, our_config
 
     runs = {
         rollout: OurRun(our_config(algorithm, "blackjack", 8, tutor="oracle", rollout=rollout), count, warm_up=600)
@@ -125,8 +125,8 @@ def measure_stock(benchmark: Benchmark, algorithm: str, repetitions: int, steps:
 
 def profile(benchmark: Benchmark, algorithm: str, steps: int) -> None:
     """Microseconds per env step and stage, tutored, on our rollout and on RLlib's own."""
-    from benchmarks._profile import LEAN, STOCK, timed
-    from benchmarks._students import OurRun, our_config
+    from benchmarks.shared.profile import LEAN, STOCK, timed
+    from benchmarks.shared.students import OurRun, our_config
 
     table: dict[str, dict[str, float]] = {}
     for rollout, stages, count in (("lean", LEAN, steps), ("stock", STOCK, max(500, steps // 8))):
@@ -144,7 +144,7 @@ def profile(benchmark: Benchmark, algorithm: str, steps: int) -> None:
 
 def growth(benchmark: Benchmark, repetitions: int, steps: int) -> None:
     """Env steps per second by the number of environments."""
-    from benchmarks._students import OurRun, our_config
+    from benchmarks.shared.students import OurRun, our_config
 
     table: dict[str, dict[str, float]] = {}
     for algorithm in ALGORITHMS:
@@ -162,7 +162,7 @@ def main() -> int:
     add_arguments(parser)
     args = parser.parse_args()
     benchmark = Benchmark("student_speed")
-    repetitions, steps = (1, 2_048) if args.quick else (7, 8_192)
+    repetitions, steps = sized(args, full=(7, 8_192), quick=(1, 2_048), smoke=(1, 256))
     tasks, sizes = (("blackjack",), (8,)) if args.quick else (("blackjack", "cartpole"), (8, 32))
     for algorithm in ALGORITHMS:
         for task in tasks:

@@ -4,7 +4,7 @@ The sweep is ``laptop54`` as `tutor sweep` runs it, MLflow, evaluations and Tune
 is not the students', and with fewer env steps: RLlib's own rollout would take hours for all of them. What starting
 takes weighs the more, so the full sweep gains more than this shows.
 
-Run ``.venv/bin/python benchmarks/sweep_speed.py`` on a machine with nothing else running (``--quick``: Blackjack, 2
+Run ``.venv/bin/python -m benchmarks.sweep_speed`` on a machine with nothing else running (``--quick``: Blackjack, 2
 algorithms).
 """
 
@@ -17,7 +17,7 @@ import tempfile
 import time
 from pathlib import Path
 
-from _harness import FOLDER, Benchmark, add_arguments, median
+from benchmarks.harness import FOLDER, Benchmark, add_arguments, median
 
 CONSOLE = Path(sys.executable).with_name("tutor")
 STARTS = 5
@@ -67,7 +67,9 @@ def main() -> int:
     args = parser.parse_args()
     benchmark = Benchmark("sweep_speed")
     size = ["num_env_steps=4000"]
-    if args.quick:
+    if args.smoke:
+        size = ["num_env_steps=500", "algorithms=[ppo]", "tasks=[blackjack]", "tutors=[oracle]", "seeds=1"]
+    elif args.quick:
         size = ["num_env_steps=2000", "algorithms=[ppo, a2c]", "tasks=[blackjack]"]
     with tempfile.TemporaryDirectory(prefix="sweep-speed-") as name:
         folder = Path(name)

@@ -3,7 +3,7 @@
 Purpose: shows that the service costs little over the bare engine, that one decode token beats the other ways to read a
 distribution, how near the model runs to the processor's arithmetic, and that a warm or shared state costs no model.
 
-How to run: ``.venv/bin/python benchmarks/tutor_throughput.py [--quick]``, on a machine with nothing else running. Both
+How to run: ``.venv/bin/python -m benchmarks.tutor_throughput [--quick]``, on a machine with nothing else running. Both
 engines run on one thread. With a GPU, an 8B model with dummy weights is measured at batches 1 to 256 as well.
 
 What to expect: a line per check and a JSON summary; on two CPU cores about ten minutes, with ``--quick`` about one.
@@ -28,8 +28,7 @@ from multiprocessing.connection import Connection, Listener
 from pathlib import Path
 from typing import Any
 
-from _harness import FOLDER, Benchmark, add_arguments, alternate, median, ratio
-
+from benchmarks.harness import FOLDER, Benchmark, add_arguments, alternate, median, ratio
 from tutor_service import paths
 from tutor_service.config import TutorConfig, load_tutor
 from tutor_service.schema import AdviceRequest
@@ -61,7 +60,7 @@ def offline_engine(options: dict[str, Any], folder: Path) -> Iterator[Any]:
     """Starts the peer at once; the function that is given waits for it and passes commands on."""
     address = str(folder / "peer.sock")
     with Listener(address, "AF_UNIX") as listener:
-        command = [sys.executable, "-P", str(FOLDER / "_offline_peer.py"), address, json.dumps(options)]
+        command = [sys.executable, "-P", str(FOLDER / "shared" / "offline_peer.py"), address, json.dumps(options)]
         process = subprocess.Popen(command, stdout=sys.stderr)
         connection: list[Connection] = []
 

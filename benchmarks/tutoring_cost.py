@@ -7,7 +7,7 @@ Snake and Connect Four never end, and what their oracles search for would be mea
 Time is the process's own. Rounds are many and short, one rollout of PPO's: the speed of a machine may change within
 seconds.
 
-Run ``.venv/bin/python benchmarks/tutoring_cost.py`` (``--quick``: 8 environments, fewer repetitions).
+Run ``.venv/bin/python -m benchmarks.tutoring_cost`` (``--quick``: 8 environments, fewer repetitions).
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from __future__ import annotations
 import argparse
 import sys
 
-from _harness import Benchmark, add_arguments, alternate, ratio
+from benchmarks.harness import Benchmark, add_arguments, alternate, ratio, sized
 
 
 def main() -> int:
@@ -23,18 +23,19 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     add_arguments(parser)
     args = parser.parse_args()
-    from benchmarks._students import OurRun
+    from benchmarks.shared.students import OurRun
     from rllib_plugins.config import StudentConfig
 
     benchmark = Benchmark("tutoring_cost")
-    repetitions, steps = 4 if args.quick else 61, 2_048
+    repetitions = sized(args, full=61, quick=4, smoke=1)
+    steps, warm_up = (256, 256) if args.smoke else (2_048, 4_000)
     for algorithm in ("dqn", "ppo", "a2c"):
         for num_envs in (8,) if args.quick else (8, 32):
             runs = {
                 tutor: OurRun(
                     StudentConfig(algorithm=algorithm, task="blackjack", tutor=tutor, num_envs=num_envs),
                     steps,
-                    warm_up=4_000,
+                    warm_up=warm_up,
                 )
                 for tutor in ("none", "oracle")
             }

@@ -17,7 +17,7 @@ import httpx
 import psutil
 import pytest
 
-from benchmarks._nodes import free_ports
+from tests.integration.cluster.nodes import free_ports
 from tune_sweeps.tracking.mlflow_client import make_client
 
 ROOT = Path(__file__).parents[2]

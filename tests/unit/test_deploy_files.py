@@ -262,7 +262,7 @@ class TestDockerfile:
         """A misspelt one would be ignored."""
         import ray
 
-        from benchmarks._drill import RAY_MEMORY
+        from tests.integration.cluster.drill import RAY_MEMORY
 
         server = (Path(ray.__file__).parent / "core" / "src" / "ray" / "gcs" / "gcs_server").read_bytes()
         bounds = re.findall(r"RAY_([a-z]\w+)=", self.path.read_text())

@@ -13,10 +13,10 @@ from typing import Any
 import psutil
 import pytest
 
-from benchmarks import _drill, _faults
-from benchmarks._faults import Struck
-from benchmarks._memory import Memory
-from benchmarks._nodes import Node, kill_all
+from tests.integration.cluster import faults
+from tests.integration.cluster.faults import Struck
+from tests.integration.cluster.memory import Memory
+from tests.integration.cluster.nodes import Node, kill_all
 
 STEP_S = 10.0
 
@@ -92,7 +92,7 @@ def test_the_short_lived_are_left_out() -> None:
 
 
 def test_what_ends_the_sampling_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("benchmarks._memory._SAMPLE_S", 0.01)
+    monkeypatch.setattr("tests.integration.cluster.memory._SAMPLE_S", 0.01)
 
     def broken() -> list[psutil.Process]:
         raise RuntimeError("no list")
@@ -111,13 +111,13 @@ def test_a_victim_that_has_ended_by_itself_is_drawn_again(monkeypatch: pytest.Mo
             raise drawn
         return drawn
 
-    monkeypatch.setitem(_faults.FAULTS, "trial", fault)
-    monkeypatch.setattr(_faults, "_PAUSE_S", 0.0)
-    hit = _faults.strike("trial", None, random.Random(0))  # type: ignore[arg-type]
+    monkeypatch.setitem(faults.FAULTS, "trial", fault)
+    monkeypatch.setattr(faults, "_PAUSE_S", 0.0)
+    hit = faults.strike("trial", None, random.Random(0))  # type: ignore[arg-type]
     assert hit.victim == "the third" and hit.at_s > 0
-    monkeypatch.setitem(_faults.FAULTS, "trial", lambda scene, rng: [][0])
+    monkeypatch.setitem(faults.FAULTS, "trial", lambda scene, rng: [][0])
     with pytest.raises(TimeoutError, match="nobody to hit"):
-        _faults.strike("trial", None, random.Random(0))  # type: ignore[arg-type]
+        faults.strike("trial", None, random.Random(0))  # type: ignore[arg-type]
 
 
 def test_a_node_is_all_that_it_started_also_when_what_started_it_has_ended(tmp_path: Path) -> None:
@@ -132,7 +132,6 @@ def test_a_node_is_all_that_it_started_also_when_what_started_it_has_ended(tmp_p
 
 @pytest.fixture
 def fault_drill(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
-    monkeypatch.syspath_prepend(str(Path(_drill.__file__).parent))
     return importlib.import_module("benchmarks.fault_drill")
 
 

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from benchmarks._nodes import Nodes, nodes
+from tests.integration.cluster.nodes import Nodes, nodes
 
 
 @pytest.fixture(scope="package")

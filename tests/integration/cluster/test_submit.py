@@ -13,7 +13,7 @@ import httpx
 import psutil
 import pytest
 
-from benchmarks._nodes import Nodes
+from tests.integration.cluster.nodes import Nodes
 
 BIN = Path(sys.executable).parent
 ROOT = Path(__file__).parents[3]

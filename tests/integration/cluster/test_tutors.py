@@ -14,7 +14,7 @@ import httpx
 import pytest
 import yaml
 
-from benchmarks._nodes import Nodes, free_ports
+from tests.integration.cluster.nodes import Nodes, free_ports
 from tests.integration.cluster.test_submit import SWEEP, tutor, wait
 from tests.integration.endpoint_fake import Endpoint, running_endpoint
 

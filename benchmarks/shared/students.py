@@ -9,7 +9,7 @@ from __future__ import annotations
 import time
 from typing import Any
 
-from benchmarks._cartpole import CARTPOLE
+from benchmarks.shared.cartpole import CARTPOLE
 
 TASKS = {"blackjack": "blackjack", "cartpole": CARTPOLE}
 HIDDEN = 64

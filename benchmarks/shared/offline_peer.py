@@ -1,7 +1,7 @@
 """The peer of ``tutor_throughput``: vLLM's offline ``LLM``, in a process of its own that measures on command.
 
 Knows vLLM and token ids; of our service only how an answer in words is read. Run as
-``python _offline_peer.py SOCKET OPTIONS``: it connects to the socket, starts the engine, and then answers each command
+``python offline_peer.py SOCKET OPTIONS``: it connects to the socket, starts the engine, and then answers each command
 with seconds or a figure.
 """
 

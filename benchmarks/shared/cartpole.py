@@ -6,7 +6,7 @@ from typing import Any, ClassVar
 
 from rllib_plugins.tasks import Task
 
-CARTPOLE = "benchmarks._cartpole:CartPole"
+CARTPOLE = "benchmarks.shared.cartpole:CartPole"
 """Name of the task in a ``StudentConfig``."""
 
 

@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 import httpx
 import psutil
 
-from benchmarks._drill import TRIAL_CLASS, Stage, kill_all, say, wait_for
+from tests.integration.cluster.drill import TRIAL_CLASS, Stage, kill_all, say, wait_for
 
 LIMIT_S = 180.0
 _ATTEMPTS = 5

@@ -19,8 +19,8 @@ from typing import Any
 
 import psutil
 
-from benchmarks._memory import role
-from benchmarks._nodes import Nodes, free_ports, kill_all, nodes, with_children
+from tests.integration.cluster.memory import role
+from tests.integration.cluster.nodes import Nodes, free_ports, kill_all, nodes, with_children
 from tutor_service.engines.process import MODULE as ENGINE
 
 TUTOR = "smollm2"

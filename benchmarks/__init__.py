@@ -1,0 +1,1 @@
+"""Measure what the project claims: one command each, ``python -m benchmarks.NAME [--quick | --smoke]``."""

@@ -1,0 +1,1 @@
+"""Hold what several benchmarks measure with: students and their peers, learning curves, profiles."""
