@@ -14,6 +14,7 @@ from typing import Any
 
 from benchmarks.harness import Benchmark, add_arguments, median, sized
 
+MEASURES = ("rllib_plugins", "tune_sweeps/report")
 ALGORITHMS = ("dqn", "ppo", "a2c")
 BUDGETS = {"blackjack": (20_000, 24, 200), "snake": (20_000, 80, 60), "connect_four": (24_000, 80, 200)}
 """Per task: env steps, steps between evaluations, episodes per evaluation. Convergence is seen four evaluations late

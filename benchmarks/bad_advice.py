@@ -14,6 +14,7 @@ from typing import Any
 
 from benchmarks.harness import Benchmark, add_arguments, sized
 
+MEASURES = ("rllib_plugins", "tune_sweeps/report")
 TUTORS = ("oracle", "oracle+random:0.25", "oracle+random:0.5", "oracle+random:0.75", "random", "worst")
 NUM_ENV_STEPS, INTERVAL = 20_000, 250
 

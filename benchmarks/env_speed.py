@@ -17,6 +17,7 @@ from typing import Any
 
 from benchmarks.harness import Benchmark, add_arguments, alternate, median, sized
 
+MEASURES = ("rllib_plugins/envs", "rllib_plugins/tasks")
 NUM_ENVS = 4_096
 
 

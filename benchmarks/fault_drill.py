@@ -29,6 +29,7 @@ from tests.integration.cluster.drill import APPLICATION, TRIAL_CLASS, Stage, say
 from tests.integration.cluster.faults import FAULTS, LIMIT_S, QUICK, strike
 from tests.integration.cluster.memory import Memory
 
+MEASURES = ("tutor_service", "tune_sweeps", "rllib_plugins/trial.py", "deploy")
 BACK_S = 60.0
 SEEDS_PER_SWEEP = 2
 SOAK_S_PER_SEED = 300.0

@@ -16,6 +16,7 @@ from typing import Any
 
 from benchmarks.harness import Benchmark, add_arguments, median, sized
 
+MEASURES = ("tune_sweeps",)
 NAME = "planning"
 FIELDS = {
     "name": NAME,

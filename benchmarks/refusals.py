@@ -20,6 +20,7 @@ from pathlib import Path
 from benchmarks.harness import Benchmark, add_arguments, alternate, median
 from tests.integration.cluster.nodes import Nodes, free_ports, nodes
 
+MEASURES = ("tune_sweeps/cluster",)
 BAR_S = 10.0
 LIMIT_S = 300.0
 TUTOR = Path(sys.executable).parent / "tutor"

@@ -11,6 +11,7 @@ import sys
 
 from benchmarks.harness import Benchmark, add_arguments, sized
 
+MEASURES = ("tune_sweeps/report",)
 SEEDS = 10
 EVALUATIONS = 200
 CELLS = 54

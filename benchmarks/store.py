@@ -28,6 +28,7 @@ from typing import Any
 from benchmarks.harness import Benchmark, add_arguments, alternate, median, sized
 from tutor_service.schema import Advice, AdviceError, AdviceRequest
 
+MEASURES = ("tutor_service/client", "tutor_service/gateway", "tutor_service/store")
 APP = "tutor-stub"
 NUM_CALLERS = 8
 RULES = (

@@ -14,6 +14,7 @@ from typing import Any
 
 from benchmarks.harness import Benchmark, add_arguments, sized
 
+MEASURES = ("rllib_plugins",)
 EVALUATION_EPISODES = 50
 
 

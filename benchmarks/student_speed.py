@@ -17,6 +17,7 @@ from typing import Any
 
 from benchmarks.harness import Benchmark, add_arguments, alternate, median, ratio, sized
 
+MEASURES = ("rllib_plugins",)
 ALGORITHMS = ("dqn", "ppo", "a2c")
 
 

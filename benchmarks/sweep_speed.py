@@ -19,6 +19,7 @@ from pathlib import Path
 
 from benchmarks.harness import FOLDER, Benchmark, add_arguments, median
 
+MEASURES = ("tune_sweeps/run", "rllib_plugins")
 CONSOLE = Path(sys.executable).with_name("tutor")
 STARTS = 5
 

@@ -33,6 +33,7 @@ from tutor_service import paths
 from tutor_service.config import TutorConfig, load_tutor
 from tutor_service.schema import AdviceRequest
 
+MEASURES = ("tutor_service",)
 BATCHES = (1, 8, 32)
 GPU_BATCHES = (1, 8, 32, 128, 256)
 RULES = (

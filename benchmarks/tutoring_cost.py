@@ -17,6 +17,8 @@ import sys
 
 from benchmarks.harness import Benchmark, add_arguments, alternate, ratio, sized
 
+MEASURES = ("rllib_plugins",)
+
 
 def main() -> int:
     """Measures and reports."""
