@@ -21,8 +21,8 @@ from tutor_service.errors import UserError
 
 RANDOM = "random"
 ORACLE = "oracle"
-_STEPS_WANTED = 10_000
-_FEWEST, _MOST = 100, 2_000
+_STEPS_WANTED = 5_000
+_FEWEST, _MOST = 100, 500
 _LENGTH_EPISODES = 20
 _NUM_ENVS = 16
 """Environments that play at once where they are no array code: so many states may be asked about in one list."""
@@ -36,7 +36,8 @@ class Audition:
         task: Name of the task.
         tutor: Name of the tutor.
         race: The ways, the best first.
-        references: Trivial players, ``random`` among them, and the oracle where there is one, by name.
+        references: Random play, the task's trivial players and the oracle where there is one, by name.
+        constants: Names of those that always answer the same.
         answers: By asking, what it took and how much of it was answered.
         left_out: Ways that could not be tried, with the reason.
     """
@@ -45,6 +46,7 @@ class Audition:
     tutor: str
     race: Race[Way]
     references: Mapping[str, Score]
+    constants: frozenset[str]
     answers: Mapping[Asking, Answers]
     left_out: Mapping[Way, str] = field(default_factory=dict)
 
@@ -55,14 +57,14 @@ class Audition:
 
     @property
     def trivial(self) -> tuple[str, Score]:
-        """Return the best player that needs no tutor and no skill."""
-        names = [name for name in self.references if name != ORACLE]
+        """Return the best player that knows nothing of the task: random play or a constant answer."""
+        names = [name for name in self.references if name == RANDOM or name in self.constants]
         best = max(names, key=lambda name: self.references[name].mean)
         return best, self.references[best]
 
     @property
     def worth_following(self) -> bool:
-        """Return whether the best way beats every trivial player, clear of the noise."""
+        """Return whether the best way beats random play and every constant answer, clear of the noise."""
         score, trivial = self.best.score, self.trivial[1]
         return score.mean - trivial.mean > 1.96 * float(np.hypot(score.standard_error, trivial.standard_error))
 
@@ -82,7 +84,7 @@ class Audition:
         low, high = score.interval()
         figures = (
             f"followed as '{self.best.player.words}' it returns {score.mean:.3g} [{low:.3g}, {high:.3g}], random play "
-            f"{self.references[RANDOM].mean:.3g}, '{name}' {trivial.mean:.3g}"
+            f"{self.references[RANDOM].mean:.3g}" + (f", {name} {trivial.mean:.3g}" if name != RANDOM else "")
         )
         worth = "is worth following" if self.worth_following else "is not worth following"
         return f"{self.tutor} {worth} on {self.task}: {figures}."
@@ -133,6 +135,7 @@ def audition(
     """
     full = episodes or enough_episodes(task)
     references = play_references(task, full, seed)
+    constants = frozenset(Task.references(task))
     policies: dict[Way, Policy] = {}
     left_out: dict[Way, str] = {}
     for way in ways:
@@ -142,7 +145,7 @@ def audition(
             left_out[way] = str(error)
 
     def state(race: Race[Way]) -> Audition:
-        return Audition(task.name, name, race, references, answers, left_out)
+        return Audition(task.name, name, race, references, constants, answers, left_out)
 
     def play(way: Way, number: int, turn: int) -> Score:
         return play_episodes(task, policies[way], number, round_seed(seed, turn))
@@ -178,7 +181,7 @@ def play_episodes(task: Task, policy: Policy, episodes: int, seed: int) -> Score
 
 
 def enough_episodes(task: Task) -> int:
-    """Return how many episodes say enough about one player: some 10,000 env steps of random play, 100 to 2,000."""
+    """Return how many episodes say enough about one player: some 5,000 env steps of random play, 100 to 500."""
     found = evaluate(task, task.uniform_policy, episodes=_LENGTH_EPISODES, seed=0)
     if found.exact:
         return _MOST

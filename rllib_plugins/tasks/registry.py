@@ -15,6 +15,7 @@ from tutor_service.errors import UserError, unknown_name
 
 _BUILT_IN = {
     "blackjack": "rllib_plugins.tasks.blackjack:BlackjackTask",
+    "cart_pole": "rllib_plugins.tasks.cart_pole:CartPoleTask",
     "connect_four": "rllib_plugins.tasks.connect_four:ConnectFourTask",
     "snake": "rllib_plugins.tasks.snake:SnakeTask",
 }

@@ -155,3 +155,19 @@ def test_the_search_climbs_and_knows_its_mirror() -> None:
     bad = np.where(FEATURE_TABLE[:, 3] == 1, 2, table)
     found = climb(bad, size=3, episodes=20, rng=np.random.default_rng(0), mirrored=True)
     assert found.value > returns(bad, 3, 2_000, 1).mean()
+
+
+def test_cart_pole_has_fifteen_texts_and_an_oracle_that_balances() -> None:
+    task = load_task("cart_pole")
+    observations = np.array(
+        [[0, 0, angle, speed] for angle in (-0.1, 0.0, 0.1) for speed in (-1.0, -0.3, 0.0, 0.3, 1.0)], dtype=np.float32
+    )
+    texts = {task.describe(observation) for observation in observations}
+    assert len(texts) == task.num_states == 15
+    assert (
+        "The pole leans to the left and turns to the right fast." in texts
+        and "The pole is upright and is still." in texts
+    )
+    assert evaluate(task, task.oracle_batch, episodes=10, seed=0).return_mean == 500
+    lean = evaluate(task, task.references()["to where it leans"], episodes=50, seed=0).return_mean
+    assert 30 < lean < 60
