@@ -14,6 +14,7 @@ class FrozenLakeTask(Task):
     env_id = "FrozenLake-v1"
     env_kwargs = {"is_slippery": False}  # noqa: RUF012
     actions = ("left", "down", "right", "up")
+    hint = "Go down two rows, right one column, down one row, then right to the goal."
     rules = (
         "You walk over a frozen lake of 4 rows and 4 columns, counted from 1 at the top left. Each step you move one "
         "cell left, down, right or up; at the edge you stay. The holes are at row 2 column 2, row 2 column 4, row 3 "

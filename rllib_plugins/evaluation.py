@@ -24,7 +24,7 @@ MAX_EPISODE_STEPS = 100_000
 RANDOM_EPISODES, RANDOM_STEPS = 2_000, 200_000
 """Episodes of random play that R₀ is the mean of, and the env steps that they may take."""
 
-_MOST_PLAYERS, _MEASURED_STEPS = 4, 150
+_MOST_PLAYERS, _MEASURED_STEPS = 4, 300
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,7 +126,7 @@ def episode_length(task: Task) -> float:
     players += [task.constant_policy(action) for action in range(task.num_actions)]
     longest, limit = 1.0, task.probe.time_limit
     for player in players[:_MOST_PLAYERS]:
-        quota = np.full(NUM_ENVS, np.iinfo(np.int64).max)
+        quota = np.full(2, np.iinfo(np.int64).max)
         played = _play(task, _masked(task, player), quota, seed=0, max_vector_steps=_MEASURED_STEPS)
         longest = max(longest, played.num_env_steps / max(1, len(played.returns)))
     return longest if limit is None else min(limit, max(longest, min(limit / 2, 10 * longest)))
