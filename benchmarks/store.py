@@ -81,7 +81,7 @@ def deploy(home: Path, tokenizer: Path) -> None:
     from tutor_service.config import TutorConfig
     from tutor_service.engines.base import EngineFacts
     from tutor_service.paths import HOME_VARIABLE
-    from tutor_service.serving.deployment import TutorGateway
+    from tutor_service.serving.deployment import Evaluated, TutorGateway
 
     class Stub:
         def __init__(self) -> None:
@@ -90,13 +90,13 @@ def deploy(home: Path, tokenizer: Path) -> None:
         async def facts(self, wanted: str) -> EngineFacts:
             return EngineFacts(identity="stub", decoding="scored", max_prompt_tokens=4096)
 
-        async def evaluate(self, prompts: list[Any], wanted: str) -> list[Advice]:
+        async def evaluate(self, prompts: list[Any], wanted: str) -> Evaluated:
             import asyncio
 
             for prompt in prompts:
                 self.evaluations[prompt.token_ids] = self.evaluations.get(prompt.token_ids, 0) + 1
             await asyncio.sleep(0.02)  # long enough for equal requests to meet while this one is under way
-            return [Advice((0.25, 0.75), 0.9, tokens=len(prompt.token_ids)) for prompt in prompts]
+            return Evaluated([Advice((0.25, 0.75), 0.9, tokens=len(prompt.token_ids)) for prompt in prompts], "")
 
         async def counted(self) -> tuple[int, int]:
             return sum(self.evaluations.values()), len(self.evaluations)

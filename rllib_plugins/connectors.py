@@ -281,7 +281,7 @@ def add_tutor(
             tutor_pieces,
             task=task,
             task_options=dict(task_options or {}),
-            make_advisor=make_advisor or partial(_advisor_by_name, tutor),
+            make_advisor=make_advisor or partial(_advisor_by_name, tutor, (advice or AdviceConfig()).patience_s),
             advice=advice or AdviceConfig(),
             theta_steps=theta_steps,
             seed=config.seed or 0,
@@ -303,10 +303,10 @@ def tutor_pieces(env: Any = None, spaces: Any = None, **options: Any) -> list[Co
     return [ConsultTutor(**options)]
 
 
-def _advisor_by_name(tutor: str, task: Task) -> Advisor | None:
+def _advisor_by_name(tutor: str, deadline_s: float, task: Task) -> Advisor | None:
     from rllib_plugins.tutors import make_advisor
 
-    return make_advisor(tutor, task)
+    return make_advisor(tutor, task, deadline_s=deadline_s)
 
 
 def _rows(column: dict[Any, list[Any]]) -> NDArray[Any]:

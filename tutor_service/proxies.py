@@ -14,11 +14,9 @@ from typing import Any, TypeVar
 from urllib.parse import urlsplit
 from urllib.request import getproxies, proxy_bypass
 
-import httpx
-
 from tutor_service.errors import UserError
 
-Client = TypeVar("Client", httpx.Client, httpx.AsyncClient)
+Client = TypeVar("Client")
 
 LOOPBACK = ("localhost", "127.0.0.1", "::1")
 
@@ -62,6 +60,8 @@ def open_client(kind: Callable[..., Client], url: str, **options: Any) -> Client
     Raises:
         UserError: The environment names a proxy that httpx cannot use.
     """
+    import httpx  # takes longer than all else here, and most commands call nobody
+
     # Of loopback the environment is not even looked at: a proxy of an unknown kind would keep the client from starting.
     try:
         return kind(verify=_ssl_context(), trust_env=not is_loopback(url), **options)
@@ -75,6 +75,8 @@ def open_client(kind: Callable[..., Client], url: str, **options: Any) -> Client
 @lru_cache(maxsize=1)
 def _ssl_context() -> ssl.SSLContext:
     """Load the certificates that are trusted, ``SSL_CERT_FILE`` and ``SSL_CERT_DIR`` heeded; once, since it is slow."""
+    import httpx
+
     return httpx.create_ssl_context()
 
 

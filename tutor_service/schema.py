@@ -80,9 +80,11 @@ class AdviceError:
         retry: Whether the same request may succeed later (overload, tutor down). False: asking again brings the same.
         invalid: Answers of the model that named no legal action.
         tokens: Prompt and generated tokens that the model processed in vain.
+        fatal: Whether a student is to end instead of going on by itself.
     """
 
     reason: str
     retry: bool = False
     invalid: int = 0
     tokens: int = 0
+    fatal: bool = False

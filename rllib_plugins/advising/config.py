@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any, Literal, NamedTuple
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
@@ -101,6 +102,23 @@ class AdviceConfig(BaseModel):
         description="DQN only. none: on tails the student explores by its own ε-greedy schedule. A number: P(τ) takes "
         "that schedule's place, and this share of it is random, the rest the tutor's; 0 is the paper's form.",
     )
+
+    deadline_s: float = Field(
+        default=30.0,
+        gt=0,
+        description="Seconds that a vector step waits for advice, retries included; then the student acts by itself. "
+        "Typical: 30; more for endpoints that think.",
+    )
+    wait: bool = Field(
+        default=False,
+        description="Wait for advice however long it takes, in place of deadline_s: a sweep is as slow as its tutor, "
+        "and stands still while that is away.",
+    )
+
+    @property
+    def patience_s(self) -> float:
+        """Return the seconds that a vector step waits for advice; infinite where it waits however long."""
+        return math.inf if self.wait else self.deadline_s
 
     @model_validator(mode="after")
     def _rules_exist(self) -> AdviceConfig:

@@ -50,7 +50,7 @@ class ArrayEnvRunner(EnvRunner, Checkpointable):
             self.config.advice,
             num_actions=self.task.num_actions,
             theta_steps=self.config.theta_steps,
-            advisor=make_advisor(self.config.tutor, self.task),
+            advisor=make_advisor(self.config.tutor, self.task, deadline_s=self.config.advice.patience_s),
             seed=seed,
             value_based=self.config.value_based,
             learning_starts=self.config.num_steps_sampled_before_learning_starts if self.config.value_based else 0,

@@ -13,6 +13,7 @@ from gymnasium import spaces
 from hypothesis import given
 from hypothesis import strategies as st
 
+from rllib_plugins.advising.config import AdviceConfig
 from rllib_plugins.advising.llm import scatter
 from rllib_plugins.advising.table import DistributionTable
 from rllib_plugins.metrics import Source
@@ -271,3 +272,9 @@ def test_observations_are_told_apart_by_their_bits_and_not_by_their_layout() -> 
         table.put(np.zeros((1, 3)), np.zeros((1, 1)))
     with pytest.raises(ValueError, match="capacity"):
         DistributionTable(2, 0)
+
+
+def test_how_long_a_student_waits_is_its_configurations():
+    assert AdviceConfig().patience_s == 30 and AdviceConfig(deadline_s=90).patience_s == 90
+    waiting = make_advisor("smollm2", TASK, deadline_s=AdviceConfig(wait=True).patience_s)
+    assert isinstance(waiting, LLMAdvisor) and waiting.client.settings.waits

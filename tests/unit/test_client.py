@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import pickle
 import threading
 import time
@@ -318,3 +319,25 @@ def test_connect_reaches_the_cluster_or_the_url(monkeypatch: pytest.MonkeyPatch)
         connect(tutor, url="host:1")
     with pytest.raises(UserError, match="reference"):
         connect(TutorConfig(name="oracle", backend="reference"))
+
+
+def test_a_student_that_is_told_to_wait_waits_as_long_as_an_answer_may_come() -> None:
+    backend = Scripted(*[away] * 12, answering)
+    client = client_of(backend, deadline_s=math.inf, retries=0, backoff_s=0, breaker_failures=1)
+    assert client.advise(ask(1)) == [advice()]
+    assert len(backend.seen) == 13 and client.stats.skipped_calls == 0
+
+
+def test_a_student_that_waits_does_not_wait_for_what_will_not_come() -> None:
+    assert client_of(Scripted(forbidden), deadline_s=math.inf).advise(ask(1)) == [None]
+
+
+def test_a_tutor_may_end_its_students() -> None:
+    def spent(requests: Sequence[AdviceRequest]) -> list[Advice | AdviceError]:
+        return [AdviceError("budget.max_requests = 5 is used up", fatal=True) for _ in requests]
+
+    client = client_of(Scripted(answering, spent, answering))
+    client.advise(ask(1))
+    with pytest.raises(UserError, match=r"ends its students: budget\.max_requests = 5 is used up"):
+        client.advise(ask(2))
+    assert client.advise(ask(1, 3)) == [Advice((0.25, 0.75), 0.9, "store", 0.0), advice()]

@@ -6,6 +6,7 @@ import json
 import os
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -13,7 +14,7 @@ from tutor_service.config import TutorConfig
 from tutor_service.engines.base import EngineFacts
 from tutor_service.prompts.prompt import Prompt
 from tutor_service.schema import Advice, AdviceError
-from tutor_service.serving.deployment import TutorReplica, build, load_tokenizer, version
+from tutor_service.serving.deployment import TutorReplica, build, gateway_settings, load_tokenizer, version
 
 TUTOR = TutorConfig(name="t", model="a/b")
 PROMPT = Prompt((1, 2), (3, 4), ("hit", "stick"))
@@ -35,6 +36,9 @@ class Engine:
 
     async def evaluate(self, prompts: Sequence[Prompt]) -> list[Advice | AdviceError]:
         return [EVALUATION] * len(prompts)
+
+    def spent(self) -> str:
+        return "3 requests"
 
     def shutdown(self) -> None:
         return
@@ -87,9 +91,9 @@ async def test_a_replica_of_another_configuration_answers_no_question_and_tells_
     replica = object.__new__(TutorReplica)
     replica._version, replica._facts, replica._engine = version(TUTOR), FACTS, Engine(dead=False)
     other = version(TUTOR.model_copy(update={"thinking_tokens": 7}))
-    (refusal,) = await replica.evaluate([PROMPT], other)
+    ((refusal,), _) = await replica.evaluate([PROMPT], other)
     assert isinstance(refusal, AdviceError) and refusal.retry
-    assert await replica.evaluate([PROMPT], version(TUTOR)) == [EVALUATION]
+    assert await replica.evaluate([PROMPT], version(TUTOR)) == ([EVALUATION], "3 requests")
     assert (await replica.facts(other), await replica.facts(version(TUTOR))) == (None, FACTS)
 
 
@@ -137,3 +141,18 @@ def test_any_other_tokenizer_is_left_to_transformers(damage: str, tmp_path: Path
     if damage in ("not JSON", "a list"):
         (tmp_path / "tokenizer_config.json").write_text("{" if damage == "not JSON" else "[]")
     assert load_tokenizer(TutorConfig(name="t", model=str(tmp_path))) == str(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("fields", "batch", "in_flight", "timeout_s"),
+    [
+        ({}, 32, 128, 600.0),
+        ({"backend": "openai", "concurrency": 8}, 4, 8, None),
+        ({"backend": "openai", "concurrency": 1}, 1, 1, None),
+    ],
+)
+def test_an_endpoint_is_sent_no_more_than_may_be_under_way_there(
+    fields: dict[str, Any], batch: int, in_flight: int, timeout_s: float | None
+) -> None:
+    settings = gateway_settings(TutorConfig(name="t", model="a/b", **fields), FACTS)
+    assert (settings.batch, settings.max_in_flight, settings.evaluation_timeout_s) == (batch, in_flight, timeout_s)

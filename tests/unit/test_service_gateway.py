@@ -203,3 +203,31 @@ async def test_an_endless_list_is_refused_whole():
 
 async def test_nothing_asked_nothing_answered():
     assert await make_gateway(FakeModel()).advise([]) == []
+
+
+async def test_why_there_was_no_advice_is_counted_in_words():
+    async def unread(prompts):
+        return [AdviceError("endpoint: the reply is empty", invalid=1)] * len(prompts)
+
+    metrics = GatewayMetrics("fake")
+    gateway = make_gateway(unread, metrics=metrics)  # type: ignore[arg-type]
+    await gateway.advise([request(n) for n in range(3)])
+    await gateway.advise([request(0), request(actions=())])
+    assert metrics.reasons["endpoint: the reply is empty"] == 4 and metrics.failed == {"not_read": 4, "refused": 1}
+    for n in range(200):
+        metrics.called([AdviceError(f"reason {n}")], 0.0)
+    assert len(metrics.reasons) <= 60 and sum(metrics.reasons.values()) == 205
+
+
+async def test_a_caller_whose_deadline_passed_is_counted_with_the_remedy():
+    model, metrics = FakeModel(), GatewayMetrics("fake")
+    model.open.clear()
+    call = asyncio.create_task(make_gateway(model, metrics=metrics).advise([request(1), request(2)]))
+    await turns()
+    call.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await call
+    assert metrics.failed == {"abandoned": 2}
+    ((reason, number),) = metrics.reasons.items()
+    assert number == 2 and "advice.deadline_s" in reason
+    model.open.set()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 
 import typer
@@ -10,6 +11,7 @@ from rich.console import Console
 from tune_sweeps.cli import ask, audition, grade, lists, play, report, serve, store, submit, sweep, train, ui
 from tune_sweeps.console.signals import EXIT_INTERRUPTED
 from tutor_service.errors import UserError
+from tutor_service.proxies import spare_loopback
 
 EXIT_USER_ERROR = 2
 
@@ -33,6 +35,7 @@ app.add_typer(submit.jobs_app, name="jobs")
 
 def main() -> None:
     """Run ``tutor``: a mistake of the user's ends in one red line and status 2, without traceback."""
+    spare_loopback(os.environ)
     try:
         status = app(standalone_mode=False)
     except UserError as error:

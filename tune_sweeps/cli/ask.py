@@ -63,6 +63,8 @@ def ask(
         f"{asked.round_trip_ms:.1f} ms round trip · {advice.tokens} tokens"
         + (f" · {advice.invalid} invalid answers before" if advice.invalid else "")
     )
+    for note in asked.notes:
+        console.print(note, style="dim", markup=False)
 
 
 def compact(prompt: str) -> str:

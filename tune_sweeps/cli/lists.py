@@ -53,6 +53,9 @@ def _deployed(address: str) -> None:
             stored = "–" if item.stored is None else f"{item.stored:,}"
             table.add_row(item.name, item.status, str(item.replicas), rate, stored, item.message)
         console.print(table)
+        for item in found:
+            for line in (*item.notes, *item.health()):
+                console.print(f"{item.name}: {line}", style="dim", markup=False)
 
 
 def tasks() -> None:

@@ -9,6 +9,7 @@ import httpx
 
 from tutor_service.client.bounded_calls import BoundedCalls
 from tutor_service.errors import UserError
+from tutor_service.proxies import open_client, proxy_words
 
 TIMEOUT_S = 8.0
 """For all that is asked, name look-ups and slow answers included: the user waits for it."""
@@ -65,14 +66,14 @@ def read_facts(url: str, token: str | None, timeout_s: float = TIMEOUT_S) -> Clu
         return BoundedCalls(1).run(lambda: _ask(url, token, timeout_s), timeout_s)
     except (TimeoutError, httpx.TimeoutException):
         raise UserError(
-            f"the cluster at {url} does not answer (waited {timeout_s:g} s). Is the address right, and is the way "
-            "there open (`ray dashboard deploy/ray/cluster.yaml`, `kubectl port-forward`)?"
+            f"the cluster at {url} does not answer{proxy_words(url)} (waited {timeout_s:g} s). Is the address right, "
+            "and is the way there open (`ray dashboard deploy/ray/cluster.yaml`, `kubectl port-forward`)?"
         ) from None
 
 
 def _ask(url: str, token: str | None, timeout_s: float) -> ClusterFacts:
     headers = {"Authorization": f"Bearer {token}"} if token else {}
-    with httpx.Client(base_url=url, headers=headers, timeout=timeout_s) as client:
+    with open_client(httpx.Client, url, base_url=url, headers=headers, timeout=timeout_s) as client:
         version = _get(client, "/api/version", token)
         metadata = _get(client, "/api/v0/cluster_metadata", token).get("data", {})
         listing = _get(client, "/api/v0/nodes", token, params={"limit": 10_000}).get("data", {})
@@ -103,8 +104,8 @@ def _get(client: httpx.Client, path: str, token: str | None, params: dict[str, A
         raise
     except httpx.HTTPError as error:
         raise UserError(
-            f"the cluster at {url} cannot be reached: {error}. Is the address right, and is the way there open "
-            "(`ray dashboard deploy/ray/cluster.yaml`, `kubectl port-forward`)?"
+            f"the cluster at {url} cannot be reached{proxy_words(url)}: {error}. Is the address right, and is the way "
+            "there open (`ray dashboard deploy/ray/cluster.yaml`, `kubectl port-forward`)?"
         ) from error
     if response.status_code == 401:
         raise UserError(

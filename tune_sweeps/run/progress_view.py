@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from rich.console import Console, Group
 from rich.live import Live
@@ -27,15 +27,22 @@ class View:
         progress: What to show.
         concurrent: Trials that run at once, for the ETA.
         warning: A line about something that is wrong just now, or an empty one.
+        tutors: Lines about the tutors, or none.
     """
 
     def __init__(
-        self, console: Console, progress: Progress, concurrent: int, warning: Callable[[], str] = lambda: ""
+        self,
+        console: Console,
+        progress: Progress,
+        concurrent: int,
+        warning: Callable[[], str] = lambda: "",
+        tutors: Callable[[], Sequence[str]] = tuple,
     ) -> None:
         self._console = console
         self._progress = progress
         self._concurrent = concurrent
         self._warning = warning
+        self._tutors = tutors
         self._started = time.monotonic()
         self._live: Live | None = None
         self._stop = threading.Event()
@@ -106,7 +113,10 @@ class View:
                 f"{fraction:4.0%}",
                 self._last_return(key),
             )
-        lines = [Text(self.summary(), style="bold"), *(Text(line, style="dim") for line in self._best_lines())]
+        lines = [
+            Text(self.summary(), style="bold"),
+            *(Text(line, style="dim") for line in (*self._best_lines(), *self._tutors())),
+        ]
         warning = self._warning()
         return Group(*lines, table, *([Text(warning, style="yellow")] if warning else []))
 
@@ -118,5 +128,7 @@ class View:
     def _print_lines(self) -> None:
         while not self._stop.wait(_LINE_EVERY_S):
             self._console.print(self.summary())
+            for line in self._tutors():
+                self._console.print(line, markup=False)
             if warning := self._warning():
                 self._console.print(warning)

@@ -22,12 +22,15 @@ from tune_sweeps.definition.resolve import ResolvedSweep
 from tune_sweeps.run.estimate import concurrency
 from tune_sweeps.run.progress import Progress
 from tune_sweeps.run.progress_view import View
+from tune_sweeps.run.tutor_watch import TutorWatch
 from tune_sweeps.run.workspace import Workspace
 from tune_sweeps.tracking.journal import EVAL, Journal
 from tune_sweeps.tracking.mlflow_client import artifact_location
 from tune_sweeps.tracking.policy_artifact import BestPolicies
 from tune_sweeps.tracking.provenance import run_tags, tutor_tags
 from tune_sweeps.tracking.tracker import MlflowTracker, TrackedSweep
+from tutor_service import serving
+from tutor_service.client import service_url
 from tutor_service.serving import nodes_on_demand
 
 _MLFLOW_AT_END_S = 60.0
@@ -144,8 +147,12 @@ def _run_missing(running: _Running, address: str | None, num_cpus: int | None) -
         concurrent = concurrency(resources, len(missing), cluster.cpus, resolved.tutor_cpus, nodes_on_demand())
         progress = Progress({trial.key: trial for trial in resolved.trials}, journal)
         console.print(f"running {len(missing)} of {len(resolved.trials)} trials, {concurrent} at once")
-        with View(console, progress, concurrent, lambda: _warning(tracker, journal)) as view:
+        watched = [] if service_url() else [tutor.name for tutor in tutors if tutor.is_served]
+        watch = TutorWatch(watched, serving.status)
+        with watch, View(console, progress, concurrent, lambda: _warning(tracker, journal), watch.lines) as view:
             _tune(running, progress, view, concurrent)
+        for line in watch.lines():
+            console.print(line, markup=False)
 
 
 def _tune(running: _Running, progress: Progress, view: View, concurrent: int) -> None:

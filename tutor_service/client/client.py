@@ -6,7 +6,9 @@ an environment is, or what the student does with the advice.
 
 from __future__ import annotations
 
+import itertools
 import logging
+import math
 import os
 import random
 import threading
@@ -29,6 +31,11 @@ TOKEN_VARIABLE = "LLM_TUTORS_TOKEN"
 
 MAX_OPEN_S = 30.0
 """Longest pause between two probes: a tutor that is back is found again so much later at most."""
+
+MAX_CALL_S = 600.0
+"""Longest call: after it the same is asked again, and joins what is under way for it in the service."""
+
+_MOST_DOUBLINGS = 16
 
 _Question = tuple[str, str, tuple[str, ...]]
 
@@ -65,7 +72,8 @@ class ClientSettings:
     """Say how long a client waits and what it keeps.
 
     Attributes:
-        deadline_s: Most seconds that ``advise`` takes, retries and pauses included.
+        deadline_s: Most seconds that ``advise`` takes, retries and pauses included; infinite: it waits for as long as
+            an answer may still come, whatever ``retries`` says, and leaves no tutor alone.
         retries: Most attempts after the first one.
         backoff_s: Mean pause before the first retry; it doubles, and is drawn from ±50 % so that many students do not
             come back at the same moment.
@@ -87,6 +95,11 @@ class ClientSettings:
     breaker_open_s: float = 5.0
     capacity: int = 1_000_000
     batch_size: int = 1024
+
+    @property
+    def waits(self) -> bool:
+        """Tell whether a student waits for its tutor however long that takes."""
+        return math.isinf(self.deadline_s)
 
     def __post_init__(self) -> None:
         positive = min(self.deadline_s, self.breaker_open_s) > 0
@@ -137,6 +150,9 @@ class TutorClient:
         """Advice for each request, in order; None where there is none within the deadline.
 
         Answers from the map have source ``store`` and latency 0. Equal requests are asked once.
+
+        Raises:
+            UserError: The tutor says that its students are to end, e.g. since its budget is used up.
         """
         get = self._known.get
         answers = [get((request.rules, request.state, request.actions)) for request in requests]
@@ -181,7 +197,8 @@ class TutorClient:
         """Asks until all is answered, the attempts are used up or the time is."""
         deadline = time.monotonic() + self.settings.deadline_s
         found: dict[_Question, Advice] = {}
-        for attempt in range(self.settings.retries + 1):
+        attempts = itertools.count() if self.settings.waits else range(self.settings.retries + 1)
+        for attempt in attempts:
             if attempt and not self._pause(attempt, deadline):
                 break
             if not self._attempt(open_questions, found, deadline) or not open_questions:
@@ -201,13 +218,13 @@ class TutorClient:
             if remaining_s <= 0:
                 self._note_error(f"no answer within {self.settings.deadline_s} s")
                 return False
-            if not self._breaker.allow():
+            if not self.settings.waits and not self._breaker.allow():
                 with self._lock:
                     self._stats.skipped_calls += 1
                 if self._breaker.allow_probe():
                     threading.Thread(target=self._probe, args=(batch,), name="tutor-probe", daemon=True).start()
                 return False
-            settled, retry = self._try(batch, remaining_s)
+            settled, retry = self._try(batch, min(remaining_s, MAX_CALL_S))
             for question, advice in settled.items():
                 del open_questions[question]
                 if advice is not None:
@@ -218,7 +235,10 @@ class TutorClient:
 
     def _probe(self, questions: dict[_Question, AdviceRequest]) -> None:
         """Asks beside the caller, who goes on without advice and finds it in the map when he asks the same again."""
-        settled, _ = self._try(questions, min(self.settings.deadline_s, self._breaker.patience_s))
+        try:
+            settled, _ = self._try(questions, min(self.settings.deadline_s, self._breaker.patience_s))
+        except UserError:  # the next caller meets it himself
+            return
         for question, advice in settled.items():
             if advice is not None:
                 self._keep(question, advice)
@@ -236,7 +256,11 @@ class TutorClient:
         except BaseException:
             self._breaker.failed()
             raise
-        settled = self._settled(questions, answers)
+        try:
+            settled = self._settled(questions, answers)
+        except UserError:
+            self._breaker.succeeded()
+            raise
         if settled:
             self._breaker.succeeded()
         else:
@@ -251,7 +275,7 @@ class TutorClient:
         except TimeoutError:
             raise BackendError(f"{self.backend!r} did not answer within {timeout_s:.1f} s", retry=True) from None
         except StillBusy:
-            raise BackendError(f"earlier calls of {self.backend!r} still hang", retry=False) from None
+            raise BackendError(f"earlier calls of {self.backend!r} still hang", retry=self.settings.waits) from None
         if len(answers) != len(requests):
             raise BackendError(f"{self.backend!r} gave {len(answers)} answers to {len(requests)} requests", retry=False)
         return answers
@@ -271,13 +295,16 @@ class TutorClient:
                 self._stats.last_error = answer.reason
                 self._stats.invalid += answer.invalid
                 self._stats.tokens += answer.tokens
+            if answer.fatal:
+                raise UserError(f"the tutor ends its students: {answer.reason}")
             if not answer.retry:
                 settled[question] = None
         return settled
 
     def _pause(self, attempt: int, deadline: float) -> bool:
         """Waits before a retry; False where that would take all the time that is left."""
-        pause_s = self.settings.backoff_s * 2 ** (attempt - 1) * self._random.uniform(0.5, 1.5)
+        pause_s = min(MAX_OPEN_S, self.settings.backoff_s * 2.0 ** min(attempt - 1, _MOST_DOUBLINGS))
+        pause_s *= self._random.uniform(0.5, 1.5)
         if time.monotonic() + pause_s >= deadline:
             return False
         time.sleep(pause_s)
@@ -299,7 +326,8 @@ class TutorClient:
         with self._lock:
             self._stats.failed_calls += 1
         if before is BreakerState.CLOSED and self._breaker.state is not BreakerState.CLOSED:
-            logger.warning("The tutor is left alone for a while, students act by themselves: %s", reason)
+            until = "waited for" if self.settings.waits else "left alone for a while, students act by themselves"
+            logger.warning("The tutor is %s: %s", until, reason)
 
     def _note_error(self, reason: str) -> None:
         with self._lock:
@@ -329,7 +357,7 @@ def connect(
 
     Args:
         tutor: Which tutor.
-        deadline_s: Most seconds that one list of requests takes.
+        deadline_s: Most seconds that one list of requests takes; infinite: as long as an answer may still come.
         url: Base address of a remote service, under which each tutor has its name; default: ``$LLM_TUTORS_URL``,
             else the tutor's application on the Ray cluster that the process belongs to.
         token: Bearer token of a remote service; default: ``$LLM_TUTORS_TOKEN``.

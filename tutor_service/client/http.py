@@ -11,9 +11,11 @@ from typing import Any
 import httpx
 
 from tutor_service.client.backend import BackendError
+from tutor_service.proxies import open_client, proxy_words
 from tutor_service.schema import Advice, AdviceError, AdviceRequest
 
 _FAULTY_REQUESTS_STATUS = frozenset({400, 413, 422})
+_SPENT_STATUS = 402
 _RETRIED_STATUS = frozenset({408, 425, 429, 500, 502, 503, 504})
 _BODY_CHARS = 2**20
 _SHOWN_CHARS = 300
@@ -43,16 +45,19 @@ class HttpBackend:
     def _post(self, requests: Sequence[AdviceRequest], timeout_s: float) -> list[Advice | AdviceError]:
         if self._http is None:
             headers = {"Authorization": f"Bearer {self._token}"} if self._token else {}
-            self._http = httpx.Client(headers=headers)
+            self._http = open_client(httpx.Client, self.url, headers=headers)
         body = {"requests": [asdict(request) for request in requests]}
         try:
             response = self._http.post(f"{self.url}/advise", json=body, timeout=timeout_s)
         except httpx.TimeoutException:
-            raise BackendError(f"{self.url} did not answer within {timeout_s:.1f} s", retry=True) from None
+            reason = f"{self.url} did not answer within {timeout_s:.1f} s{proxy_words(self.url)}"
+            raise BackendError(reason, retry=True) from None
         except (httpx.HTTPError, httpx.InvalidURL) as error:
-            raise BackendError(f"{self.url} cannot be reached: {error}", retry=True) from error
+            raise BackendError(f"{self.url} cannot be reached{proxy_words(self.url)}: {error}", retry=True) from error
         if response.status_code != 200:
             reason = f"{self.url} answered {response.status_code}: {response.text[:_SHOWN_CHARS]}"
+            if response.status_code == _SPENT_STATUS:
+                return [AdviceError(reason, fatal=True) for _ in requests]
             if response.status_code in _FAULTY_REQUESTS_STATUS:
                 return [AdviceError(reason) for _ in requests]
             raise BackendError(reason, retry=response.status_code in _RETRIED_STATUS)
@@ -84,7 +89,8 @@ def _answer(item: dict[str, Any]) -> Advice | AdviceError:
     """Read one answer; unknown fields are left for newer clients."""
     invalid, tokens = int(item.get("invalid", 0)), int(item.get("tokens", 0))
     if item.get("reason") is not None:
-        return AdviceError(str(item["reason"]), bool(item.get("retry", False)), invalid, tokens)
+        retry, fatal = bool(item.get("retry", False)), bool(item.get("fatal", False))
+        return AdviceError(str(item["reason"]), retry, invalid, tokens, fatal)
     source = item["source"]
     if source not in ("model", "store"):
         raise ValueError(f"source {source!r}")

@@ -51,5 +51,8 @@ class Engine(Protocol):
             Exception: It is dead or hangs.
         """
 
+    def spent(self) -> str:
+        """Say on one line what was spent so far where something is counted; empty elsewhere."""
+
     def shutdown(self) -> None:
         """Ends every process of the engine."""

@@ -81,6 +81,10 @@ class OpenAIEngine:
     async def check_health(self) -> None:
         """Always well: an endpoint that is down is not mended by a new replica."""
 
+    def spent(self) -> str:
+        """See ``Engine``."""
+        return self._session.budget.words() if self._session is not None else ""
+
     def shutdown(self) -> None:
         """See ``Engine``; there are no processes."""
 
@@ -88,7 +92,8 @@ class OpenAIEngine:
         try:
             return await (self._scored(prompt) if self._takes.top_logprobs else self._text(prompt))
         except BudgetSpent as spent:
-            return AdviceError(f"tutor '{self._config.name}': {spent.limit} is used up")
+            fatal = self._config.budget.when_spent == "fail"
+            return AdviceError(f"tutor '{self._config.name}': {spent.limit} is used up", fatal=fatal)
         except Unanswered as failure:
             return AdviceError(f"endpoint: {failure.reason}", retry=True)
         except Exception as error:  # whatever a reply can set off costs its own prompt

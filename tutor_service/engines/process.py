@@ -92,6 +92,10 @@ class EngineProcess:
         except TimeoutError:
             raise EngineDead(f"the engine's process has said nothing for {patience_s:.0f} s") from None
 
+    def spent(self) -> str:
+        """See ``Engine``; what our own hardware does is not counted."""
+        return ""
+
     def shutdown(self) -> None:
         """See ``Engine``."""
         if self._process is None:

@@ -141,6 +141,10 @@ class VllmEngine:
         """See ``Engine``."""
         self._thread.check(self._config.scaling.hang_s)
 
+    def spent(self) -> str:
+        """See ``Engine``; what our own hardware does is not counted."""
+        return ""
+
     def shutdown(self) -> None:
         """See ``Engine``."""
         self._thread.stop(_STOP_S)

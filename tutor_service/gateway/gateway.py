@@ -44,6 +44,7 @@ class GatewaySettings:
         batch: Most prompts per call of a replica.
         max_in_flight: Most prompts at the replicas at a time.
         max_pending: Most prompts that wait for the model; what comes beyond is turned away.
+        evaluation_timeout_s: Seconds after which a call of a replica is given up; None: never, the engine sees to it.
     """
 
     identity: str
@@ -51,6 +52,7 @@ class GatewaySettings:
     batch: int = 32
     max_in_flight: int = 128
     max_pending: int = 4096
+    evaluation_timeout_s: float | None = 600.0
 
 
 class _Asked(NamedTuple):
@@ -92,6 +94,7 @@ class Gateway:
             batch=settings.batch,
             max_in_flight=settings.max_in_flight,
             max_pending=settings.max_pending,
+            timeout_s=settings.evaluation_timeout_s,
         )
         metrics.show_pending(lambda: self.num_pending)
 
@@ -122,7 +125,11 @@ class Gateway:
             except TypeError:  # not hashable, so not made of text and a tuple
                 answers[index] = AdviceError(problem(request) or "request: its fields must be text and a tuple of text")
         if cold:
-            await self._answer_cold(cold, answers, started)
+            try:
+                await self._answer_cold(cold, answers, started)
+            except asyncio.CancelledError:
+                self._metrics.abandoned(sum(map(len, cold.values())))
+                raise
         done = [answer for answer in answers if answer is not None]
         assert len(done) == len(requests)
         self._metrics.called(done, time.perf_counter() - started)

@@ -62,6 +62,7 @@ class ErrorItem(BaseModel):
     retry: bool
     invalid: int
     tokens: int
+    fatal: bool
 
 
 class AdviseReply(BaseModel):
@@ -98,6 +99,7 @@ def build_app(tutor: str, advise: Advise, exposition: Callable[[], bytes], acces
     refusals: dict[int | str, dict[str, Any]] = {
         400: {"model": Problem, "description": "Not one of the requests is valid."},
         401: {"model": Problem, "description": "No valid bearer token."},
+        402: {"model": Problem, "description": "The tutor's budget is used up, and students are to end."},
         413: {"model": Problem, "description": "The body is too large."},
         422: {"model": Problem, "description": "The body has not the form that is asked for."},
         503: {"model": Problem, "description": "The tutor is overloaded or being restarted; try again."},
@@ -111,6 +113,8 @@ def build_app(tutor: str, advise: Advise, exposition: Callable[[], bytes], acces
         errors = [answer for answer in answers if isinstance(answer, AdviceError)]
         if len(errors) == len(answers):
             reasons = sorted({error.reason for error in errors})[:10]
+            if any(error.fatal for error in errors):
+                return JSONResponse({"detail": reasons}, 402)
             if any(error.retry for error in errors):
                 return JSONResponse({"detail": reasons}, 503, {"Retry-After": "1"})
             return JSONResponse({"detail": reasons}, 400)

@@ -10,6 +10,9 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, gene
 from tutor_service.schema import Advice, AdviceError
 
 _LATENCY_S = (0.001, 0.003, 0.01, 0.03, 0.1, 0.3, 1.0, 3.0, 10.0, 30.0, 100.0)
+ABANDONED = "the student's deadline passed first: raise advice.deadline_s, or set advice.wait"
+_MAX_REASONS = 50
+_OTHER_REASONS = "other reasons"
 _MASS = (0.001, 0.01, 0.1, 0.3, 0.5, 0.7, 0.9, 0.99, 1.0)
 
 
@@ -24,6 +27,7 @@ class GatewayMetrics:
         self.registry = CollectorRegistry()
         self.answered: Tally[str] = Tally()
         self.failed: Tally[str] = Tally()
+        self.reasons: Tally[str] = Tally()
         self._advice = Counter("tutor_advice", "Advice given, by source.", ["tutor", "source"], registry=self.registry)
         self._errors = Counter(
             "tutor_errors", "Requests without advice, by kind.", ["tutor", "kind"], registry=self.registry
@@ -56,7 +60,8 @@ class GatewayMetrics:
         by_kind: Tally[str] = Tally()
         for answer in answers:
             if isinstance(answer, AdviceError):
-                by_kind["unavailable" if answer.retry else "invalid_request"] += 1
+                by_kind[_kind(answer)] += 1
+                self._count_reason(answer.reason)
             else:
                 by_source[answer.source] += 1
         for source, count in by_source.items():
@@ -66,6 +71,17 @@ class GatewayMetrics:
         self.answered.update(by_source)
         self.failed.update(by_kind)
         self._latency.observe(latency_s)
+
+    def abandoned(self, num_requests: int) -> None:
+        """Count requests whose caller went away before they were answered."""
+        self.failed["abandoned"] += num_requests
+        self._errors.labels(self._tutor, "abandoned").inc(num_requests)
+        self._count_reason(ABANDONED, num_requests)
+
+    def _count_reason(self, reason: str, number: int = 1) -> None:
+        """Count why there was no advice, reasons beyond the first few dozen as one."""
+        known = reason in self.reasons or len(self.reasons) < _MAX_REASONS
+        self.reasons[reason if known else _OTHER_REASONS] += number
 
     def evaluated(self, answer: Advice | AdviceError) -> None:
         """Count one evaluation of the model; one of which nothing could be read has no legal mass."""
@@ -84,3 +100,9 @@ class GatewayMetrics:
     def exposition(self) -> bytes:
         """All series in Prometheus' text format."""
         return generate_latest(self.registry)
+
+
+def _kind(error: AdviceError) -> str:
+    if error.retry:
+        return "unavailable"
+    return "not_read" if error.invalid else "refused"

@@ -20,9 +20,6 @@ logger = logging.getLogger("ray.serve")
 
 Evaluate = Callable[[list[Prompt]], Awaitable[Sequence[Advice | AdviceError]]]
 
-EVALUATION_TIMEOUT_S = 600.0
-"""A call of a replica that takes longer is given up; health checks notice a replica that hangs long before."""
-
 _ABANDONED = AdviceError("tutor: nobody waited any more", retry=True)
 
 
@@ -68,6 +65,8 @@ class JoiningQueue:
         batch: Most prompts per call of the model.
         max_in_flight: Most prompts at the model at a time.
         max_pending: Most prompts queued or in flight.
+        timeout_s: Seconds after which a call of the model is given up; None: never. Health checks notice a replica that
+            hangs long before.
     """
 
     def __init__(
@@ -78,12 +77,14 @@ class JoiningQueue:
         batch: int,
         max_in_flight: int,
         max_pending: int,
+        timeout_s: float | None = None,
     ) -> None:
         self._evaluate = evaluate
         self._keep = keep
         self._batch = batch
         self._max_in_flight = max_in_flight
         self._max_pending = max_pending
+        self._timeout_s = timeout_s
         self._tickets: dict[bytes, Ticket] = {}
         self._queue: deque[Ticket] = deque()
         self._in_flight = 0
@@ -156,7 +157,7 @@ class JoiningQueue:
     async def _ask(self, prompts: list[Prompt]) -> Sequence[Advice | AdviceError]:
         """The model's answers; errors with ``retry`` in place of an exception."""
         try:
-            results = await asyncio.wait_for(self._evaluate(prompts), EVALUATION_TIMEOUT_S)
+            results = await asyncio.wait_for(self._evaluate(prompts), self._timeout_s)
             if len(results) != len(prompts):
                 raise RuntimeError(f"{len(results)} answers to {len(prompts)} prompts")
             return [_of_prompt(result, prompt) for result, prompt in zip(results, prompts, strict=True)]

@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from tutor_service.client import app_name
 from tutor_service.config import TutorConfig
@@ -16,6 +16,9 @@ from tutor_service.errors import UserError
 from tutor_service.local_ray import start_local_ray
 from tutor_service.schema import Advice, AdviceError, AdviceRequest
 from tutor_service.serving.lifecycle import delete, deploy, status
+
+if TYPE_CHECKING:
+    from tutor_service.serving.deployment import GatewayStats
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,11 +29,13 @@ class Asked:
         prompt: What the tutor read, control tokens included.
         advice: What it answered.
         round_trip_ms: Milliseconds as seen from here.
+        notes: What was found out about the tutor when it started, and what it has spent, in lines.
     """
 
     prompt: str
     advice: Advice
     round_trip_ms: float
+    notes: tuple[str, ...]
 
 
 def ask(
@@ -66,9 +71,11 @@ def ask(
         started = time.perf_counter()
         (answer,) = handle.advise.remote([request]).result(timeout_s=timeout_s)
         round_trip_ms = (time.perf_counter() - started) * 1e3
+        stats: GatewayStats = handle.stats.remote().result(timeout_s=timeout_s)
     if isinstance(answer, AdviceError):
         raise UserError(answer.reason)
-    return Asked(prompt, answer, round_trip_ms)
+    spent = (f"asked of the endpoint so far: {stats.spent}",) if stats.spent else ()
+    return Asked(prompt, answer, round_trip_ms, (*stats.notes, *spent))
 
 
 @contextmanager

@@ -13,7 +13,7 @@ import os
 import time
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from ray import serve
 from ray.serve.handle import DeploymentHandle
@@ -37,6 +37,12 @@ logger = logging.getLogger("ray.serve")
 
 BATCH = 32
 """Most prompts in one call of a replica."""
+
+ENDPOINT_BATCH = 4
+"""The same where an endpoint answers, prompt by prompt: few callers wait for a slow answer to somebody else."""
+
+EVALUATION_TIMEOUT_S = 600.0
+"""A call of a replica that takes longer is given up; of an endpoint each request has a time of its own."""
 
 IN_FLIGHT = 4
 """Prompts at the replicas, in multiples of what autoscaling aims at: keeps them busy, and is seen as load."""
@@ -63,6 +69,9 @@ class GatewayStats:
         stored: Answers in the store, of all sweeps so far; None without a store.
         store_path: Folder of the store.
         identity: What the store's keys hold of this tutor.
+        notes: What was found out about it when it started, in lines.
+        spent: What was asked of its endpoint so far, on one line; empty for a model of our own.
+        reasons: Why requests got no advice, and how many each.
     """
 
     answered: dict[str, int]
@@ -72,6 +81,21 @@ class GatewayStats:
     stored: int | None
     store_path: str
     identity: str
+    notes: tuple[str, ...]
+    spent: str
+    reasons: dict[str, int]
+
+
+class Evaluated(NamedTuple):
+    """Hold what a replica answers to one call.
+
+    Attributes:
+        answers: One per prompt.
+        spent: See ``Engine.spent``.
+    """
+
+    answers: list[Advice | AdviceError]
+    spent: str
 
 
 class TutorReplica:
@@ -87,16 +111,16 @@ class TutorReplica:
         engine = self._engine = make_engine(config)
         self._facts = await engine.start()
 
-    async def evaluate(self, prompts: list[Prompt], wanted: str) -> list[Advice | AdviceError]:
+    async def evaluate(self, prompts: list[Prompt], wanted: str) -> Evaluated:
         """See ``Engine.evaluate``.
 
         A tutor that is changed has gateways and replicas of both configurations for a while. A gateway would keep what
         the other's replica says under its own key: it is refused.
         """
         if wanted != self._version:
-            return [AdviceError("tutor: it is being changed", retry=True)] * len(prompts)
+            return Evaluated([AdviceError("tutor: it is being changed", retry=True)] * len(prompts), "")
         assert self._engine is not None
-        return await self._engine.evaluate(prompts)
+        return Evaluated(await self._engine.evaluate(prompts), self._engine.spent())
 
     async def facts(self, wanted: str) -> EngineFacts | None:
         """What the gateway has to know; None where this replica is of another configuration."""
@@ -143,18 +167,14 @@ class TutorGateway:
         self._metrics = GatewayMetrics(config.name)
         store = self._store = BestEffortStore(store_path(config), self._metrics.store_failed)
         self._builder = make_builder(config, facts.decoding, await loading)
-        replicas = config.scaling.max_replicas
-        self._settings = GatewaySettings(
-            identity=facts.identity,
-            max_prompt_tokens=facts.max_prompt_tokens,
-            batch=max(1, BATCH // replicas),
-            max_in_flight=max(1, round(IN_FLIGHT * config.scaling.target_ongoing_requests * replicas)),
-            max_pending=config.scaling.max_pending,
-        )
+        self._settings = gateway_settings(config, facts)
+        self._notes = facts.notes
+        self._spent = ""
 
         async def evaluate(prompts: list[Prompt]) -> list[Advice | AdviceError]:
-            result: list[Advice | AdviceError] = await replica.evaluate.remote(prompts, wanted)
-            return result
+            result: Evaluated = await replica.evaluate.remote(prompts, wanted)
+            self._spent = result.spent or self._spent
+            return result.answers
 
         self._gateway = Gateway(self._settings, self._builder, evaluate, store, self._metrics)
 
@@ -179,6 +199,9 @@ class TutorGateway:
             stored=store.answers if store else None,
             store_path=str(self._store.path),
             identity=self._settings.identity,
+            notes=self._notes,
+            spent=self._spent,
+            reasons=dict(self._metrics.reasons),
         )
 
     def __serve_build_asgi_app__(self) -> Any:
@@ -188,6 +211,24 @@ class TutorGateway:
     def __del__(self) -> None:
         if self._store is not None:
             self._store.close()
+
+
+def gateway_settings(config: TutorConfig, facts: EngineFacts) -> GatewaySettings:
+    """Return how a tutor's gateway answers; to an endpoint it sends no more than may be under way there."""
+    scaling, replicas = config.scaling, config.scaling.max_replicas
+    if config.backend == "openai":
+        batch, in_flight, timeout_s = min(ENDPOINT_BATCH, config.concurrency), config.concurrency * replicas, None
+    else:
+        batch, timeout_s = max(1, BATCH // replicas), EVALUATION_TIMEOUT_S
+        in_flight = max(1, round(IN_FLIGHT * scaling.target_ongoing_requests * replicas))
+    return GatewaySettings(
+        identity=facts.identity,
+        max_prompt_tokens=facts.max_prompt_tokens,
+        batch=batch,
+        max_in_flight=in_flight,
+        max_pending=scaling.max_pending,
+        evaluation_timeout_s=timeout_s,
+    )
 
 
 def version(config: TutorConfig) -> str:

@@ -21,6 +21,7 @@ STORE_RESOURCE = "advice_store"
 _QUIET = {"encoding": "JSON", "log_level": "ERROR", "enable_access_log": False}
 """Serve's own words, beside errors, are for its developers; a line per call would cost more than the call."""
 
+_SHOWN_REASONS = 3
 _POLL_S = 0.25
 _SAY_EVERY_S = 10.0
 
@@ -38,6 +39,9 @@ class TutorStatus:
         answered: Advice given, by source (``model``, ``store``).
         stored: Answers in its store; None where not known.
         store_path: Folder of the store.
+        notes: What was found out about it when it started, in lines.
+        spent: What was asked of its endpoint so far, on one line; empty for a model of our own.
+        reasons: Why requests got no advice, and how many each.
     """
 
     name: str
@@ -48,6 +52,15 @@ class TutorStatus:
     answered: dict[str, int]
     stored: int | None
     store_path: str | None
+    notes: tuple[str, ...]
+    spent: str
+    reasons: dict[str, int]
+
+    def health(self) -> list[str]:
+        """Say in lines what was spent, and why some requests got no advice, the commonest reasons first."""
+        spent = [f"asked of the endpoint so far: {self.spent}"] if self.spent else []
+        reasons = sorted(self.reasons.items(), key=lambda item: -item[1])[:_SHOWN_REASONS]
+        return spent + [f"{number:,} without advice: {reason}" for reason, number in reasons]
 
 
 def deploy(
@@ -176,6 +189,9 @@ def _status_of(name: str, overview: Any) -> TutorStatus:
         answered=stats.answered if stats else {},
         stored=stats.stored if stats else None,
         store_path=stats.store_path if stats else None,
+        notes=stats.notes if stats else (),
+        spent=stats.spent if stats else "",
+        reasons=stats.reasons if stats else {},
     )
 
 
