@@ -104,11 +104,11 @@ def random_return(task: Task) -> float:
     return evaluate(task, task.uniform_policy, episodes=episodes, seed=0).return_mean
 
 
-def affordable_episodes(task: Task, wished: int, num_env_steps: int) -> int:
-    """Return how many episodes fit into so many env steps, at least 20 and at most as many as wished."""
+def affordable_episodes(task: Task, wished: int, num_env_steps: int, least: int = 20) -> int:
+    """Return how many episodes fit into so many env steps, at least ``least`` and at most as many as wished."""
     if task.is_native or task.is_exact:
         return wished
-    return max(min(wished, 20), min(wished, int(num_env_steps / episode_length(task))))
+    return max(min(wished, least), min(wished, int(num_env_steps / episode_length(task))))
 
 
 @lru_cache(maxsize=64)

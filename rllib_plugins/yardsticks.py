@@ -11,8 +11,8 @@ from numpy.typing import NDArray
 from rllib_plugins.evaluation import Evaluation, affordable_episodes, evaluate
 from rllib_plugins.tasks.base import Policy, Task
 
-EPISODES, MAX_STEPS = 500, 20_000
-"""Episodes per player, and the env steps that they may take where an environment is stepped by itself."""
+EPISODES, LEAST_EPISODES, MAX_STEPS = 500, 5, 5_000
+"""Episodes per player; fewer where an environment is stepped by itself and they would take more env steps."""
 
 _HIDDEN = (64, 64)
 
@@ -41,7 +41,7 @@ def trivial_players(task: Task, *, episodes: int = EPISODES, seed: int = 0) -> l
         ('stick at 17', -0.079)
     """
     players = {"random": task.uniform_policy, **task.references()}
-    episodes = affordable_episodes(task, episodes, MAX_STEPS)
+    episodes = affordable_episodes(task, episodes, MAX_STEPS, LEAST_EPISODES)
     found = [Yardstick(name, evaluate(task, player, episodes=episodes, seed=seed)) for name, player in players.items()]
     return sorted(found, key=lambda yardstick: -yardstick.evaluation.return_mean)
 
@@ -55,7 +55,7 @@ def untrained_returns(
     random play, or worse. The networks are those of the students (two tanh layers of 64 units), with the weights
     uniform within ±1/√inputs as torch draws them.
     """
-    episodes = affordable_episodes(task, episodes, MAX_STEPS)
+    episodes = affordable_episodes(task, episodes, MAX_STEPS, LEAST_EPISODES)
     streams = np.random.SeedSequence(seed).spawn(num_policies)
     return np.array(
         [

@@ -99,7 +99,7 @@ def _uniform(mask: NDArray[np.bool_]) -> Floats:
 
 
 def _require_oracle(task: Task) -> None:
-    if type(task).oracle is Task.oracle and type(task).oracle_batch is Task.oracle_batch:
+    if not task.has_oracle:
         raise _no_oracle(task)
 
 

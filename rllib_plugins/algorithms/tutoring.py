@@ -19,7 +19,7 @@ TASK_ENV = "llm-tutors-task"
 
 
 def _make_env(env_config: Any) -> Any:
-    return load_task(env_config["task"], **env_config["task_options"]).make()
+    return load_task(env_config["task"], **env_config["task_options"]).make(stream=env_config["seed"])
 
 
 def _no_advisor(task: Any) -> None:
@@ -77,7 +77,8 @@ class TutoredConfig:
         self.tutor, self.advice, self.theta_steps = tutor, advice or AdviceConfig(), float(theta_steps)
         self.rollout = rollout
         register_env(TASK_ENV, _make_env)
-        self.environment(TASK_ENV, env_config={"task": task, "task_options": self.task_options})  # type: ignore[attr-defined]
+        env_config = {"task": task, "task_options": self.task_options, "seed": self.seed or 0}  # type: ignore[attr-defined]
+        self.environment(TASK_ENV, env_config=env_config)  # type: ignore[attr-defined]
         if rollout == "lean":
             self.env_runners(env_runner_cls=ArrayEnvRunner)  # type: ignore[attr-defined]
         else:

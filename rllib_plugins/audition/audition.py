@@ -164,14 +164,9 @@ def audition(
 def play_references(task: Task, episodes: int, seed: int) -> dict[str, Score]:
     """Return the returns of random play, the task's trivial players and its oracle."""
     players: dict[str, Policy] = {RANDOM: task.uniform_policy, **task.references()}
-    if has_oracle(task):
+    if task.has_oracle:
         players[ORACLE] = lambda observations: cast("Floats", task.oracle_batch(observations))
     return {name: play_episodes(task, policy, episodes, round_seed(seed, 0)) for name, policy in players.items()}
-
-
-def has_oracle(task: Task) -> bool:
-    """Return whether a task comes with a very good player."""
-    return type(task).oracle is not Task.oracle or type(task).oracle_batch is not Task.oracle_batch
 
 
 def play_episodes(task: Task, policy: Policy, episodes: int, seed: int) -> Score:

@@ -71,6 +71,8 @@ class ReportCard:
         latency_ms: Mean milliseconds per advice that the model computed.
         tokens: Mean tokens per advice that the model computed.
         from_store: Share of the answers that came from the advice store.
+        trivial: What the best of the task's trivial players returns, whom a student must beat to have learnt.
+        trivial_player: Who that is.
     """
 
     task: str
@@ -99,6 +101,8 @@ class ReportCard:
     latency_ms: float | None = None
     tokens: float | None = None
     from_store: float | None = None
+    trivial: float | None = None
+    trivial_player: str | None = None
 
     @property
     def beats_constant(self) -> bool | None:

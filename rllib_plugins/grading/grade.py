@@ -14,7 +14,10 @@ from rllib_plugins.grading import card as scores
 from rllib_plugins.grading.card import Floats, LabelShare, ReportCard, SituationGrade
 from rllib_plugins.grading.states import visited_states
 from rllib_plugins.tasks.base import Task
+from rllib_plugins.yardsticks import trivial_players
 from tutor_service.schema import Advice, AdviceRequest
+
+TRIVIAL_EPISODES = 200
 
 Ask: TypeAlias = Callable[[list[AdviceRequest]], Sequence[Advice | None]]
 """A tutor: one answer per request, None where there is none."""
@@ -63,7 +66,12 @@ def grade(
     states, visits = visited_states(task, num_states, seed)
     legal = task.legal_batch(states)
     sample = _Sample(task, states, visits, np.ones((len(states), task.num_actions), bool) if legal is None else legal)
-    card = ReportCard(task.name, name, int(visits.sum()), len(states), 0.0)
+    trivial = trivial_players(task, episodes=TRIVIAL_EPISODES, seed=seed)[0]
+    card = ReportCard(
+        *(task.name, name, int(visits.sum()), len(states), 0.0),
+        trivial=trivial.evaluation.return_mean,
+        trivial_player=trivial.name,
+    )
     if callable(tutor):
         answers, card = _ask_twice(sample, tutor, seed, card)
     else:

@@ -54,6 +54,7 @@ def _figures(card: ReportCard) -> Table:
             f"{_percent(card.from_store)} came from the store",
         ),
         ("tokens per advice", _number(card.tokens, 0), ""),
+        ("best trivial player's return", _number(card.trivial), card.trivial_player or ""),
     ]
     for name, value, beside in rows:
         if value:

@@ -261,9 +261,14 @@ class Task:
                 f"task '{self.name}': environment '{self.env_id}' with {self.env_kwargs}: {message}"
             ) from error
 
-    def make(self, render_mode: str | None = None) -> FlatEnv:
-        """Make one environment with flat observations ``(obs_dim,)`` and actions ``0 … num_actions − 1``."""
-        return FlatEnv(self.make_raw(render_mode), self.view)
+    def make(self, render_mode: str | None = None, stream: int | None = None) -> FlatEnv:
+        """Make one environment with flat observations ``(obs_dim,)`` and actions ``0 … num_actions − 1``.
+
+        Args:
+            render_mode: Gymnasium's.
+            stream: See ``FlatEnv``.
+        """
+        return FlatEnv(self.make_raw(render_mode), self.view, stream)
 
     def make_vec(self, num_envs: int, seed: int) -> FlatVectorEnv:
         """Make a vector environment with flat float32 observations ``(num_envs, obs_dim)`` and SAME_STEP autoreset.

@@ -12,7 +12,7 @@ from gymnasium import spaces
 from gymnasium.vector.utils import CloudpickleWrapper, batch_space
 from numpy.typing import NDArray
 
-from rllib_plugins.seeds import spawn_seeds
+from rllib_plugins.seeds import ENVIRONMENTS, derive_seed, spawn_seeds
 from rllib_plugins.tasks.masks import MaskSource, not_a_mask, read_mask
 from tutor_service.errors import UserError
 
@@ -38,8 +38,17 @@ class View(NamedTuple):
 class FlatEnv(gym.Wrapper[NDArray[np.float32], int, Any, Any]):
     """One environment with encoded observations and actions ``0 … num_actions − 1``; its infos are dropped."""
 
-    def __init__(self, env: gym.Env[Any, Any], view: View) -> None:
+    def __init__(self, env: gym.Env[Any, Any], view: View, stream: int | None = None) -> None:
+        """Wrap an environment.
+
+        Args:
+            env: As ``Task.make_raw`` makes it.
+            view: How the student sees it.
+            stream: Mixed into the seeds of its resets: where a framework numbers environments by seed + i, those of
+                other trials would otherwise be the same.
+        """
         super().__init__(env)
+        self._stream = stream
         self.view = view
         self._raw_actions = cast("spaces.Discrete[Any]", env.action_space)
         self._first_action = int(self._raw_actions.start)
@@ -50,6 +59,8 @@ class FlatEnv(gym.Wrapper[NDArray[np.float32], int, Any, Any]):
 
     def reset(self, *, seed: int | None = None, options: Infos | None = None) -> tuple[NDArray[np.float32], Infos]:
         """Start an episode."""
+        if seed is not None and self._stream is not None:
+            seed = derive_seed(self._stream, ENVIRONMENTS, seed)
         observation, info = self.env.reset(seed=seed, options=options)
         return self._show(observation, info, is_over=False), {}
 

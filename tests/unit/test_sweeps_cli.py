@@ -204,7 +204,7 @@ def test_a_task_needs_no_preset(capsys: pytest.CaptureFixture[str], monkeypatch:
     status, out, _ = tutor(*own, capsys=capsys, monkeypatch=monkeypatch)
     assert status == 0
     assert "sweep 'frozen_lake': 9 cells, 27 trials" in out
-    monkeypatch.setattr("tune_sweeps.definition.resolve.has_oracle", lambda task: False)
+    monkeypatch.setattr("rllib_plugins.tasks.base.Task.has_oracle", False)
     status, out, _ = tutor(*own, capsys=capsys, monkeypatch=monkeypatch)
     assert status == 0 and "6 cells, 18 trials" in out and "oracle" not in out
 

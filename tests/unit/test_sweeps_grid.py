@@ -199,7 +199,7 @@ def test_names_that_do_not_exist_are_refused_with_the_nearest(fields: dict[str, 
 def test_a_task_without_oracle_takes_no_oracle(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from rllib_plugins.tasks import Task
 
-    monkeypatch.setattr("tune_sweeps.definition.resolve.has_oracle", lambda task: False)
+    monkeypatch.setattr("rllib_plugins.tasks.base.Task.has_oracle", False)
     assert Task.oracle is not None
     with pytest.raises(UserError, match="cannot serve task 'blackjack'"):
         resolve(sweep())

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from typing import Any
 
+import gymnasium as gym
 import numpy as np
 import pytest
 
@@ -48,8 +49,6 @@ def test_an_environment_that_fails_is_refused_with_what_it_said(env: Any, shown:
 
 
 def test_an_old_environment_in_a_wrapper_is_taken() -> None:
-    import gymnasium as gym
-
     class Wrapped(gym.Wrapper):  # type: ignore[type-arg]
         def __init__(self) -> None:
             super().__init__(foreign.OldStep())
@@ -190,3 +189,25 @@ def test_labels_that_no_tutor_takes_are_refused_when_the_task_is_loaded(labels: 
 def test_words_that_no_tutor_takes_are_refused() -> None:
     assert "rules" in refusal(task_of(foreign.Corridor, rules="x" * 70_000)())
     assert "surrogate" in refusal(task_of(foreign.Corridor, describe=lambda self, cell: f"cell \ud800 {cell}")())
+
+
+def test_trials_share_no_environment() -> None:
+    """Seeds that are numbers in a row gave trials 0 and 1 seven of eight environments in common."""
+
+    class Diced(foreign.Corridor):
+        observation_space = gym.spaces.Box(0, 1, (1,), np.float64)
+
+        def reset(self, **keywords: Any) -> Any:
+            super().reset(**keywords)
+            return self.np_random.random(1), {}
+
+        def step(self, action: int) -> Any:
+            _, *rest = super().step(action)
+            return (self.np_random.random(1), *rest)
+
+    task = task_of(Diced, describe=lambda self, observation: f"{observation[0]:.3f}")()
+    starts = [task.make_vec(8, seed=seed).reset()[0][:, 0].tolist() for seed in range(20)]
+    assert len({start for vector in starts for start in vector}) == 160
+    assert task.make_vec(8, seed=3).reset()[0][:, 0].tolist() == starts[3]
+    streams = [task.make(stream=trial).reset(seed=trial + i)[0][0] for trial in range(8) for i in range(8)]
+    assert len(set(streams)) == 64

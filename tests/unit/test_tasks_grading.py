@@ -74,6 +74,7 @@ def test_a_good_tutor_gets_full_marks() -> None:
     assert card.first_label_excess == pytest.approx(0, abs=1e-9)
     assert (card.legal_mass, card.latency_ms, card.tokens, card.from_store) == (0.5, 20.0, 150.0, 0.0)
     assert card.verdict.startswith("good is better than any constant answer on blackjack")
+    assert card.trivial_player == "stick at 17" and card.trivial == pytest.approx(-0.079, abs=5e-4)
 
 
 def test_a_constant_tutor_is_called_one() -> None:
@@ -187,7 +188,12 @@ def test_the_card_can_be_read_logged_and_looked_at(tmp_path: Path) -> None:
     console = Console(width=120, record=True, file=StringIO())
     console.print(render(card))
     text = console.export_text()
-    assert card.verdict[:60] in text and "hard 12-16 vs 7-ace" in text and "order sensitivity" in text
+    assert (
+        card.verdict[:60] in text
+        and "hard 12-16 vs 7-ace" in text
+        and "order sensitivity" in text
+        and "stick at 17" in text
+    )
     metrics = card.to_metrics()
     assert metrics["grade/agreement"] == card.agreement and metrics["grade/num_visits"] == 100
     assert all(isinstance(value, float) and np.isfinite(value) for value in metrics.values())

@@ -67,7 +67,6 @@ def tasks() -> None:
 
     from rllib_plugins.tasks import load_task, task_names
     from tune_sweeps.console.terminal import make_console
-    from tune_sweeps.definition.resolve import has_oracle
     from tune_sweeps.run.estimate import num_observations
 
     table = Table(box=None, pad_edge=False)
@@ -81,7 +80,7 @@ def tasks() -> None:
             task.env_id,
             ", ".join(task.actions),
             f"{observations:,}" if observations and observations < 10**9 else "many",
-            "yes" if has_oracle(task) else "no",
+            "yes" if task.has_oracle else "no",
             f"{task.num_env_steps:,}",
         )
     make_console().print(table)

@@ -127,10 +127,10 @@ def _named_by_tasks(config: SweepConfig) -> SweepConfig:
     """Name a sweep after its tasks, and leave oracles out where a task has none."""
     from rllib_plugins.tasks import load_task
     from tune_sweeps.definition.config import Match
-    from tune_sweeps.definition.resolve import ORACLES, has_oracle
+    from tune_sweeps.definition.resolve import ORACLES
 
     tasks = [load_task(entry) for entry in config.tasks]
-    without = [task.name for task in tasks if not has_oracle(task)]
+    without = [task.name for task in tasks if not task.has_oracle]
     left_out = [Match(tutor=[t for t in ORACLES if t in config.tutors], task=without)] if without else []
     name = "-".join(task.name for task in tasks)
     return config.model_copy(update={"name": name, "description": "", "exclude": [*config.exclude, *left_out]})

@@ -71,7 +71,7 @@ def resolve(config: SweepConfig) -> ResolvedSweep:
     )
     trials = grid(canonical, {name: task.num_env_steps for name, task in by_name.items()}, entries)
     for cell in {trial.cell for trial in trials}:
-        if cell.tutor in ORACLES and not has_oracle(by_name[cell.task]):
+        if cell.tutor in ORACLES and not by_name[cell.task].has_oracle:
             raise UserError(
                 f"tutor '{cell.tutor}' cannot serve task '{cell.task}': the task has no oracle. Leave the pair out "
                 f"(exclude: [{{tutor: {cell.tutor}, task: {cell.task}}}])."
@@ -91,11 +91,6 @@ def resolve(config: SweepConfig) -> ResolvedSweep:
         tasks=by_name,
         tutors=by_tutor,
     )
-
-
-def has_oracle(task: Task) -> bool:
-    """Say whether a task comes with a player to compare with."""
-    return type(task).oracle is not Task.oracle or type(task).oracle_batch is not Task.oracle_batch
 
 
 def _load(entry: str, options: Mapping[str, dict[str, Any]]) -> Task:

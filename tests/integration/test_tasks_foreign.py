@@ -1,0 +1,75 @@
+"""Other people's environments through whole trials: trained, checkpointed, restored in another trial, evaluated."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import ray
+
+from rllib_plugins.config import StudentConfig
+from rllib_plugins.evaluation import random_return
+from rllib_plugins.metrics import STEP_AXIS
+from rllib_plugins.tasks import load_task
+from rllib_plugins.trial import StudentTrial, ensure_ray
+from tests.unit import foreign_envs as foreign
+
+TASKS = ("RebuiltTask", "LockedTask", "RaggedTask", "MaskedTask", "MaskedListTask", "SpokenTask")
+NUM_ENVS = 4
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _ray():
+    started = not ray.is_initialized()
+    ensure_ray()
+    yield
+    if started:
+        ray.shutdown()
+
+
+def config(task: str, **fields: Any) -> dict[str, Any]:
+    steps = {"num_env_steps": 600, "eval_interval_steps": 200, "eval_episodes": 20, "num_envs": NUM_ENVS}
+    return StudentConfig(task=f"tests.unit.foreign_envs:{task}", tutor="random", **(steps | fields)).model_dump()
+
+
+@pytest.mark.parametrize(("algorithm", "rollout"), [("ppo", "lean"), ("dqn", "lean"), ("ppo", "stock")])
+@pytest.mark.parametrize("task", TASKS)
+def test_a_trial_on_a_foreign_environment_is_trained_and_restored(
+    task: str, algorithm: str, rollout: str, tmp_path: Path
+) -> None:
+    """An illegal action raises in the masked ones."""
+    foreign.CONSTRUCTED.clear()
+    advice = {"trust": "fixed", "imitation": "off"} if rollout == "stock" else {}
+    fields = config(task, algorithm=algorithm, rollout=rollout, advice=advice)
+    trial = StudentTrial(config=fields)
+    results = [trial.step() for _ in range(2)]
+    trial.save_checkpoint(str(tmp_path))
+    random_return(load_task(fields["task"]))
+    trial.cleanup()
+    assert 0 < sum(foreign.CONSTRUCTED.values()) <= 4 * NUM_ENVS
+    restored = StudentTrial(config=fields)
+    restored.load_checkpoint(str(tmp_path))
+    while not results[-1]["done"]:
+        results.append(restored.step())
+    restored.cleanup()
+    assert results[-1][STEP_AXIS] >= 600 and all(np.isfinite(r["eval/return_mean"]) for r in results)
+    assert all(0 <= r["eval/time_share"] <= 1 for r in results)
+
+
+def test_a_fresh_episode_in_a_restored_rollout_is_cut_as_by_a_time_limit(tmp_path: Path) -> None:
+    fields = config("RebuiltTask", algorithm="a2c", num_env_steps=2_000, eval_interval_steps=100, eval_max_share=1.0)
+    trial = StudentTrial(config=fields)
+    for _ in range(2):
+        trial.step()
+    cursor = trial.algorithm.runner.cursor
+    assert cursor % trial.algorithm.runner.rollout.num_steps, "in the middle of a rollout"
+    trial.save_checkpoint(str(tmp_path))
+    trial.cleanup()
+    restored = StudentTrial(config=fields)
+    restored.load_checkpoint(str(tmp_path))
+    rollout = restored.algorithm.runner.rollout
+    assert (rollout.terminated[cursor - 1] | rollout.truncated[cursor - 1]).all()
+    assert np.isfinite(restored.step()["eval/return_mean"])
+    restored.cleanup()
