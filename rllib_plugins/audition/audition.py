@@ -161,6 +161,34 @@ def audition(
     return state(race)
 
 
+@dataclass(frozen=True)
+class Played:
+    """Hold what one player returns, beside the references.
+
+    Attributes:
+        name: Name of the player.
+        score: Its return.
+        references: Random play, the task's trivial players and the oracle where there is one, by name.
+    """
+
+    name: str
+    score: Score
+    references: Mapping[str, Score]
+
+    def to_metrics(self) -> dict[str, float]:
+        """Return the figures by name, ``return/…``, for a tracker."""
+        low, high = self.score.interval()
+        numbers = {"return/followed": self.score.mean, "return/followed_low": low, "return/followed_high": high}
+        return numbers | {f"return/{_plain(name)}": score.mean for name, score in self.references.items()}
+
+
+def play_beside(task: Task, policy: Policy, name: str, seed: int = 0) -> Played:
+    """Play one player and the references, all the same episodes."""
+    episodes = enough_episodes(task)
+    score = play_episodes(task, policy, episodes, round_seed(seed, 0))
+    return Played(name, score, play_references(task, episodes, seed))
+
+
 def play_references(task: Task, episodes: int, seed: int) -> dict[str, Score]:
     """Return the returns of random play, the task's trivial players and its oracle."""
     players: dict[str, Policy] = {RANDOM: task.uniform_policy, **task.references()}

@@ -9,7 +9,7 @@ import numpy as np
 from rich.table import Table
 
 if TYPE_CHECKING:
-    from rllib_plugins.audition.audition import Audition
+    from rllib_plugins.audition.audition import Audition, Played
     from rllib_plugins.audition.race import Score
 
 _TUTOR, _ORACLE, _TRIVIAL, _DROPPED = "#1f6feb", "#2da44e", "#9a9a9a", "#a9c7f5"
@@ -29,6 +29,15 @@ def ways_table(audition: Audition) -> Table:
     table.add_section()
     for name, score in sorted(audition.references.items(), key=lambda item: -item[1].mean):
         table.add_row(name, "", "", "", *_figures(score), "")
+    return table
+
+
+def returns_table(played: Played) -> Table:
+    """Return who returns what when played, the best first."""
+    table = Table("played by itself", "return", "95 % interval", "episodes")
+    rows = {f"{played.name}, followed": played.score, **played.references}
+    for name, score in sorted(rows.items(), key=lambda item: -item[1].mean):
+        table.add_row(name, *_figures(score), style="bold" if score is played.score else None)
     return table
 
 

@@ -73,6 +73,7 @@ class ReportCard:
         from_store: Share of the answers that came from the advice store.
         trivial: What the best of the task's trivial players returns, whom a student must beat to have learnt.
         trivial_player: Who that is.
+        missed_because: Why the tutor gave no advice, where it gave none.
     """
 
     task: str
@@ -103,6 +104,7 @@ class ReportCard:
     from_store: float | None = None
     trivial: float | None = None
     trivial_player: str | None = None
+    missed_because: str = ""
 
     @property
     def beats_constant(self) -> bool | None:
@@ -113,7 +115,8 @@ class ReportCard:
     def verdict(self) -> str:
         """Return the card in one plain sentence."""
         if not self.answered:
-            return f"{self.tutor} gave no advice at all on {self.task}."
+            reason = f": {self.missed_because}" if self.missed_because else "."
+            return f"{self.tutor} gave no advice at all on {self.task}{reason}"
         if self.agreement is None or self.constant_agreement is None or self.advantage_high is None:
             return f"Not graded against best play: task '{self.task}' has no oracle."
         figures = (

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from io import StringIO
 from pathlib import Path
 
@@ -108,6 +109,8 @@ def test_the_second_question_names_the_same_labels_in_another_order() -> None:
 def test_silence_is_counted_and_not_graded() -> None:
     card = grade(TASK, Scripted(lambda request: None), num_states=50, seed=0, name="mute")
     assert card.answered == 0 and card.agreement is None and card.verdict == "mute gave no advice at all on blackjack."
+    reasoned = replace(card, missed_because="the endpoint answered 401")
+    assert reasoned.verdict == "mute gave no advice at all on blackjack: the endpoint answered 401"
     sometimes = Scripted(lambda request: basic_strategy(request) if "no usable" in request.state else None)
     card = grade(TASK, sometimes, num_states=200, seed=0)
     assert 0.5 < card.answered < 1 and card.agreement == 1

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -10,7 +11,7 @@ import typer
 from tune_sweeps.cli.options import AddressOption, ResultsOption, TaskArgument, TutorArgument
 
 if TYPE_CHECKING:
-    from rllib_plugins.grading import ReportCard
+    from rllib_plugins.audition import Played
 
 EXPERIMENT = "grades"
 
@@ -25,19 +26,24 @@ def grade(
 ) -> None:
     """Grade a tutor on states that students visit: against the oracle and against the best constant answer.
 
-    The card goes to MLflow, experiment 'grades'.
+    Then it is played by itself, read as its file says, beside random play and the task's trivial players. The card goes
+    to MLflow, experiment 'grades'.
 
     Example: `tutor grade smollm2 blackjack`
     """
+    from rllib_plugins.audition import Answers, Asking, Way, play_beside
+    from rllib_plugins.audition.view import returns_table
     from rllib_plugins.grading import grade as grade_tutor
     from rllib_plugins.grading import render, write_figure
     from rllib_plugins.tasks import load_task
     from rllib_plugins.tutors import check_recorded, check_tutor, make_advisor
     from tune_sweeps.cluster.tutors import tutors_up
+    from tune_sweeps.console.asking import asking
     from tune_sweeps.console.signals import interruptible
     from tune_sweeps.console.terminal import log_path, make_console, quiet
     from tune_sweeps.run.workspace import check_writable
     from tune_sweeps.tracking.mlflow_client import check_uri, tracking_uri
+    from tune_sweeps.tracking.single_run import SingleRun, log_run
     from tutor_service.client import connect
     from tutor_service.errors import UserError
 
@@ -48,46 +54,39 @@ def grade(
     uri = tracking_uri(results)
     check_writable(results)
     check_uri(uri)
+    played: Played | None
     if config is None:
         advisor = make_advisor(tutor, chosen)
         if advisor is None:
             raise UserError("tutor 'none' is nobody: there is no one to grade. See `tutor tutors`.")
         card = grade_tutor(chosen, advisor, num_states=num_states, seed=seed, name=tutor)
+        played = play_beside(chosen, lambda states: advisor.ask(states).probabilities, tutor, seed)
     else:
+        way = Way(Asking(config.decoding, "none"), config.calibration, config.advice)
         with interruptible(), quiet(log_path("grade")) as screen, tutors_up([config], screen.print, address):
-            screen.print(f"asking '{config.name}' about {num_states} visits, twice")
-            advise = connect(config, deadline_s=600.0).advise
-            card = grade_tutor(chosen, advise, num_states=num_states, seed=seed, name=config.name)
+            client = connect(config, deadline_s=600.0)
+            with asking(screen, client.advise) as ask:
+                card = grade_tutor(chosen, ask, num_states=num_states, seed=seed, name=config.name)
+                played = None
+                if card.answered:
+                    policy = Answers(chosen, ask).policy(way, config.temperature)
+                    played = play_beside(chosen, policy, config.name, seed)
+                else:
+                    card = replace(card, missed_because=client.stats.last_error)
     console = make_console()
     console.print(render(card))
+    if played is not None:
+        console.print(returns_table(played))
     results.mkdir(parents=True, exist_ok=True)
     figure = write_figure(card, results / f"grade-{card.tutor.replace('/', '_')}-{card.task}.png")
+    run = SingleRun(
+        experiment=EXPERIMENT,
+        name=f"{card.tutor} · {card.task}",
+        params={"tutor": card.tutor, "task": card.task},
+        metrics=card.to_metrics() | (played.to_metrics() if played else {}),
+        texts={"verdict.txt": card.verdict + "\n"},
+        files=[figure],
+    )
     with quiet(log_path("grade")):  # a new database tells of each of its tables
-        _log(card, uri, results, figure)
+        log_run(run, uri, results)
     console.print(f"wrote {figure}; the card is in MLflow, experiment '{EXPERIMENT}'")
-
-
-def _log(card: ReportCard, uri: str, results: Path, figure: Path) -> None:
-    from mlflow.entities import Metric, Param
-
-    from tune_sweeps.tracking.mlflow_client import artifact_location, make_client
-    from tune_sweeps.tracking.provenance import run_tags
-
-    client = make_client(uri)
-    experiment = client.get_experiment_by_name(EXPERIMENT)
-    location = artifact_location(results, uri)
-    experiment_id = (
-        experiment.experiment_id
-        if experiment is not None
-        else client.create_experiment(EXPERIMENT, artifact_location=location and f"{location}/{EXPERIMENT}")
-    )
-    run = client.create_run(experiment_id, run_name=f"{card.tutor} · {card.task}", tags=run_tags())
-    started = run.info.start_time
-    client.log_batch(
-        run.info.run_id,
-        metrics=[Metric(name, value, started, 0) for name, value in card.to_metrics().items()],
-        params=[Param("tutor", card.tutor), Param("task", card.task)],
-    )
-    client.log_text(run.info.run_id, card.verdict + "\n", "verdict.txt")
-    client.log_artifact(run.info.run_id, str(figure))
-    client.set_terminated(run.info.run_id)
