@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from typing import NamedTuple
 
+from rllib_plugins.config import StudentConfig
 from rllib_plugins.evaluation import episode_length
 from rllib_plugins.tasks.base import Task
 
@@ -35,9 +36,30 @@ class EvaluationPlan(NamedTuple):
     share: float
 
 
-def plan_evaluation(
-    task: Task, *, num_env_steps: int, interval_steps: int, episodes: int, max_share: float
-) -> EvaluationPlan:
+class EvaluationWish(NamedTuple):
+    """What was asked for.
+
+    Attributes:
+        num_env_steps: Env steps that the trial trains for.
+        interval_steps: Env steps between evaluations.
+        episodes: Episodes per evaluation.
+        max_share: Largest share of evaluation in training and evaluation together; 1: as asked for, whatever it takes.
+    """
+
+    num_env_steps: int
+    interval_steps: int
+    episodes: int
+    max_share: float
+
+
+def evaluation_wish(student: StudentConfig) -> EvaluationWish:
+    """Return what a trial's config asks for."""
+    return EvaluationWish(
+        student.num_env_steps, student.eval_interval_steps, student.eval_episodes, student.eval_max_share
+    )
+
+
+def plan_evaluation(task: Task, wish: EvaluationWish) -> EvaluationPlan:
     """Return the evaluations of a trial: as wished, or fewer where they would take more than ``max_share`` of it.
 
     The plan follows from the task and the numbers alone, so it is the same for every arm of a comparison.
@@ -45,18 +67,17 @@ def plan_evaluation(
     Example:
         >>> from rllib_plugins.tasks import load_task
         >>> lake = load_task("examples.frozen_lake:FrozenLakeTask")
-        >>> plan_evaluation(lake, num_env_steps=20_000, interval_steps=250, episodes=200, max_share=1.0).episodes
+        >>> wish = EvaluationWish(num_env_steps=20_000, interval_steps=250, episodes=200, max_share=1.0)
+        >>> plan_evaluation(lake, wish).episodes
         200
-        >>> plan_evaluation(lake, num_env_steps=20_000, interval_steps=250, episodes=200, max_share=1 / 3).share < 0.34
+        >>> plan_evaluation(lake, wish._replace(max_share=1 / 3)).share < 0.34
         True
 
     Args:
         task: The task; its episodes are measured (``episode_length``).
-        num_env_steps: Env steps that the trial trains for.
-        interval_steps: Wished env steps between evaluations.
-        episodes: Wished episodes per evaluation.
-        max_share: Largest share of evaluation in training and evaluation together; 1: as wished.
+        wish: What was asked for.
     """
+    num_env_steps, interval_steps, episodes, max_share = wish
     if task.is_exact:
         return EvaluationPlan(interval_steps, episodes, 0.0)
     cost = episode_length(task) * (NATIVE_COST if task.is_native else 1.0)

@@ -14,7 +14,7 @@ from ray.tune import Trainable
 from rllib_plugins import metrics
 from rllib_plugins.config import StudentConfig
 from rllib_plugins.evaluation import evaluate
-from rllib_plugins.evaluation_plan import plan_evaluation
+from rllib_plugins.evaluation_plan import evaluation_wish, plan_evaluation
 from rllib_plugins.hyperparameters import default_hyperparameters
 from rllib_plugins.seeds import EVALUATION, derive_seed
 from tutor_service.errors import UserError, unknown_name
@@ -128,13 +128,7 @@ class StudentTrial(Trainable):
         """
         self.student = StudentConfig.model_validate(config)
         self.algorithm = build_algorithm(self.student)
-        self.plan = plan_evaluation(
-            self.algorithm.task,
-            num_env_steps=self.student.num_env_steps,
-            interval_steps=self.student.eval_interval_steps,
-            episodes=self.student.eval_episodes,
-            max_share=self.student.eval_max_share,
-        )
+        self.plan = plan_evaluation(self.algorithm.task, evaluation_wish(self.student))
         self._next_point = 0
         self._return_mean = math.nan
         self._training_s = self._evaluation_s = 0.0

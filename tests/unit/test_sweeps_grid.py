@@ -299,6 +299,7 @@ def test_a_plan_adds_up() -> None:
     assert plan.concurrent == 2  # a core each, although four would fit
     assert plan.seconds == pytest.approx((6 * 10 + 6 * 20) / 2)
     assert plan.max_evaluations == {}
+    assert plan.evaluations == {"blackjack": (2_000, 200, 0.0)}
     assert not plan.rough
     guessed = estimate(resolved, cpus=2, speeds={"ppo": 100.0})
     assert guessed.rough and guessed.seconds == pytest.approx((6 * 10 + 6 * 1_000 / TYPICAL_STEPS_PER_S) / 2)

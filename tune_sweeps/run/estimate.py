@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from rllib_plugins.config import StudentConfig
+from rllib_plugins.evaluation_plan import EvaluationPlan, evaluation_wish, plan_evaluation
 from rllib_plugins.tasks import Task
 from tune_sweeps.definition.config import ResourcesConfig
 from tune_sweeps.definition.grid import Trial
@@ -30,6 +31,7 @@ class Estimate:
         tutor_cpus: Ray CPUs of the tutors' replicas.
         tutor_gpus: GPUs of the tutors' replicas.
         env_steps: Env steps of all trials.
+        evaluations: By task, how its trials are evaluated, those that are evaluated most.
         expected_consultations: Consultations of all trials, expected from P(τ) alone; earned trust makes them fewer.
         max_evaluations: Most LLM evaluations, by tutor: no more than consultations can be, nor than the task has
             observations where these can be counted; fewer where the advice store knows states already.
@@ -44,6 +46,7 @@ class Estimate:
     tutor_cpus: float
     tutor_gpus: float
     env_steps: int
+    evaluations: dict[str, EvaluationPlan]
     expected_consultations: float
     max_evaluations: dict[str, int]
     seconds: float
@@ -69,6 +72,7 @@ def estimate(resolved: ResolvedSweep, cpus: float, speeds: Mapping[str, float]) 
         tutor_cpus=resolved.tutor_cpus,
         tutor_gpus=sum(t.scaling.num_gpus * t.scaling.num_started for t in resolved.tutors.values()),
         env_steps=sum(trial.student.num_env_steps for trial in trials),
+        evaluations=evaluations(trials, resolved.tasks),
         expected_consultations=sum(consultations(trial.student) for trial in trials if trial.cell.tutored),
         max_evaluations={
             name: max_evaluations([t for t in trials if t.cell.tutor == name], resolved.tasks)
@@ -77,6 +81,16 @@ def estimate(resolved: ResolvedSweep, cpus: float, speeds: Mapping[str, float]) 
         seconds=max(sum(work) / concurrent, max(work)),
         rough=any(trial.cell.algorithm not in speeds for trial in trials),
     )
+
+
+def evaluations(trials: list[Trial], tasks: Mapping[str, Task]) -> dict[str, EvaluationPlan]:
+    """Return by task how those of its trials are evaluated that are evaluated most."""
+    found: dict[str, EvaluationPlan] = {}
+    for name, wish in dict.fromkeys((trial.cell.task, evaluation_wish(trial.student)) for trial in trials):
+        plan = plan_evaluation(tasks[name], wish)
+        if name not in found or plan.share > found[name].share:
+            found[name] = plan
+    return found
 
 
 def concurrency(

@@ -32,6 +32,9 @@ def estimate_lines(resolved: ResolvedSweep, needed: Estimate, cpus: float) -> It
     if resolved.tutors:
         yield f"deployed for it: {', '.join(resolved.tutors)}"
     yield f"env steps: {needed.env_steps:,}"
+    for task, plan in needed.evaluations.items():
+        how = f"{plan.episodes} episodes, about {plan.share:.0%} of a trial's work" if plan.share else "exact"
+        yield f"evaluation of {task}: every {plan.interval_steps:,} env steps, {how}"
     yield f"consultations by P(τ): about {needed.expected_consultations:,.0f}; earned trust makes them fewer"
     for tutor, most in needed.max_evaluations.items():
         yield f"LLM evaluations of {tutor}: at most {most:,}; fewer where its advice store knows states already"
