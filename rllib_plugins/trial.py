@@ -134,7 +134,7 @@ class StudentTrial(Trainable):
         self._training_s = self._evaluation_s = 0.0
 
     def step(self) -> dict[str, Any]:
-        """Train to the next evaluation point, evaluates the greedy student with the tutor off, and reports.
+        """Train to the next evaluation point, evaluate the greedy student with the tutor off, and report.
 
         Returns:
             The numbers of ``rllib_plugins.metrics``, and ``done``.

@@ -1,8 +1,8 @@
 """Blackjack in numbers: what can follow each decision of gymnasium's ``Blackjack-v1`` (``natural=False, sab=False``).
 
-Owns the 280 decision states and their exact odds over an infinite deck, and the dynamic programming over them. It must
-not know how a student sees a state. The player may hold a hard sum of 4 to 21, or a soft one (a usable ace counted
-as 11) of 12 to 21; the dealer shows 1 (an ace) to 10, and draws to 17 or more, standing on soft 17.
+Owns the 280 decision states and their exact odds over an infinite deck, and the dynamic programming over them. The
+player may hold a hard sum of 4 to 21, or a soft one (a usable ace counted as 11) of 12 to 21; the dealer shows 1 (an
+ace) to 10, and draws to 17 or more, standing on soft 17.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ NUM_STATES = len(HANDS) * len(DEALER_CARDS)
 
 
 def draw(total: int, usable_ace: int, card: int) -> tuple[int, int]:
-    """The hand after drawing ``card``; a sum above 21 is a bust."""
+    """Return the hand after drawing ``card``; a sum above 21 is a bust."""
     if card == 1 and not usable_ace and total + 11 <= 21:
         return total + 11, 1
     total += card
@@ -39,13 +39,13 @@ def draw(total: int, usable_ace: int, card: int) -> tuple[int, int]:
 
 
 def states() -> NDArray[np.int64]:
-    """The decision states as rows (sum, dealer's card, usable ace), ``(280, 3)``: ``HANDS`` × ``DEALER_CARDS``."""
+    """Return ``HANDS`` × ``DEALER_CARDS`` as rows (sum, dealer's card, usable ace), ``(280, 3)``."""
     return np.array([(total, card, ace) for total, ace in HANDS for card in DEALER_CARDS], dtype=np.int64)
 
 
 @cache
 def hit_transitions() -> NDArray[np.float64]:
-    """Probability that a hit turns hand i into hand j, ``(28, 28)``; what a row lacks to 1 is the chance of a bust."""
+    """Return the probability that a hit turns hand i into hand j, ``(28, 28)``; the rest of a row is that of a bust."""
     index = {hand: i for i, hand in enumerate(HANDS)}
     transitions = np.zeros((len(HANDS), len(HANDS)))
     for i, (total, ace) in enumerate(HANDS):
@@ -58,7 +58,7 @@ def hit_transitions() -> NDArray[np.float64]:
 
 @cache
 def _dealer_from(total: int, usable_ace: int) -> NDArray[np.float64]:
-    """Distribution of the dealer's final score from a hand: (17, 18, 19, 20, 21, bust)."""
+    """Return the distribution of the dealer's final score from a hand: (17, 18, 19, 20, 21, bust)."""
     outcome = np.zeros(6)
     if total >= 17:
         outcome[total - 17 if total <= 21 else 5] = 1.0
@@ -70,13 +70,13 @@ def _dealer_from(total: int, usable_ace: int) -> NDArray[np.float64]:
 
 @cache
 def dealer_scores() -> NDArray[np.float64]:
-    """Distribution of the dealer's final score (17 … 21, bust) for each card shown (1 … 10), ``(10, 6)``."""
+    """Return the distribution of the dealer's final score (17 … 21, bust) for each card shown (1 … 10), ``(10, 6)``."""
     return np.array([_dealer_from(*draw(0, 0, int(card))) for card in DEALER_CARDS])
 
 
 @cache
 def stick_outcomes() -> NDArray[np.float64]:
-    """Probability to win and to lose by sticking, ``(2, 22, 10)``: by own sum (0 … 21) and dealer's card (1 … 10)."""
+    """Return how probably sticking wins and loses, by own sum (0 … 21) and dealer's card (1 … 10): ``(2, 22, 10)``."""
     scores = dealer_scores()
     final = np.arange(17, 22)
     outcomes = np.zeros((2, 22, 10))
@@ -88,7 +88,7 @@ def stick_outcomes() -> NDArray[np.float64]:
 
 @cache
 def start_probabilities() -> NDArray[np.float64]:
-    """Probability of each decision state at the start of an episode, ``(28, 10)``."""
+    """Return the probability of each decision state at the start of an episode, ``(28, 10)``."""
     index = {hand: i for i, hand in enumerate(HANDS)}
     hands = np.zeros(len(HANDS))
     for first, p_first in enumerate(CARD_PROBABILITIES, start=1):
@@ -99,7 +99,7 @@ def start_probabilities() -> NDArray[np.float64]:
 
 @cache
 def optimal_action_values() -> NDArray[np.float64]:
-    """Q*(state, action), ``(28, 10, 2)``, by backward induction over ``HANDS``."""
+    """Return Q*(state, action), ``(28, 10, 2)``, by backward induction over ``HANDS``."""
     win, lose = _stick_by_hand()
     transitions = hit_transitions()
     values = np.zeros((len(HANDS), 10))
@@ -113,7 +113,7 @@ def optimal_action_values() -> NDArray[np.float64]:
 
 
 def policy_return(hit_probabilities: NDArray[np.float64]) -> tuple[float, float]:
-    """Exact mean and standard deviation of the episode return of a policy.
+    """Return the exact mean and standard deviation of the episode return of a policy.
 
     Args:
         hit_probabilities: Probability to hit in each decision state, ``(28, 10)``.

@@ -20,7 +20,7 @@ class BlackjackVectorEnv(ArrayVectorEnv):
     """A vector of ``Blackjack-v1``; its batch of observations is (sums, dealer's cards, usable aces)."""
 
     def __init__(self, num_envs: int) -> None:
-        """Makes ``num_envs`` tables."""
+        """Make ``num_envs`` tables."""
         space = spaces.Tuple((spaces.Discrete(32), spaces.Discrete(11), spaces.Discrete(2)))
         super().__init__(num_envs, space, spaces.Discrete(2))
         self._total = np.zeros(num_envs, dtype=np.int64)

@@ -1,4 +1,4 @@
-"""Connect Four for one student, whose opponent answers inside the step. Knows bitboards and opponents, and no words."""
+"""Connect Four for one student, whose opponent answers inside the step."""
 
 from __future__ import annotations
 
@@ -77,7 +77,7 @@ class ConnectFourEnv(gym.Env[NDArray[np.int8], int]):
     def reset(
         self, *, seed: int | None = None, options: dict[str, Any] | None = None
     ) -> tuple[NDArray[np.int8], dict[str, Any]]:
-        """Starts a game; the opponent's first stone is on the board where it begins."""
+        """Start a game; the opponent's first stone is on the board where it begins."""
         super().reset(seed=seed)
         if self._luck is None or seed is not None:
             self._luck = Luck(self.np_random)
@@ -89,7 +89,7 @@ class ConnectFourEnv(gym.Env[NDArray[np.int8], int]):
         return self._planes.copy(), {"action_mask": self._mask.copy()}
 
     def step(self, action: int) -> tuple[NDArray[np.int8], float, bool, bool, dict[str, Any]]:
-        """Drops the student's stone and then the opponent's.
+        """Drop the student's stone and then the opponent's.
 
         Raises:
             UserError: The action is out of range, the column is full, or the game is over.
@@ -117,7 +117,7 @@ class ConnectFourEnv(gym.Env[NDArray[np.int8], int]):
         return self._planes.copy(), reward, self._over, False, {"action_mask": self._mask.copy()}
 
     def render(self) -> str | NDArray[np.uint8] | None:  # type: ignore[override]
-        """The board as text (X student, O opponent) or as an RGB image ``(192, 224, 3)``."""
+        """Return the board as text (X student, O opponent) or as an RGB image ``(192, 224, 3)``."""
         cells = self._planes[0] + 2 * self._planes[1]
         if self.render_mode == "ansi":
             return "\n".join("".join(".XO"[cell] for cell in row) for row in cells) + "\n1234567\n"
@@ -134,7 +134,7 @@ class ConnectFourEnv(gym.Env[NDArray[np.int8], int]):
         return self._stones[0] | self._stones[1] == bits.FULL
 
     def _drop(self, column: int, player: int) -> bool:
-        """Drops a stone; True if it wins."""
+        """Drop a stone; True if it wins."""
         occupied = self._stones[0] | self._stones[1]
         cell = (occupied + bits.BOTTOM[column]) & bits.COLUMN[column]
         self._stones[player] |= cell
@@ -146,7 +146,7 @@ class ConnectFourEnv(gym.Env[NDArray[np.int8], int]):
 
 
 def check_first(first: str) -> None:
-    """Refuses an unknown value of ``first``.
+    """Refuse an unknown value of ``first``.
 
     Raises:
         UserError: It is none of ``FIRST``.

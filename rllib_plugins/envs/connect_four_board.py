@@ -1,4 +1,4 @@
-"""Connect Four in bits: where stones can fall, and who has won. Knows no opponent and no environment.
+"""Connect Four in bits: where stones can fall, and who has won.
 
 A player's stones are one integer. Bit ``9·column + row`` is the cell of that column (0 left) and row (0 bottom); rows 6
 to 8 stay empty and keep lines from wrapping into the next column. Everything here is written in shifts and masks, so it
@@ -32,7 +32,7 @@ Stones = TypeVar("Stones", int, NDArray[np.int64])
 
 
 def won(stones: int) -> bool:
-    """True where four of a player's stones are in line."""
+    """Return whether four of a player's stones are in line."""
     for step in LINE_STEPS:
         pairs = stones & (stones >> step)
         if pairs & (pairs >> 2 * step):
@@ -41,7 +41,7 @@ def won(stones: int) -> bool:
 
 
 def won_batch(stones: NDArray[np.int64]) -> NDArray[np.bool_]:
-    """``won`` for an array of boards of any shape."""
+    """Return ``won`` for an array of boards of any shape."""
     lines = np.zeros_like(stones)
     for step in LINE_STEPS:
         pairs = stones & (stones >> step)
@@ -50,12 +50,12 @@ def won_batch(stones: NDArray[np.int64]) -> NDArray[np.bool_]:
 
 
 def landing(occupied: Stones) -> Stones:
-    """The cell above the stones of every column: one bit per column, also above a full one."""
+    """Return the cell above the stones of every column: one bit per column, also above a full one."""
     return occupied + ALL_BOTTOM
 
 
 def fours(stones: Stones) -> Stones:
-    """The cells that would complete a line of four; they may be taken or hang in the air.
+    """Return the cells that would complete a line of four; they may be taken or hang in the air.
 
     Threes with a gap are found by pairing a neighbouring two with the single stone beyond the empty cell.
     """
@@ -68,21 +68,21 @@ def fours(stones: Stones) -> Stones:
 
 
 def open_columns(occupied: int) -> list[int]:
-    """The columns that are not full."""
+    """Return the columns that are not full."""
     return [column for column in range(WIDTH) if not occupied & TOP[column]]
 
 
 def open_columns_batch(occupied: NDArray[np.int64]) -> NDArray[np.bool_]:
-    """Mask of the columns that are not full, ``(n, 7)`` for ``(n,)`` boards."""
+    """Return the mask of the columns that are not full, ``(n, 7)`` for ``(n,)`` boards."""
     return (occupied[:, None] & np.array(TOP)) == 0
 
 
 def planes(mine: NDArray[np.int64], theirs: NDArray[np.int64]) -> NDArray[np.int8]:
-    """Boards as planes ``(n, 2, 6, 7)``: own stones and the other's, top row first."""
+    """Return boards as planes ``(n, 2, 6, 7)``: own stones and the other's, top row first."""
     both = np.stack([mine, theirs], axis=1)[:, :, None, None]
     return ((both & CELL_BITS) != 0).view(np.int8)
 
 
 def stones(plane: NDArray[np.generic]) -> NDArray[np.int64]:
-    """Bits of planes ``(…, 6, 7)``: the inverse of ``planes``, ``(…)``."""
+    """Return the bits of planes ``(…, 6, 7)``: the inverse of ``planes``, ``(…)``."""
     return np.where(np.asarray(plane) > 0.5, CELL_BITS, 0).sum(axis=(-2, -1))

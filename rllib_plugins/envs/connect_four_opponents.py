@@ -1,4 +1,4 @@
-"""Who plays against the student in Connect Four. Knows bitboards; must not know the student or its rewards."""
+"""Who plays against the student in Connect Four."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ class Opponent(ABC):
 
     @abstractmethod
     def move(self, mine: int, theirs: int, luck: Luck) -> int:
-        """A column that is not full.
+        """Return a column that is not full.
 
         Args:
             mine: The opponent's own stones, as bits.
@@ -32,19 +32,19 @@ class Opponent(ABC):
 
     @abstractmethod
     def moves(self, mine: NDArray[np.int64], theirs: NDArray[np.int64], rng: np.random.Generator) -> NDArray[np.int64]:
-        """``move`` for boards ``(n,)``."""
+        """Return ``move`` for boards ``(n,)``."""
 
 
 class RandomOpponent(Opponent):
     """Any column that is not full, each as likely."""
 
     def move(self, mine: int, theirs: int, luck: Luck) -> int:
-        """A random column."""
+        """Return a random column."""
         columns = bits.open_columns(mine | theirs)
         return columns[luck.below(len(columns))]
 
     def moves(self, mine: NDArray[np.int64], theirs: NDArray[np.int64], rng: np.random.Generator) -> NDArray[np.int64]:
-        """Random columns."""
+        """Return random columns."""
         return choose(bits.open_columns_batch(mine | theirs), rng)
 
 
@@ -52,7 +52,7 @@ class GreedyOpponent(Opponent):
     """Wins where it can in one move, else blocks the student's win in one move, else plays at random."""
 
     def move(self, mine: int, theirs: int, luck: Luck) -> int:
-        """A winning column, a blocking one, or a random one; random among several."""
+        """Return a winning column, a blocking one, or a random one; random among several."""
         occupied = mine | theirs
         landing = bits.landing(occupied)
         for target in (bits.fours(mine) & landing, bits.fours(theirs) & landing):
@@ -63,7 +63,7 @@ class GreedyOpponent(Opponent):
         return columns[luck.below(len(columns))]
 
     def moves(self, mine: NDArray[np.int64], theirs: NDArray[np.int64], rng: np.random.Generator) -> NDArray[np.int64]:
-        """Winning columns, blocking ones, or random ones."""
+        """Return winning columns, blocking ones, or random ones."""
         occupied = mine | theirs
         landing = bits.landing(occupied)
         wins, blocks = bits.fours(mine) & landing, bits.fours(theirs) & landing
@@ -76,7 +76,7 @@ class PerfectOpponent(Opponent):
     """Plays a best column by the solver; with probability ``error_rate`` a random one instead."""
 
     def __init__(self, error_rate: float) -> None:
-        """Sets the error rate.
+        """Set the error rate.
 
         Args:
             error_rate: Share of moves that are random, 0 to 1.
@@ -84,20 +84,20 @@ class PerfectOpponent(Opponent):
         self._error_rate = error_rate
 
     def move(self, mine: int, theirs: int, luck: Luck) -> int:
-        """A best column or, in error, any."""
+        """Return a best column or, in error, any."""
         in_error = luck.uniform() < self._error_rate
         columns = bits.open_columns(mine | theirs) if in_error else best_columns(mine, theirs)
         return columns[luck.below(len(columns))]
 
     def moves(self, mine: NDArray[np.int64], theirs: NDArray[np.int64], rng: np.random.Generator) -> NDArray[np.int64]:
-        """Best columns or, in error, any; the solver is asked one board at a time."""
+        """Return best columns or, in error, any; the solver is asked one board at a time."""
         luck = Luck(rng)
         pairs = zip(mine.tolist(), theirs.tolist(), strict=True)
         return np.array([self.move(own, other, luck) for own, other in pairs], dtype=np.int64)
 
 
 def make_opponent(name: str, error_rate: float) -> Opponent:
-    """An opponent by name.
+    """Return an opponent by name.
 
     Raises:
         UserError: An unknown name, or an error rate outside 0 to 1 or given to an opponent that has none.
@@ -114,7 +114,7 @@ def make_opponent(name: str, error_rate: float) -> Opponent:
 
 
 def choose(allowed: NDArray[np.bool_], rng: np.random.Generator) -> NDArray[np.int64]:
-    """One allowed column per row of ``(n, 7)``, each as likely; every row must allow one."""
+    """Return one allowed column per row of ``(n, 7)``, each as likely; every row must allow one."""
     rank = allowed.cumsum(axis=1)
     wanted = (rng.random(len(allowed)) * rank[:, -1]).astype(np.int64) + 1
     return (rank >= wanted[:, None]).argmax(axis=1)

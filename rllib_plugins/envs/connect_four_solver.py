@@ -1,4 +1,4 @@
-"""Perfect play in Connect Four: bitbully's scores, computed once per position and process. Knows only bitboards."""
+"""Perfect play in Connect Four: bitbully's scores, computed once per position and process."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def _solver() -> tuple[Any, Any]:
 
 @lru_cache(maxsize=1_000_000)
 def scores(mine: int, theirs: int) -> tuple[int | None, ...]:
-    """Score of each column for the player of ``mine``, who is to move; None where the column is full.
+    """Return the score of each column for the player of ``mine``, who is to move; None where the column is full.
 
     Positive: wins with perfect play, the higher the sooner. 0: a draw. Negative: loses, the lower the sooner. A
     position that the solver's opening book does not cover may take it a second (12 or 13 stones), later ones
@@ -43,7 +43,7 @@ def scores(mine: int, theirs: int) -> tuple[int | None, ...]:
 
 
 def best_columns(mine: int, theirs: int) -> list[int]:
-    """The columns of the highest score: fastest win, else a draw, else slowest loss."""
+    """Return the columns of the highest score: fastest win, else a draw, else slowest loss."""
     values = scores(mine, theirs)
     best = max(value for value in values if value is not None)
     return [column for column, value in enumerate(values) if value == best]

@@ -23,7 +23,7 @@ class ConnectFourVectorEnv(ArrayVectorEnv):
     """A vector of ``ConnectFourEnv``; observations ``(num_envs, 2, 6, 7)`` int8."""
 
     def __init__(self, num_envs: int, opponent: str = "random", error_rate: float = 0.0, first: str = "random") -> None:
-        """Makes ``num_envs`` boards; the other arguments are those of ``ConnectFourEnv``."""
+        """Make ``num_envs`` boards; the other arguments are those of ``ConnectFourEnv``."""
         check_first(first)
         space = spaces.Box(0, 1, (2, bits.HEIGHT, bits.WIDTH), dtype=np.int8)
         super().__init__(num_envs, space, spaces.Discrete(bits.WIDTH))
@@ -42,7 +42,7 @@ class ConnectFourVectorEnv(ArrayVectorEnv):
         self._reply(rows)
 
     def _reply(self, rows: NDArray[np.int64]) -> None:
-        """The opponent's move in ``rows``."""
+        """Make the opponent's move in ``rows``."""
         if len(rows):
             mine, theirs = self._theirs[rows], self._mine[rows]
             self._theirs[rows] = mine | _cell(mine | theirs, self._opponent.moves(mine, theirs, self.rng))

@@ -15,11 +15,11 @@ class Luck:
         self._block: list[float] = []
 
     def uniform(self) -> float:
-        """The next number."""
+        """Return the next number."""
         if not self._block:
             self._block = self._rng.random(BLOCK).tolist()
         return self._block.pop()
 
     def below(self, n: int) -> int:
-        """An integer in 0 … n − 1, each as likely."""
+        """Return an integer in 0 … n − 1, each as likely."""
         return int(self.uniform() * n)

@@ -76,7 +76,7 @@ class SnakeEnv(gym.Env[NDArray[Any], int]):
     def reset(
         self, *, seed: int | None = None, options: dict[str, Any] | None = None
     ) -> tuple[NDArray[Any], dict[str, Any]]:
-        """Starts an episode."""
+        """Start an episode."""
         super().reset(seed=seed)
         if self._luck is None or seed is not None:
             self._luck = Luck(self.np_random)
@@ -96,7 +96,7 @@ class SnakeEnv(gym.Env[NDArray[Any], int]):
         return self._observe(), {"length": len(self._body)}
 
     def step(self, action: int) -> tuple[NDArray[Any], float, bool, bool, dict[str, Any]]:
-        """Turns and moves one cell.
+        """Turn and move one cell.
 
         Raises:
             UserError: The action is out of range, or no episode is on.
@@ -130,7 +130,7 @@ class SnakeEnv(gym.Env[NDArray[Any], int]):
         return self._observe(), reward, False, self._over, {"length": len(body)}
 
     def render(self) -> str | NDArray[np.uint8] | None:  # type: ignore[override]
-        """The board as text (``@`` head, ``o`` body, ``*`` food) or as an RGB image."""
+        """Return the board as text (``@`` head, ``o`` body, ``*`` food) or as an RGB image."""
         if self.render_mode == "ansi":
             signs = ["."] * self.rules.width**2
             for cell in self._body:

@@ -1,4 +1,4 @@
-"""What the single and the vector Snake share: arguments, geometry and the compact features. Holds no game state.
+"""What the single and the vector Snake share: arguments, geometry and the compact features.
 
 Boards are kept with a wall around them: cell ``(row, column)`` has number ``(row + 1)·(size + 2) + column + 1``.
 Headings are 0 up, 1 right, 2 down, 3 left; actions 0 left, 1 straight, 2 right, relative to the heading.
@@ -121,14 +121,14 @@ class SnakeRules:
         return codes.astype(np.int8)
 
     def observation_space(self) -> spaces.Box:
-        """Space of the chosen observation."""
+        """Return the space of the chosen observation."""
         if self.observation == "features":
             low, high = FEATURE_TABLE.min(axis=0), FEATURE_TABLE.max(axis=0)
             return spaces.Box(low, high, dtype=np.int8)
         return spaces.Box(0.0, 1.0, (3, self.size, self.size), dtype=np.float32)
 
     def start_body(self, heading: int, along: int, across: int) -> list[int]:
-        """Cell numbers of a straight snake, tail first.
+        """Return the cell numbers of a straight snake, tail first.
 
         Args:
             heading: 0 to 3.

@@ -22,7 +22,7 @@ class SnakeVectorEnv(ArrayVectorEnv):
     """A vector of ``SnakeEnv``; observations ``(num_envs, 5)`` int8 or ``(num_envs, 3, size, size)`` float32."""
 
     def __init__(self, num_envs: int, **arguments: Any) -> None:
-        """Makes ``num_envs`` boards; the other arguments are those of ``SnakeEnv``."""
+        """Make ``num_envs`` boards; the other arguments are those of ``SnakeEnv``."""
         rules = self.rules = SnakeRules(**arguments)
         super().__init__(num_envs, rules.observation_space(), spaces.Discrete(3), render_fps=8)
         self._deltas = np.array(rules.deltas)
@@ -61,7 +61,7 @@ class SnakeVectorEnv(ArrayVectorEnv):
         self._place_food(rows)
 
     def _place_food(self, rows: NDArray[np.int64]) -> None:
-        """Food on a free cell of each board in ``rows``, each as likely; 0 where the board is full."""
+        """Put food on a free cell of each board in ``rows``, each as likely; 0 where the board is full."""
         cells = self.rules.inner_cells
         rank = (self._frees[rows[:, None], cells] <= self._time[rows, None]).cumsum(axis=1)
         wanted = (self.rng.random(len(rows)) * rank[:, -1]).astype(np.int64) + 1

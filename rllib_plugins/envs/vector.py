@@ -1,4 +1,4 @@
-"""What our array-coded vector environments share: seeding, SAME_STEP autoreset and its infos. Knows no game."""
+"""What our array-coded vector environments share: seeding, SAME_STEP autoreset and its infos."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ class ArrayVectorEnv(gym.vector.VectorEnv[Any, NDArray[np.int64], NDArray[Any]])
     def __init__(
         self, num_envs: int, observation_space: spaces.Space[Any], action_space: spaces.Discrete, render_fps: int = 4
     ) -> None:
-        """Sets the spaces.
+        """Set the spaces.
 
         Args:
             num_envs: Environments stepped as one vector.
@@ -49,7 +49,7 @@ class ArrayVectorEnv(gym.vector.VectorEnv[Any, NDArray[np.int64], NDArray[Any]])
     def reset(
         self, *, seed: int | list[int] | None = None, options: dict[str, Any] | None = None
     ) -> tuple[Any, dict[str, Any]]:
-        """Starts all episodes anew. One generator draws for all environments, seeded by ``seed``."""
+        """Start all episodes anew; one generator draws for all environments, seeded by ``seed``."""
         if seed is not None:
             self.rng = np.random.default_rng(np.random.SeedSequence(seed, spawn_key=STREAM))
         everywhere = np.arange(self.num_envs)
@@ -60,7 +60,7 @@ class ArrayVectorEnv(gym.vector.VectorEnv[Any, NDArray[np.int64], NDArray[Any]])
     def step(
         self, actions: NDArray[np.int64]
     ) -> tuple[Any, NDArray[np.float64], NDArray[np.bool_], NDArray[np.bool_], dict[str, Any]]:
-        """Steps all environments.
+        """Step all environments.
 
         Args:
             actions: ``(num_envs,)`` integers.
@@ -93,24 +93,24 @@ class ArrayVectorEnv(gym.vector.VectorEnv[Any, NDArray[np.int64], NDArray[Any]])
         return observations, rewards, terminated, truncated, infos
 
     def _start(self, rows: NDArray[np.int64]) -> None:
-        """Draws the starting state of the environments in ``rows``."""
+        """Draw the starting state of the environments in ``rows``."""
         raise NotImplementedError
 
     def _advance(self, actions: NDArray[np.int64]) -> tuple[NDArray[np.float64], NDArray[np.bool_], NDArray[np.bool_]]:
-        """Takes the actions; rewards, terminations and truncations, each ``(num_envs,)`` and freshly allocated."""
+        """Take the actions; rewards, terminations and truncations, each ``(num_envs,)`` and freshly allocated."""
         raise NotImplementedError
 
     def _observe(self, rows: Rows) -> Any:
-        """A fresh batch of the observations of ``rows``."""
+        """Return a fresh batch of the observations of ``rows``."""
         raise NotImplementedError
 
     def _info(self) -> dict[str, Any]:
-        """Entries of ``infos`` that every step has."""
+        """Return the entries of ``infos`` that every step has."""
         return {}
 
 
 def _with_rows(batch: Any, rows: NDArray[np.int64], fresh: Any) -> Any:
-    """A copy of a batch (an array, or a tuple of arrays) with some rows replaced."""
+    """Return a copy of a batch (an array, or a tuple of arrays) with some rows replaced."""
     if isinstance(batch, tuple):
         return tuple(_with_rows(part, rows, new) for part, new in zip(batch, fresh, strict=True))
     copy = batch.copy()

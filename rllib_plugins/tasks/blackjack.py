@@ -1,4 +1,4 @@
-"""Blackjack in words. Knows gymnasium's ``Blackjack-v1`` without natural bonus (``natural=False, sab=False``)."""
+"""Blackjack in words. Gymnasium's ``Blackjack-v1`` without natural bonus."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ class BlackjackTask(Task):
     num_states = odds.NUM_STATES
 
     def __init__(self, **options: Any) -> None:
-        """Takes no options: other rules would be another game than the one that the tutor is told.
+        """Refuse options: other rules would be another game than the one that the tutor is told.
 
         Raises:
             UserError: An option was given.
@@ -57,7 +57,7 @@ class BlackjackTask(Task):
             self._values[total, card, ace] = values
 
     def describe(self, observation: Any) -> str:
-        """The state in words."""
+        """Return the state in words."""
         total, card, ace = _checked(observation)
         return (
             f"Your total: {total} ({'with a' if ace else 'no'} usable ace). "
@@ -65,17 +65,17 @@ class BlackjackTask(Task):
         )
 
     def oracle(self, observation: Any) -> NDArray[np.float64]:
-        """Basic strategy, by exact dynamic programming."""
+        """Return basic strategy, by exact dynamic programming."""
         values = self.action_values(observation)
         return _greedy(values)
 
     def action_values(self, observation: Any) -> NDArray[np.float64]:
-        """Q* of stick and hit; where no card can be had any more (a sum above 21) both are the loss that it was."""
+        """Return Q* of stick and hit; with a sum above 21 both are the loss that it was."""
         values = self._values[_checked(observation)]
         return np.where(np.isnan(values), -1.0, values)
 
     def situation(self, observation: Any) -> str:
-        """The kind of hand against the kind of dealer's card."""
+        """Return the kind of hand against the kind of dealer's card."""
         total, card, ace = _checked(observation)
         if ace:
             hand = "soft 12-17" if total <= 17 else "soft 18-21"
@@ -84,16 +84,16 @@ class BlackjackTask(Task):
         return f"{hand} vs {'2-6' if 2 <= card <= 6 else '7-ace'}"
 
     def flat_space(self) -> spaces.Box:
-        """Three numbers; the sum goes up to the 31 that a bust can reach."""
+        """Return three numbers; the sum goes up to the 31 that a bust can reach."""
         return spaces.Box(self.encode((0, 2, 0)).clip(max=-1), self.encode((31, 1, 1)), dtype=np.float32)
 
     def encode(self, observation: Any) -> NDArray[np.float32]:
-        """(sum, card, ace) → ((sum − 13)/8, (card − 6.5)/4.5 with an ace as 11, ±1)."""
+        """Return (sum, card, ace) as ((sum − 13)/8, (card − 6.5)/4.5 with an ace as 11, ±1)."""
         total, card, ace = observation
         return np.array([(total - 13) / 8, ((11 if card == 1 else card) - 6.5) / 4.5, 2 * ace - 1], dtype=np.float32)
 
     def encode_batch(self, observations: Any) -> NDArray[np.float32]:
-        """``encode`` for the vector environment's (sums, cards, aces)."""
+        """Return ``encode`` for the vector environment's (sums, cards, aces)."""
         total, card, ace = observations
         flat = np.empty((len(total), 3), dtype=np.float32)
         flat[:, 0] = (total - 13) / 8
@@ -102,13 +102,13 @@ class BlackjackTask(Task):
         return flat
 
     def unflatten(self, flat: NDArray[np.float32]) -> tuple[int, int, int]:
-        """(sum, card, ace) of a flat observation."""
+        """Return the (sum, card, ace) of a flat observation."""
         total, card, ace = (float(x) for x in flat)
         dealer = round(card * 4.5 + 6.5)
         return round(total * 8 + 13), 1 if dealer == 11 else dealer, round((ace + 1) / 2)
 
     def oracle_batch(self, observations: NDArray[np.float32]) -> NDArray[np.float64]:
-        """Basic strategy for flat observations ``(n, 3)``."""
+        """Return basic strategy for flat observations ``(n, 3)``."""
         raw = np.asarray(observations, dtype=np.float64)
         if not np.isfinite(raw).all():
             raise UserError(f"observations of task 'blackjack': row {_first_bad(raw)} holds NaN or infinity.")
@@ -125,11 +125,11 @@ class BlackjackTask(Task):
         return np.eye(2)[(observations[:, 0] * 8 + 13 < 16.5).astype(np.int64)]
 
     def make_native_vec(self, num_envs: int) -> gym.vector.VectorEnv[Any, Any, Any]:
-        """The game as array code."""
+        """Make the game as array code."""
         return BlackjackVectorEnv(num_envs)
 
     def exact_return(self, policy: Policy) -> tuple[float, float]:
-        """Exact mean and standard deviation of the episode return: one policy call on the 280 decision states."""
+        """Return the exact mean and standard deviation of the return: one policy call on the 280 decision states."""
         probabilities = np.asarray(policy(self._states), dtype=np.float64)
         return odds.policy_return(probabilities[:, odds.HIT].reshape(len(odds.HANDS), 10))
 

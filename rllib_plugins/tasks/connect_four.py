@@ -1,4 +1,4 @@
-"""Connect Four in words, with a perfect oracle. Knows the environment's boards, not its opponents' play."""
+"""Connect Four in words, with a perfect oracle."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ class ConnectFourTask(Task):
     episode_steps = 12
 
     def describe(self, observation: Any) -> str:
-        """The board, X for the student; empty rows at the top are left out."""
+        """Return the board, X for the student; empty rows at the top are left out."""
         planes = np.asarray(observation)
         cells = (planes[0] + 2 * planes[1]).astype(np.int8).tobytes()
         rows = [cells[i : i + bits.WIDTH].translate(_LETTERS).decode() for i in range(0, len(cells), bits.WIDTH)]
@@ -51,22 +51,22 @@ class ConnectFourTask(Task):
         return "The board:\n" + "\n".join(filled) if filled else "The board is empty."
 
     def legal(self, observation: Any) -> NDArray[np.bool_]:
-        """Columns that are not full."""
+        """Return the columns that are not full."""
         return np.asarray(observation)[:, 0].max(axis=0) < 0.5
 
     def oracle(self, observation: Any) -> NDArray[np.float64]:
-        """Uniform over the solver's best columns: fastest win, else a draw, else slowest loss."""
+        """Return uniform probabilities over the solver's best columns: fastest win, else a draw, else slowest loss."""
         probabilities = np.zeros(bits.WIDTH)
         best = best_columns(*_position(observation))
         probabilities[best] = 1.0 / len(best)
         return probabilities
 
     def action_values(self, observation: Any) -> NDArray[np.float64]:
-        """Result of each column when both sides play perfectly after it: 1 win, 0 draw, −1 loss, NaN if full."""
+        """Return each column's result under perfect play after it: 1 win, 0 draw, −1 loss, NaN where it is full."""
         return np.sign([np.nan if score is None else float(score) for score in scores(*_position(observation))])
 
     def situation(self, observation: Any) -> str:
-        """Whether a four is to be had or to be stopped at once, else the stage of the game."""
+        """Return whether a four is to be had or to be stopped at once, else the stage of the game."""
         mine, theirs = _position(observation)
         landing = bits.landing(mine | theirs)
         if bits.fours(mine) & landing:
@@ -77,7 +77,7 @@ class ConnectFourTask(Task):
         return "opening" if stones < _BEGUN else "middle game" if stones < _LATE else "end game"
 
     def legal_batch(self, observations: NDArray[np.float32]) -> NDArray[np.bool_]:
-        """Columns that are not full, ``(n, 7)``."""
+        """Return the columns that are not full, ``(n, 7)``."""
         return observations.reshape(-1, 2, bits.HEIGHT, bits.WIDTH)[:, :, 0].max(axis=1) < 0.5
 
     @property
@@ -99,11 +99,11 @@ class ConnectFourTask(Task):
         return np.eye(bits.WIDTH)[ranking.argmax(axis=1)]
 
     def make_native_vec(self, num_envs: int) -> gym.vector.VectorEnv[Any, Any, Any]:
-        """The game as array code."""
+        """Make the game as array code."""
         return ConnectFourVectorEnv(num_envs, **self.env_kwargs)
 
     def encode_batch(self, observations: Any) -> NDArray[np.float32]:
-        """Planes ``(n, 2, 6, 7)`` as ``(n, 84)``."""
+        """Return planes ``(n, 2, 6, 7)`` as ``(n, 84)``."""
         return observations.reshape(len(observations), -1).astype(np.float32)
 
 

@@ -1,4 +1,4 @@
-"""Snake in words. Knows the environment's observations; the reference players are in ``snake_oracle``."""
+"""Snake in words."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ class SnakeTask(Task):
     hint = "Never enter a deadly cell; among the cells that are not deadly, take the one that leads towards the food."
 
     def __init__(self, **options: Any) -> None:
-        """Takes the environment's arguments.
+        """Take the environment's arguments.
 
         Raises:
             UserError: An argument is unknown or out of range.
@@ -78,11 +78,11 @@ class SnakeTask(Task):
         return self._game.observation == "features"
 
     def describe(self, observation: Any) -> str:
-        """The neighbouring cells and the food's direction, or the board as a picture."""
+        """Return the neighbouring cells and the food's direction, or the board as a picture."""
         return self._describe_features(observation) if self._is_features else self._describe_grid(observation)
 
     def oracle(self, observation: Any) -> NDArray[np.float64]:
-        """``features``: the best function of them that was found. ``grid``: the safe path, uniform over equal steps."""
+        """Return the best function of ``features`` that was found, or the safe path over ``grid``."""
         probabilities = np.zeros(3)
         if self._is_features:
             self._check_features(observation)
@@ -93,7 +93,7 @@ class SnakeTask(Task):
         return probabilities
 
     def oracle_batch(self, observations: NDArray[np.float32]) -> NDArray[np.float64] | None:
-        """The oracle for flat observations ``(n, obs_dim)``; a table look-up for ``features``."""
+        """Return the oracle for flat observations ``(n, obs_dim)``; a table look-up for ``features``."""
         if not self._is_features:
             return super().oracle_batch(observations)
         if not np.isfinite(observations).all():
@@ -101,7 +101,7 @@ class SnakeTask(Task):
         return self._oracle_table[feature_rows(observations)]
 
     def situation(self, observation: Any) -> str:
-        """``features``: how many neighbouring cells are deadly. ``grid``: how much of the board the snake fills."""
+        """Return how many neighbouring cells are deadly (``features``), or how much of the board is full (``grid``)."""
         if self._is_features:
             return f"{int(np.sum(observation[:3]))} of 3 neighbours deadly"
         share = np.count_nonzero(observation[0]) / self._game.num_cells
@@ -115,11 +115,11 @@ class SnakeTask(Task):
         return np.eye(3)[TO_THE_FOOD[feature_rows(observations)]]
 
     def make_native_vec(self, num_envs: int) -> gym.vector.VectorEnv[Any, Any, Any]:
-        """The game as array code."""
+        """Make the game as array code."""
         return SnakeVectorEnv(num_envs, **self.env_kwargs)
 
     def encode_batch(self, observations: Any) -> NDArray[np.float32]:
-        """Features or planes as ``(n, obs_dim)``."""
+        """Return features or planes as ``(n, obs_dim)``."""
         return observations.reshape(len(observations), -1).astype(np.float32)
 
     def _describe_features(self, features: Any) -> str:
@@ -152,7 +152,7 @@ class SnakeTask(Task):
         return f"Heading: {_HEADINGS[row - neck_row, column - neck_column]}.\n{picture}"
 
     def _body_and_food(self, planes: Any) -> tuple[list[int], int]:
-        """Cells of the body from tail to head, and of the food (−1: none), out of the grid observation."""
+        """Return the cells of the body from tail to head, and of the food (−1: none), out of the grid observation."""
         flat = np.asarray(planes, dtype=np.float32).reshape(3, -1)
         values = flat[0]
         cells = np.flatnonzero(values)

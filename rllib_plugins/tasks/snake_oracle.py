@@ -1,4 +1,4 @@
-"""Reference players of Snake: a safe path over the grid, and the best function of the features. Pure functions.
+"""Reference players of Snake: a safe path over the grid, and the best function of the features.
 
 On boards of even size the safe path is a Hamiltonian cycle with short cuts: as long as the body lies in the cycle's
 order from tail to head, a step that jumps ahead on the cycle, but neither past the tail nor past the food, keeps that
@@ -19,7 +19,7 @@ from rllib_plugins.envs.snake_rules import FEATURE_TABLE, LEFT, RIGHT, STRAIGHT
 
 
 def safe_actions(size: int, body: list[int], food: int) -> list[int]:
-    """The actions that the safe player takes, each as good; empty where every action is deadly.
+    """Return the actions that the safe player takes, each as good; empty where every action is deadly.
 
     Args:
         size: Cells per side.
@@ -34,7 +34,7 @@ def safe_actions(size: int, body: list[int], food: int) -> list[int]:
 
 
 def legal_moves(size: int, body: list[int]) -> dict[int, int]:
-    """The actions that are not deadly, with the cell that each leads to."""
+    """Return the actions that are not deadly, with the cell that each leads to."""
     head, neck = body[-1], body[-2]
     row, column = divmod(head, size)
     step_row, step_column = row - neck // size, column - neck % size
@@ -55,7 +55,7 @@ def legal_moves(size: int, body: list[int]) -> dict[int, int]:
 
 @lru_cache(maxsize=16)
 def cycle_positions(size: int) -> NDArray[np.int64]:
-    """Position of every cell on each of the 16 cycles, ``(16, size²)``; ``(0, size²)`` for an odd size: it has none."""
+    """Return the position of every cell on each of 16 cycles, ``(16, size²)``; odd sizes have none: ``(0, size²)``."""
     if size % 2:
         return np.zeros((0, size * size), dtype=np.int64)
     path = [(0, column) for column in range(size)]
@@ -72,7 +72,7 @@ def cycle_positions(size: int) -> NDArray[np.int64]:
 
 
 def _by_cycle(size: int, body: list[int], food: int, moves: dict[int, int]) -> list[int]:
-    """The move with the least way to the food on any cycle that the body follows; empty where it follows none."""
+    """Return the moves with the least way to the food on the cycles that the body follows; none without these."""
     positions = cycle_positions(size)
     num_cells = size * size
     along = (positions[:, body] - positions[:, body[:1]]) % num_cells
@@ -97,7 +97,7 @@ def _by_cycle(size: int, body: list[int], food: int, moves: dict[int, int]) -> l
 
 
 def _by_search(size: int, body: list[int], food: int, moves: dict[int, int]) -> list[int]:
-    """The shortest way to the food after which the tail can still be reached; else the longest way behind the tail."""
+    """Return the move along the shortest way to the food that keeps the tail in reach; else the longest to the tail."""
     path = _shortest_path(size, body, food)
     if path:
         eaten = [*body, *path][len(path) - 1 :]
@@ -115,7 +115,7 @@ def _by_search(size: int, body: list[int], food: int, moves: dict[int, int]) -> 
 
 
 def _shortest_path(size: int, body: list[int], goal: int) -> list[int]:
-    """Cells from beside the head to the goal, past a body that draws its tail in; empty where there is no way.
+    """Return the cells from beside the head to the goal, past a body that draws its tail in; none where no way leads.
 
     The i-th cell from the tail is free from step i + 1 on; the tail as a goal is reached at its old place.
     """
