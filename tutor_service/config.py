@@ -149,7 +149,15 @@ class TutorConfig(BaseModel):
     temperature: float = Field(
         default=1.0, gt=0, description="Below 1 sharpens the calibrated distribution, above 1 flattens it."
     )
-    thinking_tokens: int = Field(default=512, ge=1, description="Most tokens a reasoned answer may think for.")
+    thinking_tokens: int = Field(
+        default=512, ge=1, description="Most tokens of a thought (decoding reasoned); a longer one is cut off."
+    )
+    thoughts: int = Field(
+        default=1,
+        ge=1,
+        le=64,
+        description="Thoughts that a reasoned answer averages over; one is a single sample.",
+    )
     text_attempts: int = Field(default=3, ge=1, description="Most answers asked for under text decoding.")
     answer_tokens: int = Field(default=64, ge=1, description="Most tokens of one answer under text decoding.")
     engine: dict[str, Any] = Field(

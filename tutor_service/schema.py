@@ -49,6 +49,7 @@ class Advice:
         invalid: Answers of the model that named no legal action before this one (text decoding only); 0 from the
             store.
         tokens: Prompt and generated tokens that the model processed for it; 0 from the store.
+        thought: What the model thought before it answered (decoding reasoned), for people; students get none.
 
     Raises:
         ValueError: The numbers are no distribution, or were read from nothing (legal mass 0).
@@ -60,6 +61,7 @@ class Advice:
     latency_ms: float = 0.0
     invalid: int = 0
     tokens: int = 0
+    thought: str = ""
 
     def __post_init__(self) -> None:
         given = self.probabilities

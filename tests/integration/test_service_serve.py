@@ -81,7 +81,7 @@ def test_two_tutors_without_a_port_then_taken_down(endpoint, home):
     assert connect(tutors[0]).advise([request(2)])[0].source == "store"
     assert {status.name: status.status for status in serving.status()} == {"remote": "RUNNING", "sharp": "RUNNING"}
     with AdviceStore(home / "advice" / "remote", readonly=True) as store:
-        contexts = [advice.context for _, advice in store.items()]
+        contexts = [entry.context for entry in store.entries()]
     assert {context.state for context in contexts if context} == {"State 1.", "State 2."}
     assert ask(tutors[0], request(2)).prompt.startswith("Rules.\n\nState 2.")
     serving.delete(["remote"])
@@ -164,7 +164,7 @@ def test_callers_in_flight_are_answered_while_their_tutor_changes_and_goes(endpo
     answers = [*fewer.answers, *another.answers, *gone.answers]
     assert len(answers) == 14 and None not in answers
     with AdviceStore(home / "advice" / "going", readonly=True) as store:
-        contexts = [advice.context for _, advice in store.items()]
+        contexts = [entry.context for entry in store.entries()]
     kept = {(context.state, json.loads(context.identity)["model"]) for context in contexts if context}
     asked = [(body["messages"][0]["content"].split("\n"), body["model"]) for body in endpoint.bodies]
     told = {(lines[2], model) for lines, model in asked if lines[0] == "Rules."}

@@ -68,6 +68,27 @@ async def test_requests_join_work_under_way(running):
     assert sum(engine.steps) == 4 and len(engine.steps) == 3
 
 
+async def test_requests_of_different_kinds_never_share_a_step(running):
+    engine, thread = running
+    engine.gate.clear()
+    kinds = ["think", "score", "score", "think", "score"]
+    calls = [asyncio.create_task(thread.generate([([n], 2), ([n], 1)], kind)) for n, kind in enumerate(kinds)]
+    while thread._inbox.qsize() + len(thread._held) + len(thread._jobs) < len(kinds):
+        await asyncio.sleep(0)
+    seen: list[set[str]] = []
+    step = engine.step
+
+    def noted():
+        seen.append({kinds[job[1][0]] for job in engine.left.values()})
+        return step()
+
+    engine.step = noted
+    engine.gate.set()
+    outputs = await asyncio.gather(*calls)
+    assert [[output.token_ids for output in found] for found in outputs] == [[[n], [n]] for n in range(len(kinds))]
+    assert all(len(together) == 1 for together in seen) and len(seen) >= 4
+
+
 async def test_a_refused_request_harms_no_other(running):
     _, thread = running
     with pytest.raises(ValueError, match="no such sampling"):

@@ -55,10 +55,30 @@ def scored(logprobs: Sequence[float], tokens: int) -> Advice | AdviceError:
         logprobs: See ``renormalise``.
         tokens: Tokens that the model processed.
     """
-    read = renormalise(logprobs)
-    if read is None:
+    return averaged([logprobs], tokens)
+
+
+def averaged(logprobs: Sequence[Sequence[float]], tokens: int, thought: str = "") -> Advice | AdviceError:
+    """Average the labels' probabilities over thoughts: each is one sample of what the model might think.
+
+    Args:
+        logprobs: ``(num_thoughts, num_labels)``; see ``renormalise``.
+        tokens: Tokens that the model processed for all of them.
+        thought: The thoughts in words.
+    """
+    read = [found for found in map(renormalise, logprobs) if found is not None]
+    mass = math.fsum(found.mass for found in read) / len(logprobs)
+    if mass <= 0.0:
         return AdviceError(NOTHING_READ, invalid=1, tokens=tokens)
-    return Advice(read.probabilities, read.mass, tokens=tokens)
+    if len(logprobs) == 1:
+        return Advice(read[0].probabilities, mass, tokens=tokens, thought=thought)
+    weights = [found.mass / (mass * len(logprobs)) for found in read]
+    columns = zip(*(found.probabilities for found in read), strict=True)
+    return Advice(tuple(_dot(weights, column) for column in columns), mass, tokens=tokens, thought=thought)
+
+
+def _dot(weights: Sequence[float], values: Sequence[float]) -> float:
+    return math.fsum(weight * value for weight, value in zip(weights, values, strict=True))
 
 
 def shape(

@@ -1,7 +1,8 @@
-"""Drives a vLLM engine on a thread of its own and hands its outputs to coroutines. Knows no prompts and no tutors.
+"""Drive a vLLM engine on a thread of its own and hand its outputs to coroutines. Knows no prompts and no tutors.
 
 The engine steps as long as there is work; requests that are handed in together start in the same step, so a list of
-states is one forward pass and not a trickle of small ones.
+states is one forward pass and not a trickle of small ones. Requests of different kinds never share a step: vLLM's
+sampler mixes up, for one, requests for the log-probabilities of given tokens and requests for text.
 """
 
 from __future__ import annotations
@@ -11,10 +12,11 @@ import itertools
 import queue
 import threading
 import time
+from collections import deque
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 
 class EngineDead(RuntimeError):
@@ -31,8 +33,20 @@ class _Job:
     output: asyncio.Future[Any]
 
 
+class _Group(NamedTuple):
+    """Hold requests that were handed in together.
+
+    Attributes:
+        kind: Only requests of one kind are at the engine at a time.
+        jobs: The requests.
+    """
+
+    kind: str
+    jobs: list[_Job]
+
+
 class EngineThread:
-    """One engine and the thread that made it, steps it and ends it.
+    """Own one engine and the thread that makes it, steps it and ends it.
 
     Args:
         make: Makes the engine: an ``LLMEngine``, or something with its ``add_request``, ``step`` and ``engine_core``.
@@ -41,7 +55,9 @@ class EngineThread:
     def __init__(self, make: Callable[[], Any]) -> None:
         self._make = make
         self._engine: Any = None
-        self._inbox: queue.SimpleQueue[list[_Job] | None] = queue.SimpleQueue()
+        self._inbox: queue.SimpleQueue[_Group | None] = queue.SimpleQueue()
+        self._held: deque[_Group] = deque()
+        self._kind = ""
         self._jobs: dict[str, _Job] = {}
         self._numbers = itertools.count()
         self._step_since: float | None = None
@@ -60,11 +76,13 @@ class EngineThread:
         self._thread.start()
         return await asyncio.wrap_future(self._ready)
 
-    async def generate(self, requests: Sequence[tuple[Sequence[int], Any]]) -> list[Any]:
-        """The final output of each request, in order.
+    async def generate(self, requests: Sequence[tuple[Sequence[int], Any]], kind: str = "") -> list[Any]:
+        """Return the final output of each request, in order.
 
         Args:
             requests: Prompt token ids and sampling parameters of each.
+            kind: What they ask for. They start when no request of another kind is at the engine, in the order in which
+                they came.
 
         Raises:
             EngineDead: The engine has failed, before or meanwhile.
@@ -75,7 +93,7 @@ class EngineThread:
         with self._lock:
             if self._error is not None or self._stopping:
                 raise EngineDead(f"the engine has stopped: {self._error!r}")
-            self._inbox.put(jobs)
+            self._inbox.put(_Group(kind, jobs))
         return list(await asyncio.gather(*(job.output for job in jobs)))
 
     def check(self, hang_s: float) -> None:
@@ -122,21 +140,29 @@ class EngineThread:
             self._engine.engine_core.shutdown(timeout=1.0)
 
     def _accept(self) -> bool:
-        """Takes in what is waiting, at least one request when there is no other work; False: stop."""
-        while not self._inbox.empty() or not self._jobs:
-            jobs = self._inbox.get()
-            if jobs is None:
-                return False
-            for job in jobs:
-                number = str(next(self._numbers))
-                prompt = {"prompt_token_ids": list(job.token_ids)}
-                try:
-                    self._engine.add_request(number, prompt, job.sampling)
-                except ValueError as error:
-                    job.loop.call_soon_threadsafe(_refuse, job.output, error)
-                else:
-                    self._jobs[number] = job
-        return True
+        """Take in what may start now, at least one request when there is no other work; False: stop."""
+        while True:
+            while not self._inbox.empty() or not (self._jobs or self._held):
+                group = self._inbox.get()
+                if group is None:
+                    return False
+                self._held.append(group)
+            while self._held and (not self._jobs or self._held[0].kind == self._kind):
+                self._kind, jobs = self._held.popleft()
+                self._add(jobs)
+            if self._jobs:
+                return True
+
+    def _add(self, jobs: Sequence[_Job]) -> None:
+        for job in jobs:
+            number = str(next(self._numbers))
+            prompt = {"prompt_token_ids": list(job.token_ids)}
+            try:
+                self._engine.add_request(number, prompt, job.sampling)
+            except ValueError as error:
+                job.loop.call_soon_threadsafe(_refuse, job.output, error)
+            else:
+                self._jobs[number] = job
 
     def _deliver(self, answers: list[tuple[_Job, Any]]) -> None:
         """Wakes the waiting coroutines, with one call into each event loop."""
@@ -149,7 +175,11 @@ class EngineThread:
         with self._lock:
             left = list(self._jobs.values())
             while not self._inbox.empty():
-                left.extend(self._inbox.get() or [])
+                group = self._inbox.get()
+                if group is not None:
+                    self._held.append(group)
+            for group in self._held:
+                left.extend(group.jobs)
         error = EngineDead(f"the engine has failed: {self._error!r}")
         for job in left:
             if not job.loop.is_closed():

@@ -1,7 +1,6 @@
-"""Runs a tutor's model on vLLM inside a replica. Knows vLLM's engine; must not know Serve, the store or tasks.
+"""Run a tutor's model on vLLM inside a replica. Knows vLLM's engine; must not know Serve, the store or tasks.
 
 The engine options of a tutor's YAML go to vLLM under vLLM's own names; only what is not set there gets a default here.
-Requests with ``logprobs=k`` must never run beside those with ``logprob_token_ids``: vLLM 0.29 then mixes up answers.
 """
 
 from __future__ import annotations
@@ -16,10 +15,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tutor_service.config import TutorConfig
-from tutor_service.engines import models
+from tutor_service.engines import models, thinking
 from tutor_service.engines.base import EngineFacts
-from tutor_service.engines.decode import scored
+from tutor_service.engines.decode import averaged, scored
 from tutor_service.engines.text import answer_in_text
+from tutor_service.engines.thinking import Thinking
 from tutor_service.engines.thread import EngineThread
 from tutor_service.errors import UserError
 from tutor_service.prompts.prompt import BLOCK, Prompt
@@ -30,9 +30,13 @@ if TYPE_CHECKING:
     from vllm.v1.engine.llm_engine import LLMEngine
 
 _STOP_S = 5.0
+_BATCHED_TOKENS = 4096
+"""Prompt tokens of one step where no prefill may be split: the longest prompt has to fit."""
 
 _KV_CACHE_BYTES_CPU = 512 * 2**20
-_THINK_END = "</think>"
+_SCORE, _WRITE = "score", "write"
+"""Kinds of requests: the log-probabilities of given tokens, and text."""
+
 _SPEED_ONLY = frozenset(
     {
         *("max_model_len", "max_num_seqs", "max_num_batched_tokens", "gpu_memory_utilization", "kv_cache_memory_bytes"),
@@ -66,6 +70,15 @@ def engine_options(config: TutorConfig, location: str, has_gpu: bool) -> dict[st
             "kv_cache_memory_bytes": _KV_CACHE_BYTES_CPU,
             "max_num_seqs": 64,
         }
+        if config.decoding != "scored":
+            # vLLM winds a seeded generator back after part of a prefill, which a CPU's generator cannot do: it must
+            # never split one.
+            defaults["enable_chunked_prefill"] = False
+            if config.engine.get("enable_chunked_prefill"):
+                raise UserError(
+                    f"tutor '{config.name}': engine.enable_chunked_prefill = true ends vLLM on a CPU with decoding = "
+                    f"'{config.decoding}', whose samples are seeded. Leave it out."
+                )
     return defaults | config.engine
 
 
@@ -78,7 +91,7 @@ def identity(config: TutorConfig, location: str, dtype: str) -> str:
         "decoding": config.decoding,
     }
     if config.decoding == "reasoned":
-        fields["thinking_tokens"] = config.thinking_tokens
+        fields |= {"thinking_tokens": config.thinking_tokens, "thoughts": config.thoughts, "cue": thinking.CUE}
     if config.decoding == "text":
         fields |= {"text_attempts": config.text_attempts, "answer_tokens": config.answer_tokens}
     return json.dumps(fields, sort_keys=True, default=str)
@@ -108,7 +121,6 @@ class VllmEngine:
         self._has_gpu = config.scaling.num_gpus > 0
         self._thread = EngineThread(self._make)
         self._location = ""
-        self._tokenizer: Any = None
 
     async def start(self) -> EngineFacts:
         """See ``Engine``."""
@@ -121,7 +133,7 @@ class VllmEngine:
                 f"tutor '{self._config.name}': vLLM did not start with model '{self._location}': {_first_line(error)}. "
                 "Check the fields model, revision and engine, and that its memory fits this machine."
             ) from error
-        self._tokenizer = engine.get_tokenizer()
+        self._thinking = Thinking(engine.get_tokenizer())
         await self._warm_up()
         return EngineFacts(
             identity=identity(self._config, self._location, str(engine.model_config.dtype).removeprefix("torch.")),
@@ -134,8 +146,9 @@ class VllmEngine:
         if self._config.decoding == "scored":
             logprobs = await self._score([(prompt.token_ids, prompt.label_token_ids) for prompt in prompts])
             return [scored(found, len(prompt.token_ids) + 1) for prompt, found in zip(prompts, logprobs, strict=True)]
-        one = self._reasoned if self._config.decoding == "reasoned" else self._text
-        return list(await asyncio.gather(*(one(prompt) for prompt in prompts)))
+        if self._config.decoding == "reasoned":
+            return await self._reasoned(prompts)
+        return list(await asyncio.gather(*(self._text(prompt) for prompt in prompts)))
 
     async def check_health(self) -> None:
         """See ``Engine``."""
@@ -155,23 +168,48 @@ class VllmEngine:
         from vllm.v1.engine.llm_engine import LLMEngine
         from vllm.v1.executor import Executor
 
-        vllm_config = EngineArgs(**engine_options(self._config, self._location, self._has_gpu)).create_engine_config()
+        arguments = EngineArgs(**engine_options(self._config, self._location, self._has_gpu))
+        if arguments.enable_chunked_prefill is False and arguments.max_num_batched_tokens is None:
+            arguments.max_num_batched_tokens = max(_BATCHED_TOKENS, arguments.create_model_config().max_model_len)
+        vllm_config = arguments.create_engine_config()
         return LLMEngine(vllm_config, Executor.get_class(vllm_config), log_stats=False, multiprocess_mode=False)
 
-    async def _reasoned(self, prompt: Prompt) -> Advice | AdviceError:
-        """Thinks, then answers by one token on the thought's cached prefix; a thought that is too long is cut off."""
+    async def _reasoned(self, prompts: Sequence[Prompt]) -> list[Advice | AdviceError]:
+        """Think, then answer by one token on each thought's cached prefix, averaged over the thoughts.
+
+        All thoughts of a list end before the first is scored, so that the two kinds of requests stay apart.
+        """
         from vllm import SamplingParams
 
-        opening = () if self._ends_with_think(prompt.token_ids) else self._encode("<think>\n")
-        asked = (*prompt.token_ids, *opening)
-        thinking = SamplingParams(
-            temperature=0.6, top_p=0.95, seed=0, max_tokens=self._config.thinking_tokens, stop=[_THINK_END]
-        )  # the values that DeepSeek recommends; greedy thoughts repeat themselves. A seed keeps the answer a function
-        (output,) = await self._thread.generate([(asked, thinking)])
-        thought = output.outputs[0]
-        tail = self._encode(f"{thought.text.rstrip()}\n{_THINK_END}\n\n")
-        (logprobs,) = await self._score([((*asked, *tail), prompt.label_token_ids)])
-        return scored(logprobs, len(asked) + len(thought.token_ids) + 1)
+        # Sampled by the values that DeepSeek recommends: greedy thoughts repeat themselves. Seeds keep the answer a
+        # function of the prompt.
+        samplings = [
+            SamplingParams(
+                temperature=0.6,
+                top_p=0.95,
+                seed=seed,
+                max_tokens=self._config.thinking_tokens,
+                **self._thinking.stop,
+            )
+            for seed in range(self._config.thoughts)
+        ]
+        asked = [self._thinking.opened(prompt.token_ids) for prompt in prompts]
+        outputs = await self._thread.generate([(ids, sampling) for ids in asked for sampling in samplings], _WRITE)
+        owners = [index for index in range(len(prompts)) for _ in samplings]
+        thoughts = [self._thinking.ended(output.outputs[0]) for output in outputs]
+        logprobs = await self._score(
+            [
+                ((*asked[owner], *thought.token_ids), prompts[owner].label_token_ids)
+                for owner, thought in zip(owners, thoughts, strict=True)
+            ]
+        )
+        answers = []
+        for index in range(len(prompts)):
+            mine = slice(index * len(samplings), (index + 1) * len(samplings))
+            generated = sum(len(thought.token_ids) + 1 for thought in thoughts[mine])
+            text = "\n\n".join(thought.text for thought in thoughts[mine])
+            answers.append(averaged(logprobs[mine], len(asked[index]) + generated, text))
+        return answers
 
     async def _text(self, prompt: Prompt) -> Advice | AdviceError:
         from vllm import SamplingParams
@@ -184,14 +222,15 @@ class VllmEngine:
                 stop=["</action>"],
                 include_stop_str_in_output=True,
             )
-            (output,) = await self._thread.generate([(prompt.token_ids, sampling)])
+            (output,) = await self._thread.generate([(prompt.token_ids, sampling)], _WRITE)
             return output.outputs[0].text, len(output.outputs[0].token_ids)
 
         return await answer_in_text(generate, prompt.labels, self._config.text_attempts, len(prompt.token_ids))
 
     async def _score(self, questions: Sequence[tuple[Sequence[int], Sequence[int]]]) -> list[list[float]]:
         """Return the log-probability of each label, for pairs of prompt and label token ids."""
-        outputs = await self._thread.generate([(prompt, _one_token(tuple(labels))) for prompt, labels in questions])
+        requests = [(prompt, _one_token(tuple(labels))) for prompt, labels in questions]
+        outputs = await self._thread.generate(requests, _SCORE)
         return [
             [output.outputs[0].logprobs[0][label].logprob for label in labels]
             for (_, labels), output in zip(questions, outputs, strict=True)
@@ -203,26 +242,23 @@ class VllmEngine:
             await self._score([((*range(3, 3 + 2 * BLOCK), last), (1, 2))])
 
     def _room_for_answer(self) -> int:
-        thought = self._config.thinking_tokens + 2 * len(self._encode(f"<think>\n{_THINK_END}\n\n"))
+        thought = self._config.thinking_tokens + self._thinking.num_added
         return {"scored": 1, "reasoned": 1 + thought, "text": self._config.answer_tokens}[self._config.decoding]
-
-    def _ends_with_think(self, token_ids: Sequence[int]) -> bool:
-        return bool(self._tokenizer.decode(list(token_ids[-8:])).rstrip().endswith("<think>"))
-
-    def _encode(self, text: str) -> tuple[int, ...]:
-        return tuple(self._tokenizer.encode(text, add_special_tokens=False))
 
 
 @functools.lru_cache(maxsize=1024)
 def _one_token(labels: tuple[int, ...]) -> SamplingParams:
-    """Sampling parameters that give the log-probability of every label in one forward pass."""
+    """Return sampling parameters that give the log-probability of every label in one forward pass.
+
+    They restrict nothing: log-probabilities are taken before any mask, and vLLM 0.29 can leave the mask of a finished
+    request on the row of the next one.
+    """
     from vllm import SamplingParams
     from vllm.sampling_params import RequestOutputKind
 
     return SamplingParams(
         temperature=0,
         max_tokens=1,
-        allowed_token_ids=list(labels),
         logprob_token_ids=list(labels),
         detokenize=False,
         output_kind=RequestOutputKind.FINAL_ONLY,
