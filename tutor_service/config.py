@@ -14,6 +14,7 @@ from tutor_service.errors import UserError, field_problems, unknown_name
 CATALOG_DIR = Path(__file__).parent / "catalog"
 NAME_PATTERN = r"^[a-z0-9][a-z0-9._-]*$"
 CONFIG_SUFFIXES = (".yaml", ".yml")
+NOTES_SUFFIXES = (".txt", ".md")
 ANSWER_SUFFIXES = (".jsonl", ".parquet")
 """Files of exported answers, each of which is a recorded tutor by itself."""
 
@@ -135,6 +136,26 @@ class TutorConfig(BaseModel):
     chat_template: str | None = Field(
         default=None, description="Template in catalog/templates or a path, for tokenizers without one."
     )
+    template_arguments: dict[str, Any] = Field(
+        default_factory=dict,
+        description="Arguments of the chat template, e.g. {enable_thinking: false} for Qwen3; backend openai: sent as "
+        "chat_template_kwargs.",
+    )
+    briefing: str = Field(
+        default="none",
+        description="Strategy notes behind the rules. none; self: the tutor writes them once per task; else the notes "
+        "themselves, or a .txt or .md file that holds them, from the tutor file's folder.",
+    )
+    briefing_tokens: int = Field(
+        default=220, ge=16, description="Most tokens of notes that the tutor writes itself. Typical: 100 to 400."
+    )
+    hint: bool = Field(default=False, description="Show the task's author's hint, where the task has one.")
+    least_legal_mass: float = Field(
+        default=0.5,
+        ge=0,
+        le=1,
+        description="Mean share of the model's probability on the legal actions below which a tutor is doubted.",
+    )
     decoding: Literal["scored", "reasoned", "text"] = Field(
         default="scored", description="How an answer is read: see decode."
     )
@@ -184,6 +205,14 @@ class TutorConfig(BaseModel):
     )
 
     @model_validator(mode="after")
+    def _thinks_where_it_may(self) -> TutorConfig:
+        if self.decoding == "reasoned" and self.template_arguments.get("enable_thinking") is False:
+            raise ValueError("decoding 'reasoned' needs template_arguments without enable_thinking: false")
+        if not self.briefing.strip():
+            raise ValueError("briefing is empty; say 'none' for no notes")
+        return self
+
+    @model_validator(mode="after")
     def _limits_are_of_endpoints(self) -> TutorConfig:
         given = self.model_dump(exclude_defaults=True)
         limits = [name for name in ENDPOINT_FIELDS if name in given]
@@ -193,6 +222,16 @@ class TutorConfig(BaseModel):
         if counted and self.scaling.max_replicas > 1:
             raise ValueError(f"{counted[0]} is counted by one replica: set scaling.max_replicas to 1")
         return self
+
+    def doubt(self, legal_mass: float) -> str | None:
+        """Return what to say of a tutor whose mean legal mass is this; None where it is enough."""
+        if not legal_mass < self.least_legal_mass:
+            return None
+        return (
+            f"tutor '{self.name}' puts {legal_mass:.1%} of its probability on the legal actions, below "
+            f"least_legal_mass = {self.least_legal_mass:g}: its advice is mostly the shape of noise. Try a briefing, "
+            "a hint, another decoding or a larger model (`tutor audition`)."
+        )
 
     @property
     def is_served(self) -> bool:
@@ -241,9 +280,30 @@ def load_tutor(name_or_path: str) -> TutorConfig:
         tutor = TutorConfig(**{"name": path.stem, **fields})
     except ValidationError as error:
         raise UserError(f"tutor file '{path}': {field_problems(error, TutorConfig)}") from error
-    if tutor.file is None:
-        return tutor
-    return tutor.model_copy(update={"file": (path.parent / tutor.file.expanduser()).resolve()})
+    update: dict[str, Any] = {"briefing": _notes(tutor, path.parent)}
+    if tutor.file is not None:
+        update["file"] = (path.parent / tutor.file.expanduser()).resolve()
+    return tutor.model_copy(update=update)
+
+
+def _notes(tutor: TutorConfig, folder: Path) -> str:
+    """Return the briefing, the text of its file where it names one."""
+    said = tutor.briefing.strip()
+    if "\n" in said or not said.endswith(NOTES_SUFFIXES):
+        return said
+    path = folder / Path(said).expanduser()
+    try:
+        text = path.read_text(encoding="utf-8").strip()
+    except (OSError, UnicodeError) as error:
+        raise UserError(
+            f"tutor '{tutor.name}': briefing = '{said}': {path} cannot be read ({error}). Give the notes themselves, "
+            "the path of a text file, 'self' or 'none'."
+        ) from error
+    if not text:
+        raise UserError(
+            f"tutor '{tutor.name}': briefing = '{said}': {path} is empty. Write notes into it, or say 'none'."
+        )
+    return text
 
 
 def is_tutor_file(entry: str) -> bool:

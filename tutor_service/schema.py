@@ -26,11 +26,14 @@ class AdviceRequest:
         rules: The task's fixed text. It is the prefix that all requests of a task share, so a tutor caches it.
         state: What the student observes, in words.
         actions: The labels of the actions that are legal in this state, in the task's order; distinct.
+        synonyms: Other words for each action, best first: a tutor whose tokenizer has one token for such a word and not
+            for the label is asked for the word. Empty: there are none.
     """
 
     rules: str
     state: str
     actions: tuple[str, ...]
+    synonyms: tuple[tuple[str, ...], ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -91,6 +91,10 @@ class Task:
         """Take the options of the task: by default they go to the environment, over ``env_kwargs``."""
         self.env_kwargs = {**type(self).env_kwargs, **options}
 
+    def asked_rules(self, hint: bool) -> str:
+        """Return the rules as a tutor reads them, with the author's hint behind them where it is wanted."""
+        return f"{self.rules}\n\nHint: {self.hint}" if hint and self.hint else self.rules
+
     # What an author writes.
 
     def describe(self, observation: Any) -> str:

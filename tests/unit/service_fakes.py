@@ -7,6 +7,8 @@ from collections.abc import Callable, Sequence
 from types import SimpleNamespace
 from typing import ClassVar
 
+from tutor_service.engines.base import Written
+from tutor_service.gateway.briefing import Briefing, Write
 from tutor_service.gateway.gateway import Gateway, GatewaySettings
 from tutor_service.gateway.metrics import GatewayMetrics
 from tutor_service.prompts.chat import ChatPrompts
@@ -76,6 +78,13 @@ class FakeStore:
 
     def __init__(self) -> None:
         self.kept: dict[bytes, Advice] = {}
+        self.notes: dict[bytes, str] = {}
+
+    def get_notes(self, key: bytes) -> str | None:
+        return self.notes.get(key)
+
+    def put_notes(self, key: bytes, notes: str) -> None:
+        self.notes.setdefault(key, notes)
 
     def get_many(self, keys: Sequence[bytes]) -> list[Advice | None]:
         return [self.kept.get(key) for key in keys]
@@ -84,13 +93,25 @@ class FakeStore:
         self.kept.update((entry.key, entry.advice) for entry in entries)
 
 
+async def write_notes(prompt: Prompt, max_tokens: int) -> Written | AdviceError:
+    """A model that briefs itself, and is cut off."""
+    return Written("Stick on 17 or more. Hit belo", whole=False)
+
+
 def make_gateway(
-    model: FakeModel, store: FakeStore | None = None, metrics: GatewayMetrics | None = None, **settings: object
+    model: FakeModel,
+    store: FakeStore | None = None,
+    metrics: GatewayMetrics | None = None,
+    briefing: str = "none",
+    write: Write = write_notes,
+    **settings: object,
 ) -> Gateway:
     """A gateway over fakes."""
     builder = ChatPrompts(FakeTokenizer(), "scored")
     options = GatewaySettings(**{"identity": "fake", **settings})  # type: ignore[arg-type]
-    return Gateway(options, builder, model, store or FakeStore(), metrics or GatewayMetrics("fake"))
+    store = store or FakeStore()
+    notes = Briefing(briefing, 220, options.identity, builder, write, store)
+    return Gateway(options, builder, notes, model, store, metrics or GatewayMetrics("fake"))
 
 
 def request(

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tutor_service.engines.decode import one_hot, parse_action, renormalise, scored, shape
+from tutor_service.engines.decode import averaged, one_hot, parse_action, renormalise, scored, shape
 from tutor_service.schema import AdviceError
 
 LOGPROBS = st.lists(st.floats(-60, 0) | st.just(-math.inf), min_size=2, max_size=10)
@@ -35,6 +35,22 @@ def test_nothing_on_any_label_is_a_miss(nothing):
 def test_tiny_masses_do_not_underflow():
     read = renormalise([-600.0, -601.0])
     assert read.probabilities[0] == pytest.approx(1 / (1 + math.exp(-1))) and 0 < read.mass < 1e-200
+
+
+@given(st.lists(st.lists(st.floats(-20, -2), min_size=3, max_size=3), min_size=1, max_size=5))
+def test_thoughts_are_averaged_by_what_each_says_of_the_labels(logprobs):
+    answer = averaged(logprobs, tokens=9, thought="hm")
+    marginal = [math.fsum(math.exp(row[label]) for row in logprobs) / len(logprobs) for label in range(3)]
+    assert answer.legal_mass == pytest.approx(math.fsum(marginal))
+    assert answer.probabilities == pytest.approx([value / math.fsum(marginal) for value in marginal])
+    assert (answer.tokens, answer.thought) == (9, "hm")
+
+
+def test_a_thought_that_says_nothing_counts_as_mass_that_went_elsewhere():
+    said = [math.log(0.2), math.log(0.6)]
+    answer = averaged([said, [-math.inf, -math.inf]], tokens=1)
+    assert answer.probabilities == pytest.approx((0.25, 0.75)) and answer.legal_mass == pytest.approx(0.4)
+    assert isinstance(averaged([[-math.inf] * 2] * 3, tokens=1), AdviceError)
 
 
 @given(WEIGHTS, st.floats(0.1, 10))

@@ -5,10 +5,11 @@ from hypothesis import strategies as st
 from tests.unit.service_fakes import ADDED, SPECIALS, WORDS, FakeTokenizer, request
 from tutor_service.errors import UserError
 from tutor_service.prompts.chat import ChatPrompts
-from tutor_service.prompts.labels import MAX_ACTIONS, map_labels, single_tokens, symbol_labels
+from tutor_service.prompts.labels import MAX_ACTIONS, endpoint_labels, map_labels, other_names, single_tokens
 from tutor_service.prompts.messages import MessagePrompts
 from tutor_service.prompts.prompt import BLOCK, prefix_length
 from tutor_service.prompts.templates import read_template
+from tutor_service.schema import AdviceRequest
 
 ENCODE = FakeTokenizer().encode
 
@@ -23,8 +24,8 @@ def test_words_that_are_single_tokens_are_answered_themselves():
     assert labels.token_ids == (WORDS["stick"], WORDS["hit"])
 
 
-@pytest.mark.parametrize("actions", [("stick", "go left"), ("drop in 1", "drop in 2", "drop in 3")])
-def test_other_words_are_mapped_to_letters_and_the_prompt_says_so(actions):
+@pytest.mark.parametrize("actions", [("up left", "up", "down"), ("up", "up left"), ("ab", "ac", "d")])
+def test_words_that_one_token_does_not_tell_apart_are_mapped_to_letters_and_the_prompt_says_so(actions):
     prompts = ChatPrompts(FakeTokenizer(), "scored")
     prompt = prompts.build(request(actions=actions))
     assert prompt.labels == tuple("ABC"[: len(actions)])
@@ -32,6 +33,46 @@ def test_other_words_are_mapped_to_letters_and_the_prompt_says_so(actions):
     text = prompts.show(prompt)
     for symbol, action in zip(prompt.labels, actions, strict=True):
         assert f"{symbol} = {action}" in text
+
+
+@pytest.mark.parametrize("actions", [("stick", "go left"), ("left", "straight", "right")])
+def test_words_of_several_tokens_are_told_apart_by_the_first(actions):
+    labels = map_labels(actions, encode)
+    assert labels.shown == actions and not labels.begun
+    assert labels.token_ids == tuple(encode(action)[0] for action in actions)
+
+
+def test_what_all_words_begin_with_begins_the_answer():
+    prompts = ChatPrompts(FakeTokenizer(), "scored")
+    prompt = prompts.build(request(actions=("drop in 1", "drop in 2", "drop in 3")))
+    assert prompt.labels == ("drop in 1", "drop in 2", "drop in 3") and prompt.begun == tuple(encode("drop in "))
+    assert prompt.label_token_ids == tuple(encode("123"))
+    assert prompts.show(prompt).endswith("<tutor>drop in ")
+
+
+def test_a_synonym_that_is_one_token_is_asked_for_in_place_of_a_word_that_is_not():
+    labels = map_labels(("hot", "ho"), encode, [("warm", "hit"), ("stick",)])
+    assert labels.shown == ("hit", "stick") and labels.mapped
+    assert labels.token_ids == (WORDS["hit"], WORDS["stick"])
+    assert map_labels(("stick", "hit"), encode, [("hit",), ()]).shown == ("stick", "hit")
+    asked = AdviceRequest("Play.", "12", ("hot", "stick"), (("hit",), ()))
+    shown = ChatPrompts(FakeTokenizer(), "scored").build(asked)
+    assert shown.labels == ("hit", "stick")
+    assert "Actions: hit = hot." in ChatPrompts(FakeTokenizer(), "scored").show(shown)
+
+
+@given(st.lists(st.text("abc ", min_size=1, max_size=4).filter(str.strip), min_size=2, max_size=6, unique=True))
+def test_labels_are_always_told_apart_by_one_token(actions):
+    labels = map_labels(tuple(actions), encode)
+    assert len(set(labels.token_ids)) == len(actions)
+    if not labels.mapped:
+        for action, token in zip(actions, labels.token_ids, strict=True):
+            assert tuple(encode(action))[: len(labels.begun) + 1] == (*labels.begun, token)
+
+
+def test_whole_words_are_read_from_free_text():
+    for prompts in (ChatPrompts(FakeTokenizer(), "text"), MessagePrompts("text")):
+        assert prompts.build(request(actions=("up", "up left"))).labels == ("up", "up left")
 
 
 def test_words_with_the_same_token_are_mapped():
@@ -43,18 +84,23 @@ def test_token_zero_is_no_label():
 
 
 def test_too_few_symbols_is_an_error_that_counts_them():
-    with pytest.raises(UserError, match="2 of the symbols"):
-        map_labels(("go up", "go down", "stay here"), lambda text: [ord(text)] if text in {"A", "B"} else [1, 2])
+    with pytest.raises(UserError, match="for 2 of the symbols"):
+        map_labels(("go", "go up", "go down"), lambda text: [ord(text)] if text in {"A", "B"} else [1, 2])
 
 
 def test_all_symbols_can_be_used():
-    labels = map_labels(tuple(f"move {index}" for index in range(MAX_ACTIONS)), encode)
-    assert len(set(labels.token_ids)) == MAX_ACTIONS
+    labels = map_labels(tuple(f"{'move' * (index % 2 + 1)} {index}" for index in range(MAX_ACTIONS)), encode)
+    assert labels.mapped and len(set(labels.token_ids)) == MAX_ACTIONS
 
 
-def test_symbols_without_a_tokenizer():
-    assert symbol_labels(("1", "2")).shown == ("1", "2")
-    assert symbol_labels(("left", "right")).shown == ("A", "B")
+def test_words_without_a_tokenizer():
+    """An endpoint is asked for words that begin differently, and may answer by letters all the same."""
+    assert endpoint_labels(("1", "2")).shown == ("1", "2")
+    left_right = endpoint_labels(("left", "right"))
+    assert left_right.shown == ("left", "right") and other_names(left_right) == ("A", "B")
+    assert other_names(endpoint_labels(("bet", "fold"))) == ()
+    alike = endpoint_labels(("drop in 1", "Drop in 2"))
+    assert alike.shown == ("A", "B") and other_names(alike) == ("drop in 1", "Drop in 2")
 
 
 def test_shared_prefix_is_whole_blocks():
@@ -82,6 +128,20 @@ def test_templates_see_a_fixed_date():
     options = tokenizer.rendered_with
     assert options["date_string"] == options["strftime_now"]("%d %b %Y") == "26 Jul 2024"
     assert options["add_generation_prompt"] is True
+
+
+def test_a_template_takes_the_tutors_own_arguments():
+    tokenizer = FakeTokenizer()
+    ChatPrompts(tokenizer, "scored", arguments={"enable_thinking": False, "date_string": "today"})
+    assert tokenizer.rendered_with["enable_thinking"] is False and tokenizer.rendered_with["date_string"] == "today"
+
+
+def test_a_template_that_cannot_be_rendered_names_the_arguments():
+    def broken(content):
+        raise ValueError("no such role")
+
+    with pytest.raises(UserError, match=r"template_arguments = .*no such role"):
+        ChatPrompts(FakeTokenizer(broken), "scored", arguments={"role": 1})
 
 
 def test_a_template_that_drops_the_question_is_refused():
@@ -126,6 +186,6 @@ def test_prompts_tell_states_and_rules_apart(state, rules):
 
 def test_messages_carry_the_same_words():
     prompt = MessagePrompts("scored").build(request(actions=("left", "right")))
-    assert prompt.labels == ("A", "B")
-    assert "Play." in prompt.text and "A = left" in prompt.text
+    assert prompt.labels == ("left", "right") and prompt.words == ("A", "B")
+    assert "Play." in prompt.text and "left, right" in prompt.text
     assert bytes(prompt.token_ids).decode() == prompt.text

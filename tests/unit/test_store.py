@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import math
 import os
 import pickle
+import struct
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -20,7 +22,8 @@ from tutor_service.schema import Advice
 from tutor_service.store import AdviceStore, Context, Entry, StoreError, advice_key
 from tutor_service.store.answer import DamagedAnswer, decode, encode
 
-CONTEXT = Context("model@1", "Rules of a game.", "You hold 12.", ("stick", "hit"))
+QUESTION = ("You hold 12.", ("stick", "hit"))
+CONTEXT = Context("model@1", "Rules of a game.", *QUESTION)
 
 
 def key_of(number: int) -> bytes:
@@ -45,11 +48,12 @@ weights = st.lists(st.floats(1e-6, 1.0), min_size=1, max_size=4)
 texts = st.text("aé\ud800\n\0", max_size=5)
 contexts = st.none() | st.builds(Context, texts, texts, texts, st.lists(texts, max_size=3).map(tuple))
 answers = st.builds(
-    lambda w, mass, invalid, tokens: Advice(tuple(x / math.fsum(w) for x in w), mass, "store", 0.0, invalid, tokens),
+    lambda w, mass, *rest: Advice(tuple(x / math.fsum(w) for x in w), mass, "store", 0.0, *rest),
     weights,
     st.floats(1e-9, 1),
     st.integers(0, 2**32 - 1),
     st.integers(0, 2**32 - 1),
+    texts,
 )
 entries = st.builds(Entry, st.binary(min_size=1, max_size=64), answers, contexts)
 
@@ -236,6 +240,42 @@ def test_a_forked_child_opens_anew(store: AdviceStore) -> None:
     assert store.get_many([key_of(2)]) == [advice()]
 
 
+def test_notes_are_kept_once_and_checked(store: AdviceStore) -> None:
+    assert store.get_notes(key_of(1)) is None
+    store.put_notes(key_of(1), "Stick on 17. é")
+    store.put_notes(key_of(1), "Hit always.")
+    assert store.get_notes(key_of(1)) == "Stick on 17. é" and store.get_notes(key_of(2)) is None
+    path = store.path
+    store.close()
+    with lmdb.open(str(path), max_dbs=3) as raw, raw.begin(write=True, db=raw.open_db(b"notes")) as transaction:
+        value = transaction.get(key_of(1))
+        transaction.put(key_of(1), value[:-1])
+    with AdviceStore(path) as again:
+        assert again.get_notes(key_of(1)) is None and again.stats().damaged_seen == 1
+
+
+def test_a_store_of_an_earlier_version_is_read(tmp_path: Path) -> None:
+    """It has no notes and no thoughts, and its values say so."""
+    words = b"".join(len(text).to_bytes(4, "little") + text for text in (b"You hold 12.", b"stick", b"hit"))
+    header = struct.pack("<BHIIdI", 1, 2, 1, 40, 0.5, len(words))
+    digests = hashlib.blake2b(b"model@1", digest_size=16).digest() + hashlib.blake2b(b"Rules.", digest_size=16).digest()
+    body = header + struct.pack("<2d", 0.25, 0.75) + digests + words
+    value = hashlib.blake2b(body, digest_size=8, key=key_of(1)).digest() + body
+    (tmp_path / "old").mkdir()
+    with lmdb.open(str(tmp_path / "old"), max_dbs=2) as raw:
+        answers, texts = raw.open_db(b"answers"), raw.open_db(b"texts")
+        with raw.begin(write=True) as transaction:
+            transaction.put(key_of(1), value, db=answers)
+            for text in (b"model@1", b"Rules."):
+                transaction.put(hashlib.blake2b(text, digest_size=16).digest(), text, db=texts)
+    with AdviceStore(tmp_path / "old", readonly=True) as old:
+        assert list(old.entries()) == [Entry(key_of(1), advice(), Context("model@1", "Rules.", *QUESTION))]
+        assert old.get_notes(key_of(1)) is None
+    with AdviceStore(tmp_path / "old") as new:
+        new.put_notes(key_of(1), "Notes.")
+        assert new.get_many([key_of(1)]) == [advice()] and new.get_notes(key_of(1)) == "Notes."
+
+
 def test_paths_that_cannot_hold_a_store_are_refused(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(StoreError, match="Not a directory"):
@@ -265,6 +305,7 @@ def test_an_export_says_what_was_asked_and_answered(store: AdviceStore, tmp_path
         "legal_mass": 0.5,
         "invalid": 1,
         "tokens": 40,
+        "thought": "",
     }
     assert by_key[key_of(2).hex()]["state"] is None
     assert list(path.parent.iterdir()) == [path]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -22,6 +23,9 @@ def ask(
         str | None, typer.Option(help="The state in words, all actions legal. Default: one that students visit.")
     ] = None,
     seed: Annotated[int, typer.Option(min=0, help="Draws the state.")] = 0,
+    notes: Annotated[
+        Path | None, typer.Option(help="Write the tutor's strategy notes (its briefing) to this .txt or .md file.")
+    ] = None,
 ) -> None:
     """Ask a tutor one question: shows the prompt, the probability of each action, the legal mass and the latency.
 
@@ -54,17 +58,39 @@ def ask(
     else:
         actions = chosen.actions
     with quiet(log_path("ask")) as screen:
-        asked = ask_tutor(config, AdviceRequest(chosen.rules, state, tuple(actions)), progress=screen.print)
+        request = AdviceRequest(chosen.asked_rules(config.hint), state, tuple(actions))
+        asked = ask_tutor(config, request, progress=screen.print)
     advice = asked.advice
-    console.print(compact(asked.prompt), style="dim")
+    console.print(compact(asked.prompt), style="dim", markup=False)
+    if asked.thought:
+        console.print(f"thought: {asked.thought}", markup=False)
     _show(console, list(zip(actions, advice.probabilities, strict=True)))
     console.print(
         f"legal mass {advice.legal_mass:.3f} · from the {advice.source} · {advice.latency_ms:.1f} ms in the service, "
         f"{asked.round_trip_ms:.1f} ms round trip · {advice.tokens} tokens"
         + (f" · {advice.invalid} invalid answers before" if advice.invalid else "")
     )
+    if doubt := config.doubt(advice.legal_mass):
+        console.print(f"warning: {doubt}", style="yellow", markup=False)
+    if notes is not None:
+        _write_notes(notes, asked.briefing, tutor)
+        console.print(f"the notes are in {notes}: edit them, and set `briefing: {notes}` in a tutor file", markup=False)
     for note in asked.notes:
         console.print(note, style="dim", markup=False)
+
+
+def _write_notes(path: Path, briefing: str | None, tutor: str) -> None:
+    from tutor_service.config import NOTES_SUFFIXES
+    from tutor_service.errors import UserError
+
+    if briefing is None:
+        raise UserError(f"tutor '{tutor}' reads no strategy notes. Set briefing to 'self' or to notes in its file.")
+    if path.suffix not in NOTES_SUFFIXES:
+        raise UserError(f"--notes {path}: the name must end in {' or '.join(NOTES_SUFFIXES)}.")
+    try:
+        path.write_text(briefing + "\n", encoding="utf-8")
+    except OSError as error:
+        raise UserError(f"--notes {path}: the file cannot be written ({error.strerror}).") from error
 
 
 def compact(prompt: str) -> str:

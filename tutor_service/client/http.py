@@ -46,7 +46,7 @@ class HttpBackend:
         if self._http is None:
             headers = {"Authorization": f"Bearer {self._token}"} if self._token else {}
             self._http = open_client(httpx.Client, self.url, headers=headers)
-        body = {"requests": [asdict(request) for request in requests]}
+        body = {"requests": [_item(request) for request in requests]}
         try:
             response = self._http.post(f"{self.url}/advise", json=body, timeout=timeout_s)
         except httpx.TimeoutException:
@@ -83,6 +83,11 @@ def _bodies(requests: Sequence[AdviceRequest]) -> Iterator[Sequence[AdviceReques
             start, chars = index, 0
         chars += size
     yield requests[start:]
+
+
+def _item(request: AdviceRequest) -> dict[str, Any]:
+    """Return a request as JSON; a field that says nothing is left out."""
+    return {name: value for name, value in asdict(request).items() if value != ()}
 
 
 def _answer(item: dict[str, Any]) -> Advice | AdviceError:

@@ -27,6 +27,19 @@ class EngineFacts:
     notes: tuple[str, ...] = ()
 
 
+@dataclass(frozen=True, slots=True)
+class Written:
+    """Hold text that a model wrote.
+
+    Attributes:
+        text: The text.
+        whole: Whether the model ended it itself.
+    """
+
+    text: str
+    whole: bool
+
+
 class Engine(Protocol):
     """Evaluates prompts. One per replica."""
 
@@ -39,6 +52,13 @@ class Engine(Protocol):
 
     async def evaluate(self, prompts: Sequence[Prompt]) -> list[Advice | AdviceError]:
         """One answer per prompt, in order; all are worked on at once.
+
+        Raises:
+            Exception: The engine is gone; a later call to another replica may succeed.
+        """
+
+    async def write(self, prompt: Prompt, max_tokens: int) -> Written | AdviceError:
+        """Write text greedily, at most ``max_tokens`` tokens of it.
 
         Raises:
             Exception: The engine is gone; a later call to another replica may succeed.

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from tutor_service.config import TutorConfig
-from tutor_service.engines.base import EngineFacts
+from tutor_service.engines.base import EngineFacts, Written
 from tutor_service.engines.decode import Distribution
 from tutor_service.engines.endpoint.capabilities import TOP_LOGPROBS, Capabilities
 from tutor_service.engines.endpoint.probe import Refused, Unreadable, probe
@@ -77,6 +77,23 @@ class OpenAIEngine:
     async def evaluate(self, prompts: Sequence[Prompt]) -> list[Advice | AdviceError]:
         """See ``Engine``; failures are per prompt."""
         return list(await asyncio.gather(*(self._one(prompt) for prompt in prompts)))
+
+    async def write(self, prompt: Prompt, max_tokens: int) -> Written | AdviceError:
+        """See ``Engine``."""
+        thought = self._config.thinking_tokens if self._takes.thinks else 0
+        seed = None if self._takes.temperature else 0
+        fields = self._takes.body(thought + max_tokens, temperature=0.0, seed=seed, scored=False)
+        try:
+            exchange = await self._exchange(prompt, fields)
+        except BudgetSpent as spent:
+            return AdviceError(f"tutor '{self._config.name}': {spent.limit} is used up")
+        except Unanswered as failure:
+            return AdviceError(f"endpoint: {failure.reason}", retry=True)
+        if isinstance(exchange, AdviceError):
+            return exchange
+        if isinstance(exchange.reply, NotRead):
+            return AdviceError(f"endpoint: {exchange.reply.reason}")
+        return Written(exchange.reply.text, whole=not exchange.reply.cut)
 
     async def check_health(self) -> None:
         """Always well: an endpoint that is down is not mended by a new replica."""

@@ -20,7 +20,7 @@ from collections.abc import Sequence
 from typing import Any, Literal, NamedTuple
 
 from tutor_service.config import TutorConfig
-from tutor_service.engines.base import Engine, EngineFacts
+from tutor_service.engines.base import Engine, EngineFacts, Written
 from tutor_service.engines.thread import EngineDead
 from tutor_service.errors import UserError
 from tutor_service.prompts.prompt import Prompt
@@ -35,7 +35,7 @@ _SILENCE_S = 15.0
 _LENGTH_BYTES = 8
 _PR_SET_PDEATHSIG = 1
 
-_Method = Literal["start", "evaluate", "check_health"]
+_Method = Literal["start", "evaluate", "write", "check_health"]
 
 
 class _Call(NamedTuple):
@@ -83,6 +83,11 @@ class EngineProcess:
         """See ``Engine``."""
         answers: list[Advice | AdviceError] = await self._call("evaluate", prompts)
         return answers
+
+    async def write(self, prompt: Prompt, max_tokens: int) -> Written | AdviceError:
+        """See ``Engine``."""
+        written: Written | AdviceError = await self._call("write", (prompt, max_tokens))
+        return written
 
     async def check_health(self) -> None:
         """See ``Engine``; a process that is stopped or too busy to say anything is as good as dead."""
@@ -168,6 +173,8 @@ async def _serve(connection: socket.socket) -> None:
             return await engine.start()
         if call.method == "evaluate":
             return await engine.evaluate(call.argument)
+        if call.method == "write":
+            return await engine.write(*call.argument)
         return await engine.check_health()
 
     async def answer(call: _Call) -> None:

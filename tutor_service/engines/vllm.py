@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from tutor_service.config import TutorConfig
 from tutor_service.engines import models, thinking
-from tutor_service.engines.base import EngineFacts
+from tutor_service.engines.base import EngineFacts, Written
 from tutor_service.engines.decode import averaged, scored
 from tutor_service.engines.text import answer_in_text
 from tutor_service.engines.thinking import Thinking
@@ -74,6 +74,9 @@ def engine_options(config: TutorConfig, location: str, has_gpu: bool) -> dict[st
             # vLLM winds a seeded generator back after part of a prefill, which a CPU's generator cannot do: it must
             # never split one.
             defaults["enable_chunked_prefill"] = False
+            # An answer is a chain of tokens here: one that is rounded otherwise, as in bfloat16 by what else is in the
+            # batch, changes all that follow.
+            defaults["dtype"] = "float32"
             if config.engine.get("enable_chunked_prefill"):
                 raise UserError(
                     f"tutor '{config.name}': engine.enable_chunked_prefill = true ends vLLM on a CPU with decoding = "
@@ -144,11 +147,22 @@ class VllmEngine:
     async def evaluate(self, prompts: Sequence[Prompt]) -> list[Advice | AdviceError]:
         """See ``Engine``."""
         if self._config.decoding == "scored":
-            logprobs = await self._score([(prompt.token_ids, prompt.label_token_ids) for prompt in prompts])
+            logprobs = await self._score(
+                [((*prompt.token_ids, *prompt.begun), prompt.label_token_ids) for prompt in prompts]
+            )
             return [scored(found, len(prompt.token_ids) + 1) for prompt, found in zip(prompts, logprobs, strict=True)]
         if self._config.decoding == "reasoned":
             return await self._reasoned(prompts)
         return list(await asyncio.gather(*(self._text(prompt) for prompt in prompts)))
+
+    async def write(self, prompt: Prompt, max_tokens: int) -> Written | AdviceError:
+        """See ``Engine``."""
+        from vllm import SamplingParams
+
+        sampling = SamplingParams(temperature=0.0, max_tokens=max_tokens)
+        (output,) = await self._thread.generate([(prompt.token_ids, sampling)], _WRITE)
+        completion = output.outputs[0]
+        return Written(completion.text, whole=completion.finish_reason == "stop")
 
     async def check_health(self) -> None:
         """See ``Engine``."""
@@ -199,7 +213,7 @@ class VllmEngine:
         thoughts = [self._thinking.ended(output.outputs[0]) for output in outputs]
         logprobs = await self._score(
             [
-                ((*asked[owner], *thought.token_ids), prompts[owner].label_token_ids)
+                ((*asked[owner], *thought.token_ids, *prompts[owner].begun), prompts[owner].label_token_ids)
                 for owner, thought in zip(owners, thoughts, strict=True)
             ]
         )

@@ -14,6 +14,7 @@ from dataclasses import dataclass, replace
 from typing import NamedTuple, Protocol
 
 from tutor_service.errors import UserError
+from tutor_service.gateway.briefing import Briefing, notes_in
 from tutor_service.gateway.metrics import GatewayMetrics
 from tutor_service.gateway.queue import Evaluate, Joined, JoiningQueue, Ticket
 from tutor_service.prompts.prompt import Prompt, PromptBuilder
@@ -55,12 +56,30 @@ class GatewaySettings:
     evaluation_timeout_s: float | None = 600.0
 
 
+@dataclass(frozen=True, slots=True)
+class Explanation:
+    """Show a person how one question was asked and answered.
+
+    Attributes:
+        prompt: What the tutor read, control tokens included.
+        notes: The strategy notes in it; None where there are none.
+        answer: What it answered, or why there is no answer.
+        thought: What it thought before; empty where it does not think.
+    """
+
+    prompt: str
+    notes: str | None
+    answer: Advice | AdviceError
+    thought: str
+
+
 class _Asked(NamedTuple):
     """Name a request that has a prompt by its place in the list."""
 
     place: int
     key: bytes
     prompt: Prompt
+    request: AdviceRequest
 
 
 class Gateway:
@@ -69,6 +88,7 @@ class Gateway:
     Args:
         settings: How to answer.
         builder: Makes prompts.
+        briefing: Puts notes behind the rules.
         evaluate: The model: prompts to answers, in order; raises when it cannot be reached.
         store: Answers of the past.
         metrics: Counts what happens.
@@ -78,12 +98,14 @@ class Gateway:
         self,
         settings: GatewaySettings,
         builder: PromptBuilder,
+        briefing: Briefing,
         evaluate: Evaluate,
         store: Store,
         metrics: GatewayMetrics,
     ) -> None:
         self._settings = settings
         self._builder = builder
+        self._briefing = briefing
         self._store = store
         self._metrics = metrics
         self._memory: OrderedDict[AdviceRequest, Advice] = OrderedDict()
@@ -135,21 +157,50 @@ class Gateway:
         self._metrics.called(done, time.perf_counter() - started)
         return done
 
-    def prompt(self, request: AdviceRequest) -> Prompt | AdviceError:
-        """The prompt of a request, or why there is none."""
-        if trouble := problem(request):
-            return AdviceError(trouble)
+    async def explain(self, request: AdviceRequest) -> Explanation | AdviceError:
+        """Answer one question and show how it was asked; an error where it cannot be asked at all."""
+        (briefed,) = await self._briefed([request])
+        if isinstance(briefed, AdviceError):
+            return briefed
+        prompt = self._prompt(briefed)
+        if isinstance(prompt, AdviceError):
+            return prompt
+        (answer,) = await self.advise([request])
+        (kept,) = self._store.get_many([self._key(prompt)])
+        thought = kept.thought if kept else ""
+        return Explanation(self._builder.show(prompt), notes_in(briefed.rules), answer, thought)
+
+    async def _briefed(self, requests: Sequence[AdviceRequest]) -> list[AdviceRequest | AdviceError]:
+        """Return the requests with notes behind their rules, or why one cannot be asked."""
+        rules: dict[str, str | AdviceError] = {}
+        briefed: list[AdviceRequest | AdviceError] = []
+        for request in requests:
+            if trouble := problem(request):
+                briefed.append(AdviceError(trouble))
+                continue
+            if request.rules not in rules:
+                rules[request.rules] = await self._briefing.brief(request.rules)
+            known = rules[request.rules]
+            briefed.append(known if isinstance(known, AdviceError) else replace(request, rules=known))
+        return briefed
+
+    def _prompt(self, request: AdviceRequest) -> Prompt | AdviceError:
+        """Return the prompt of a valid request, or why there is none."""
         try:
             prompt = self._builder.build(request)
         except UserError as error:
             return AdviceError(f"actions: {error}")
         limit = self._settings.max_prompt_tokens
         if limit is not None and len(prompt.token_ids) > limit:
+            parts = "rules, briefing and state" if notes_in(request.rules) else "rules and state"
             return AdviceError(
-                f"rules and state: {len(prompt.token_ids)} tokens in the prompt; this tutor takes {limit}. "
+                f"{parts}: {len(prompt.token_ids)} tokens in the prompt; this tutor takes {limit}. "
                 "Shorten them or raise the tutor's engine.max_model_len."
             )
         return prompt
+
+    def _key(self, prompt: Prompt) -> bytes:
+        return advice_key(self._settings.identity, (*prompt.token_ids, *prompt.begun), prompt.label_token_ids)
 
     async def _answer_cold(
         self,
@@ -167,7 +218,7 @@ class Gateway:
                 for index in others:
                     answers[index] = replace(answer, invalid=0, tokens=0)
                 continue
-            answers[first] = replace(answer, latency_ms=latency_ms)
+            answers[first] = replace(answer, latency_ms=latency_ms, thought="")
             kept = self._memory[request] = _known(answer)
             for index in others:
                 answers[index] = kept
@@ -176,12 +227,13 @@ class Gateway:
 
     async def _find(self, requests: Sequence[AdviceRequest]) -> list[Advice | AdviceError]:
         """Answer distinct requests from the store, from what is under way, or from the model."""
+        briefed = await self._briefed(requests)
         found: list[Advice | AdviceError | None] = [None] * len(requests)
         waiting: list[tuple[int, Joined]] = []
         try:
             for start in range(0, len(requests), _SLICE):
                 async with self._looking_up:  # in turn: a flood of callers must not fill one turn of the event loop
-                    self._look_up(requests[start : start + _SLICE], start, found, waiting)
+                    self._look_up(briefed[start : start + _SLICE], start, found, waiting)
                     await asyncio.sleep(0)
             if waiting:
                 await asyncio.wait({joined.ticket.result for _, joined in waiting})  # unlike await, never cancels them
@@ -199,7 +251,7 @@ class Gateway:
 
     def _look_up(
         self,
-        requests: Sequence[AdviceRequest],
+        requests: Sequence[AdviceRequest | AdviceError],
         offset: int,
         found: list[Advice | AdviceError | None],
         waiting: list[tuple[int, Joined]],
@@ -207,20 +259,22 @@ class Gateway:
         """Look up without yielding: no evaluation may end between the look into the store and the joining."""
         asked: list[_Asked] = []
         for index, request in enumerate(requests):
-            prompt = self.prompt(request)
+            if isinstance(request, AdviceError):
+                found[offset + index] = request
+                continue
+            prompt = self._prompt(request)
             if isinstance(prompt, AdviceError):
                 found[offset + index] = prompt
-            else:
-                key = advice_key(self._settings.identity, prompt.token_ids, prompt.label_token_ids)
-                asked.append(_Asked(index, key, prompt))
+                continue
+            asked.append(_Asked(offset + index, self._key(prompt), prompt, request))
         stored = self._store.get_many([item.key for item in asked])
-        for (index, key, prompt), kept in zip(asked, stored, strict=True):
+        for item, kept in zip(asked, stored, strict=True):
             if kept is not None:
-                found[offset + index] = _known(kept)
-            elif (joined := self._queue.join(key, prompt, requests[index])) is not None:
-                waiting.append((offset + index, joined))
+                found[item.place] = _known(kept)
+            elif (joined := self._queue.join(item.key, item.prompt, item.request)) is not None:
+                waiting.append((item.place, joined))
             else:
-                found[offset + index] = AdviceError("tutor: overloaded, too many states wait for the model", retry=True)
+                found[item.place] = AdviceError("tutor: overloaded, too many states wait for the model", retry=True)
         self._queue.pump()
 
     async def _keep(self, evaluated: list[tuple[Ticket, Advice | AdviceError]]) -> None:
@@ -238,4 +292,4 @@ class Gateway:
 
 def _known(advice: Advice) -> Advice:
     """Return an answer in the form in which it is given out again."""
-    return replace(advice, source="store", latency_ms=0.0, invalid=0, tokens=0)
+    return replace(advice, source="store", latency_ms=0.0, invalid=0, tokens=0, thought="")

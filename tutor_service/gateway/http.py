@@ -34,6 +34,9 @@ class RequestItem(BaseModel):
     actions: list[Annotated[str, Field(min_length=1, max_length=MAX_LABEL_CHARS)]] = Field(
         min_length=2, max_length=MAX_ACTIONS, description="Labels of the legal actions; distinct."
     )
+    synonyms: list[list[Annotated[str, Field(min_length=1, max_length=MAX_LABEL_CHARS)]]] = Field(
+        default=[], max_length=MAX_ACTIONS, description="Other words for each action, or nothing at all."
+    )
 
 
 class AdviseBody(BaseModel):
@@ -108,7 +111,10 @@ def build_app(tutor: str, advise: Advise, exposition: Callable[[], bytes], acces
     @app.post("/advise", responses=refusals, response_model=AdviseReply, dependencies=[Depends(authorise)])
     async def post_advise(body: AdviseBody) -> Any:
         """Advice for a list of states. Requests that are invalid get a reason in their place; the others an answer."""
-        requests = [AdviceRequest(item.rules, item.state, tuple(item.actions)) for item in body.requests]
+        requests = [
+            AdviceRequest(item.rules, item.state, tuple(item.actions), tuple(map(tuple, item.synonyms)))
+            for item in body.requests
+        ]
         answers = await advise(requests)
         errors = [answer for answer in answers if isinstance(answer, AdviceError)]
         if len(errors) == len(answers):
@@ -118,7 +124,7 @@ def build_app(tutor: str, advise: Advise, exposition: Callable[[], bytes], acces
             if any(error.retry for error in errors):
                 return JSONResponse({"detail": reasons}, 503, {"Retry-After": "1"})
             return JSONResponse({"detail": reasons}, 400)
-        return JSONResponse({"advice": [asdict(answer) for answer in answers]})
+        return JSONResponse({"advice": [_item(answer) for answer in answers]})
 
     @app.get("/healthz")
     async def get_healthz() -> dict[str, str]:
@@ -136,6 +142,11 @@ def build_app(tutor: str, advise: Advise, exposition: Callable[[], bytes], acces
 
     app.add_middleware(BodyLimit, max_bytes=access.max_body_bytes)
     return app
+
+
+def _item(answer: Advice | AdviceError) -> dict[str, Any]:
+    """Return an answer as JSON; thoughts are for people who ask a tutor, and travel by handle."""
+    return {name: value for name, value in asdict(answer).items() if name != "thought"}
 
 
 class BodyLimit:

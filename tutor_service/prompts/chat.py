@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from tutor_service.prompts.labels import LabelMap, map_labels
@@ -26,35 +26,49 @@ class ChatPrompts:
         tokenizer: A transformers tokenizer.
         decoding: How the tutor is asked to answer.
         template: Jinja source that takes the place of the tokenizer's own chat template.
+        arguments: More arguments of the template.
 
     Raises:
         UserError: There is no chat template, or it does not show the user's words.
     """
 
-    def __init__(self, tokenizer: Any, decoding: Decoding, template: str | None = None) -> None:
+    def __init__(
+        self,
+        tokenizer: Any,
+        decoding: Decoding,
+        template: str | None = None,
+        arguments: Mapping[str, Any] | None = None,
+    ) -> None:
         self._tokenizer = tokenizer
         self._decoding = decoding
         self._control = _kept_whole(tokenizer)
-        opening, closing = split_template(tokenizer, template)
+        opening, closing = split_template(tokenizer, template, arguments or {})
         self._opening = self._encode(opening)
         self._closing = self._encode(closing)
         self._padding = self._encode("\n")[-1]
         self._heads: OrderedDict[str, tuple[int, ...]] = OrderedDict()
-        self._labels: OrderedDict[tuple[str, ...], LabelMap] = OrderedDict()
+        self._labels: OrderedDict[tuple[tuple[str, ...], tuple[tuple[str, ...], ...]], LabelMap] = OrderedDict()
 
     def build(self, request: AdviceRequest) -> Prompt:
         """See ``PromptBuilder``."""
-        labels = _cached(self._labels, request.actions, self._map)
+        labels = _cached(self._labels, (request.actions, request.synonyms), self._map)
         head = _cached(self._heads, request.rules, self._head)
         body = self._encode_plain(question(request, labels, self._decoding))
-        return Prompt((*head, *body, *self._closing), labels.token_ids, labels.shown)
+        return Prompt((*head, *body, *self._closing), labels.token_ids, labels.shown, begun=labels.begun)
+
+    def plain(self, text: str) -> Prompt:
+        """See ``PromptBuilder``."""
+        return Prompt((*self._opening, *self._encode_plain(text), *self._closing), (), ())
 
     def show(self, prompt: Prompt) -> str:
         """See ``PromptBuilder``."""
-        return str(self._tokenizer.decode(list(prompt.token_ids), skip_special_tokens=False))
+        return str(self._tokenizer.decode([*prompt.token_ids, *prompt.begun], skip_special_tokens=False))
 
-    def _map(self, actions: tuple[str, ...]) -> LabelMap:
-        return map_labels(actions, self._encode_plain)
+    def _map(self, labels: tuple[tuple[str, ...], tuple[tuple[str, ...], ...]]) -> LabelMap:
+        actions, synonyms = labels
+        if self._decoding == "text":  # whole words are read
+            return LabelMap(actions, actions, ())
+        return map_labels(actions, self._encode_plain, synonyms)
 
     def _head(self, rules: str) -> tuple[int, ...]:
         """Template opening and rules, padded to full blocks with line feeds."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from tutor_service.prompts.labels import symbol_labels
+from tutor_service.prompts.labels import LabelMap, endpoint_labels, other_names
 from tutor_service.prompts.prompt import Decoding, Prompt, question
 from tutor_service.schema import AdviceRequest
 
@@ -15,9 +15,14 @@ class MessagePrompts:
 
     def build(self, request: AdviceRequest) -> Prompt:
         """See ``PromptBuilder``. Token ids are the text's bytes: they identify the prompt in the store."""
-        labels = symbol_labels(request.actions)
+        actions = request.actions
+        labels = LabelMap(actions, actions, ()) if self._decoding == "text" else endpoint_labels(actions)
         text = f"{request.rules.strip()}\n\n{question(request, labels, self._decoding)}"
-        return Prompt(tuple(text.encode()), (), labels.shown, text, labels.actions if labels.mapped else ())
+        return Prompt(tuple(text.encode()), (), labels.shown, text, other_names(labels))
+
+    def plain(self, text: str) -> Prompt:
+        """See ``PromptBuilder``."""
+        return Prompt(tuple(text.encode()), (), (), text)
 
     def show(self, prompt: Prompt) -> str:
         """See ``PromptBuilder``."""

@@ -31,7 +31,8 @@ class Prompt:
         label_token_ids: The token of each label, in the order of the request's actions; empty as above.
         labels: What the tutor is asked to answer for each action, in that order.
         text: The user's turn in words, for endpoints that take messages; else empty.
-        words: The task's own words where ``labels`` stand in for them and an endpoint may answer either; else empty.
+        words: Other names of the actions that an endpoint may answer by, in their order; empty: none.
+        begun: Tokens that the answer is begun with, because all labels begin so.
     """
 
     token_ids: tuple[int, ...]
@@ -39,6 +40,7 @@ class Prompt:
     labels: tuple[str, ...]
     text: str = ""
     words: tuple[str, ...] = ()
+    begun: tuple[int, ...] = ()
 
 
 class PromptBuilder(Protocol):
@@ -52,7 +54,10 @@ class PromptBuilder(Protocol):
         """
 
     def show(self, prompt: Prompt) -> str:
-        """The prompt as text, control tokens included."""
+        """Return the prompt as text, control tokens included."""
+
+    def plain(self, text: str) -> Prompt:
+        """Return a prompt that is one turn of the user's and asks for text."""
 
 
 def question(request: AdviceRequest, labels: LabelMap, decoding: Decoding) -> str:
@@ -60,8 +65,8 @@ def question(request: AdviceRequest, labels: LabelMap, decoding: Decoding) -> st
     shown = ", ".join(labels.shown)
     lines = [request.state.strip(), ""]
     if labels.mapped:
-        pairs = zip(labels.shown, labels.actions, strict=True)
-        lines.append("Actions: " + "; ".join(f"{symbol} = {action}" for symbol, action in pairs) + ".")
+        pairs = [(shown, action) for shown, action in zip(labels.shown, labels.actions, strict=True) if shown != action]
+        lines.append("Actions: " + "; ".join(f"{shown} = {action}" for shown, action in pairs) + ".")
     if decoding == "text":
         lines.append(f"Choose one of: {shown}. Give it in tags: <action>your choice</action>")
     elif decoding == "reasoned":

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 from tutor_service.client import app_name
 from tutor_service.config import TutorConfig
 from tutor_service.errors import UserError
+from tutor_service.gateway.gateway import Explanation
 from tutor_service.local_ray import start_local_ray
 from tutor_service.schema import Advice, AdviceError, AdviceRequest
 from tutor_service.serving.lifecycle import delete, deploy, status
@@ -27,13 +28,17 @@ class Asked:
 
     Attributes:
         prompt: What the tutor read, control tokens included.
+        briefing: The strategy notes in it; None where there are none.
         advice: What it answered.
+        thought: What it thought before; empty where it does not think.
         round_trip_ms: Milliseconds as seen from here.
         notes: What was found out about the tutor when it started, and what it has spent, in lines.
     """
 
     prompt: str
+    briefing: str | None
     advice: Advice
+    thought: str
     round_trip_ms: float
     notes: tuple[str, ...]
 
@@ -65,17 +70,23 @@ def ask(
         from ray import serve
 
         handle: Any = serve.get_app_handle(app_name(tutor.name))
-        prompt = handle.show.remote(request).result(timeout_s=timeout_s)
-        if isinstance(prompt, AdviceError):
-            raise UserError(prompt.reason)
         started = time.perf_counter()
-        (answer,) = handle.advise.remote([request]).result(timeout_s=timeout_s)
+        explained: Explanation | AdviceError = handle.explain.remote(request).result(timeout_s=timeout_s)
         round_trip_ms = (time.perf_counter() - started) * 1e3
         stats: GatewayStats = handle.stats.remote().result(timeout_s=timeout_s)
-    if isinstance(answer, AdviceError):
-        raise UserError(answer.reason)
+    if isinstance(explained, AdviceError):
+        raise UserError(explained.reason)
+    if isinstance(explained.answer, AdviceError):
+        raise UserError(f"tutor '{tutor.name}' gave no advice: {explained.answer.reason}")
     spent = (f"asked of the endpoint so far: {stats.spent}",) if stats.spent else ()
-    return Asked(prompt, answer, round_trip_ms, (*stats.notes, *spent))
+    return Asked(
+        prompt=explained.prompt,
+        briefing=explained.notes,
+        advice=explained.answer,
+        thought=explained.thought,
+        round_trip_ms=round_trip_ms,
+        notes=(*stats.notes, *spent),
+    )
 
 
 @contextmanager

@@ -21,9 +21,11 @@ from ray.serve.handle import DeploymentHandle
 from tutor_service import paths
 from tutor_service.config import ScalingConfig, TutorConfig
 from tutor_service.engines import models
-from tutor_service.engines.base import Engine, EngineFacts
+from tutor_service.engines.base import Engine, EngineFacts, Written
 from tutor_service.engines.factory import make_engine
-from tutor_service.gateway.gateway import Gateway, GatewaySettings
+from tutor_service.errors import UserError
+from tutor_service.gateway.briefing import Briefing
+from tutor_service.gateway.gateway import Explanation, Gateway, GatewaySettings
 from tutor_service.gateway.http import AccessSettings, build_app
 from tutor_service.gateway.metrics import GatewayMetrics
 from tutor_service.prompts.chat import ChatPrompts
@@ -122,6 +124,13 @@ class TutorReplica:
         assert self._engine is not None
         return Evaluated(await self._engine.evaluate(prompts), self._engine.spent())
 
+    async def write(self, prompt: Prompt, max_tokens: int, wanted: str) -> Written | AdviceError:
+        """See ``Engine.write``, and ``evaluate``."""
+        if wanted != self._version:
+            return AdviceError("tutor: it is being changed", retry=True)
+        assert self._engine is not None
+        return await self._engine.write(prompt, max_tokens)
+
     async def facts(self, wanted: str) -> EngineFacts | None:
         """What the gateway has to know; None where this replica is of another configuration."""
         return self._facts if wanted == self._version else None
@@ -166,7 +175,8 @@ class TutorGateway:
         self._started = time.monotonic()
         self._metrics = GatewayMetrics(config.name)
         store = self._store = BestEffortStore(store_path(config), self._metrics.store_failed)
-        self._builder = make_builder(config, facts.decoding, await loading)
+        builder = make_builder(config, facts.decoding, await loading)
+        check_briefing(config, builder, facts.max_prompt_tokens)
         self._settings = gateway_settings(config, facts)
         self._notes = facts.notes
         self._spent = ""
@@ -176,16 +186,20 @@ class TutorGateway:
             self._spent = result.spent or self._spent
             return result.answers
 
-        self._gateway = Gateway(self._settings, self._builder, evaluate, store, self._metrics)
+        async def write(prompt: Prompt, max_tokens: int) -> Written | AdviceError:
+            written: Written | AdviceError = await replica.write.remote(prompt, max_tokens, wanted)
+            return written
+
+        briefing = Briefing(config.briefing, config.briefing_tokens, facts.identity, builder, write, store)
+        self._gateway = Gateway(self._settings, builder, briefing, evaluate, store, self._metrics)
 
     async def advise(self, requests: list[AdviceRequest]) -> list[Advice | AdviceError]:
         """One answer per request, in order: see ``Gateway.advise``."""
         return await self._gateway.advise(requests)
 
-    async def show(self, request: AdviceRequest) -> str | AdviceError:
-        """The prompt of a request as text, control tokens included; or why there is none."""
-        prompt = self._gateway.prompt(request)
-        return prompt if isinstance(prompt, AdviceError) else self._builder.show(prompt)
+    async def explain(self, request: AdviceRequest) -> Explanation | AdviceError:
+        """Answer one question and show how it was asked: see ``Gateway.explain``."""
+        return await self._gateway.explain(request)
 
     async def stats(self) -> GatewayStats:
         """What this gateway did since it started."""
@@ -278,7 +292,23 @@ def make_builder(config: TutorConfig, decoding: Decoding, tokenizer: Any) -> Pro
     if tokenizer is None:
         return MessagePrompts(decoding)
     template = read_template(config.chat_template) if config.chat_template else None
-    return ChatPrompts(tokenizer, decoding, template)
+    return ChatPrompts(tokenizer, decoding, template, config.template_arguments)
+
+
+def check_briefing(config: TutorConfig, builder: PromptBuilder, limit: int | None) -> None:
+    """Refuse notes of the user's that leave no tokens for rules and state.
+
+    Raises:
+        UserError: They are too long.
+    """
+    if config.briefing in ("none", "self") or limit is None:
+        return
+    tokens = len(builder.plain(config.briefing).token_ids)
+    if tokens >= limit:
+        raise UserError(
+            f"tutor '{config.name}': briefing has {tokens} tokens; the tutor's context leaves {limit} for rules, notes "
+            "and state together. Shorten the notes or raise engine.max_model_len."
+        )
 
 
 def build(

@@ -1,7 +1,7 @@
 """Write one answer as bytes and read it back. Pure: must not know the database.
 
-A value is ``checksum | header | probabilities | digests of identity and rules | state | actions``. The checksum covers
-the key too, so that an answer that turns up under another question's key is recognised as wrong.
+A value is ``checksum | header | probabilities | digests of identity and rules | thought | state | actions``. The
+checksum covers the key too, so that an answer that turns up under another question's key is recognised as wrong.
 """
 
 from __future__ import annotations
@@ -14,7 +14,8 @@ from typing import NamedTuple
 
 from tutor_service.schema import Advice
 
-_VERSION = 1
+_VERSION = 2
+_WITHOUT_THOUGHTS = 1
 _CHECKSUM_BYTES = 8
 _DIGEST_BYTES = 16
 _HEADER = struct.Struct("<BHIIdI")
@@ -75,10 +76,11 @@ def text_digest(text: bytes) -> bytes:
 def encode(entry: Entry) -> bytes:
     """Return the bytes of an answer; the identity and rules of its context are to be kept under their digests."""
     key, advice, context = entry
-    digests, words = _NO_TEXT + _NO_TEXT, b""
+    digests, texts = _NO_TEXT + _NO_TEXT, [advice.thought]
     if context is not None:
         digests = text_digest(to_bytes(context.identity)) + text_digest(to_bytes(context.rules))
-        words = _join([context.state, *context.actions])
+        texts += [context.state, *context.actions]
+    words = _join(texts)
     count = len(advice.probabilities)
     header = _HEADER.pack(_VERSION, count, advice.invalid, advice.tokens, advice.legal_mass, len(words))
     body = header + struct.pack(f"<{count}d", *advice.probabilities) + digests + words
@@ -94,21 +96,41 @@ def decode(key: bytes, value: bytes) -> tuple[Advice, EncodedContext | None]:
     body = value[_CHECKSUM_BYTES:]
     if value[:_CHECKSUM_BYTES] != _checksum(key, body):
         raise DamagedAnswer("its checksum does not hold")
-    version, count, invalid, tokens, legal_mass, words_bytes = _HEADER.unpack_from(body)
-    if version != _VERSION:
+    version, count, invalid, tokens, legal_mass, _ = _HEADER.unpack_from(body)
+    if version not in (_VERSION, _WITHOUT_THOUGHTS):
         raise DamagedAnswer(f"its format {version} is not known to this version")
     offset = _HEADER.size
     probabilities = struct.unpack_from(f"<{count}d", body, offset)
+    offset += 8 * count
+    texts = _split(body[offset + 2 * _DIGEST_BYTES :])
+    thought = texts.pop(0) if version == _VERSION else ""
     try:
-        advice = Advice(probabilities, legal_mass, "store", invalid=invalid, tokens=tokens)
+        advice = Advice(probabilities, legal_mass, "store", 0.0, invalid, tokens, thought)
     except ValueError as error:
         raise DamagedAnswer(str(error)) from None
-    if not words_bytes:
+    if not texts:
         return advice, None
-    offset += 8 * count
     identity, rules = body[offset : offset + _DIGEST_BYTES], body[offset + _DIGEST_BYTES : offset + 2 * _DIGEST_BYTES]
-    state, *actions = _split(body[offset + 2 * _DIGEST_BYTES :])
+    state, *actions = texts
     return advice, EncodedContext(identity, rules, state, tuple(actions))
+
+
+def encode_notes(key: bytes, notes: str) -> bytes:
+    """Return the bytes of notes that a tutor wrote."""
+    body = to_bytes(notes)
+    return _checksum(key, body) + body
+
+
+def decode_notes(key: bytes, value: bytes) -> str:
+    """Read notes back.
+
+    Raises:
+        DamagedAnswer: The bytes are not what ``encode_notes`` made for this key.
+    """
+    body = value[_CHECKSUM_BYTES:]
+    if value[:_CHECKSUM_BYTES] != _checksum(key, body):
+        raise DamagedAnswer("its checksum does not hold")
+    return to_text(body)
 
 
 def to_bytes(text: str) -> bytes:

@@ -57,6 +57,24 @@ class BestEffortStore:
             self._writing_from = self._clock() + RETRY_S
             self._report(f"{len(entries)} answers were not kept: {error}")
 
+    def get_notes(self, key: bytes) -> str | None:
+        """Return notes that were kept; None where there are none, or no store."""
+        store = self._open()
+        try:
+            return store.get_notes(key) if store else None
+        except (StoreError, OSError) as error:
+            self._give_up(error)
+            return None
+
+    def put_notes(self, key: bytes, notes: str) -> None:
+        """Keep notes, where the store lets us."""
+        store = self._open()
+        try:
+            if store:
+                store.put_notes(key, notes)
+        except (StoreError, OSError) as error:
+            self._report(f"notes were not kept: {error}")
+
     def stats(self) -> StoreStats | None:
         """What the store holds; None without a store."""
         store = self._open()

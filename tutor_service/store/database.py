@@ -25,7 +25,7 @@ from tutor_service.store.guard import UserCount, find_damage, inode, set_aside
 logger = logging.getLogger(__name__)
 
 T = TypeVar("T")
-Tables: TypeAlias = "tuple[lmdb._Database, ...]"
+Tables: TypeAlias = "tuple[lmdb._Database | None, ...]"
 
 INITIAL_BYTES = 1 << 26
 """First size of the memory map; it doubles as the database grows. Address space, not memory or disk."""
@@ -210,6 +210,13 @@ class Database:
         )
         self.folder.mkdir(parents=True)
 
+    def _table(self, name: bytes) -> lmdb._Database | None:
+        """Open a table; None where an earlier version wrote the database without it and it cannot be added."""
+        try:
+            return self._environment.open_db(name, create=not self.readonly)
+        except lmdb.NotFoundError:
+            return None
+
     def _open(self) -> None:
         data = self.folder / "data.mdb"
         used = data.stat().st_size if data.exists() else 0
@@ -229,9 +236,7 @@ class Database:
             if not self.readonly:
                 self._environment.reader_check()
             self._inode = inode(self.folder)
-            self._tables: Tables = tuple(
-                self._environment.open_db(name, create=not self.readonly) for name in self._names
-            )
+            self._tables: Tables = tuple(self._table(name) for name in self._names)
         except lmdb.Error as error:
             raise StoreError(f"advice store '{self.folder}' cannot be opened: {error}") from error
 

@@ -56,6 +56,7 @@ def row(entry: Entry) -> dict[str, Any]:
         "legal_mass": advice.legal_mass,
         "invalid": advice.invalid,
         "tokens": advice.tokens,
+        "thought": advice.thought,
     }
 
 
@@ -84,6 +85,7 @@ def _write_parquet(items: Iterable[Entry], path: Path) -> int:
             ("legal_mass", pa.float64()),
             ("invalid", pa.uint32()),
             ("tokens", pa.uint32()),
+            ("thought", text),
         ]
     )
     count = 0

@@ -23,7 +23,7 @@ from tutor_service.store.database import Database, StoreError, acquire, release
 
 logger = logging.getLogger(__name__)
 
-_TABLES = (b"answers", b"texts")
+_TABLES = (b"answers", b"texts", b"notes")
 _MAX_KEY_BYTES = 64
 _SCAN = 1000
 
@@ -146,6 +146,30 @@ class AdviceStore:
             return sum(_put_first(transaction, tables[0], key, value) for key, value in rows)
 
         return self._db().write(work)
+
+    def get_notes(self, key: bytes) -> str | None:
+        """Return the notes that a tutor wrote under ``key``; None where there are none that can be trusted.
+
+        Raises:
+            StoreError: The store cannot be read.
+        """
+        value = self._db().read(lambda view, tables: _get(view, tables[2], key) if tables[2] else None)
+        if value is None:
+            return None
+        try:
+            return answer.decode_notes(key, value)
+        except DamagedAnswer as damage:
+            self._report(key, damage)
+            return None
+
+    def put_notes(self, key: bytes, notes: str) -> None:
+        """Keep notes; those that are there already stay.
+
+        Raises:
+            StoreError: The disk is full, or the store is read-only. Nothing was written.
+        """
+        value = answer.encode_notes(key, notes)
+        self._db().write(lambda transaction, tables: transaction.put(key, value, db=tables[2], overwrite=False))
 
     def stats(self) -> StoreStats:
         """What the store holds now."""

@@ -97,6 +97,8 @@ class Session:
     async def _once(self, question: str, fields: dict[str, Any]) -> Exchange:
         config = self._config
         extra = {name: value for name, value in config.engine.items() if name != "top_logprobs"}
+        if config.template_arguments:
+            extra["chat_template_kwargs"] = config.template_arguments
         body = {"model": config.model, "messages": [{"role": "user", "content": question}], **fields, **extra}
         booking = Booking(
             prompt_tokens=len(question.encode()) // _CHARS_PER_TOKEN + _OVERHEAD_TOKENS,

@@ -1,0 +1,116 @@
+"""Put strategy notes behind a task's rules: given ones, or those that the tutor writes itself, once.
+
+Notes join the rules before the prompt is made, so they lie in the cached prefix and are part of the store's key.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import re
+from collections.abc import Awaitable, Callable
+from typing import Protocol
+
+from tutor_service.engines.base import Written
+from tutor_service.prompts.prompt import Prompt, PromptBuilder
+from tutor_service.schema import AdviceError
+from tutor_service.store import advice_key
+
+TITLE = "Strategy notes: "
+"""What notes begin with in a prompt."""
+
+REQUEST = "What is the best simple strategy for this game? Answer in a few plain sentences."
+"""What a tutor that briefs itself is asked behind the rules."""
+
+_SENTENCE_END = re.compile(r"[.!?](?=\s|$)")
+
+Write = Callable[[Prompt, int], Awaitable[Written | AdviceError]]
+
+
+class NotesStore(Protocol):
+    """Keep notes by key; neither call raises."""
+
+    def get_notes(self, key: bytes) -> str | None: ...  # noqa: D102
+
+    def put_notes(self, key: bytes, notes: str) -> None: ...  # noqa: D102
+
+
+class Briefing:
+    """Know the notes of one tutor.
+
+    Args:
+        said: Field ``briefing`` of the tutor: ``none``, ``self``, or the notes.
+        max_tokens: Most tokens of notes that it writes itself.
+        identity: The tutor's, part of the key that its own notes are kept under.
+        builder: Makes the prompt that asks for notes.
+        write: The model.
+        store: Keeps what it wrote.
+    """
+
+    def __init__(
+        self, said: str, max_tokens: int, identity: str, builder: PromptBuilder, write: Write, store: NotesStore
+    ) -> None:
+        self._said = said
+        self._max_tokens = max_tokens
+        self._identity = identity
+        self._builder = builder
+        self._write = write
+        self._store = store
+        self._known: dict[str, str] = {}
+        self._writing = asyncio.Lock()
+
+    async def brief(self, rules: str) -> str | AdviceError:
+        """Return the rules with the notes behind them.
+
+        Returns:
+            Why there are no notes, where the tutor has to write them and cannot.
+        """
+        if self._said == "none":
+            return rules
+        if self._said != "self":
+            return _joined(rules, self._said)
+        if rules not in self._known:
+            async with self._writing:
+                if rules not in self._known:
+                    notes = await self._own(rules)
+                    if isinstance(notes, AdviceError):
+                        return notes
+                    self._known[rules] = notes
+        return _joined(rules, self._known[rules])
+
+    async def _own(self, rules: str) -> str | AdviceError:
+        """Return what the tutor wrote once, or has it write."""
+        prompt = self._builder.plain(f"{rules.strip()}\n\n{REQUEST}")
+        key = advice_key(f"{self._identity} notes of {self._max_tokens} tokens", prompt.token_ids, ())
+        kept = await asyncio.to_thread(self._store.get_notes, key)
+        if kept is not None:
+            return kept
+        try:
+            written = await self._write(prompt, self._max_tokens)
+        except Exception as error:  # a replica that died, as for any other question
+            return AdviceError(f"briefing: the tutor's replica failed ({type(error).__name__})", retry=True)
+        if isinstance(written, AdviceError):
+            return AdviceError(f"briefing: {written.reason}", written.retry)
+        notes = tidy(written)
+        if not notes:
+            return AdviceError("briefing: the tutor wrote nothing. Give notes of your own, or briefing = 'none'.")
+        await asyncio.to_thread(self._store.put_notes, key, notes)
+        return notes
+
+
+def tidy(written: Written) -> str:
+    """Return notes on one paragraph, ended where a sentence ends: of what was cut off the last one goes."""
+    text = " ".join(written.text.split()).removeprefix(TITLE.strip()).strip()
+    if written.whole:
+        return text
+    ends = [found.end() for found in _SENTENCE_END.finditer(text)]
+    return text[: ends[-1]] if ends else text
+
+
+def notes_in(rules: str) -> str | None:
+    """Return the notes behind rules; None where there are none."""
+    _, title, notes = rules.partition(f"\n\n{TITLE}")
+    return notes if title else None
+
+
+def _joined(rules: str, notes: str) -> str:
+    return f"{rules.strip()}\n\n{TITLE}{notes}"
