@@ -4,12 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-import numpy as np
-
-from rllib_plugins.advising.advisor import Advisor, legal_mask
-from rllib_plugins.advising.llm import LLMAdvisor
+from rllib_plugins.advising.advisor import Advisor
+from rllib_plugins.advising.llm import LLMAdvisor, Reader, Reading, question, simple_play
 from rllib_plugins.advising.references import MixtureAdvisor, OracleAdvisor, RandomAdvisor, WorstAdvisor
-from rllib_plugins.evaluation import sample_actions
 from rllib_plugins.tasks.base import Task
 from tutor_service.client import connect
 from tutor_service.config import TutorConfig, catalog_names, is_tutor_file, load_tutor
@@ -69,7 +66,7 @@ def make_advisor(tutor: str | TutorConfig, task: Task, *, deadline_s: float = 30
         config, name = (None if tutor.backend == "reference" else tutor), tutor.name
     if config is not None:
         check_recorded(config, task)
-        return LLMAdvisor(task, connect(config, deadline_s=deadline_s))
+        return LLMAdvisor(task, connect(config, deadline_s=deadline_s), Reading.of(config))
     if name.startswith(_MIXTURE):
         return MixtureAdvisor(task, _random_share(name))
     if name not in _SCRIPTED:
@@ -86,7 +83,8 @@ def check_recorded(tutor: TutorConfig, task: Task, several_ways: bool = False) -
         several_ways: Whether the same question may have been answered in several ways.
 
     Raises:
-        UserError: The answers are to another task or label set, or the file cannot be read.
+        UserError: The answers are to another task or label set, too few for the tutor's calibration, or the file cannot
+            be read.
     """
     if tutor.file is None:
         return
@@ -94,18 +92,14 @@ def check_recorded(tutor: TutorConfig, task: Task, several_ways: bool = False) -
     answers.check(task.name, task.rules, task.actions, _questions(task))
     if not several_ways:
         answers.check_one_way(task.rules)
+        Reader(task, Reading.of(tutor), connect(tutor)).is_ready()
 
 
 def _questions(task: Task) -> Iterator[tuple[str, tuple[str, ...]]]:
-    """Yield questions that random play meets."""
-    rng = np.random.default_rng(0)
-    with task.borrow_vec(_PROBE_ENVS, seed=0) as envs:
-        states, _ = envs.reset(seed=0)
-        for _ in range(_PROBE_STEPS):
-            for state, legal in zip(states, legal_mask(task, states), strict=True):
-                labels = tuple(label for label, allowed in zip(task.actions, legal, strict=True) if allowed)
-                yield task.describe(task.raw_observation(state)), labels
-            states, *_ = envs.step(sample_actions(task.uniform_policy(states), rng))
+    """Yield questions that simple players meet."""
+    for state, legal in simple_play(task):
+        asked = question(task, state, legal)
+        yield asked.state, asked.actions
 
 
 def _is_scripted(tutor: str) -> bool:

@@ -165,7 +165,7 @@ class TutorConfig(BaseModel):
         "empty state. batch: its mean over a fixed probe of the task's states.",
     )
     advice: Literal["best", "sampled"] = Field(
-        default="sampled", description="What a student follows: the likeliest action, or a draw from the distribution."
+        default="best", description="What a student follows: the likeliest action, or a draw from the distribution."
     )
     temperature: float = Field(
         default=1.0, gt=0, description="Below 1 sharpens the calibrated distribution, above 1 flattens it."

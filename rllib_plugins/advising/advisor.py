@@ -25,6 +25,8 @@ class AdviceBatch:
         invalid: Illegal or unparsable answers that it took, summed over the rows.
         latency_ms: Milliseconds that the call took; 0 where no call was needed.
         tokens: Tokens that the model processed for it, summed over the rows.
+        opinions: ``(n, num_actions)`` the distributions of which ``probabilities`` hold the best guess alone; None:
+            they are the same.
     """
 
     probabilities: NDArray[np.float64]
@@ -32,6 +34,7 @@ class AdviceBatch:
     invalid: int = 0
     latency_ms: float = 0.0
     tokens: int = 0
+    opinions: NDArray[np.float64] | None = None
 
 
 class Advisor:
@@ -40,17 +43,20 @@ class Advisor:
     Args:
         task: The task that is advised on.
         kept_source: What a kept answer counts as.
+        keeps_opinions: The advisor follows best guesses, and rules may want to know how sure the tutor is.
 
     Attributes:
         task: As given.
         kept_source: As given, as a number.
         table: What is at hand without asking; the explorer looks it up there.
+        opinions: The distributions that advising rules judge by: ``table``, unless they are kept apart.
     """
 
-    def __init__(self, task: Task, kept_source: Source) -> None:
+    def __init__(self, task: Task, kept_source: Source, *, keeps_opinions: bool = False) -> None:
         self.task = task
         self.kept_source = int(kept_source)
         self.table = DistributionTable(task.num_actions)
+        self.opinions = DistributionTable(task.num_actions) if keeps_opinions else self.table
 
     def evaluate(self, observations: NDArray[np.float32]) -> AdviceBatch:
         """Return advice for distinct flat observations ``(n, obs_dim)`` that are not kept yet."""
@@ -62,33 +68,40 @@ class Advisor:
         Rows that are no distribution over legal actions are dropped here: they are missed, and count as invalid.
         """
         probabilities = self.table.look_up(observations)
+        opinions = probabilities if self.opinions is self.table else self.opinions.look_up(observations)
         source = np.full(len(probabilities), self.kept_source, dtype=np.int8)
         unknown: dict[bytes, list[int]] = {}
         for row in np.flatnonzero(np.isnan(probabilities[:, 0])).tolist():
             unknown.setdefault(observations[row].tobytes(), []).append(row)
         if not unknown:
-            return AdviceBatch(probabilities, source)
+            return AdviceBatch(probabilities, source, opinions=opinions)
         distinct = observations[[rows[0] for rows in unknown.values()]]
         fresh = self.evaluate(distinct)
+        held = fresh.probabilities if fresh.opinions is None else fresh.opinions
         had = fresh.source != Source.MISSED
         usable = had & _usable(fresh.probabilities, self.task.legal_batch(distinct))
         self.table.put(distinct[usable], fresh.probabilities[usable])
+        if self.opinions is not self.table:
+            self.opinions.put(distinct[usable], held[usable])
         for index, rows in enumerate(unknown.values()):
             source[rows] = Source.MISSED
             if usable[index]:
-                probabilities[rows] = fresh.probabilities[index]
+                probabilities[rows], opinions[rows] = fresh.probabilities[index], held[index]
                 source[rows] = self.kept_source
                 source[rows[0]] = fresh.source[index]
         num_invalid = fresh.invalid + int((had & ~usable).sum())
-        return AdviceBatch(probabilities, source, num_invalid, fresh.latency_ms, fresh.tokens)
+        return AdviceBatch(probabilities, source, num_invalid, fresh.latency_ms, fresh.tokens, opinions)
 
     def get_state(self) -> dict[str, Any]:
         """Return what is at hand: which estimator of μ a step uses depends on it."""
-        return self.table.get_state()
+        opinions = None if self.opinions is self.table else self.opinions.get_state()
+        return {"table": self.table.get_state(), "opinions": opinions}
 
     def set_state(self, state: dict[str, Any]) -> None:
         """Take over a ``get_state``."""
-        self.table.set_state(state)
+        self.table.set_state(state["table"])
+        if state["opinions"] is not None:
+            self.opinions.set_state(state["opinions"])
 
 
 def legal_mask(task: Task, observations: NDArray[np.float32]) -> NDArray[np.bool_]:

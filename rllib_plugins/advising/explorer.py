@@ -368,7 +368,7 @@ class Explorer:
         visits["open"] = True if worthwhile is None else worthwhile
         if rule.reads_advice:
             assert self._advisor is not None
-            at_hand = self._advisor.table.look_up(observations)
+            at_hand = self._advisor.opinions.look_up(observations)
             visits["ignored"] = ~rule.on_advice(at_hand)
             visits["open"] &= np.isnan(at_hand[:, 0]) | ~visits["ignored"]
 
@@ -385,8 +385,6 @@ class Explorer:
             if stored.runs_here:
                 stored.serve(observations, q_values, self._draws[kernels.REUSE_DRAW], visits)
             advice = self._ask(tutor[0], observations)
-            if self._rule.reads_advice:
-                visits["ignored"] = ~self._rule.on_advice(advice)
             settled = kernels.finish(self._draws, student, advice, stored.stored, options, visits, out)
             if stored.runs_here:
                 stored.store(observations, q_values, visits, out[1][out[0]])
@@ -409,6 +407,9 @@ class Explorer:
         if to_ask.size:
             batch = self._advisor.ask(observations[to_ask])
             advice[to_ask] = batch.probabilities
+            if self._rule.reads_advice:
+                opinions = batch.probabilities if batch.opinions is None else batch.opinions
+                visits["ignored"][to_ask] = ~self._rule.on_advice(opinions)
             for source, count in zip(*np.unique(batch.source, return_counts=True), strict=True):
                 counters.add(int(source), int(count))
             counters.invalid += batch.invalid

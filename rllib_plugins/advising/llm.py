@@ -1,102 +1,274 @@
-"""An LLM as an advisor: from a flat observation to a question in words, from an answer to a row over all actions.
+"""An LLM as an advisor: from a state to a question in words, from its answers to what a student follows.
 
-It must not know students, coins or reuse, nor how an LLM is reached and asked.
+*Reading* is pure: a tutor's raw distribution over the labels, divided by its prior (``calibration``), sharpened or
+flattened (``temperature``), and then drawn from or reduced to its best guess (``advice``). Students, ``tutor ask``,
+``tutor grade`` and ``tutor audition`` read by the same functions, live answers and recorded ones alike.
 """
 
 from __future__ import annotations
 
-import logging
-import math
 import time
+from collections.abc import Iterator, Sequence
+from typing import Literal, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from rllib_plugins.advising.advisor import AdviceBatch, Advisor, legal_mask
+from rllib_plugins.evaluation import mask_policy, sample_actions
 from rllib_plugins.metrics import Source
 from rllib_plugins.tasks.base import Task
 from tutor_service.client import TutorClient
+from tutor_service.config import TutorConfig
+from tutor_service.errors import UserError
+from tutor_service.prompts.prompt import EMPTY_STATE
 from tutor_service.schema import Advice, AdviceRequest
 
-logger = logging.getLogger(__name__)
+Floats = NDArray[np.float64]
 
-_SUM_TOLERANCE = 1e-3
+PROBE_STATES = 64
+"""Most states that batch calibration averages over."""
+LEAST_ANSWERS = 2
+"""Fewest answers that a mean over states is taken of."""
+
+_PROBE_STEPS, _PROBE_POOL = 1_024, 256
+_RANDOM_SHARES = (0.0, 0.1, 0.3)
+_TINY = 1e-12
+_PROBES: dict[tuple[type[Task], str], NDArray[np.float32]] = {}
+
+
+class Reading(NamedTuple):
+    """Say how a tutor's distribution is read: fields of its file.
+
+    Attributes:
+        calibration: ``none``; ``empty``: divide by the distribution that it shows for an empty state (contextual
+            calibration, Zhao et al. 2021, arXiv 2102.09690, with a diagonal matrix); ``batch``: divide by its mean
+            over a probe of the task's states (batch calibration, Zhou et al. 2023, arXiv 2309.17249).
+        advice: ``best``: follow the likeliest action. ``sampled``: draw from the distribution.
+        temperature: Below 1 sharpens the calibrated distribution, above 1 flattens it.
+    """
+
+    calibration: Literal["none", "empty", "batch"] = "none"
+    advice: Literal["best", "sampled"] = "best"
+    temperature: float = 1.0
+
+    @classmethod
+    def of(cls, tutor: TutorConfig) -> Reading:
+        """Take the fields of a tutor."""
+        return cls(tutor.calibration, tutor.advice, tutor.temperature)
+
+
+def calibrated(rows: Floats, legal: NDArray[np.bool_], prior: Floats | None, temperature: float = 1.0) -> Floats:
+    """Return what a tutor means by its raw distributions: p' ∝ (p / prior)^(1/T) over the legal actions.
+
+    Args:
+        rows: ``(n, num_actions)``, 0 on illegal actions; NaN rows, which are no advice, stay NaN.
+        legal: ``(n, num_actions)``.
+        prior: ``(num_actions,)`` to divide by; None: nothing.
+        temperature: T > 0.
+    """
+    if prior is None and temperature == 1.0:
+        return rows
+    scores = np.log(np.maximum(rows, _TINY))
+    if prior is not None:
+        scores = scores - np.log(np.maximum(prior, _TINY))
+    scores = np.where(legal, scores / temperature, -np.inf)
+    weights = np.exp(scores - scores.max(axis=1, keepdims=True))
+    return np.asarray(weights / weights.sum(axis=1, keepdims=True))
+
+
+def best_guess(rows: Floats) -> Floats:
+    """Put all probability on the likeliest action, in equal parts on several; NaN rows stay NaN."""
+    top = rows >= rows.max(axis=1, keepdims=True) - 1e-9
+    return np.where(np.isnan(rows), np.nan, top / np.maximum(top.sum(axis=1, keepdims=True), 1))
+
+
+def mean_where_legal(rows: Floats, legal: NDArray[np.bool_]) -> Floats:
+    """Return each action's mean over the answered states in which it is legal, ``(num_actions,)``.
+
+    An action that is legal in none of them gets the mean of the others: nothing is known of the tutor's taste for it.
+
+    Args:
+        rows: ``(n, num_actions)``, NaN where there is no answer.
+        legal: ``(n, num_actions)``.
+    """
+    counted = legal & np.isfinite(rows)
+    counts = counted.sum(axis=0)
+    means = np.where(counted, rows, 0.0).sum(axis=0) / np.maximum(counts, 1)
+    return np.where(counts, means, means[counts > 0].mean() if counts.any() else np.nan)
+
+
+def probe_states(task: Task) -> NDArray[np.float32]:
+    """Return the states that batch calibration averages over, ``(at most PROBE_STATES, obs_dim)``.
+
+    They are distinct states with a choice that simple players meet, a fixed draw of them: the same in every process,
+    which plays for them once.
+
+    Raises:
+        UserError: There are fewer than two.
+    """
+    key = type(task), repr(sorted(task.env_kwargs.items()))
+    if key not in _PROBES:
+        _PROBES[key] = _find_probe_states(task)
+    return _PROBES[key]
+
+
+def _find_probe_states(task: Task) -> NDArray[np.float32]:
+    pool: dict[bytes, NDArray[np.float32]] = {}
+    for state, legal in simple_play(task):
+        if legal.sum() > 1:
+            pool.setdefault(state.tobytes(), state)
+            if len(pool) == min(_PROBE_POOL, task.num_states or _PROBE_POOL):
+                break
+    if len(pool) < LEAST_ANSWERS:
+        raise UserError(
+            f"calibration 'batch' averages over states of task '{task.name}' in which there is a choice, and simple "
+            f"players met {len(pool)}: set the tutor's calibration to none or empty."
+        )
+    states = np.stack(list(pool.values()))
+    chosen = np.random.default_rng(0).permutation(len(states))[:PROBE_STATES]
+    return states[np.sort(chosen)]
+
+
+def simple_play(task: Task) -> Iterator[tuple[NDArray[np.float32], NDArray[np.bool_]]]:
+    """Yield the states ``(obs_dim,)`` that simple players meet, with their legal actions ``(num_actions,)``.
+
+    The players, seeded, are the task's references and uniform choice, each with several shares of random actions. An
+    oracle is none of them: where it needs a package that is not everywhere, states would differ.
+    """
+    rng = np.random.default_rng(0)
+    players = [*task.references().values(), task.uniform_policy]
+    num_envs = len(players) * len(_RANDOM_SHARES)
+    turns, shares = np.arange(num_envs) % len(players), np.repeat(_RANDOM_SHARES, len(players))
+    with task.borrow_vec(num_envs, seed=0) as envs:
+        states, _ = envs.reset(seed=0)
+        for _ in range(_PROBE_STEPS):
+            yield from zip(np.array(states), legal_mask(task, states), strict=True)
+            probabilities = task.uniform_policy(states)
+            for number, player in enumerate(players):
+                mine = (turns == number) & (rng.random(num_envs) >= shares)
+                probabilities[mine] = mask_policy(task, states, player(states))[mine]
+            states, *_ = envs.step(sample_actions(probabilities, rng))
+
+
+def question(task: Task, state: NDArray[np.float32], legal: NDArray[np.bool_]) -> AdviceRequest:
+    """Return the question about one flat observation ``(obs_dim,)`` with its mask ``(num_actions,)``."""
+    labels = tuple(label for label, allowed in zip(task.actions, legal, strict=True) if allowed)
+    return AdviceRequest(task.rules, task.describe(task.raw_observation(state)), labels)
+
+
+def raw_rows(answers: Sequence[Advice | None], legal: NDArray[np.bool_]) -> Floats:
+    """Return answers over the legal actions as rows over all actions, ``(n, num_actions)``; NaN where there is none."""
+    rows = np.full(legal.shape, np.nan)
+    for row, mask, answer in zip(rows, legal, answers, strict=True):
+        if answer is not None:
+            given = np.asarray(answer.probabilities)
+            row[:] = 0.0
+            row[mask] = given / given.sum()
+    return rows
+
+
+class Reader:
+    """Reads one tutor's answers about one task.
+
+    Args:
+        task: The task.
+        reading: How.
+        client: Whom to ask for what calibration takes. Its answers are kept like any others.
+
+    Attributes:
+        tokens: Tokens that the model processed for the calibration.
+    """
+
+    def __init__(self, task: Task, reading: Reading, client: TutorClient) -> None:
+        self.task, self.reading = task, reading
+        self.tokens = 0
+        self._client = client
+        self._prior: Floats | None = None
+        self._questions: list[AdviceRequest] = []
+        self._legal = np.ones((1, task.num_actions), dtype=bool)
+
+    def is_ready(self) -> bool:
+        """Return whether the prior is known; ask for it if not. False: the tutor does not answer at the moment.
+
+        Raises:
+            UserError: The tutor answers, and has too little to say for its calibration.
+        """
+        if self.reading.calibration == "none" or self._prior is not None:
+            return True
+        if not self._questions:
+            self._prepare()
+        refused = self._client.stats.refused
+        answers = self._client.advise(self._questions)
+        self.tokens += sum(answer.tokens for answer in answers if answer is not None)
+        num_missing = sum(answer is None for answer in answers)
+        if num_missing > self._client.stats.refused - refused:
+            return False  # a mean over what happened to be answered would be another one in the next trial
+        wanted = 1 if self.reading.calibration == "empty" else LEAST_ANSWERS
+        if len(answers) - num_missing < wanted:
+            raise UserError(
+                f"calibration '{self.reading.calibration}': of {len(answers)} states of task '{self.task.name}' that "
+                f"it asks about, the tutor answered {len(answers) - num_missing}, {wanted} are needed: set the tutor's "
+                "calibration to none."
+            )
+        self._prior = mean_where_legal(raw_rows(answers, self._legal), self._legal)
+        return True
+
+    def opinions(self, rows: Floats, legal: NDArray[np.bool_]) -> Floats:
+        """Return calibrated, tempered distributions, once ``is_ready``; see ``calibrated``."""
+        return calibrated(rows, legal, self._prior, self.reading.temperature)
+
+    def followed(self, opinions: Floats) -> Floats:
+        """Return what students draw from."""
+        return best_guess(opinions) if self.reading.advice == "best" else opinions
+
+    def _prepare(self) -> None:
+        if self.reading.calibration == "empty":
+            self._questions = [AdviceRequest(self.task.rules, EMPTY_STATE, self.task.actions)]
+            return
+        states = probe_states(self.task)
+        self._legal = legal_mask(self.task, states)
+        self._questions = [question(self.task, *pair) for pair in zip(states, self._legal, strict=True)]
 
 
 class LLMAdvisor(Advisor):
     """An LLM. It is shown the legal actions only; a state with one legal action is not asked about (SCRIPT).
 
-    Advice that is no distribution over the legal actions is dropped and counted as invalid: the student acts.
-
     Args:
         task: The task that is advised on: its rules, words and legal actions make the questions.
         client: The tutor.
+        reading: How its answers are read.
     """
 
-    def __init__(self, task: Task, client: TutorClient) -> None:
-        super().__init__(task, Source.STORE)
+    def __init__(self, task: Task, client: TutorClient, reading: Reading) -> None:
+        super().__init__(task, Source.STORE, keeps_opinions=reading.advice == "best")
         self.client = client
-        self._warned = False
+        self.reader = Reader(task, reading, client)
 
     def evaluate(self, observations: NDArray[np.float32]) -> AdviceBatch:
-        """Asks the tutor about all of them in one call."""
-        n = len(observations)
+        """Ask the tutor about all of them in one call."""
         legal = legal_mask(self.task, observations)
-        probabilities = np.full((n, self.task.num_actions), np.nan)
-        source = np.full(n, Source.MISSED, dtype=np.int8)
+        source = np.full(len(observations), Source.MISSED, dtype=np.int8)
+        opinions = np.full(legal.shape, np.nan)
         choices = legal.sum(axis=1)
         forced = np.flatnonzero(choices == 1)
-        probabilities[forced] = legal[forced]
+        opinions[forced] = legal[forced]
         source[forced] = Source.SCRIPT
+        batch = AdviceBatch(opinions.copy(), source, opinions=opinions)
         asked = np.flatnonzero(choices > 1)
         if not asked.size:
-            return AdviceBatch(probabilities, source)
-        started = time.perf_counter()
-        answers = self.client.advise([self.request(observations[row], legal[row]) for row in asked])
-        latency_ms = 1e3 * (time.perf_counter() - started)
-        invalid = tokens = 0
-        for row, advice in zip(asked, answers, strict=True):
-            if advice is None:
-                continue
-            tokens += advice.tokens
-            distribution = scatter(advice, legal[row])
-            if distribution is None:
-                self._warn(advice)
-                invalid += 1
-                continue
-            probabilities[row] = distribution
-            source[row] = Source.MODEL if advice.source == "model" else Source.STORE
-            invalid += advice.invalid if advice.source == "model" else 0
-        return AdviceBatch(probabilities, source, invalid, latency_ms, tokens)
-
-    def request(self, observation: NDArray[np.float32], legal: NDArray[np.bool_]) -> AdviceRequest:
-        """The question about one flat observation ``(obs_dim,)`` with its mask ``(num_actions,)``."""
-        labels = tuple(label for label, allowed in zip(self.task.actions, legal, strict=True) if allowed)
-        return AdviceRequest(self.task.rules, self.task.describe(self.task.raw_observation(observation)), labels)
-
-    def _warn(self, advice: Advice) -> None:
-        if not self._warned:
-            self._warned = True
-            logger.warning("Advice that is no distribution over the legal actions is dropped: %s", advice)
-
-
-def scatter(advice: Advice, legal: NDArray[np.bool_]) -> NDArray[np.float64] | None:
-    """An answer over the legal actions as a row over all actions, renormalised.
-
-    Args:
-        advice: Probabilities of the legal actions, in the task's order.
-        legal: ``(num_actions,)``.
-
-    Returns:
-        ``(num_actions,)`` with 0 on illegal actions; None where the answer is of the wrong length, holds NaN or
-        negative numbers, or does not sum to 1.
-    """
-    given = advice.probabilities
-    if len(given) != int(legal.sum()):
-        return None
-    total = math.fsum(given) if all(math.isfinite(p) and p >= 0.0 for p in given) else math.nan
-    if not abs(total - 1.0) <= _SUM_TOLERANCE:
-        return None
-    row = np.zeros(len(legal))
-    row[legal] = np.asarray(given) / total
-    return row
+            return batch
+        started, before = time.perf_counter(), self.reader.tokens
+        if self.reader.is_ready():
+            questions = [question(self.task, observations[row], legal[row]) for row in asked]
+            answers = self.client.advise(questions)
+            opinions[asked] = self.reader.opinions(raw_rows(answers, legal[asked]), legal[asked])
+            batch.probabilities[asked] = self.reader.followed(opinions[asked])
+            for row, advice in zip(asked, answers, strict=True):
+                if advice is not None:
+                    source[row] = Source.MODEL if advice.source == "model" else Source.STORE
+                    batch.tokens += advice.tokens
+                    batch.invalid += advice.invalid if advice.source == "model" else 0
+        batch.tokens += self.reader.tokens - before
+        batch.latency_ms = 1e3 * (time.perf_counter() - started)
+        return batch

@@ -14,8 +14,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rllib_plugins.advising.advisor import legal_mask
+from rllib_plugins.advising.llm import (
+    LEAST_ANSWERS,
+    best_guess,
+    calibrated,
+    mean_where_legal,
+    probe_states,
+    question,
+    raw_rows,
+)
 from rllib_plugins.audition.ways import Way
-from rllib_plugins.grading.states import visited_states
 from rllib_plugins.tasks.base import Policy, Task
 from tutor_service.prompts.prompt import EMPTY_STATE
 from tutor_service.schema import Advice, AdviceRequest
@@ -25,10 +33,6 @@ Observations = NDArray[np.float32]
 
 Ask: TypeAlias = Callable[[list[AdviceRequest]], Sequence[Advice | None]]
 """A tutor: one answer per request, None where there is none."""
-
-PROBE_STATES = 64
-_PROBE_VISITS = 2_000
-_TINY = 1e-12
 
 
 @dataclass(slots=True)
@@ -68,7 +72,7 @@ class Answers:
         self._ask = ask
         self._on_ask = on_ask
         self._rules = f"{task.rules}\n\n{notes}" if notes else task.rules
-        self._by_words: dict[tuple[str, tuple[str, ...]], Floats] = {}
+        self._by_words: dict[tuple[str, tuple[str, ...]], Advice | None] = {}
         self._by_bytes: dict[bytes, Floats] = {}
         self._priors: dict[str, Floats | None] = {"none": None}
 
@@ -108,27 +112,14 @@ class Answers:
 
         return play
 
-    def _evaluate(self, observations: Observations) -> list[Floats]:
+    def _evaluate(self, observations: Observations) -> Floats:
         legal = legal_mask(self.task, observations)
-        questions = [
-            (
-                self.task.describe(self.task.raw_observation(row)),
-                tuple(label for label, allowed in zip(self.task.actions, mask, strict=True) if allowed),
-            )
-            for row, mask in zip(observations, legal, strict=True)
-        ]
-        self._put([question for question in questions if len(question[1]) > 1])
-        rows = []
-        for question, mask in zip(questions, legal, strict=True):
-            if len(question[1]) == 1:
-                rows.append(mask.astype(np.float64))
-                continue
-            row = np.full(self.task.num_actions, np.nan)
-            given = self._by_words[question]
-            if np.isfinite(given).all():
-                row[:] = 0.0
-                row[mask] = given
-            rows.append(row)
+        rows = np.where(legal.sum(axis=1, keepdims=True) == 1, legal, np.nan)
+        asked = np.flatnonzero(legal.sum(axis=1) > 1)
+        requests = [question(self.task, observations[row], legal[row]) for row in asked]
+        questions = [(request.state, request.actions) for request in requests]
+        self._put(questions)
+        rows[asked] = raw_rows([self._by_words[question] for question in questions], legal[asked])
         return rows
 
     def _put(self, questions: Sequence[tuple[str, tuple[str, ...]]]) -> None:
@@ -149,45 +140,25 @@ class Answers:
         cost.missed += len(new) - len(had)
         cost.evaluations += sum(answer.source == "model" for answer in had)
         cost.tokens += sum(answer.tokens for answer in had)
-        for question, answer in zip(new, advice, strict=True):
-            self._by_words[question] = (
-                np.full(len(question[1]), np.nan) if answer is None else np.array(answer.probabilities)
-            )
+        self._by_words |= dict(zip(new, advice, strict=True))
         self._on_ask()
 
     def _empty(self) -> Floats:
-        question = (EMPTY_STATE, self.task.actions)
-        self._put([question])
-        return self._checked(self._by_words[question], "an empty state")
+        asked = (EMPTY_STATE, self.task.actions)
+        self._put([asked])
+        everything = np.ones((1, self.task.num_actions), dtype=bool)
+        return _checked_mean(raw_rows([self._by_words[asked]], everything), everything, 1, "an empty state")
 
     def _batch(self) -> Floats:
         observations = probe_states(self.task)
-        rows, legal = self.rows(observations), legal_mask(self.task, observations)
-        return self._checked(mean_where_legal(rows, legal), "the probe's states")
-
-    def _checked(self, prior: Floats, what: str) -> Floats:
-        if not np.isfinite(prior).all():
-            raise LookupError(f"the tutor gave no advice for {what}")
-        return prior
+        legal = legal_mask(self.task, observations)
+        return _checked_mean(self.rows(observations), legal, LEAST_ANSWERS, "the probe's states")
 
 
-def probe_states(task: Task) -> Observations:
-    """Return the states that batch calibration averages over: fixed, seeded, at most ``PROBE_STATES``."""
-    states, _ = visited_states(task, _PROBE_VISITS, seed=0)
-    chosen = np.random.default_rng(0).permutation(len(states))[:PROBE_STATES]
-    return states[np.sort(chosen)]
-
-
-def mean_where_legal(rows: Floats, legal: NDArray[np.bool_]) -> Floats:
-    """Return each action's mean over the answered states in which it is legal; NaN for one that never is.
-
-    Args:
-        rows: ``(n, num_actions)``, NaN where there is no answer.
-        legal: ``(n, num_actions)``.
-    """
-    counted = legal & np.isfinite(rows)
-    counts = counted.sum(axis=0)
-    return np.where(counts, np.where(counted, rows, 0.0).sum(axis=0) / np.maximum(counts, 1), np.nan)
+def _checked_mean(rows: Floats, legal: NDArray[np.bool_], least: int, what: str) -> Floats:
+    if np.isfinite(rows).all(axis=1).sum() < least:
+        raise LookupError(f"the tutor gave no advice for {what}")
+    return mean_where_legal(rows, legal)
 
 
 def read_rows(rows: Floats, legal: NDArray[np.bool_], prior: Floats | None, temperature: float, best: bool) -> Floats:
@@ -200,13 +171,6 @@ def read_rows(rows: Floats, legal: NDArray[np.bool_], prior: Floats | None, temp
         temperature: Below 1 sharpens.
         best: Put everything on the likeliest action.
     """
-    missed = ~np.isfinite(rows).all(axis=1, keepdims=True)
-    scores = np.log(np.maximum(np.where(missed, 1.0, rows), _TINY))
-    if prior is not None:
-        scores = np.where(missed, scores, scores - np.log(np.maximum(prior, _TINY)))
-    scores = np.where(legal, scores / temperature, -np.inf)
-    weights = np.exp(scores - scores.max(axis=1, keepdims=True))
-    if best:
-        chosen = np.eye(rows.shape[1])[weights.argmax(axis=1)]
-        weights = np.where(missed, weights, chosen)
-    return weights / weights.sum(axis=1, keepdims=True)
+    read = calibrated(rows, legal, prior, temperature)
+    uniform = legal / legal.sum(axis=1, keepdims=True)
+    return np.where(np.isnan(read), uniform, best_guess(read) if best else read)

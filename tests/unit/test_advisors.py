@@ -14,12 +14,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from rllib_plugins.advising.config import AdviceConfig
-from rllib_plugins.advising.llm import scatter
+from rllib_plugins.advising.llm import LLMAdvisor, Reading, raw_rows
 from rllib_plugins.advising.table import DistributionTable
 from rllib_plugins.metrics import Source
 from rllib_plugins.tasks import Task
 from rllib_plugins.tutors import (
-    LLMAdvisor,
     MixtureAdvisor,
     OracleAdvisor,
     RandomAdvisor,
@@ -27,6 +26,7 @@ from rllib_plugins.tutors import (
     check_tutor,
     make_advisor,
 )
+from tutor_service.client import ClientStats
 from tutor_service.config import TutorConfig
 from tutor_service.errors import UserError
 from tutor_service.schema import Advice, AdviceRequest
@@ -65,6 +65,7 @@ class FakeClient:
         self.answer = answer
         self.seen: list[AdviceRequest] = []
         self.calls = 0
+        self.stats = ClientStats()
 
     def advise(self, requests: Sequence[AdviceRequest]) -> list[Advice | None]:
         self.calls += 1
@@ -78,6 +79,7 @@ def uniform(request: AdviceRequest, source: str = "model", invalid: int = 0) -> 
 
 
 TASK = Line()
+AS_IS = Reading(advice="sampled")
 
 
 def at(*positions: int) -> np.ndarray:
@@ -86,7 +88,7 @@ def at(*positions: int) -> np.ndarray:
 
 def test_the_tutor_sees_words_and_legal_labels_and_each_state_once() -> None:
     client = FakeClient(uniform)
-    advisor = LLMAdvisor(TASK, client)
+    advisor = LLMAdvisor(TASK, client, AS_IS)
     observations = at(1, 0, 1)
     assert np.isnan(advisor.table.look_up(observations)).all()
     batch = advisor.ask(observations)
@@ -104,7 +106,7 @@ def test_the_tutor_sees_words_and_legal_labels_and_each_state_once() -> None:
 
 
 def test_the_service_s_store_counts_as_store() -> None:
-    advisor = LLMAdvisor(TASK, FakeClient(lambda request: uniform(request, "store", invalid=3)))
+    advisor = LLMAdvisor(TASK, FakeClient(lambda request: uniform(request, "store", invalid=3)), AS_IS)
     batch = advisor.ask(at(1, 2))
     assert batch.source.tolist() == [Source.STORE] * 2
     assert batch.invalid == 0, "they were counted when the model was evaluated"
@@ -112,7 +114,7 @@ def test_the_service_s_store_counts_as_store() -> None:
 
 def test_what_is_missed_is_asked_again() -> None:
     answers = iter([None, Advice((0.0, 0.5, 0.5), 1.0, "model", 1.0, invalid=2)])
-    advisor = LLMAdvisor(TASK, FakeClient(lambda _: next(answers)))
+    advisor = LLMAdvisor(TASK, FakeClient(lambda _: next(answers)), AS_IS)
     first = advisor.ask(at(1, 1))
     assert first.source.tolist() == [Source.MISSED] * 2 and np.isnan(first.probabilities).all()
     assert np.isnan(advisor.table.look_up(at(1))).all()
@@ -120,37 +122,22 @@ def test_what_is_missed_is_asked_again() -> None:
     assert second.source.tolist() == [Source.MODEL] and second.invalid == 2
 
 
-@pytest.mark.parametrize(
-    "bad",
-    [
-        (0.5, 0.5),
-        (0.25,) * 4,
-        (1.0,),
-    ],
-)
-def test_what_is_no_distribution_over_the_legal_actions_is_dropped_and_counted(bad: tuple[float, ...]) -> None:
-    advisor = LLMAdvisor(TASK, FakeClient(lambda _: Advice(bad, 1.0, "model", 1.0)))
-    batch = advisor.ask(at(1))
-    assert batch.source.tolist() == [Source.MISSED] and np.isnan(batch.probabilities).all() and batch.invalid == 1
-    assert np.isnan(advisor.table.look_up(at(1))).all()
-
-
 def test_where_there_is_nothing_to_choose_nothing_is_asked() -> None:
     client = FakeClient(uniform)
-    batch = LLMAdvisor(TASK, client).ask(at(5, 4))
+    batch = LLMAdvisor(TASK, client, AS_IS).ask(at(5, 4))
     assert client.calls == 0
     assert batch.source.tolist() == [Source.SCRIPT, Source.MISSED]
     np.testing.assert_array_equal(batch.probabilities, [[0, 1, 0], [np.nan] * 3])
 
 
 @given(st.lists(st.booleans(), min_size=1, max_size=9).filter(any), st.data())
-def test_scattering_is_exact_on_legal_and_zero_on_illegal_actions(mask: list[bool], data: st.DataObject) -> None:
+def test_rows_are_exact_on_legal_and_zero_on_illegal_actions(mask: list[bool], data: st.DataObject) -> None:
     weights = data.draw(st.lists(st.floats(1e-3, 1.0), min_size=sum(mask), max_size=sum(mask)))
     given_probabilities = tuple(weight / math.fsum(weights) for weight in weights)
-    row = scatter(Advice(given_probabilities, 1.0, "model", 0.0), np.array(mask))
-    assert row is not None and math.isclose(row.sum(), 1.0, abs_tol=1e-12)
+    row, missed = raw_rows([Advice(given_probabilities, 1.0, "model", 0.0), None], np.array([mask, mask]))
+    assert math.isclose(row.sum(), 1.0, abs_tol=1e-12)
     np.testing.assert_allclose(row[mask], given_probabilities, atol=1e-12)
-    assert not row[~np.array(mask)].any()
+    assert not row[~np.array(mask)].any() and np.isnan(missed).all()
 
 
 def test_references_advise_as_their_names_say() -> None:

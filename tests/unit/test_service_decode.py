@@ -4,11 +4,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tutor_service.engines.decode import averaged, one_hot, parse_action, renormalise, scored, shape
+from tutor_service.engines.decode import averaged, one_hot, parse_action, renormalise, scored
 from tutor_service.schema import AdviceError
 
 LOGPROBS = st.lists(st.floats(-60, 0) | st.just(-math.inf), min_size=2, max_size=10)
-WEIGHTS = st.lists(st.floats(0.001, 1), min_size=2, max_size=6)
 
 
 @given(LOGPROBS)
@@ -51,25 +50,6 @@ def test_a_thought_that_says_nothing_counts_as_mass_that_went_elsewhere():
     answer = averaged([said, [-math.inf, -math.inf]], tokens=1)
     assert answer.probabilities == pytest.approx((0.25, 0.75)) and answer.legal_mass == pytest.approx(0.4)
     assert isinstance(averaged([[-math.inf] * 2] * 3, tokens=1), AdviceError)
-
-
-@given(WEIGHTS, st.floats(0.1, 10))
-def test_temperature_is_a_power(weights, temperature):
-    total = math.fsum(weights)
-    probabilities = [weight / total for weight in weights]
-    shaped = shape(probabilities, temperature)
-    powered = [value ** (1 / temperature) for value in probabilities]
-    for value, expected in zip(shaped, powered, strict=True):
-        assert math.isclose(value, expected / math.fsum(powered), rel_tol=1e-6)
-
-
-def test_temperature_one_changes_no_bit():
-    assert shape((0.1, 0.9)) == (0.1, 0.9)
-
-
-def test_calibration_divides_by_the_prior():
-    assert shape((0.8, 0.2), prior=(0.8, 0.2)) == pytest.approx((0.5, 0.5))
-    assert shape((0.5, 0.5), prior=(0.8, 0.2)) == pytest.approx((0.2, 0.8))
 
 
 def test_one_hot():

@@ -136,7 +136,7 @@ def test_what_was_never_asked_is_a_miss_and_counted(tmp_path: Path) -> None:
     assert tutor.name == "ans-wers" and not tutor.is_served
     advisor = make_advisor(tutor, load_task("snake"))
     batch = advisor.ask(states)
-    assert batch.source[0] == Source.STORE and np.allclose(batch.probabilities[0], (0.5, 0.3, 0.2))
+    assert batch.source[0] == Source.STORE and np.allclose(batch.opinions[0], (0.5, 0.3, 0.2))
     assert (batch.source[1:] == Source.MISSED).all() and np.isnan(batch.probabilities[1:]).all()
 
 
@@ -192,7 +192,7 @@ def test_a_file_of_several_ways_wants_one_chosen(tmp_path: Path) -> None:
         make_advisor(load_tutor(str(tmp_path / "a.jsonl")), load_task("snake"))
     (tmp_path / "t.yaml").write_text(yaml.safe_dump({"backend": "recorded", "file": "a.jsonl", "identity": "calmer"}))
     advisor = make_advisor(str(tmp_path / "t.yaml"), load_task("snake"))
-    assert np.allclose(advisor.ask(states[:1]).probabilities[0], (0.1, 0.1, 0.8))
+    assert np.allclose(advisor.ask(states[:1]).opinions[0], (0.1, 0.1, 0.8))
     with pytest.raises(UserError, match="no answer has 'wilder'"):
         RecordedBackend(tmp_path / "a.jsonl", "wilder").advise([], 1.0)
 

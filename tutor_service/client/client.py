@@ -48,6 +48,7 @@ class ClientStats:
         requests: Requests that it was given.
         local_hits: Of these, answered from the process-local map.
         missed: Of these, answered with None.
+        refused: Of these, refused for good: asking again would bring the same.
         calls: Attempts that were made at the service.
         failed_calls: Of these, without an answer within the deadline.
         skipped_calls: Attempts that were spared while the circuit was not closed.
@@ -59,6 +60,7 @@ class ClientStats:
     requests: int = 0
     local_hits: int = 0
     missed: int = 0
+    refused: int = 0
     calls: int = 0
     failed_calls: int = 0
     skipped_calls: int = 0
@@ -299,6 +301,8 @@ class TutorClient:
                 raise UserError(f"the tutor ends its students: {answer.reason}")
             if not answer.retry:
                 settled[question] = None
+                with self._lock:
+                    self._stats.refused += 1
         return settled
 
     def _pause(self, attempt: int, deadline: float) -> bool:

@@ -81,32 +81,6 @@ def _dot(weights: Sequence[float], values: Sequence[float]) -> float:
     return math.fsum(weight * value for weight, value in zip(weights, values, strict=True))
 
 
-def shape(
-    probabilities: Sequence[float], temperature: float = 1.0, prior: Sequence[float] | None = None
-) -> tuple[float, ...]:
-    """Calibrates and tempers a distribution: p'ᵢ ∝ (pᵢ / priorᵢ)^(1/T).
-
-    Dividing by the prior that the model shows for an empty state is the contextual calibration of Zhao et al. 2021
-    (arXiv 2102.09690) with a diagonal matrix.
-
-    Args:
-        probabilities: ``(num_actions,)``, summing to 1.
-        temperature: T > 0; below 1 sharpens, above 1 flattens.
-        prior: ``(num_actions,)`` for an empty state; None: no calibration.
-    """
-    if temperature == 1.0 and prior is None:
-        return tuple(probabilities)
-    tiny = 1e-12
-    scores = [math.log(max(value, tiny)) for value in probabilities]
-    if prior is not None:
-        scores = [score - math.log(max(value, tiny)) for score, value in zip(scores, prior, strict=True)]
-    shaped = [score / temperature for score in scores]
-    top = max(shaped)
-    weights = [math.exp(score - top) for score in shaped]
-    total = math.fsum(weights)
-    return tuple(weight / total for weight in weights)
-
-
 def one_hot(index: int, num_actions: int) -> tuple[float, ...]:
     """Put all probability on one action."""
     return tuple(1.0 if position == index else 0.0 for position in range(num_actions))
