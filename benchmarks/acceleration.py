@@ -57,6 +57,7 @@ def main() -> int:
     parser.add_argument("--tasks", nargs="*", default=None, help="tasks (default: all, with --quick blackjack)")
     args = parser.parse_args()
     from benchmarks.shared import learning
+    from tutor_service.machine import available_cores
 
     seeds = range(args.seeds or sized(args, full=10, quick=3, smoke=2))
     tasks = args.tasks or (["blackjack"] if args.quick else list(BUDGETS))
@@ -70,7 +71,7 @@ def main() -> int:
         for seed in seeds
         for name in names
     ]
-    curves = learning.run_all(jobs, learning.cores())
+    curves = learning.run_all(jobs, available_cores())
     ratios: dict[str, list[float]] = {"defaults": [], "paper": []}
     num_above_one = num_lower = 0
     panels: dict[str, Any] = {}

@@ -42,6 +42,7 @@ def main() -> int:
     parser.add_argument("--seeds", type=int, default=None, help="seeds per cell (default: 10, with --quick 3)")
     args = parser.parse_args()
     from benchmarks.shared import learning
+    from tutor_service.machine import available_cores
 
     seeds = range(args.seeds or sized(args, full=10, quick=3, smoke=2))
     algorithms = ("ppo",) if args.quick else ("dqn", "ppo", "a2c")
@@ -55,7 +56,7 @@ def main() -> int:
         for tutor, form in arms
         for seed in seeds
     ]
-    curves = iter(learning.run_all(jobs, learning.cores()))
+    curves = iter(learning.run_all(jobs, available_cores()))
     floor = learning.random_return("blackjack")
     panels: dict[str, Any] = {}
     for algorithm in algorithms:

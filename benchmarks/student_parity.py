@@ -62,6 +62,7 @@ def main() -> int:
     args = parser.parse_args()
     from benchmarks.shared import learning
     from benchmarks.shared.students import our_config
+    from tutor_service.machine import available_cores
 
     seeds = range(args.seeds or sized(args, full=10, quick=2, smoke=2))
     steps = sized(
@@ -85,7 +86,7 @@ def main() -> int:
             )
             jobs.append((learning.train_ours, (config,)))
             jobs.append((train_peer, (algorithm, task, steps[task], interval, seed)))
-    curves = learning.run_all(jobs, learning.cores())
+    curves = learning.run_all(jobs, available_cores())
     panels: dict[str, Any] = {}
     for index, (algorithm, task) in enumerate(cells):
         part = curves[2 * len(seeds) * index : 2 * len(seeds) * (index + 1)]

@@ -32,9 +32,13 @@ class ScalingConfig(BaseModel):
     max_pending: int = Field(
         default=4096, ge=1, description="Prompts that may wait for the model; beyond, requests are refused."
     )
-    num_cpus: float = Field(default=1, ge=0, description="CPUs per replica.")
     num_gpus: float = Field(
         default=0, ge=0, description="GPUs per replica; equals tensor_parallel_size for a sharded model."
+    )
+    num_cpus: float = Field(
+        default_factory=lambda fields: 0.0 if fields.get("num_gpus") else 1.0,
+        ge=0,
+        description="CPUs per replica; default: 1, and 0 beside a GPU, since GPU nodes often announce no CPUs.",
     )
     engine_process: bool | None = Field(
         default=None,

@@ -1,7 +1,9 @@
-"""How much memory this machine has to give, container limits included. Knows nothing else."""
+"""Say what this machine has to give, container limits included: cores and memory."""
 
 from __future__ import annotations
 
+import math
+import os
 from pathlib import Path
 
 _CGROUPS = (
@@ -11,6 +13,30 @@ _CGROUPS = (
         Path("/sys/fs/cgroup/memory/memory.usage_in_bytes"),
     ),
 )
+
+
+_CPU_QUOTAS = (
+    (Path("/sys/fs/cgroup/cpu.max"), None),
+    (Path("/sys/fs/cgroup/cpu/cpu.cfs_quota_us"), Path("/sys/fs/cgroup/cpu/cpu.cfs_period_us")),
+)
+
+
+def available_cores() -> int:
+    """Count the cores that this process may use: by affinity, and by the container's quota where there is one.
+
+    Half a core of quota counts as one, since work needs one to run on.
+    """
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    for quota_file, period_file in _CPU_QUOTAS:
+        try:
+            words = quota_file.read_text().split()
+            words += period_file.read_text().split() if period_file else []
+            quota, period = int(words[0]), int(words[1])
+        except (OSError, ValueError, IndexError):
+            continue
+        if quota > 0 and period > 0:
+            cores = min(cores, max(1, math.floor(quota / period)))
+    return cores
 
 
 def available_bytes() -> int:

@@ -152,10 +152,3 @@ def draw(path: Path, panels: Mapping[str, Mapping[str, Sequence[Curve]]], column
     axes.flat[0].legend(frameon=False, fontsize=8)
     figure.savefig(path, dpi=110)
     plt.close(figure)
-
-
-def cores() -> int:
-    """Cores that this process may use."""
-    import os
-
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

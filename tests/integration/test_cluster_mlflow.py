@@ -142,7 +142,7 @@ def test_it_listens_on_loopback_alone_and_shows_no_secret(server: Server) -> Non
             assert connection.status != psutil.CONN_LISTEN or connection.laddr.ip == "127.0.0.1"
     log = (server.state / "server.log").read_text(errors="replace")
     assert not any(secret in log for secret in secrets)
-    for path in [*(server.state / "secrets").iterdir(), server.state / "mlflow" / "pgpass"]:
+    for path in [server.state / "secrets", server.state / "mlflow" / "pgpass"]:
         assert path.stat().st_mode & 0o077 == 0, path
 
 

@@ -8,6 +8,7 @@ import subprocess
 import sys
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import pytest
 import yaml
@@ -191,6 +192,50 @@ class TestKubeRay:
         for pod in pods(cluster):
             wanted = {v["persistentVolumeClaim"]["claimName"] for v in pod["volumes"] if "persistentVolumeClaim" in v}
             assert wanted <= claims
+
+
+def test_clusters_that_are_applied_together_share_no_volume_of_one_node() -> None:
+    claims = load_all(DEPLOY / "kuberay" / "storage.yaml")
+    of_one_node = {c["metadata"]["name"] for c in claims if c["spec"]["accessModes"] == ["ReadWriteOnce"]}
+    mounted: list[str] = []
+    for name in CLUSTERS:
+        _, cluster = kuberay(name)
+        for pod in pods(cluster):
+            found = [v["persistentVolumeClaim"]["claimName"] for v in pod["volumes"] if "persistentVolumeClaim" in v]
+            mounted += [claim for claim in found if claim in of_one_node]
+    assert sorted(mounted) == sorted(of_one_node)
+
+
+def test_services_that_manifests_name_are_made_by_manifests() -> None:
+    job, _ = kuberay("rayjob")
+    uri = yaml.safe_load(job["spec"]["runtimeEnvYAML"])["env_vars"]["MLFLOW_TRACKING_URI"]
+    made = {
+        (item["metadata"]["name"], port["port"])
+        for item in load_all(DEPLOY / "kuberay" / "mlflow.yaml")
+        if item["kind"] == "Service"
+        for port in item["spec"]["ports"]
+    }
+    assert (urlsplit(uri).hostname, urlsplit(uri).port) in made
+
+
+def test_a_submitters_pod_reaches_the_dashboard_by_a_label_that_kubernetes_itself_sets() -> None:
+    policy = load(DEPLOY / "kuberay" / "networkpolicy.yaml")
+    rule = {"key": "batch.kubernetes.io/job-name", "operator": "Exists"}
+    sources = [source for entry in policy["spec"]["ingress"] for source in entry["from"]]
+    assert {"podSelector": {"matchExpressions": [rule]}} in sources
+
+
+def test_gpu_nodes_of_the_cluster_file_name_an_image() -> None:
+    kinds = load(DEPLOY / "ray" / "cluster.yaml")["available_node_types"]
+    assert [name for name, kind in kinds.items() if kind["resources"].get("GPU")] == ["tutors"]
+    assert kinds["tutors"]["node_config"]["ImageId"]
+
+
+def test_secrets_can_be_read_by_a_containers_user_and_their_folder_entered_by_their_owner(tmp_path: Path) -> None:
+    folder = tmp_path / "secrets"
+    subprocess.run([DEPLOY / "mlflow" / "secrets.sh", folder], check=True)
+    assert folder.stat().st_mode & 0o777 == 0o700
+    assert {path.stat().st_mode & 0o777 for path in folder.iterdir()} == {0o444}
 
 
 def test_the_sweeps_cluster_finds_the_tutors_service_and_needs_no_gpu() -> None:

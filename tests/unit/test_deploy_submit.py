@@ -149,7 +149,7 @@ class TestDashboard:
     def test_reads_versions_live_nodes_and_running_applications(self, dashboard: str) -> None:
         facts = read_facts(dashboard, TOKEN)
         assert (facts.ray_version, facts.python_version) == ("2.60.0", "3.11.7")
-        assert (facts.total("CPU"), facts.total("GPU"), facts.largest("GPU")) == (4, 2, 2)
+        assert sorted(node.get("GPU", 0) for node in facts.nodes) == [0, 2]
         assert facts.head_cpus == 4
         assert facts.applications == {"tutor-llama"}
 
@@ -212,10 +212,8 @@ class TestCommand:
         from tune_sweeps.cli import app as cli
 
         monkeypatch.setattr("sys.argv", ["tutor", "submit", "paper", "--address", url])
-        started = time.monotonic()
         with pytest.raises(SystemExit) as ended:
             cli.main()
-        assert time.monotonic() - started < 10
         assert ended.value.code == 2
         return capsys.readouterr().err
 
@@ -232,7 +230,7 @@ class TestCommand:
             (
                 "/api/v0/nodes",
                 {"data": {"result": {"result": [{"state": "ALIVE", "resources_total": {"CPU": 4.0}}]}}},
-                "the cluster's largest node has 0",
+                "on one node; the cluster's 1 node(s) have: 4 CPUs",
             ),
         ],
     )
@@ -288,23 +286,25 @@ class TestRequirements:
         assert (ray if word == "Ray" else python) in str(error.value)
 
     def test_a_gpu_tutor_without_gpus_says_how_many_are_missing(self) -> None:
-        with pytest.raises(UserError, match=r"'llama' needs 1 GPU\(s\) on one node.*has 0"):
+        with pytest.raises(UserError, match=r"'llama' needs 1 GPU on one node.*have: 8 CPUs"):
             check_tutors(facts({"CPU": 8}), [tutor()], nodes_on_demand=False)
 
     def test_gpus_on_many_nodes_do_not_make_a_large_node(self) -> None:
         nodes = ({"GPU": 1.0}, {"GPU": 1.0})
-        with pytest.raises(UserError, match=r"needs 2 GPU\(s\) on one node"):
+        with pytest.raises(UserError, match=r"needs 2 GPUs on one node.*have: 1 GPU"):
             check_tutors(facts(*nodes), [tutor(num_gpus=2)], nodes_on_demand=False)
 
     def test_tutors_are_counted_together(self) -> None:
         wanted = [tutor("llama"), tutor("vicuna"), tutor("deepseek", min_replicas=2, max_replicas=2)]
-        with pytest.raises(UserError, match=r"need 4 GPU\(s\) together; the cluster has 3"):
+        with pytest.raises(
+            UserError, match=r"do not fit together: a replica of '.*' \(1 GPU on one node\) is left over"
+        ):
             check_tutors(facts({"GPU": 3}), wanted, nodes_on_demand=False)
         check_tutors(facts({"GPU": 4}), wanted, nodes_on_demand=False)
 
     def test_the_kind_of_gpu_counts(self) -> None:
         nodes = {"GPU": 1.0, "accelerator_type:T4": 1.0}
-        with pytest.raises(UserError, match="of type A100; the cluster has T4"):
+        with pytest.raises(UserError, match=r"needs 1 GPU \(A100\) on one node.*have: 1 GPU \(T4\)"):
             check_tutors(facts(nodes), [tutor(accelerator_type="A100")], nodes_on_demand=False)
         check_tutors(facts(nodes), [tutor(accelerator_type="T4")], nodes_on_demand=False)
 
@@ -348,9 +348,9 @@ class TestBundle:
         from tutor_service import serving
         from tutor_service.serving.checks import check_cluster
 
-        monkeypatch.setattr(ray, "cluster_resources", lambda: {"CPU": 6.0})
+        monkeypatch.setattr(ray, "nodes", lambda: [{"Alive": True, "Resources": {"CPU": 6.0}}])
         monkeypatch.delenv(serving.ON_DEMAND_VARIABLE, raising=False)
-        with pytest.raises(UserError, match=r"1 GPU\(s\) are needed"):
+        with pytest.raises(UserError, match=r"needs 1 GPU on one node"):
             check_cluster([tutor(num_gpus=1)])
         for name, value in runtime_env(tmp_path, None, {}, None, nodes_on_demand=True)["env_vars"].items():  # type: ignore[attr-defined]
             monkeypatch.setenv(name, value)

@@ -36,11 +36,12 @@ def tutors(
 def _deployed(address: str) -> None:
     from rich.table import Table
 
-    from tune_sweeps.cluster.session import local_cores, ray_cluster
+    from tune_sweeps.cluster.session import ray_cluster
     from tune_sweeps.console.terminal import log_path, quiet
     from tutor_service import serving
+    from tutor_service.machine import available_cores
 
-    with quiet(log_path("tutors")) as console, ray_cluster(address, local_cores()):
+    with quiet(log_path("tutors")) as console, ray_cluster(address, available_cores()):
         found = serving.status()
         if not found:
             console.print(f"no tutor is deployed at '{address}'")

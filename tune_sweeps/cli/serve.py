@@ -105,12 +105,13 @@ def _serve(
     import math
     import signal
 
-    from tune_sweeps.cluster.session import local_cores, ray_cluster
+    from tune_sweeps.cluster.session import ray_cluster
     from tutor_service import serving
+    from tutor_service.machine import available_cores
     from tutor_service.serving.serve_file import deploy_serve_file
 
     needed = sum(config.scaling.num_cpus * max(1, config.scaling.max_replicas) for config in configs)
-    with ray_cluster(address, max(local_cores(), math.ceil(needed))) as cluster:
+    with ray_cluster(address, max(available_cores(), math.ceil(needed))) as cluster:
         names = [config.name for config in configs]
         if stop:
             serving.delete(names)

@@ -152,12 +152,13 @@ def _run(console: Console, resolved: ResolvedSweep, workspace: Workspace | None,
     from filelock import Timeout
 
     from tune_sweeps.cluster.probe import check_ray_address
-    from tune_sweeps.cluster.session import local_cores, wanted_address
+    from tune_sweeps.cluster.session import wanted_address
     from tune_sweeps.run.checks import check_machine
     from tune_sweeps.run.estimate import concurrency
     from tune_sweeps.run.workspace import create_workspace, results_option
     from tune_sweeps.tracking.mlflow_client import tracking_uri
     from tutor_service.errors import UserError
+    from tutor_service.machine import available_cores
 
     results = options.results
     keys = [trial.key for trial in resolved.trials]
@@ -171,7 +172,7 @@ def _run(console: Console, resolved: ResolvedSweep, workspace: Workspace | None,
     address = wanted_address(options.address)
     if address is not None:
         check_ray_address(address)
-    concurrent = concurrency(resolved.config.resources, len(keys), local_cores(), resolved.tutor_cpus)
+    concurrent = concurrency(resolved.config.resources, len(keys), available_cores(), resolved.tutor_cpus)
     check_machine(results, uri, concurrent, resolved.config.resources.memory_mib_per_trial, local=address is None)
     workspace = workspace or create_workspace(results, resolved.config)
     try:

@@ -36,18 +36,10 @@ class ClusterFacts:
     nodes: tuple[dict[str, float], ...]
     applications: frozenset[str]
 
-    def total(self, resource: str) -> float:
-        """Sum a resource over all nodes."""
-        return sum(node.get(resource, 0.0) for node in self.nodes)
-
     @property
     def head_cpus(self) -> float:
         """CPUs that the head announces."""
         return sum(node.get("CPU", 0.0) for node in self.nodes if HEAD in node)
-
-    def largest(self, resource: str) -> float:
-        """Largest amount of a resource on one node."""
-        return max((node.get(resource, 0.0) for node in self.nodes), default=0.0)
 
 
 def read_facts(url: str, token: str | None, timeout_s: float = TIMEOUT_S) -> ClusterFacts:

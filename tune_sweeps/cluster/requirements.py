@@ -8,6 +8,7 @@ from tune_sweeps.cluster.dashboard import ClusterFacts
 from tutor_service.client import app_name
 from tutor_service.config import TutorConfig
 from tutor_service.errors import UserError
+from tutor_service.serving.placement import misfit
 
 
 def check_versions(facts: ClusterFacts, ray_version: str, python_version: str) -> None:
@@ -29,7 +30,7 @@ def check_versions(facts: ClusterFacts, ray_version: str, python_version: str) -
 
 
 def check_tutors(facts: ClusterFacts, tutors: Sequence[TutorConfig], nodes_on_demand: bool) -> None:
-    """Require room for the replicas that always run; a tutor that runs already has its place.
+    """Require that the replicas which tutors start with fit on the nodes together; a tutor that runs has its place.
 
     Args:
         facts: What the cluster says.
@@ -37,41 +38,15 @@ def check_tutors(facts: ClusterFacts, tutors: Sequence[TutorConfig], nodes_on_de
         nodes_on_demand: Whether an autoscaler adds nodes that are not there yet; then nothing can be said.
 
     Raises:
-        UserError: GPUs, a kind of GPU or CPUs are missing; says how many and for which tutor.
+        UserError: They do not; says which tutor's, what it takes and what the nodes have.
     """
     waiting = [tutor for tutor in tutors if tutor.is_served and app_name(tutor.name) not in facts.applications]
     if nodes_on_demand or not waiting:
         return
-    for tutor in waiting:
-        scaling = tutor.scaling
-        kind = scaling.accelerator_type
-        if scaling.num_gpus > facts.largest("GPU"):
-            raise UserError(
-                f"tutor '{tutor.name}' needs {scaling.num_gpus:g} GPU(s) on one node; the cluster's largest node has "
-                f"{facts.largest('GPU'):g}, all {len(facts.nodes)} together {facts.total('GPU'):g}. Add a GPU node, "
-                "give --nodes-on-demand where an autoscaler adds it, or use another tutor."
-            )
-        if scaling.num_gpus and kind and not facts.total(f"accelerator_type:{kind}"):
-            present = sorted(
-                name.removeprefix("accelerator_type:")
-                for name in {name for node in facts.nodes for name in node}
-                if name.startswith("accelerator_type:")
-            )
-            raise UserError(
-                f"tutor '{tutor.name}' needs a GPU of type {kind}; the cluster has {', '.join(present) or 'none'}. "
-                "Change scaling.accelerator_type, or add such a node."
-            )
-    replicas = [(tutor.scaling, tutor.scaling.num_started) for tutor in waiting]
-    for resource, needed in (
-        ("GPU", sum(scaling.num_gpus * count for scaling, count in replicas)),
-        ("CPU", sum(scaling.num_cpus * count for scaling, count in replicas)),
-    ):
-        if needed > facts.total(resource):
-            names = ", ".join(tutor.name for tutor in waiting)
-            raise UserError(
-                f"tutors {names} need {needed:g} {resource}(s) together; the cluster has {facts.total(resource):g}. "
-                "Add nodes, give --nodes-on-demand where an autoscaler adds them, or run the tutors in turn."
-            )
+    if problem := misfit(waiting, facts.nodes):
+        raise UserError(
+            f"{problem} Add a node, give --nodes-on-demand where an autoscaler adds it, or use another tutor."
+        )
 
 
 def _minor(version: str) -> tuple[str, ...]:

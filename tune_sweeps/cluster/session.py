@@ -13,6 +13,7 @@ from tune_sweeps.cluster.probe import check_ray_address
 from tune_sweeps.console.signals import cleaning_up, rearm
 from tutor_service.errors import UserError
 from tutor_service.local_ray import start_local_ray
+from tutor_service.machine import available_cores
 from tutor_service.serving import STORE_RESOURCE
 
 ADDRESS_VARIABLE = "RAY_ADDRESS"
@@ -49,14 +50,9 @@ class RayCluster:
     nodes: int
 
 
-def local_cores() -> int:
-    """Count the cores that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-
 def local_cpus(needed: float) -> int:
     """Return the Ray CPUs of a local cluster: one per core, and at least what a trial beside its tutors takes."""
-    return max(local_cores(), math.ceil(needed))
+    return max(available_cores(), math.ceil(needed))
 
 
 def wanted_address(address: str | None) -> str | None:

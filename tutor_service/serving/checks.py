@@ -11,6 +11,7 @@ from tutor_service.config import TutorConfig
 from tutor_service.engines import models
 from tutor_service.errors import UserError
 from tutor_service.gateway.access import HttpConfig
+from tutor_service.serving.placement import misfit
 
 ON_DEMAND_VARIABLE = "LLM_TUTORS_NODES_ON_DEMAND"
 """Set where an autoscaler adds the nodes that something waits for: what the cluster has now says nothing then."""
@@ -44,22 +45,15 @@ def check_cluster(tutors: Sequence[TutorConfig]) -> None:
 
     if nodes_on_demand():
         return
-    total = ray.cluster_resources()
-    gpus = sum(tutor.scaling.num_gpus * tutor.scaling.num_started for tutor in tutors)
-    cpus = sum(tutor.scaling.num_cpus * tutor.scaling.num_started for tutor in tutors)
     names = ", ".join(tutor.name for tutor in tutors)
-    if gpus > total.get("GPU", 0):
+    nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
+    if problem := misfit(tutors, nodes):
         raise UserError(
-            f"{names}: {gpus:g} GPU(s) are needed, the Ray cluster has {total.get('GPU', 0):g}. Use a tutor that runs "
-            "on a CPU (smollm2), point backend 'openai' at a hosted model, or add a GPU node."
-        )
-    if cpus > total.get("CPU", 0):
-        raise UserError(
-            f"{names}: {cpus:g} CPU(s) are needed for tutors, the Ray cluster has {total.get('CPU', 0):g}. Deploy "
-            "fewer tutors, or lower scaling.num_cpus or scaling.min_replicas."
+            f"{problem} Use a tutor that runs on a CPU (smollm2), point backend 'openai' at a hosted model, deploy "
+            "fewer tutors or replicas, or add a node."
         )
     on_cpu = [tutor for tutor in tutors if tutor.backend == "vllm" and not tutor.scaling.num_gpus]
-    if len(ray.nodes()) == 1 and on_cpu:
+    if len(nodes) == 1 and on_cpu:
         needed = sum(_memory_bytes(tutor) * tutor.scaling.num_started for tutor in on_cpu)
         available = machine.available_bytes()
         if needed > available:
