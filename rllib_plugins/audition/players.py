@@ -62,16 +62,18 @@ class Answers:
     Args:
         task: The task.
         ask: The tutor.
-        notes: Text behind the task's rules; empty: none.
+        rules: What the tutor reads before a state; None: the task's rules.
         on_ask: Called after every list of questions.
     """
 
-    def __init__(self, task: Task, ask: Ask, notes: str = "", on_ask: Callable[[], None] = lambda: None) -> None:
+    def __init__(
+        self, task: Task, ask: Ask, rules: str | None = None, on_ask: Callable[[], None] = lambda: None
+    ) -> None:
         self.task = task
         self.cost = Cost()
         self._ask = ask
         self._on_ask = on_ask
-        self._rules = f"{task.rules}\n\n{notes}" if notes else task.rules
+        self._rules = rules or task.rules
         self._by_words: dict[tuple[str, tuple[str, ...]], Advice | None] = {}
         self._by_bytes: dict[bytes, Floats] = {}
         self._priors: dict[str, Floats | None] = {"none": None}

@@ -96,10 +96,10 @@ def test_each_state_is_asked_about_once() -> None:
     assert found.to_metrics()["audition/model_evaluations"] == cost.evaluations
 
 
-def test_notes_stand_behind_the_rules() -> None:
+def test_the_tutor_reads_the_rules_it_is_given() -> None:
     ask = Biased()
-    Answers(TASK, ask, "Hint: go.").prior("empty")
-    assert ask.asked[0].rules == f"{TASK.rules}\n\nHint: go." and ask.asked[0].actions == TASK.actions
+    Answers(TASK, ask, TASK.asked_rules(hint=True)).prior("empty")
+    assert ask.asked[0].rules == f"{TASK.rules}\n\nHint: {TASK.hint}" and ask.asked[0].actions == TASK.actions
 
 
 def test_a_tutor_that_says_nothing_is_an_error_with_its_name() -> None:

@@ -25,20 +25,33 @@ from tune_sweeps.run.audition_view import AuditionView
 from tutor_service.client import TutorClient, connect, service_url
 from tutor_service.config import TutorConfig
 from tutor_service.errors import UserError, unknown_name
+from tutor_service.gateway.briefing import joined
 from tutor_service.machine import available_cores
+from tutor_service.prompts.prompt import EMPTY_STATE
 from tutor_service.recorded import Way as RecordedWay
 from tutor_service.recorded import open_recorded
 from tutor_service.schema import Advice, AdviceRequest
+from tutor_service.serving.ask import ask as ask_tutor
 
 NO_NOTES = "none"
 HINT = "hint"
+SELF = "self"
+GIVEN = "own"
 VALUES = {
     "calibration": ("none", "empty", "batch"),
     "advice": ("best", "sampled"),
-    "briefing": (NO_NOTES, HINT),
+    "briefing": (NO_NOTES, HINT, SELF, GIVEN),
     "decoding": ("scored", "reasoned", "text"),
 }
 """Fields that an audition varies, with all their values."""
+
+_FIELDS: dict[str, dict[str, object]] = {
+    NO_NOTES: {"briefing": NO_NOTES, "hint": False},
+    HINT: {"briefing": NO_NOTES, "hint": True},
+    SELF: {"briefing": SELF, "hint": False},
+    GIVEN: {"hint": False},
+}
+"""What a tutor file says for each briefing."""
 
 _DEADLINE_S = 3_600.0
 
@@ -104,8 +117,8 @@ def hold_audition(tutor: TutorConfig, task: Task, wanted: Wanted, address: str |
     Raises:
         UserError: The tutor cannot be brought up or gives no advice at all.
     """
-    with _askings(tutor, task, wanted, address, screen) as asks, AuditionView(screen) as show:
-        answers = {asking: Answers(task, entry.ask, entry.notes, on_ask=show.refresh) for asking, entry in asks.items()}
+    with askings(tutor, task, wanted, address, screen) as asks, AuditionView(screen) as show:
+        answers = {asking: Answers(task, entry.ask, entry.rules, on_ask=show.refresh) for asking, entry in asks.items()}
         ways = all_ways(
             answers,
             wanted.values.get("calibration", VALUES["calibration"]),
@@ -129,41 +142,89 @@ def hold_audition(tutor: TutorConfig, task: Task, wanted: Wanted, address: str |
 
 
 @dataclass(frozen=True)
-class _Entry:
-    """One asking, as it is reached."""
+class AskedTutor:
+    """Reach a tutor that is asked in one way.
+
+    Attributes:
+        ask: The tutor.
+        client: What it is asked by; knows why an answer is missing.
+        fields: What a tutor file says for this way.
+        rules: What the tutor reads before a state.
+    """
 
     ask: Ask
     client: TutorClient
     fields: Mapping[str, object]
-    """What a tutor file says for it."""
-    notes: str = ""
+    rules: str
 
 
 @contextmanager
-def _askings(
+def askings(
     tutor: TutorConfig, task: Task, wanted: Wanted, address: str | None, screen: Console
-) -> Iterator[dict[Asking, _Entry]]:
-    """The tutor at hand, by the ways in which it is asked."""
+) -> Iterator[dict[Asking, AskedTutor]]:
+    """Bring a tutor up for the time of a ``with`` block, and yield the ways in which it is asked.
+
+    Arguments are those of ``hold_audition``.
+    """
     if tutor.file is not None:
         yield _recorded(tutor, task)
         return
     decodings = wanted.values.get("decoding", (tutor.decoding,))
-    fields: dict[str, dict[str, object]] = {NO_NOTES: {}, HINT: {"hint": True}}
-    notes = {NO_NOTES: ""} | ({HINT: f"Hint: {task.hint}"} if task.hint and "hint" in TutorConfig.model_fields else {})
-    briefings = [name for name in wanted.values.get("briefing", VALUES["briefing"]) if name in notes]
-    if not briefings:
-        raise UserError(f"--set briefing=hint: task '{task.name}' has no hint. Write Task.hint, or try briefing=none.")
+    briefings = _briefings(tutor, task, wanted)
     if service_url() and tuple(decodings) != (tutor.decoding,):
         raise UserError("the tutor at $LLM_TUTORS_URL is somebody else's: its decoding cannot be changed from here.")
     with _deployments(tutor, address, screen) as deploy:
+        rules = {name: text for name in briefings if (text := _rules(tutor, task, name, screen))}
         clients = {decoding: connect(tutor, deadline_s=_DEADLINE_S) for decoding in decodings}
         yield {
-            Asking(decoding, briefing): _Entry(
-                _asking(deploy, decoding, client), client, {"decoding": decoding, **fields[briefing]}, notes[briefing]
+            Asking(decoding, name): AskedTutor(
+                _asking(deploy, decoding, client), client, {"decoding": decoding, **_FIELDS.get(name, {})}, rules[name]
             )
             for decoding, client in clients.items()
-            for briefing in briefings
+            for name in rules
         }
+
+
+def _briefings(tutor: TutorConfig, task: Task, wanted: Wanted) -> list[str]:
+    """Return the briefings to try: those asked for, else all that there can be."""
+    possible = [NO_NOTES]
+    if task.hint:
+        possible.append(HINT)
+    if not service_url():
+        possible.append(SELF)
+    if tutor.briefing not in {NO_NOTES, SELF}:
+        possible.append(GIVEN)
+    chosen = wanted.values.get("briefing", tuple(possible))
+    for name in chosen:
+        if name not in possible:
+            raise UserError(
+                f"--set briefing={name}: can be tried with {', '.join(possible)}. 'hint' takes a task with Task.hint, "
+                "'own' a tutor file with notes, 'self' a tutor that is not reached at $LLM_TUTORS_URL."
+            )
+    return list(chosen)
+
+
+def _rules(tutor: TutorConfig, task: Task, briefing: str, screen: Console) -> str | None:
+    """Return what a tutor reads before the state, as one that is deployed with a briefing does.
+
+    Returns:
+        None where the tutor cannot write notes; why is told.
+    """
+    if briefing == HINT:
+        return task.asked_rules(hint=True)
+    if briefing == GIVEN:
+        return joined(task.rules, tutor.briefing)
+    if briefing != SELF:
+        return task.rules
+    screen.print(f"having '{tutor.name}' write notes on '{task.name}'")
+    writer = tutor.model_copy(update={"briefing": SELF, "hint": False})
+    try:
+        asked = ask_tutor(writer, AdviceRequest(task.rules, EMPTY_STATE, task.actions), progress=screen.print)
+    except UserError as error:
+        screen.print(f"tried without notes of its own: {error}")
+        return None
+    screen.print(f"its notes: {asked.briefing}")
+    return joined(task.rules, asked.briefing or "")
 
 
 def _asking(deploy: Callable[[str], None], decoding: str, client: TutorClient) -> Ask:
@@ -188,24 +249,26 @@ def _deployments(tutor: TutorConfig, address: str | None, screen: Console) -> It
             nonlocal current
             if decoding != current:
                 running.close()
-                config = tutor.model_copy(update={"decoding": decoding})
+                config = tutor.model_copy(update={"decoding": decoding, "briefing": NO_NOTES, "hint": False})
                 running.enter_context(deployed([config], cluster, screen.print))
                 current = decoding
 
         yield deploy
 
 
-def _recorded(tutor: TutorConfig, task: Task) -> dict[Asking, _Entry]:
+def _recorded(tutor: TutorConfig, task: Task) -> dict[Asking, AskedTutor]:
     """Find the ways in which a recorded tutor was asked about a task."""
     assert tutor.file is not None
     ways = open_recorded(tutor.file, tutor.identity).ways(task.rules)
-    found: dict[Asking, _Entry] = {}
+    found: dict[Asking, AskedTutor] = {}
     for way in ways:
         identity = tutor.identity
         if len(ways) > 1:
             identity = way.identity if [other.identity for other in ways].count(way.identity) == 1 else way.text
         client = connect(tutor.model_copy(update={"identity": identity}), deadline_s=_DEADLINE_S)
-        found[_name(way, task, found)] = _Entry(client.advise, client, {"identity": identity} if identity else {})
+        found[_name(way, task, found)] = AskedTutor(
+            client.advise, client, {"identity": identity} if identity else {}, task.rules
+        )
     return found
 
 
@@ -217,7 +280,8 @@ def _name(way: RecordedWay, task: Task, taken: Container[Asking]) -> Asking:
         said = {}
     said = said if isinstance(said, dict) else {}
     decoding = str(said.get("decoding", "recorded"))
-    briefing = str(said.get("way") or (NO_NOTES if way.rules.strip() == task.rules.strip() else "notes"))
+    known = {task.rules.strip(): NO_NOTES, task.asked_rules(hint=True).strip(): HINT}
+    briefing = str(said.get("way") or known.get(way.rules.strip(), "notes"))
     names = (Asking(decoding, briefing if number == 1 else f"{briefing} {number}") for number in count(1))
     return next(name for name in names if name not in taken)
 

@@ -67,7 +67,7 @@ class Briefing:
         if self._said == "none":
             return rules
         if self._said != "self":
-            return _joined(rules, self._said)
+            return joined(rules, self._said)
         if rules not in self._known:
             async with self._writing:
                 if rules not in self._known:
@@ -75,7 +75,7 @@ class Briefing:
                     if isinstance(notes, AdviceError):
                         return notes
                     self._known[rules] = notes
-        return _joined(rules, self._known[rules])
+        return joined(rules, self._known[rules])
 
     async def _own(self, rules: str) -> str | AdviceError:
         """Return what the tutor wrote once, or has it write."""
@@ -112,5 +112,6 @@ def notes_in(rules: str) -> str | None:
     return notes if title else None
 
 
-def _joined(rules: str, notes: str) -> str:
+def joined(rules: str, notes: str) -> str:
+    """Return rules with notes behind them, as a tutor reads them."""
     return f"{rules.strip()}\n\n{TITLE}{notes}"
