@@ -21,8 +21,9 @@ from tune_sweeps.cluster.dashboard import HEAD, ClusterFacts, read_facts
 from tune_sweeps.cluster.job_entry import NodeReport, check_reports, unwritable
 from tune_sweeps.cluster.requirements import check_tutors, check_versions
 from tune_sweeps.definition.loading import load_sweep
-from tutor_service.config import TutorConfig
+from tutor_service.config import TutorConfig, load_tutor
 from tutor_service.errors import UserError
+from tutor_service.prompts.templates import read_template
 
 TOKEN = "the-right-token"
 
@@ -324,8 +325,55 @@ class TestBundle:
         config = load_sweep("demo", [f"tutors=[oracle, {mine}]", "seeds=3", "name=mine"])
         write_bundle(bundle, config)
         sent = load_sweep(str(bundle / "sweep.yaml"))
-        assert sent.tutors == ["oracle", "mine.yaml"] and sent.seeds == [0, 1, 2] and sent.name == "mine"
-        assert yaml.safe_load((bundle / "mine.yaml").read_text()) == {"model": "some/model"}
+        assert sent.tutors == ["oracle", "tutors/mine.yaml"] and sent.seeds == [0, 1, 2] and sent.name == "mine"
+        assert yaml.safe_load((bundle / "tutors" / "mine.yaml").read_text()) == {"model": "some/model"}
+
+    def test_a_tutor_file_named_as_the_sweeps_own_replaces_nothing(self, tmp_path: Path) -> None:
+        mine = tmp_path / "sweep.yaml"
+        mine.write_text("model: some/model\n")
+        bundle = tmp_path / "bundle"
+        bundle.mkdir()
+        write_bundle(bundle, load_sweep("demo", [f"tutors=[{mine}]", "name=s"]))
+        assert load_sweep(str(bundle / "sweep.yaml")).name == "s"
+        assert yaml.safe_load((bundle / "tutors" / "sweep.yaml").read_text()) == {"model": "some/model"}
+
+    def test_what_a_tutor_file_names_travels_with_it(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        here, bundle = tmp_path / "here", tmp_path / "bundle"
+        here.mkdir()
+        bundle.mkdir()
+        (here / "notes.md").write_text("Hit below 17.")
+        (here / "own.jinja").write_text("{{ messages[0].content }}")
+        fields = {"model": "some/model", "briefing": "notes.md", "chat_template": str(here / "own.jinja")}
+        (here / "mine.yaml").write_text(yaml.safe_dump(fields))
+        write_bundle(bundle, load_sweep("demo", [f"tutors=[{here / 'mine.yaml'}]"]))
+        for path in here.iterdir():
+            path.unlink()
+        monkeypatch.chdir(bundle)
+        sent = load_tutor(load_sweep("sweep.yaml").tutors[0])
+        assert sent.briefing == "Hit below 17."
+        assert sent.chat_template is not None
+        assert read_template(sent.chat_template) == "{{ messages[0].content }}"
+
+    def test_own_modules_travel_and_installed_ones_do_not(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        here, bundle = tmp_path / "here", tmp_path / "bundle"
+        (here / "travelling_games" / "__pycache__").mkdir(parents=True)
+        bundle.mkdir()
+        (here / "travelling_games" / "lake.py").write_text("from rllib_plugins.tasks import Task\n")
+        (here / "travelling_rule.py").write_text("")
+        monkeypatch.syspath_prepend(str(here))
+        config = load_sweep("demo", ["tutors=[oracle]"])
+        advice = config.advice.model_copy(update={"rule": "travelling_rule:Rule"})
+        tasks = ["travelling_games.lake:LakeTask", "json:loads"]
+        write_bundle(bundle, config.model_copy(update={"tasks": tasks, "advice": advice}))
+        sent = {str(path.relative_to(bundle)) for path in bundle.rglob("*") if path.is_file()}
+        assert sent == {"sweep.yaml", "travelling_games/lake.py", "travelling_rule.py"}
+
+    def test_a_module_that_is_nowhere_is_named_before_anything_is_sent(self, tmp_path: Path) -> None:
+        config = load_sweep("demo", ["tutors=[oracle]"]).model_copy(update={"tasks": ["nowhere_at_all:Task"]})
+        with pytest.raises(UserError, match="no module 'nowhere_at_all' can be imported here"):
+            write_bundle(tmp_path, config)
 
     def test_a_missing_tutor_file_is_named(self, tmp_path: Path) -> None:
         with pytest.raises(UserError, match=r"nowhere\.yaml.*cannot be read"):

@@ -233,6 +233,8 @@ def test_a_job_takes_the_answers_along(tmp_path: Path) -> None:
     (tmp_path / "t.yaml").write_text(yaml.safe_dump({"backend": "recorded", "file": "data/a.jsonl"}))
     tutors = [str(tmp_path / "t.yaml"), str(path)]
     write_bundle(tmp_path / "job", SweepConfig(name="s", algorithms=["ppo"], tutors=tutors, tasks=["snake"], seeds=1))
-    moved = load_tutor(str(tmp_path / "job" / "t.yaml"))
-    assert moved.file == (tmp_path / "job" / "a.jsonl").resolve() and moved.file.read_bytes() == path.read_bytes()
-    assert check_tutor(str(tmp_path / "job" / "a.jsonl")).file == moved.file
+    folder = tmp_path / "job" / "tutors"
+    moved = load_tutor(str(folder / "t.yaml"))
+    assert moved.file is not None
+    assert folder in moved.file.parents and moved.file.read_bytes() == path.read_bytes()
+    assert check_tutor(str(folder / "a.jsonl")).file == (folder / "a.jsonl").resolve()

@@ -1,4 +1,4 @@
-"""Pack what travels to the cluster with a job: the sweep and its tutors' files, and nothing else."""
+"""Pack what travels to the cluster with a job: the sweep, its tutors' files and the user's own modules."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from urllib.parse import urlsplit
 
 import yaml
 
+from tune_sweeps.cluster.user_code import pack_modules
 from tune_sweeps.definition.config import SweepConfig
 from tune_sweeps.definition.loading import dump_sweep
 from tutor_service.config import CONFIG_SUFFIXES, is_tutor_file, load_tutor
@@ -15,20 +16,22 @@ from tutor_service.errors import UserError
 from tutor_service.serving import ON_DEMAND_VARIABLE
 
 SWEEP_FILE = "sweep.yaml"
+TUTORS = "tutors"
+"""Folder of the tutor files, apart from the sweep's: one may be called sweep.yaml."""
 PACKAGES = ("tutor_service", "rllib_plugins", "tune_sweeps")
 FORWARDED = ("LLM_TUTORS_URL", "MLFLOW_TRACKING_URI")
 """Settings that are no secrets. Secrets are in the nodes' own environment: a job's is shown to all who see the job."""
 
 
 def write_bundle(folder: Path, config: SweepConfig) -> None:
-    """Write the sweep, with all settings resolved, and the tutor files that it names, under their names.
+    """Write the sweep with all settings resolved, the tutor files and modules that it names, and what those name.
 
     Args:
-        folder: An empty folder.
-        config: The sweep; tutors given as paths are found from the working directory.
+        folder: An empty folder: the job's working directory, so that modules in it can be imported.
+        config: The sweep; paths and modules are found from the working directory.
 
     Raises:
-        UserError: A tutor's file cannot be read.
+        UserError: A file cannot be read, or a module cannot be found.
     """
     tutors = []
     for tutor in config.tutors:
@@ -36,21 +39,50 @@ def write_bundle(folder: Path, config: SweepConfig) -> None:
             tutors.append(tutor)
             continue
         path = Path(tutor).expanduser()
-        _copy(path, folder)
-        tutors.append(path.name)
-        if (answers := load_tutor(tutor).file) is not None and path.suffix in CONFIG_SUFFIXES:
-            _copy(answers, folder)
-            fields = yaml.safe_load(path.read_text(encoding="utf-8")) | {"file": answers.name}
-            (folder / path.name).write_text(yaml.safe_dump(fields, allow_unicode=True), encoding="utf-8")
+        sent = Path(TUTORS) / path.name
+        (folder / sent).parent.mkdir(exist_ok=True)
+        if path.suffix in CONFIG_SUFFIXES:
+            _write_tutor(path, folder, sent)
+        else:
+            _copy(path, folder / sent)
+        tutors.append(str(sent))
+    pack_modules(config, folder)
     (folder / SWEEP_FILE).write_text(dump_sweep(config.model_copy(update={"tutors": tutors})), encoding="utf-8")
 
 
-def _copy(path: Path, folder: Path) -> None:
-    """Copy a file that a sweep names."""
+def _write_tutor(path: Path, folder: Path, sent: Path) -> None:
+    """Write a tutor file whose template, answers and notes travel with it.
+
+    Args:
+        path: The user's file.
+        folder: The bundle.
+        sent: Where the file lies in it.
+    """
     try:
-        (folder / path.name).write_bytes(path.read_bytes())
+        tutor = load_tutor(str(path))
+        fields = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (OSError, UserError) as error:
+        raise UserError(f"tutors: the file '{path}' cannot be read: {error}") from error
+    files = Path(TUTORS) / f"{path.stem}.files"
+    template = Path(tutor.chat_template or "").expanduser()
+    if tutor.chat_template and template.is_file():
+        _copy(template, folder / files / template.name)
+        fields["chat_template"] = str(files / template.name)
+    if tutor.file is not None:
+        _copy(tutor.file, folder / files / tutor.file.name)
+        fields["file"] = str(files.relative_to(sent.parent) / tutor.file.name)
+    if "briefing" in fields:
+        fields["briefing"] = tutor.briefing
+    (folder / sent).write_text(yaml.safe_dump(fields, allow_unicode=True, sort_keys=False), encoding="utf-8")
+
+
+def _copy(source: Path, target: Path) -> None:
+    """Copy a file that a sweep or a tutor file names."""
+    target.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        target.write_bytes(source.read_bytes())
     except OSError as error:
-        raise UserError(f"tutors: the file '{path}' cannot be read: {error.strerror}.") from error
+        raise UserError(f"tutors: the file '{source}' cannot be read: {error.strerror}.") from error
 
 
 def runtime_env(
