@@ -72,7 +72,7 @@ def fill(folder: Path, uri: str, num_runs: int) -> tuple[float, float]:
     )
     tracker = MlflowTracker(uri, tracked, journal)
     for task in config.tasks:
-        tracker.set_random_return(task, 0.0)
+        tracker.set_references(task, {"random": 0.0})
     rng = np.random.default_rng(0)
     steps = range(0, 40_001, 1_000)
     driver_s = 0.0

@@ -14,8 +14,6 @@ from typing import Any
 
 import numpy as np
 
-WINDOW = 5
-RESAMPLES = 10_000
 CONFIDENCE = 0.95
 
 
@@ -31,7 +29,7 @@ class Curve:
     def final(self) -> float:
         from tune_sweeps.report.convergence import final_return
 
-        return final_return(self.returns, WINDOW)
+        return final_return(self.steps, self.returns, window_steps(self))
 
     @property
     def area(self) -> float:
@@ -69,42 +67,67 @@ def _call(function: Callable[..., Curve], arguments: tuple[Any, ...]) -> Curve:
     return function(*arguments)
 
 
+def window_steps(curve: Curve) -> float:
+    """Env steps that a trailing mean looks back: the sweeps' default."""
+    from tune_sweeps.report.analysis import DEFAULT_WINDOW_FRAC
+
+    return DEFAULT_WINDOW_FRAC * curve.steps[-1]
+
+
 def difference(first: Sequence[float], second: Sequence[float]) -> Any:
     """Mean of ``first`` minus mean of ``second`` with its 95 % interval."""
     from tune_sweeps.report.statistics import mean_difference
 
-    return mean_difference(first, second, resamples=RESAMPLES, confidence=CONFIDENCE, rng=np.random.default_rng(0))
+    return mean_difference(first, second, CONFIDENCE)
 
 
-def level_of(untutored: Sequence[Curve], random_return: float, frac: float) -> float | None:
-    """The return that counts as converged for a cell."""
-    from tune_sweeps.report.convergence import threshold
+def compared(
+    untutored: Sequence[Curve],
+    tutored: Sequence[Curve],
+    lower: float,
+    others: Sequence[Sequence[Curve]] = (),
+    *,
+    sustained: bool = True,
+) -> Any:
+    """Two arms as the sweeps compare them.
 
-    return threshold(random_return, float(np.mean([curve.final for curve in untutored])), frac)
+    Args:
+        untutored: One curve per seed.
+        tutored: The same with a tutor.
+        lower: Return at which the way to the threshold begins: that of the best trivial player.
+        others: Untutored students of other algorithms on the task; the way ends at the best one's final return.
+        sustained: Whether a level must be held to the end; else its first hit counts.
+    """
+    from tune_sweeps.report.convergence import Scale, progress
+    from tune_sweeps.report.statistics import Comparison
 
+    def reached(curves: Sequence[Curve]) -> list[Any]:
+        return [progress(c.steps, c.returns, window_steps(c), sustained=sustained) for c in curves]
 
-def faster(untutored: Sequence[Curve], tutored: Sequence[Curve], level: float) -> Any:
-    """How many times fewer env steps to the level, with the 95 % interval; never-converged seeds are censored."""
-    from tune_sweeps.report.statistics import speed_up
-
-    horizon = min(curve.steps[-1] for curve in (*untutored, *tutored))
-    return speed_up(
-        survival(untutored, level),
-        survival(tutored, level),
-        horizon,
-        resamples=RESAMPLES,
-        confidence=CONFIDENCE,
-        rng=np.random.default_rng(0),
+    peers = tuple(np.array([curve.final for curve in group]) for group in (untutored, *others))
+    return Comparison(
+        untutored=reached(untutored),
+        tutored=reached(tutored),
+        tutored_finals=np.array([curve.final for curve in tutored]),
+        scale=Scale(lower, peers),
+        horizon=min(curve.steps[-1] for curve in (*untutored, *tutored)),
+        resolution=untutored[0].steps[1] - untutored[0].steps[0],
     )
 
 
-def survival(curves: Sequence[Curve], level: float) -> Any:
-    """Steps to convergence, one per seed."""
-    from tune_sweeps.report.convergence import convergence
-    from tune_sweeps.report.statistics import Survival
+def faster(comparison: Any, frac: float) -> Any:
+    """How many times fewer env steps to a share of the way, with the 95 % interval; None where there is no way."""
+    from tune_sweeps.report.statistics import speed_up
 
-    found = [convergence(curve.steps, curve.returns, level, WINDOW) for curve in curves]
-    return Survival.of([one.steps for one in found], [one.converged for one in found])
+    return speed_up(comparison, frac, CONFIDENCE)
+
+
+def trivial_return(task: str) -> float:
+    """The return of the best player that learns nothing: a constant, a one-line rule, an untrained network."""
+    from rllib_plugins.tasks import load_task
+    from tune_sweeps.run.references import reference_returns
+
+    return max(reference_returns(load_task(task), oracle=False).values())
 
 
 def random_return(task: str, episodes: int = 2_000) -> float:
@@ -134,7 +157,7 @@ def draw(path: Path, panels: Mapping[str, Mapping[str, Sequence[Curve]]], column
     matplotlib.use("Agg")
     import matplotlib.pyplot as plt
 
-    from tune_sweeps.report.plots import GREY, PALETTE
+    from tune_sweeps.report.drawing import GREY, PALETTE
     from tune_sweeps.report.statistics import band
 
     rows = -(-len(panels) // columns)

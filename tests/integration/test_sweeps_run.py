@@ -144,7 +144,9 @@ def test_the_configuration_is_an_artifact(ran: Ran, tmp_path: Path) -> None:
 
 
 def test_the_random_return_is_with_the_parent(ran: Ran) -> None:
-    assert ran.read().random_returns["blackjack"] == pytest.approx(random_return(resolve(ran.sweep).tasks["blackjack"]))
+    assert ran.read().references["blackjack"]["random"] == pytest.approx(
+        random_return(resolve(ran.sweep).tasks["blackjack"])
+    )
 
 
 def test_a_report_is_made_from_mlflow_alone_and_put_there(ran: Ran, tmp_path: Path) -> None:

@@ -114,11 +114,21 @@ class FailureSettings(_Frozen):
 class ConvergenceConfig(_Frozen):
     """Define when a trial has converged: see ``tune_sweeps.report.convergence``."""
 
-    threshold_frac: float = Field(
-        default=0.9, gt=0, le=1, description="Share of the way from the random to the untutored student's final return."
+    scale: Literal["task", "oracle", "own"] = Field(
+        default="task",
+        description="From and to which return the way is measured. task: from the best trivial player of the task to "
+        "its best untutored student. oracle: to the task's oracle. own: from random play to the untutored student of "
+        "the same algorithm.",
     )
-    window: int = Field(default=5, ge=1, description="Evaluations in the moving mean that must reach the threshold.")
-    final_window: int = Field(default=5, ge=1, description="Last evaluations whose mean is a trial's final return.")
+    threshold_frac: float = Field(
+        default=0.9, gt=0, le=1, description="Share of the way at which a trial counts as converged."
+    )
+    window_steps: int | None = Field(
+        default=None,
+        gt=0,
+        description="Env steps whose evaluations are averaged, for convergence and for the final return; none: a tenth "
+        "of the trial's.",
+    )
 
 
 class StatisticsConfig(_Frozen):
@@ -127,7 +137,21 @@ class StatisticsConfig(_Frozen):
     confidence: float = Field(default=0.95, gt=0.5, lt=1, description="Level of the confidence intervals.")
     resamples: int = Field(default=2_000, ge=100, description="Bootstrap resamples.")
     alpha: float = Field(
-        default=0.05, gt=0, lt=1, description="Family-wise error rate of the tests, after Holm's correction."
+        default=0.05,
+        gt=0,
+        lt=1,
+        description="Error rate over all cells and looks; a cell is decided when its corrected p is at most this.",
+    )
+    max_seeds: int | None = Field(
+        default=None,
+        ge=2,
+        description="Planned largest number of seeds, which decides what each look may spend of alpha; none: no plan.",
+    )
+    margin_frac: float = Field(
+        default=0.05,
+        gt=0,
+        lt=1,
+        description="Non-inferiority margin of the final return, as a share of the way from trivial play.",
     )
     few_seeds: int = Field(
         default=5, ge=2, description="Below this many seeds per cell the report calls the sample small."

@@ -76,6 +76,10 @@ def resolve(config: SweepConfig) -> ResolvedSweep:
                 f"tutor '{cell.tutor}' cannot serve task '{cell.task}': the task has no oracle. Leave the pair out "
                 f"(exclude: [{{tutor: {cell.tutor}, task: {cell.task}}}])."
             )
+    if config.convergence.scale == "oracle":
+        missing = [name for name, task in by_name.items() if not task.has_oracle]
+        if missing:
+            raise UserError(f"convergence.scale = 'oracle': {', '.join(missing)} has no oracle. Use scale: task.")
     used = {trial.cell.tutor for trial in trials}
     by_tutor = {
         tutor_names[entry]: found

@@ -1,281 +1,292 @@
-"""From the runs of a sweep to its results, cell by cell and by axis: pure functions. Knows no MLflow, draws nothing."""
+"""Compute a sweep's results from its runs, cell by cell and by axis."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from statistics import fmean
-from typing import Any
 
 import numpy as np
 
-from tune_sweeps.definition.config import SweepConfig
+from tune_sweeps.definition.config import UNTUTORED, SweepConfig
 from tune_sweeps.definition.grid import REUSE_WORDS, Cell
-from tune_sweeps.report.convergence import (
-    Convergence,
-    area_under_curve,
-    convergence,
-    final_return,
-    stability,
-    threshold,
+from tune_sweeps.report.convergence import Progress, Scale, area_under_curve, final_return, progress, stability
+from tune_sweeps.report.results import (
+    COUNTERS,
+    THRESHOLD_FRACS,
+    Aggregate,
+    Analysis,
+    CellResult,
+    SpeedUp,
+    Threshold,
+    TrialResult,
+    Versus,
 )
 from tune_sweeps.report.statistics import (
-    Interval,
-    Survival,
+    Bootstrap,
+    Comparison,
     holm,
-    log_rank,
+    improvement,
+    interquartile_mean,
     mean_difference,
     mean_interval,
-    restricted_mean,
+    not_worse,
+    over_looks,
+    permutation_test,
+    pooled_speed_up,
     speed_up,
-    stratified_interquartile_mean,
+    spent_shares,
 )
-from tune_sweeps.tracking.reader import RunRecord, SweepRecord
+from tune_sweeps.tracking.reader import ORACLE, RANDOM, RunRecord, SweepRecord
 
-COUNTERS = ("consultations", "reused", "store_hits", "model_evaluations", "missed", "invalid", "tokens")
+DEFAULT_WINDOW_FRAC = 0.1
+"""Window of a trial's trailing mean as a share of its env steps, where the sweep names none."""
 
-
-@dataclass(frozen=True)
-class TrialResult:
-    """What one trial came to.
-
-    Attributes:
-        run: The trial.
-        final: Final return; the mean of the last evaluations.
-        auc: Mean return over training.
-        convergence: When it converged; None where no threshold is known.
-        stability: Share of later evaluations at or above the threshold; None where it does not apply.
-    """
-
-    run: RunRecord
-    final: float
-    auc: float
-    convergence: Convergence | None
-    stability: float | None
-
-
-@dataclass(frozen=True)
-class CellResult:
-    """What a cell came to, over its seeds.
-
-    Attributes:
-        cell: The cell.
-        trials: Its trials that were evaluated at least once.
-        threshold: Return that counts as converged; None where it is not known.
-        horizon: Env steps up to which convergence was looked for.
-        final: Mean final return.
-        final_difference: Final return minus the untutored student's.
-        auc_difference: Mean return over training minus the untutored student's.
-        steps: Restricted mean of the steps to convergence; None where no threshold is known.
-        num_converged: Trials that converged.
-        speed_up: Untutored over tutored restricted mean; None for baselines and where no threshold is known.
-        p: p-value of the log-rank test; NaN where there is none.
-        p_holm: The same after Holm's correction over all cells.
-        stability: Mean stability of the trials that converged; None where none did.
-        totals: Mean per trial of each advice counter.
-        wall_s: Mean seconds per trial.
-    """
-
-    cell: Cell
-    trials: list[TrialResult]
-    threshold: float | None
-    horizon: float
-    final: Interval
-    final_difference: Interval | None
-    auc_difference: Interval | None
-    steps: float | None
-    num_converged: int
-    speed_up: Interval | None
-    p: float
-    p_holm: float
-    stability: float | None
-    totals: dict[str, float]
-    wall_s: float
-
-    @property
-    def survival(self) -> Survival | None:
-        """Steps to convergence of the trials."""
-        found = [trial.convergence for trial in self.trials]
-        if not found or any(item is None for item in found):
-            return None
-        return Survival.of([item.steps for item in found if item], [item.converged for item in found if item])
-
-
-@dataclass(frozen=True)
-class Aggregate:
-    """The speed-up over all cells that share a value of an axis.
-
-    Attributes:
-        axis: algorithm, tutor, task or reuse.
-        value: The value.
-        speed_up: Interquartile mean over trials.
-        num_trials: Trials in it.
-        num_cells: Cells in it.
-    """
-
-    axis: str
-    value: str
-    speed_up: Interval
-    num_trials: int
-    num_cells: int
-
-
-@dataclass(frozen=True)
-class Analysis:
-    """All results of a sweep.
-
-    Attributes:
-        sweep: What was read.
-        cells: By cell, baselines first.
-        aggregates: By axis and value.
-        counts: Trials by MLflow's status.
-    """
-
-    sweep: SweepRecord
-    cells: list[CellResult]
-    aggregates: list[Aggregate]
-    counts: dict[str, int]
-
-    @property
-    def num_seeds(self) -> int:
-        """Fewest trials of any cell that was evaluated."""
-        return min((len(cell.trials) for cell in self.cells), default=0)
+Groups = Mapping[Cell, Sequence[TrialResult]]
 
 
 def analyse(sweep: SweepRecord) -> Analysis:
-    """Computes all results; the same sweep gives the same numbers.
+    """Compute all results; the same sweep gives the same numbers.
 
     Args:
-        sweep: What was read from MLflow, possibly of a sweep that is still running.
+        sweep: What was read from MLflow, possibly of a sweep that is still running; finished trials count.
     """
-    rng = np.random.default_rng(0)
-    groups: dict[Cell, list[RunRecord]] = {}
+    groups: dict[Cell, list[TrialResult]] = {}
     for run in sweep.runs:
-        if len(run.curve):
-            groups.setdefault(run.cell, []).append(run)
-    baselines: dict[tuple[str, str], CellResult] = {}
-    cells: list[CellResult] = []
-    for cell in sorted(groups, key=_order):
-        baseline = baselines.get((cell.algorithm, cell.task))
-        known = baseline.threshold if baseline else None
-        level = known if cell.tutored else _threshold(groups[cell], sweep)
-        result = _cell_result(cell, groups[cell], level, baseline, sweep.config, rng)
-        if not cell.tutored:
-            baselines[(cell.algorithm, cell.task)] = result
+        if run.status == "FINISHED" and len(run.curve):
+            groups.setdefault(run.cell, []).append(_trial_result(run, sweep.config))
+    order = sorted(groups, key=_order)
+    twins = _twins(order, groups)
+    cells = []
+    for cell in order:
+        scale = _scale(cell, groups, sweep)
+        result = _cell_result(cell, groups[cell], scale, sweep)
+        if cell.tutored and _baseline(cell) in groups:
+            versus = _versus(result, groups[_baseline(cell)], sweep)
+            result = replace(result, versus=replace(versus, twin=twins.get(cell)))
         cells.append(result)
-    cells = [
-        CellResult(**{**vars(cell), "p_holm": adjusted})
-        for cell, adjusted in zip(cells, holm([cell.p for cell in cells]), strict=True)
-    ]
-    counts: dict[str, int] = {}
-    for run in sweep.runs:
-        counts[run.status] = counts.get(run.status, 0) + 1
-    return Analysis(sweep, cells, _aggregates(cells, baselines, sweep.config, rng), counts)
-
-
-def _order(cell: Cell) -> tuple[object, ...]:
-    return (cell.tutored, cell.task, cell.algorithm, cell.tutor, not cell.reuse)
-
-
-def _threshold(baseline: Sequence[RunRecord], sweep: SweepRecord) -> float | None:
-    """From the untutored trials of an algorithm and a task; they must be finished, or R* is not known."""
-    finished = [run for run in baseline if run.status == "FINISHED"]
-    task = baseline[0].cell.task
-    if not finished or task not in sweep.random_returns:
-        return None
-    settings = sweep.config.convergence
-    reference = fmean(final_return(run.curve.values, settings.final_window) for run in finished)
-    return threshold(sweep.random_returns[task], reference, settings.threshold_frac)
-
-
-def _cell_result(
-    cell: Cell,
-    runs: Sequence[RunRecord],
-    level: float | None,
-    baseline: CellResult | None,
-    config: SweepConfig,
-    rng: np.random.Generator,
-) -> CellResult:
-    trials = [_trial_result(run, level, config) for run in runs]
-    constants: dict[str, Any] = {"resamples": config.statistics.resamples, "confidence": config.statistics.confidence}
-    horizon = max(float(run.curve.steps[-1]) for run in runs)
-    if baseline is not None:
-        horizon = min(horizon, baseline.horizon)
-    partial = CellResult(
-        cell=cell,
-        trials=trials,
-        threshold=level,
-        horizon=horizon,
-        final=mean_interval([t.final for t in trials], **constants, rng=rng),
-        final_difference=None,
-        auc_difference=None,
-        steps=None,
-        num_converged=sum(bool(t.convergence and t.convergence.converged) for t in trials),
-        speed_up=None,
-        p=float("nan"),
-        p_holm=float("nan"),
-        stability=_mean([t.stability for t in trials if t.stability is not None]),
-        totals={name: fmean(run.last.get(f"advice/{name}", 0.0) for run in runs) for name in COUNTERS},
-        wall_s=fmean(run.last.get("wall_s", 0.0) for run in runs),
+    looks = _looks(sweep.config)
+    cells = _with_p_values(cells, groups, looks, sweep.config)
+    return Analysis(
+        sweep=sweep,
+        cells=cells,
+        aggregates=_aggregates(cells, groups, sweep.config),
+        counts=dict(Counter(run.status for run in sweep.runs)),
+        looks=[len(seeds) for seeds in looks],
     )
-    changes: dict[str, object] = {}
-    survival = partial.survival
-    if survival is not None:
-        changes["steps"] = restricted_mean(survival, horizon)
-    if cell.tutored and baseline is not None:
-        for name in ("final", "auc"):
-            own, other = ([getattr(t, name) for t in group] for group in (trials, baseline.trials))
-            changes[f"{name}_difference"] = mean_difference(own, other, **constants, rng=rng)
-        if survival is not None and baseline.survival is not None:
-            changes["speed_up"] = speed_up(baseline.survival, survival, horizon, **constants, rng=rng)
-            if min(len(survival), len(baseline.survival)) > 1:
-                changes["p"] = log_rank(survival, baseline.survival)
-    return CellResult(**{**vars(partial), **changes})
 
 
-def _trial_result(run: RunRecord, level: float | None, config: SweepConfig) -> TrialResult:
-    settings, curve = config.convergence, run.curve
-    found = None if level is None else convergence(list(curve.steps), curve.values, level, settings.window)
+def _order(cell: Cell) -> tuple[bool, list[str]]:
+    return cell.tutored, [cell.task, cell.algorithm, cell.tutor, str(not cell.reuse)]
+
+
+def _baseline(cell: Cell) -> Cell:
+    return Cell(cell.algorithm, UNTUTORED, cell.task, None)
+
+
+def _trial_result(run: RunRecord, config: SweepConfig) -> TrialResult:
+    steps, returns = run.curve.steps, run.curve.values
+    window = config.convergence.window_steps or float(steps[-1]) * DEFAULT_WINDOW_FRAC
     return TrialResult(
         run=run,
-        final=final_return(curve.values, settings.final_window),
-        auc=area_under_curve(curve.steps, curve.values),
-        convergence=found,
-        stability=None if found is None or level is None else stability(list(curve.steps), curve.values, level, found),
+        final=final_return(steps, returns, window),
+        area=area_under_curve(steps, returns),
+        sustained=progress(steps, returns, window),
+        first_hits=progress(steps, returns, window, sustained=False),
     )
 
 
-def _aggregates(
-    cells: Sequence[CellResult],
-    baselines: dict[tuple[str, str], CellResult],
-    config: SweepConfig,
-    rng: np.random.Generator,
-) -> list[Aggregate]:
-    """Interquartile means of each trial's own speed-up: the baseline's restricted mean over its own steps."""
-    ratios: list[tuple[Cell, list[float]]] = []
+def _scale(cell: Cell, groups: Groups, sweep: SweepRecord) -> Scale | None:
+    """Return the way of a cell's threshold; None where a reference or the untutored student is missing."""
+    kind, known = sweep.config.convergence.scale, sweep.references.get(cell.task, {})
+    own = _baseline(cell)
+    if RANDOM not in known or own not in groups or (kind == "oracle" and ORACLE not in known):
+        return None
+    others = [other for other in groups if not other.tutored and other.task == cell.task and other != own]
+    peers = [own, *(others if kind == "task" else [])]
+    return Scale(
+        lower=known[RANDOM] if kind == "own" else max(trivial(known).values()),
+        peers=tuple(np.array([trial.final for trial in groups[peer]]) for peer in peers),
+        fixed=known[ORACLE] if kind == "oracle" else None,
+    )
+
+
+def trivial(references: Mapping[str, float]) -> dict[str, float]:
+    """Return the references that a student must beat to have learnt anything."""
+    return {name: value for name, value in references.items() if name != ORACLE}
+
+
+def _threshold(scale: Scale | None, frac: float, references: Mapping[str, float]) -> Threshold:
+    level = None if scale is None else scale.level(frac)
+    if level is None:
+        return Threshold(frac, None)
+    best = max(trivial(references).items(), key=lambda item: item[1])
+    return Threshold(frac, None, best[0]) if best[1] >= level else Threshold(frac, level)
+
+
+def _cell_result(cell: Cell, trials: Sequence[TrialResult], scale: Scale | None, sweep: SweepRecord) -> CellResult:
+    config, horizon = sweep.config, min(trial.sustained.end for trial in trials)
+    threshold = _threshold(scale, config.convergence.threshold_frac, sweep.references.get(cell.task, {}))
+    level = threshold.level
+    sustained = [] if level is None else [trial.sustained.convergence(level) for trial in trials]
+    hits = [] if level is None else [trial.first_hits.convergence(level) for trial in trials]
+    curves = [trial.run.curve for trial in trials]
+    stable = [stability(c.steps, c.values, level, hit) for c, hit in zip(curves, hits, strict=bool(hits)) if level]
+    known = [share for share in stable if share is not None]
+    last = [trial.run.last for trial in trials]
+    return CellResult(
+        cell=cell,
+        trials=list(trials),
+        scale=scale,
+        threshold=threshold,
+        horizon=horizon,
+        final=mean_interval([trial.final for trial in trials], config.statistics.confidence),
+        convergences=sustained,
+        steps=_geometric_mean([found.steps for found in sustained]),
+        first_hit_steps=_geometric_mean([found.steps for found in hits]),
+        stability=fmean(known) if known else None,
+        totals={name: fmean(values.get(f"advice/{name}", 0.0) for values in last) for name in COUNTERS},
+        updates=fmean(values.get("updates", float("nan")) for values in last),
+        samples=fmean(values.get("samples", float("nan")) for values in last),
+        wall_s=fmean(values.get("wall_s", 0.0) for values in last),
+    )
+
+
+def _geometric_mean(steps: Sequence[float]) -> float | None:
+    return float(np.exp(np.mean(np.log(np.maximum(steps, 1.0))))) if steps else None
+
+
+def _comparison(
+    untutored: Sequence[TrialResult], tutored: Sequence[TrialResult], scale: Scale, *, sustained: bool = True
+) -> Comparison:
+    def reached(trials: Sequence[TrialResult]) -> list[Progress]:
+        return [trial.sustained if sustained else trial.first_hits for trial in trials]
+
+    steps = tutored[0].run.curve.steps
+    return Comparison(
+        untutored=reached(untutored),
+        tutored=reached(tutored),
+        tutored_finals=np.array([trial.final for trial in tutored]),
+        scale=replace(scale, peers=(np.array([trial.final for trial in untutored]), *scale.peers[1:])),
+        horizon=min(trial.sustained.end for trial in (*untutored, *tutored)),
+        resolution=float(steps[1] - steps[0]) if len(steps) > 1 else float(max(1.0, steps[0])),
+    )
+
+
+def _versus(result: CellResult, untutored: Sequence[TrialResult], sweep: SweepRecord) -> Versus:
+    constants, trials, scale = sweep.config.statistics, result.trials, result.scale
+    references = sweep.references.get(result.cell.task, {})
+    own, other = (np.array([trial.final for trial in group]) for group in (trials, untutored))
+    areas = [[trial.area for trial in group] for group in (trials, untutored)]
+    final = mean_difference(own, other, constants.confidence)
+    way = 0.0 if scale is None else max(0.0, scale.upper - scale.lower)
+
+    def at(frac: float) -> SpeedUp:
+        if scale is None or _threshold(scale, frac, references).level is None:
+            return SpeedUp(frac, None, None)
+        both = [
+            speed_up(_comparison(untutored, trials, scale, sustained=kind), frac, constants.confidence)
+            for kind in (True, False)
+        ]
+        return SpeedUp(frac, *both)
+
+    return Versus(
+        final=final,
+        area=mean_difference(areas[0], areas[1], constants.confidence),
+        improvement=_bootstrap(sweep.config).interval([own, other], improvement),
+        not_worse=not_worse(final, constants.margin_frac * way) if way else None,
+        at_threshold=at(sweep.config.convergence.threshold_frac),
+        curve=[at(frac) for frac in THRESHOLD_FRACS],
+    )
+
+
+def _bootstrap(config: SweepConfig) -> Bootstrap:
+    return Bootstrap(config.statistics.resamples, config.statistics.confidence)
+
+
+def _twins(order: Sequence[Cell], groups: Groups) -> dict[Cell, Cell]:
+    """Find cells whose trials are those of an earlier cell that differs in reuse alone.
+
+    Reuse changes nothing where a tutor always gives the same advice: counting both cells would count one twice.
+    """
+    found: dict[Cell, Cell] = {}
+    for cell in order:
+        other = replace(cell, reuse=True)
+        if cell.reuse is False and other in groups:
+            curves = {trial.run.seed: trial.run.curve.values for trial in groups[other]}
+            mine = [(trial.run.curve.values, curves.get(trial.run.seed)) for trial in groups[cell]]
+            if all(theirs is not None and np.array_equal(own, theirs) for own, theirs in mine):
+                found[cell] = other
+    return found
+
+
+def _looks(config: SweepConfig) -> list[set[int]]:
+    """Return the seeds that were there at each look: the first ones, and each time that some were added."""
+    looks = [set(config.first_seeds)]
+    for extension in config.extensions:
+        looks.append(looks[-1] | set(extension.seeds))
+    return looks
+
+
+def _with_p_values(
+    cells: Sequence[CellResult], groups: Groups, looks: Sequence[set[int]], config: SweepConfig
+) -> list[CellResult]:
+    """Test every cell at every look at which it had new trials, and correct for cells and looks."""
+    tested = [result for result in cells if result.versus is not None and result.versus.twin is None]
+    table = np.array([[_p_value(result, groups, looks, k, config) for result in tested] for k in range(len(looks))])
+    shares = spent_shares([len(seeds) for seeds in looks], config.statistics.max_seeds)
+    corrected = holm(over_looks(table.reshape(len(looks), -1), shares))
+    known = {
+        result.cell: (float(column[~np.isnan(column)][-1]) if (~np.isnan(column)).any() else float("nan"), adjusted)
+        for result, column, adjusted in zip(tested, table.reshape(len(looks), -1).T, corrected, strict=True)
+    }
+    found = []
     for result in cells:
-        baseline = baselines.get((result.cell.algorithm, result.cell.task))
-        if result.speed_up is None or baseline is None or result.survival is None or baseline.survival is None:
+        if result.versus is None:
+            found.append(result)
             continue
-        reference = restricted_mean(baseline.survival, result.horizon)
-        steps = np.minimum(result.survival.times, result.horizon)
-        ratios.append((result.cell, list(reference / steps)))
+        p, adjusted = known[result.versus.twin or result.cell]
+        found.append(replace(result, versus=replace(result.versus, p=p, p_corrected=adjusted)))
+    return found
+
+
+def _p_value(result: CellResult, groups: Groups, looks: Sequence[set[int]], look: int, config: SweepConfig) -> float:
+    before = looks[look - 1] if look else set()
+    tutored = [trial for trial in result.trials if trial.run.seed in looks[look]]
+    untutored = [trial for trial in groups[_baseline(result.cell)] if trial.run.seed in looks[look]]
+    new = any(trial.run.seed not in before for trial in tutored)
+    if not new or min(len(tutored), len(untutored)) < 2 or result.scale is None or result.threshold.level is None:
+        return float("nan")
+    return permutation_test(_comparison(untutored, tutored, result.scale), config.convergence.threshold_frac)
+
+
+def _aggregates(cells: Sequence[CellResult], groups: Groups, config: SweepConfig) -> list[Aggregate]:
+    """Pool the cells that share a value of an axis; a cell with a twin counts once."""
+    counted = [c for c in cells if c.versus is not None and c.versus.twin is None and c.speed_up is not None]
     axes: dict[str, Callable[[Cell], str]] = {
         "algorithm": lambda cell: cell.algorithm,
         "tutor": lambda cell: cell.tutor,
         "task": lambda cell: cell.task,
         "reuse": lambda cell: REUSE_WORDS[cell.reuse],
     }
-    found = []
+    bootstrap, found = _bootstrap(config), []
     for axis, value_of in axes.items():
-        for value in dict.fromkeys(value_of(cell) for cell, _ in ratios):
-            strata = [values for cell, values in ratios if value_of(cell) == value]
-            interval = stratified_interquartile_mean(
-                strata, resamples=config.statistics.resamples, confidence=config.statistics.confidence, rng=rng
+        for value in dict.fromkeys(value_of(result.cell) for result in counted):
+            members = [result for result in counted if value_of(result.cell) == value]
+            comparisons = [
+                _comparison(groups[_baseline(result.cell)], result.trials, result.scale)
+                for result in members
+                if result.scale is not None
+            ]
+            found.append(
+                Aggregate(
+                    axis=axis,
+                    value=value,
+                    speed_up=pooled_speed_up(comparisons, config.convergence.threshold_frac, bootstrap),
+                    score=bootstrap.interval([result.scores for result in members], interquartile_mean),
+                    num_trials=sum(len(result.trials) for result in members),
+                    num_cells=len(members),
+                )
             )
-            found.append(Aggregate(axis, value, interval, sum(map(len, strata)), len(strata)))
     return found
-
-
-def _mean(values: Sequence[float]) -> float | None:
-    return fmean(values) if values else None

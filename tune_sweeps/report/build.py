@@ -1,24 +1,36 @@
-"""A sweep's report: terminal, Markdown, CSV and figures, from MLflow alone. Owns what is written where."""
+"""Write a sweep's report from MLflow: terminal, Markdown, numbers and figures."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
+import rich.table
 from rich.console import Console
-from rich.table import Table
 
-from tune_sweeps.report.analysis import Analysis, analyse
+from tune_sweeps.report.analysis import DEFAULT_WINDOW_FRAC, analyse
+from tune_sweeps.report.export import write_numbers
 from tune_sweeps.report.notes import notes
-from tune_sweeps.report.tables import Rows, aggregate_table, main_table, markdown, terminal_table, test_table, write_csv
+from tune_sweeps.report.results import Analysis
+from tune_sweeps.report.tables import (
+    Table,
+    aggregate_table,
+    effort_table,
+    main_table,
+    reference_table,
+    terminal_table,
+    threshold_table,
+    versus_table,
+)
 from tune_sweeps.tracking.mlflow_client import make_client
 from tune_sweeps.tracking.reader import read_sweep
+from tutor_service.errors import UserError
 
 ARTIFACT_FOLDER = "report"
-_RIGHT = {"final return", "steps to threshold", "speed-up", "consulted", "LLM evals", "missed", "wall time"}
+_LEFT = {"task", "student", "tutor", "reuse", "axis", "value"}
 
 
 def make_report(uri: str, name: str, folder: Path, *, log: bool = True) -> tuple[Analysis, list[Path]]:
-    """Reads a sweep from MLflow, writes its report, and puts it on the parent run.
+    """Read a sweep from MLflow, write its report, and put it on the parent run.
 
     Args:
         uri: Tracking URI.
@@ -30,16 +42,15 @@ def make_report(uri: str, name: str, folder: Path, *, log: bool = True) -> tuple
         The results, and the files: the report first, then figures.
 
     Raises:
-        UserError: MLflow has no such sweep, or no trial of it has been evaluated yet.
+        UserError: MLflow has no such sweep, or no trial of it has finished yet.
     """
     from tune_sweeps.report.plots import draw_all
-    from tutor_service.errors import UserError
 
     analysis = analyse(read_sweep(uri, name))
     if not analysis.cells:
-        raise UserError(f"sweep '{name}' has no evaluated trial yet: there is nothing to report.")
+        raise UserError(f"sweep '{name}' has no finished trial yet: there is nothing to report.")
     folder.mkdir(parents=True, exist_ok=True)
-    write_csv(analysis, folder)
+    write_numbers(analysis, folder)
     figures = draw_all(analysis, folder)
     report = folder / "report.md"
     report.write_text(to_markdown(analysis, figures), encoding="utf-8")
@@ -49,55 +60,77 @@ def make_report(uri: str, name: str, folder: Path, *, log: bool = True) -> tuple
 
 
 def show(analysis: Analysis, console: Console) -> None:
-    """Prints the main table and the notes."""
-    console.print(_table(*terminal_table(analysis, console.width)))
-    header, rows = aggregate_table(analysis)
-    if analysis.num_seeds > 1 or len(rows) > 4:
-        console.print(_table(header, rows))
+    """Print the main table and the notes."""
+    console.print(_for_terminal(terminal_table(analysis, console.width)))
+    aggregates = aggregate_table(analysis)
+    if analysis.num_seeds > 1 or len(aggregates.rows) > 4:
+        console.print(_for_terminal(aggregates))
     for note in notes(analysis):
         console.print(f"note: {note}")
 
 
 def to_markdown(analysis: Analysis, figures: list[Path]) -> str:
-    """The report as Markdown.
+    """Return the report as Markdown.
 
     Args:
         analysis: The results.
         figures: PNG files in the folder of the report; others are left out.
     """
     config = analysis.sweep.config
-    settings, constants = config.convergence, config.statistics
+    constants, frac = config.statistics, config.convergence.threshold_frac
     level = f"{constants.confidence:.0%}"
+    window = (
+        f"{config.convergence.window_steps:,} env steps"
+        if config.convergence.window_steps
+        else f"{DEFAULT_WINDOW_FRAC:.0%} of a trial's env steps"
+    )
+    way = {
+        "task": "from the best trivial player of the task to the mean final return of its best untutored student",
+        "oracle": "from the best trivial player of the task to its oracle",
+        "own": "from uniformly random play to the mean final return of the untutored student of the same algorithm",
+    }[config.convergence.scale]
     parts = [
         f"# Sweep {analysis.sweep.name}",
         config.description,
         "\n".join(f"- {note}" for note in notes(analysis)),
         "## Results",
-        markdown(*main_table(analysis)),
-        f"Final return: greedy, tutor off, mean of the last {settings.final_window} evaluations. Counts and wall time "
-        f"are means per trial. Brackets: {level} bootstrap intervals over seeds.",
+        main_table(analysis).markdown(),
+        f"Finished trials only. Final return: greedy, tutor off, mean of the evaluations in the last {window}. Counts "
+        f"are means per trial. Brackets: {level} intervals over seeds.",
         "## Against the untutored student",
-        markdown(*test_table(analysis)),
-        "Speed-up: restricted mean (Kaplan–Meier) of the env steps to convergence, untutored over tutored. p: log-rank "
-        "test by permutation; Holm's correction over all tutored cells. Mean return: over all of training. Stability: "
-        "share of the evaluations after convergence that stay at or above the threshold.",
+        versus_table(analysis).markdown(),
+        "Speed-up: geometric mean of the env steps to convergence, untutored over tutored, with a jackknife-t interval "
+        "in which the level is estimated anew. p: permutation test of it; corrected for all cells (Holm) and looks. "
+        f"Final return: not worse than the untutored by more than {constants.margin_frac:.0%} of the way. P(improved): "
+        "probability that a tutored trial ends above an untutored one. Mean return: over all of training. Stability: "
+        "share of the evaluations after the first hit that are at or above the threshold.",
+        "## Speed-up by threshold",
+        threshold_table(analysis).markdown(),
+        f"Columns: shares of the way {way}.",
+        "## What each arm took",
+        effort_table(analysis).markdown(),
+        "Means per trial. Updates: gradient steps. Samples: rows that gradients were computed from, counted each time.",
+        "## References and thresholds",
+        reference_table(analysis).markdown(),
         "## By axis",
-        markdown(*aggregate_table(analysis)),
+        aggregate_table(analysis).markdown(),
+        "Score: final return as a share of the way; `scores.npz` has the matrices. A cell that is identical to another "
+        "counts once.",
         "## Figures",
         "\n\n".join(f"![{path.stem.replace('_', ' ')}]({path.name})" for path in figures if path.suffix == ".png"),
         "## How convergence is defined",
-        f"Threshold = R₀ + {settings.threshold_frac:g} · (R* − R₀), with R₀ the return of uniformly random play and R* "
-        "the mean final return of the untutored student of the same algorithm and task. A trial has converged at the "
-        f"first evaluation at which the mean of the last {settings.window} evaluations is at or above it; one that "
-        "never gets there is right-censored at its last evaluation.",
+        f"The threshold is {frac:g} of the way {way}. A trial has converged at the first evaluation from which the "
+        f"mean over the last {window} stays at or above it until the end of training; one that is below it at its end "
+        "is right-censored there and counts with all its env steps. By first hit: the first evaluation at which that "
+        "mean reaches the threshold at all.",
     ]
     return "\n\n".join(part for part in parts if part) + "\n"
 
 
-def _table(header: list[str], rows: Rows) -> Table:
-    table = Table(box=None, padding=(0, 2, 0, 0))
-    for column in header:
-        table.add_column(column, justify="right" if column in _RIGHT else "left")
-    for row in rows:
-        table.add_row(*row)
-    return table
+def _for_terminal(table: Table) -> rich.table.Table:
+    shown = rich.table.Table(box=None, padding=(0, 2, 0, 0))
+    for column in table.header:
+        shown.add_column(column, justify="left" if column in _LEFT else "right")
+    for row in table.rows:
+        shown.add_row(*row)
+    return shown

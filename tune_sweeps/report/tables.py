@@ -1,144 +1,172 @@
-"""A report's tables as cells of text: one list of rows for terminal, Markdown and CSV. Pure functions."""
+"""Put a report's results into tables of text, for the terminal and for Markdown."""
 
 from __future__ import annotations
 
-import csv
 import math
-from collections.abc import Sequence
-from pathlib import Path
+from collections.abc import Callable, Iterable, Mapping
+from typing import NamedTuple
 
 from tune_sweeps.console.terminal import duration
-from tune_sweeps.definition.grid import REUSE_WORDS, Cell
-from tune_sweeps.report.analysis import COUNTERS, Analysis, CellResult
+from tune_sweeps.definition.grid import REUSE_WORDS
+from tune_sweeps.report.results import Aggregate, Analysis, CellResult, Versus
 from tune_sweeps.report.statistics import Interval
+from tune_sweeps.tracking.reader import ORACLE
 
-Rows = list[list[str]]
 NONE = "–"
 _WIDE = 120
-_AXES = ("task", "algorithm", "tutor", "reuse")
+_CELL: Mapping[str, Callable[[CellResult], str]] = {
+    "task": lambda c: c.cell.task,
+    "algorithm": lambda c: c.cell.algorithm,
+    "tutor": lambda c: c.cell.arm,
+    "reuse": lambda c: REUSE_WORDS[c.cell.reuse],
+}
 
 
-def main_table(analysis: Analysis) -> tuple[list[str], Rows]:
-    """One row per cell: what a reader looks at first."""
-    header = [
-        "task",
-        "algorithm",
-        "tutor",
-        "reuse",
-        "final return",
-        "steps to threshold",
-        "speed-up",
-        "consultations",
-        "LLM evaluations",
-        "tokens",
-        "missed",
-        "wall time",
-    ]
-    rows = [
-        [
-            cell.cell.task,
-            cell.cell.algorithm,
-            tutor_word(cell),
-            REUSE_WORDS[cell.cell.reuse],
-            interval(cell.final),
-            steps_word(cell),
-            speed_word(cell),
-            count(cell.totals["consultations"]),
-            count(cell.totals["model_evaluations"]),
-            count(cell.totals["tokens"]),
-            count(cell.totals["missed"]),
-            duration(cell.wall_s),
-        ]
-        for cell in by_task(analysis.cells)
-    ]
-    return header, rows
+class Table(NamedTuple):
+    """Cells of text.
+
+    Attributes:
+        header: Names of the columns.
+        rows: As many words each.
+    """
+
+    header: list[str]
+    rows: list[list[str]]
+
+    def markdown(self) -> str:
+        """Return the table as Markdown."""
+        lines = ["| " + " | ".join(self.header) + " |", "|" + " --- |" * len(self.header)]
+        return "\n".join(lines + ["| " + " | ".join(row) + " |" for row in self.rows])
 
 
-def terminal_table(analysis: Analysis, width: int) -> tuple[list[str], Rows]:
-    """The main table for a terminal: without columns that say the same in every row, and in short words.
+def _table(columns: Mapping[str, Callable[[CellResult], str]], cells: Iterable[CellResult]) -> Table:
+    chosen = by_task(cells)
+    return Table(list(columns), [[column(cell) for column in columns.values()] for cell in chosen])
+
+
+def main_table(analysis: Analysis) -> Table:
+    """Return one row per cell: what a reader looks at first."""
+    columns = {
+        **_CELL,
+        "final return": lambda c: interval(c.final),
+        "steps to threshold": steps_word,
+        "speed-up": speed_word,
+        "consultations": lambda c: count(c.totals["consultations"]),
+        "LLM evaluations": lambda c: count(c.totals["model_evaluations"]),
+        "tokens": lambda c: count(c.totals["tokens"]),
+        "missed": lambda c: count(c.totals["missed"]),
+    }
+    return _table(columns, analysis.cells)
+
+
+def terminal_table(analysis: Analysis, width: int) -> Table:
+    """Return the main table in short words, without columns that say the same in every row.
 
     Args:
         analysis: The results.
         width: Columns of the terminal; a narrow one gets no intervals.
     """
-    cells = by_task(analysis.cells)
     wide = width >= _WIDE
-    columns: dict[str, list[str]] = {
-        "task": [cell.cell.task for cell in cells],
-        "student": [cell.cell.algorithm for cell in cells],
-        "tutor": [tutor_word(cell) for cell in cells],
-        "reuse": [REUSE_WORDS[cell.cell.reuse] for cell in cells],
-        "final return": [interval(cell.final if wide else Interval(cell.final.value)) for cell in cells],
-        "steps to threshold": [steps_word(cell, wide) for cell in cells],
-        "speed-up": [speed_word(cell, wide) for cell in cells],
-        "consulted": [count(cell.totals["consultations"]) for cell in cells],
-        "LLM evals": [count(cell.totals["model_evaluations"]) for cell in cells],
-        "missed": [count(cell.totals["missed"]) for cell in cells],
-        "wall time": [duration(cell.wall_s) for cell in cells],
+    columns: dict[str, Callable[[CellResult], str]] = {
+        "task": _CELL["task"],
+        "student": _CELL["algorithm"],
+        "tutor": _CELL["tutor"],
+        "reuse": _CELL["reuse"],
+        "final return": lambda c: interval(c.final, with_ends=wide),
+        "steps to threshold": lambda c: steps_word(c, wide),
+        "speed-up": lambda c: speed_word(c, wide),
+        "consulted": lambda c: count(c.totals["consultations"]),
+        "LLM evals": lambda c: count(c.totals["model_evaluations"]),
+        "missed": lambda c: count(c.totals["missed"]),
+        "wall time": lambda c: duration(c.wall_s),
     }
     for name in ("task", "reuse"):
-        if len(set(columns[name]) - {NONE}) <= 1:
+        if len({columns[name](cell) for cell in analysis.cells} - {NONE}) <= 1:
             del columns[name]
-    return list(columns), [list(row) for row in zip(*columns.values(), strict=True)]
+    return _table(columns, analysis.cells)
 
 
-def test_table(analysis: Analysis) -> tuple[list[str], Rows]:
-    """One row per tutored cell: differences to the untutored student and tests."""
-    header = [
-        "task",
-        "algorithm",
-        "tutor",
-        "reuse",
-        "speed-up",
-        "p",
-        "p (Holm)",
-        "Δ final return",
-        "Δ mean return",
-        "stability",
-        "store hits",
-    ]
+def versus_table(analysis: Analysis) -> Table:
+    """Return one row per tutored cell: differences to the untutored student and tests."""
+
+    def of(word: Callable[[Versus], str]) -> Callable[[CellResult], str]:
+        return lambda c: NONE if c.versus is None else word(c.versus)
+
+    columns = {
+        **_CELL,
+        "speed-up": speed_word,
+        "by first hit": of(lambda v: times(v.at_threshold.first_hit)),
+        "p": of(lambda v: probability(v.p)),
+        "p (corrected)": of(lambda v: probability(v.p_corrected) if v.twin is None else f"as {REUSE_WORDS[True]}"),
+        "Δ final return": of(lambda v: interval(v.final, sign=True)),
+        "final return": of(lambda v: {True: "not worse", False: "worse", None: "undecided"}[v.not_worse]),
+        "P(improved)": of(lambda v: interval(v.improvement)),
+        "Δ mean return": of(lambda v: interval(v.area, sign=True)),
+        "stability": lambda c: NONE if c.stability is None else f"{c.stability:.0%}",
+        "store hits": lambda c: count(c.totals["store_hits"]),
+    }
+    return _table(columns, [cell for cell in analysis.cells if cell.versus is not None])
+
+
+def threshold_table(analysis: Analysis) -> Table:
+    """Return the speed-up of each tutored cell at every share of the way."""
+    cells = [cell for cell in by_task(analysis.cells) if cell.versus is not None]
+    fracs = [point.frac for point in cells[0].versus.curve] if cells and cells[0].versus else []
     rows = [
-        [
-            cell.cell.task,
-            cell.cell.algorithm,
-            tutor_word(cell),
-            REUSE_WORDS[cell.cell.reuse],
-            speed_word(cell),
-            probability(cell.p),
-            probability(cell.p_holm),
-            interval(cell.final_difference, sign=True),
-            interval(cell.auc_difference, sign=True),
-            NONE if cell.stability is None else f"{cell.stability:.0%}",
-            count(cell.totals["store_hits"]),
-        ]
-        for cell in by_task(analysis.cells)
-        if cell.cell.tutored
+        [*(word(cell) for word in _CELL.values()), *(times(point.sustained) for point in cell.versus.curve)]
+        for cell in cells
+        if cell.versus is not None
     ]
-    return header, rows
+    return Table([*_CELL, *(f"{frac:g}" for frac in fracs)], rows)
 
 
-def aggregate_table(analysis: Analysis) -> tuple[list[str], Rows]:
-    """One row per value of an axis: the interquartile mean of the speed-up."""
-    header = ["axis", "value", "speed-up (interquartile mean)", "cells", "trials"]
-    rows = [
-        [item.axis, item.value, f"{interval(item.speed_up)}×", str(item.num_cells), str(item.num_trials)]
-        for item in analysis.aggregates
-    ]
-    return header, rows
+def effort_table(analysis: Analysis) -> Table:
+    """Return what each arm took: whether arms are fair is for the reader to see."""
+    columns = {
+        **_CELL,
+        "seeds": lambda c: str(len(c.trials)),
+        "env steps": lambda c: count(c.horizon),
+        "updates": lambda c: count(c.updates),
+        "samples": lambda c: count(c.samples),
+        "wall time": lambda c: duration(c.wall_s),
+    }
+    return _table(columns, analysis.cells)
 
 
-def by_task(cells: Sequence[CellResult]) -> list[CellResult]:
-    """Cells in reading order: the untutored student of an algorithm before its tutored ones."""
+def reference_table(analysis: Analysis) -> Table:
+    """Return the players that each task's students are compared with, best first."""
+    rows = []
+    for task, returns in sorted(analysis.sweep.references.items()):
+        for name, value in sorted(returns.items(), key=lambda item: -item[1]):
+            rows.append([task, name, f"{value:.3g}", "the task's best" if name == ORACLE else "trivial"])
+    thresholds = {(c.cell.task, c.cell.algorithm): c for c in analysis.cells if not c.cell.tutored}
+    for (task, algorithm), cell in sorted(thresholds.items()):
+        level = cell.threshold.level
+        word = f"{level:.3g}" if level is not None else "none"
+        rows.append([task, f"threshold of {algorithm}", word, f"{cell.threshold.frac:g} of the way"])
+    return Table(["task", "player or level", "return", "what it is"], rows)
+
+
+def aggregate_table(analysis: Analysis) -> Table:
+    """Return one row per value of an axis: interquartile means of the speed-up and of the score."""
+    columns: dict[str, Callable[[Aggregate], str]] = {
+        "axis": lambda a: a.axis,
+        "value": lambda a: a.value,
+        "speed-up (interquartile mean)": lambda a: times(a.speed_up),
+        "score (interquartile mean)": lambda a: interval(a.score),
+        "cells": lambda a: str(a.num_cells),
+        "trials": lambda a: str(a.num_trials),
+    }
+    return Table(list(columns), [[word(item) for word in columns.values()] for item in analysis.aggregates])
+
+
+def by_task(cells: Iterable[CellResult]) -> list[CellResult]:
+    """Sort cells for reading: the untutored student of an algorithm before its tutored ones."""
     return sorted(cells, key=lambda c: (c.cell.task, c.cell.algorithm, c.cell.tutored, c.cell.tutor, not c.cell.reuse))
 
 
-def tutor_word(cell: CellResult) -> str:
-    """The tutor's name, or ``untutored``."""
-    return cell.cell.tutor if cell.cell.tutored else "untutored"
-
-
 def steps_word(cell: CellResult, with_counts: bool = True) -> str:
-    """Restricted mean of the steps; ``≥`` where some trials did not converge, and how many did."""
+    """Write the steps to convergence; ``≥`` where some trials did not converge, and how many did."""
     if cell.steps is None:
         return NONE
     censored = cell.num_converged < len(cell.trials)
@@ -146,89 +174,30 @@ def steps_word(cell: CellResult, with_counts: bool = True) -> str:
     return f"{'≥ ' if censored else ''}{cell.steps:,.0f}{suffix}"
 
 
-def speed_word(cell: CellResult, with_interval: bool = True) -> str:
-    """The speed-up, with its interval."""
-    if cell.speed_up is None:
-        return NONE
-    return f"{interval(cell.speed_up if with_interval else Interval(cell.speed_up.value))}×"
+def speed_word(cell: CellResult, with_ends: bool = True) -> str:
+    """Write the speed-up, with its interval."""
+    return times(cell.speed_up, with_ends)
 
 
-def interval(value: Interval | None, sign: bool = False) -> str:
-    """``1.23 [1.01, 1.50]``, or the value alone where there is no interval."""
+def times(value: Interval | None, with_ends: bool = True) -> str:
+    """Write a ratio: ``1.23 [1.01, 1.50]×``."""
+    return NONE if value is None else f"{interval(value, with_ends=with_ends)}×"
+
+
+def interval(value: Interval | None, *, sign: bool = False, with_ends: bool = True) -> str:
+    """Write ``1.23 [1.01, 1.50]``, or the value alone where there is no interval."""
     if value is None or not math.isfinite(value.value):
         return NONE
     form = "+.3g" if sign else ".3g"
     text = f"{value.value:{form}}"
-    return text + (f" [{value.low:{form}}, {value.high:{form}}]" if value.has_interval else "")
+    return text + (f" [{value.low:{form}}, {value.high:{form}}]" if value.has_interval and with_ends else "")
 
 
 def probability(p: float) -> str:
-    """A p-value."""
+    """Write a p-value."""
     return NONE if math.isnan(p) else ("< 0.001" if p < 0.001 else f"{p:.3f}")
 
 
 def count(value: float) -> str:
-    """A mean count."""
-    return f"{value:,.0f}"
-
-
-def markdown(header: Sequence[str], rows: Rows) -> str:
-    """A Markdown table."""
-    lines = ["| " + " | ".join(header) + " |", "|" + " --- |" * len(header)]
-    return "\n".join(lines + ["| " + " | ".join(row) + " |" for row in rows])
-
-
-def write_csv(analysis: Analysis, folder: Path) -> None:
-    """Writes ``cells.csv`` and ``trials.csv``: all numbers, at full precision."""
-    with (folder / "cells.csv").open("w", newline="", encoding="utf-8") as file:
-        writer = csv.writer(file)
-        writer.writerow(
-            [
-                *(*_AXES, "num_trials", "num_converged", "threshold", "horizon", "steps"),
-                *(*_columns("speed_up"), "p", "p_holm", *_columns("final"), *_columns("final_difference")),
-                *(*_columns("auc_difference"), "stability", "wall_s", *COUNTERS),
-            ]
-        )
-        for cell in by_task(analysis.cells):
-            writer.writerow(
-                [
-                    *(*_axes(cell.cell), len(cell.trials), cell.num_converged),
-                    *(_number(cell.threshold), cell.horizon, _number(cell.steps)),
-                    *(*_ends(cell.speed_up), _number(cell.p), _number(cell.p_holm)),
-                    *(*_ends(cell.final), *_ends(cell.final_difference), *_ends(cell.auc_difference)),
-                    *(_number(cell.stability), cell.wall_s, *(cell.totals[name] for name in COUNTERS)),
-                ]
-            )
-    with (folder / "trials.csv").open("w", newline="", encoding="utf-8") as file:
-        writer = csv.writer(file)
-        writer.writerow([*_AXES, "seed", "status", "final", "auc", "converged", "steps", "wall_s"])
-        for cell in by_task(analysis.cells):
-            for trial in sorted(cell.trials, key=lambda t: t.run.seed):
-                found = trial.convergence
-                writer.writerow(
-                    [
-                        *(*_axes(cell.cell), trial.run.seed, trial.run.status, trial.final, trial.auc),
-                        *(("", "") if found is None else (found.converged, found.steps)),
-                        trial.run.last.get("wall_s", ""),
-                    ]
-                )
-
-
-def _columns(name: str) -> list[str]:
-    return [name, f"{name}_low", f"{name}_high"]
-
-
-def _axes(cell: Cell) -> list[str]:
-    return [cell.task, cell.algorithm, cell.tutor, _reuse(cell.reuse)]
-
-
-def _reuse(value: bool | None) -> str:
-    return {True: "on", False: "off", None: ""}[value]
-
-
-def _number(value: float | None) -> str:
-    return "" if value is None or math.isnan(value) else repr(float(value))
-
-
-def _ends(value: Interval | None) -> list[str]:
-    return ["", "", ""] if value is None else [_number(value.value), _number(value.low), _number(value.high)]
+    """Write a mean count."""
+    return NONE if math.isnan(value) else f"{value:,.0f}"

@@ -12,7 +12,6 @@ from typing import Any
 
 from rich.console import Console
 
-from rllib_plugins.evaluation import random_return
 from tune_sweeps.cluster.session import local_cpus, ray_cluster
 from tune_sweeps.cluster.tutors import deployed
 from tune_sweeps.console.json_logs import bind
@@ -22,6 +21,7 @@ from tune_sweeps.definition.resolve import ResolvedSweep
 from tune_sweeps.run.estimate import concurrency
 from tune_sweeps.run.progress import Progress
 from tune_sweeps.run.progress_view import View
+from tune_sweeps.run.references import reference_returns
 from tune_sweeps.run.tutor_watch import TutorWatch
 from tune_sweeps.run.workspace import Workspace
 from tune_sweeps.tracking.journal import EVAL, Journal
@@ -103,8 +103,8 @@ def run_sweep(
         if journal.missing():
             _run_missing(running, address, num_cpus)
         for name, task in resolved.tasks.items():  # those that nobody has computed beside the trials
-            if not tracker.knows_random_return(name):
-                tracker.set_random_return(name, random_return(task))
+            if not tracker.knows_references(name):
+                tracker.set_references(name, reference_returns(task, oracle=_wants_oracle(resolved)))
         status, timeout_s = ("FAILED" if journal.count("failed") else "FINISHED"), _MLFLOW_AT_END_S
     except KeyboardInterrupt:
         interrupted, status = True, "KILLED"
@@ -142,7 +142,7 @@ def _run_missing(running: _Running, address: str | None, num_cpus: int | None) -
     console.print("connecting to Ray" if address else "starting a local Ray")
     tutors = list(resolved.tutors.values())
     with ray_cluster(address, cpus) as cluster, deployed(tutors, cluster, console.print):
-        _reference_returns(resolved, tracker)
+        _play_references(resolved, tracker)
         missing = journal.missing()
         concurrent = concurrency(resources, len(missing), cluster.cpus, resolved.tutor_cpus, nodes_on_demand())
         progress = Progress({trial.key: trial for trial in resolved.trials}, journal)
@@ -219,27 +219,32 @@ def _attempt(folder: Path) -> str:
     return f"attempt-{max(numbers, default=0) + 1}"
 
 
-def _reference_returns(resolved: ResolvedSweep, tracker: MlflowTracker) -> None:
-    """Have R₀ computed beside the trials, since it may take a game's length times thousands."""
+def _play_references(resolved: ResolvedSweep, tracker: MlflowTracker) -> None:
+    """Have references play beside the trials, since that may take a game's length times thousands."""
     import ray
 
-    compute = ray.remote(num_cpus=0)(_random_return)
+    compute = ray.remote(num_cpus=0)(_references)
     students = {trial.cell.task: trial.student for trial in resolved.trials}
-    for student in students.values():
-        future = compute.remote(student.task, student.task_options).future()
-        future.add_done_callback(lambda done: _keep_reference(done, tracker))
+    for name, student in students.items():
+        if not tracker.knows_references(name):
+            future = compute.remote(student.task, student.task_options, _wants_oracle(resolved)).future()
+            future.add_done_callback(lambda done: _keep_references(done, tracker))
 
 
-def _random_return(entry: str, options: dict[str, Any]) -> tuple[str, float]:
+def _references(entry: str, options: dict[str, Any], oracle: bool) -> tuple[str, dict[str, float]]:
     from rllib_plugins.tasks import load_task
 
     task = load_task(entry, **options)
-    return task.name, random_return(task)
+    return task.name, reference_returns(task, oracle=oracle)
 
 
-def _keep_reference(done: Any, tracker: MlflowTracker) -> None:
+def _keep_references(done: Any, tracker: MlflowTracker) -> None:
     if not done.cancelled() and done.exception() is None:
-        tracker.set_random_return(*done.result())
+        tracker.set_references(*done.result())
+
+
+def _wants_oracle(resolved: ResolvedSweep) -> bool:
+    return resolved.config.convergence.scale == "oracle"
 
 
 def _warning(tracker: MlflowTracker, journal: Journal) -> str:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import tempfile
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
@@ -17,8 +19,13 @@ from tune_sweeps.definition.grid import Cell
 from tune_sweeps.definition.loading import validate_sweep
 from tune_sweeps.tracking.journal import EVAL
 from tune_sweeps.tracking.mlflow_client import make_client, search_runs
-from tune_sweeps.tracking.tracker import CONFIG_ARTIFACT, RANDOM_RETURN, TAG_SWEEP, TAG_SWEEP_ID, TAG_TRIAL
+from tune_sweeps.tracking.tracker import CONFIG_ARTIFACT, REFERENCES_FOLDER, TAG_SWEEP, TAG_SWEEP_ID, TAG_TRIAL
 from tutor_service.errors import UserError, unknown_name
+
+RANDOM = "random"
+ORACLE = "oracle"
+UNTRAINED = "untrained networks, greedy"
+"""Names of references that every task has."""
 
 TUTORED_SERIES = ("advice/effect", "advice/effect_se", "advice/trust", "advice/probability")
 _THREADS = 8
@@ -77,7 +84,7 @@ class SweepRecord:
         parent_id: Its parent run.
         status: MLflow's status of the parent run.
         config: Its configuration.
-        random_returns: R₀ by task.
+        references: By task, the returns of players that learn nothing, and of the oracle where it is known.
         runs: Its trials.
     """
 
@@ -85,7 +92,7 @@ class SweepRecord:
     parent_id: str
     status: str
     config: SweepConfig
-    random_returns: dict[str, float]
+    references: dict[str, dict[str, float]]
     runs: list[RunRecord]
 
 
@@ -103,15 +110,12 @@ def read_sweep(uri: str, name: str) -> SweepRecord:
     parent, children = _find(client, name)
     with ThreadPoolExecutor(_THREADS) as pool:
         records = list(pool.map(lambda run: _record(client, run), children))
-    metrics = parent.data.metrics
     return SweepRecord(
         name=name,
         parent_id=parent.info.run_id,
         status=parent.info.status,
         config=_config(client, parent.info.run_id, name),
-        random_returns={
-            key.removeprefix(RANDOM_RETURN): value for key, value in metrics.items() if key.startswith(RANDOM_RETURN)
-        },
+        references=_references(client, parent.info.run_id),
         runs=sorted(records, key=lambda record: record.key),
     )
 
@@ -161,9 +165,16 @@ def _client_of_existing(uri: str) -> Any:
     return make_client(uri)
 
 
-def _config(client: Any, run_id: str, name: str) -> SweepConfig:
-    import tempfile
+def _references(client: Any, run_id: str) -> dict[str, dict[str, float]]:
+    found = {}
+    for item in client.list_artifacts(run_id, REFERENCES_FOLDER):
+        with tempfile.TemporaryDirectory() as folder:
+            kept = json.loads(Path(client.download_artifacts(run_id, item.path, folder)).read_text(encoding="utf-8"))
+        found[kept["task"]] = kept["returns"]
+    return found
 
+
+def _config(client: Any, run_id: str, name: str) -> SweepConfig:
     try:
         with tempfile.TemporaryDirectory() as folder:
             path = client.download_artifacts(run_id, CONFIG_ARTIFACT, folder)

@@ -7,6 +7,7 @@ whatever has not arrived yet is still in the journal.
 from __future__ import annotations
 
 import logging
+import re
 import threading
 import time
 from collections.abc import Mapping, Sequence
@@ -29,7 +30,7 @@ TAG_TRIAL = "llm_tutors.trial"
 TAG_ERROR = "llm_tutors.error"
 TAG_PARENT = "mlflow.parentRunId"
 WALL_S = "wall_s"
-RANDOM_RETURN = "random_return/"
+REFERENCES_FOLDER = "references"
 CONFIG_ARTIFACT = "sweep.yaml"
 STUDENT_ARTIFACT = "student.yaml"
 POLICY_ARTIFACT = "policy"
@@ -105,8 +106,8 @@ class MlflowTracker:
         self._experiment_id = ""
         self.parent_id = ""
         self._children: dict[str, _Child] = {}
-        self._reference: dict[str, float] = {}
-        self._reference_sent: set[str] = set()
+        self._references: dict[str, dict[str, float]] = {}
+        self._references_sent: set[str] = set()
         self._doubtful = True
         self._stop = threading.Event()
         self._wake = threading.Event()
@@ -122,14 +123,14 @@ class MlflowTracker:
         """Look at the journal soon: something happened."""
         self._wake.set()
 
-    def set_random_return(self, task: str, value: float) -> None:
-        """Keep R₀ of a task with the parent run, so that the report needs nothing else."""
-        self._reference[task] = value
+    def set_references(self, task: str, returns: dict[str, float]) -> None:
+        """Keep the returns of a task's reference players with the parent run, where the report finds them."""
+        self._references[task] = returns
         self.wake()
 
-    def knows_random_return(self, task: str) -> bool:
-        """Say whether R₀ of a task is known here or was found in MLflow."""
-        return task in self._reference or task in self._reference_sent
+    def knows_references(self, task: str) -> bool:
+        """Say whether the references of a task are known here or were found in MLflow."""
+        return task in self._references or _file_name(task) in self._references_sent
 
     def finish(self, status: str, timeout_s: float) -> bool:
         """Send what is left, and end the parent run.
@@ -166,10 +167,11 @@ class MlflowTracker:
         """Bring MLflow up to the journal, in one pass; raise whatever MLflow raises."""
         if self._doubtful:
             self._connect()
-        for task, value in list(self._reference.items()):
-            if task not in self._reference_sent:
-                self._client.log_metric(self.parent_id, RANDOM_RETURN + task, value)
-                self._reference_sent.add(task)
+        for task, returns in list(self._references.items()):
+            if _file_name(task) not in self._references_sent:
+                kept = {"task": task, "returns": returns}
+                self._client.log_dict(self.parent_id, kept, f"{REFERENCES_FOLDER}/{_file_name(task)}")
+                self._references_sent.add(_file_name(task))
         for key, journal in self._journal.trials.items():
             if journal.status != "pending":
                 self._sync_trial(key, journal)
@@ -227,8 +229,8 @@ class MlflowTracker:
         if parents:
             self.parent_id = parents[0].info.run_id
             client.update_run(self.parent_id, status="RUNNING")
-            known = [name for name in parents[0].data.metrics if name.startswith(RANDOM_RETURN)]
-            self._reference_sent |= {name.removeprefix(RANDOM_RETURN) for name in known}
+            known = client.list_artifacts(self.parent_id, REFERENCES_FOLDER)
+            self._references_sent |= {item.path.rpartition("/")[2] for item in known}
         else:
             run = client.create_run(self._experiment_id, run_name=name, tags=self._tags)
             self.parent_id = run.info.run_id
@@ -312,3 +314,7 @@ class MlflowTracker:
         if self.away_since is None:
             self.away_since = time.monotonic()
             logger.warning("MLflow at %s failed; what it misses is kept and sent later: %s", self.uri, error)
+
+
+def _file_name(task: str) -> str:
+    return re.sub(r"[^A-Za-z0-9._-]", "_", task) + ".json"
