@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,7 @@ import pytest
 
 from tests.e2e.reference import NOT_SPECIAL, RECREATED, SPECIAL, distributions, make_checkpoint, total_variation
 from tutor_service.config import CATALOG_DIR, TutorConfig
+from tutor_service.engines.thinking import CUE
 from tutor_service.engines.vllm import VllmEngine
 from tutor_service.prompts.chat import ChatPrompts
 from tutor_service.prompts.prompt import BLOCK, Decoding, Prompt, prefix_length
@@ -60,6 +62,17 @@ def check(folder: Path, prompts: Sequence[Prompt], *rounds: Sequence[object]) ->
     assert len(spread) > len(prompts) // 2, "random weights that always say the same prove nothing"
 
 
+def test_a_templates_arguments_reach_it(tokenizer: Any):
+    template = read_template(str(RECREATED / "qwen3.jinja"))
+    asked = AdviceRequest(RULES, "A state.", ("stick", "hit"))
+    shown = {}
+    for arguments in ({}, {"enable_thinking": True}, {"enable_thinking": False}):
+        builder = ChatPrompts(tokenizer, "scored", template, arguments)
+        shown[str(arguments)] = builder.show(builder.build(asked))
+    assert shown["{}"] == shown["{'enable_thinking': True}"]
+    assert shown["{'enable_thinking': False}"] == shown["{}"] + "<think>\n\n</think>\n\n"
+
+
 async def test_scored_distributions_equal_those_of_transformers(checkpoint: Path, tokenizer: Any):
     prompts = []
     for template in TEMPLATES:
@@ -101,8 +114,35 @@ async def test_a_reasoned_answer_is_the_models_after_its_thought(
         thought = question.token_ids[start:]
         assert question.token_ids[:start] == prompt.token_ids and prompt.token_ids.count(opened) == 1
         assert thought.index(closed) > 1, "no thought"
-        assert tokenizer.decode(thought[thought.index(closed) :]) == "</think>\n\n"
+        assert tokenizer.decode(thought[thought.index(closed) :]) == f"</think>\n\n{CUE}"
     check(checkpoint, asked, answers)
+
+
+async def test_many_states_at_once_are_answered_as_one_by_one(checkpoint: Path, tokenizer: Any):
+    """More prompts than one step takes, some cut off and some not, beside scored questions and free text."""
+    prompts = [prompt for _ in range(16) for prompt in questions(tokenizer, "reasoned", DEEPSEEK)]
+    many = [
+        ChatPrompts(tokenizer, "reasoned", read_template(DEEPSEEK)).build(
+            AdviceRequest(RULES, f"State {n}: {'more ' * (n % 60)}", ("stick", "hit") if n % 2 else ("a", "b", "c"))
+        )
+        for n in range(64)
+    ]
+    assert sum(len(prompt.token_ids) for prompt in many) > 4096
+    engine = VllmEngine(tutor(checkpoint, decoding="reasoned", thinking_tokens=8, thoughts=2))
+    try:
+        await engine.start()
+        alone = await engine.write(prompts[0], 12)
+        together, text, others = await asyncio.gather(
+            engine.evaluate(many), engine.write(prompts[0], 12), engine.evaluate(prompts[:4])
+        )
+        one_by_one = [answer for prompt in many for answer in await engine.evaluate([prompt])]
+    finally:
+        engine.shutdown()
+    assert text == alone and all(isinstance(answer, Advice) for answer in others)
+    for answer, expected in zip(together, one_by_one, strict=True):
+        assert isinstance(answer, Advice) and isinstance(expected, Advice)
+        assert answer.thought == expected.thought
+        assert total_variation(answer.probabilities, expected.probabilities) < 1e-4
 
 
 @pytest.mark.parametrize("template", sorted(path.name for path in RECREATED.glob("*.jinja")))

@@ -117,3 +117,6 @@ def test_notes_come_from_the_tutor_file_or_a_file_beside_it(tmp_path):
     file.write_text("model: a/b\nbriefing: ' '\n")
     with pytest.raises(UserError, match="briefing is empty"):
         load_tutor(str(file))
+    file.write_text("model: a/b\ndecoding: reasoned\ntemplate_arguments: {enable_thinking: false}\n")
+    with pytest.raises(UserError, match="reasoned' needs template_arguments without enable_thinking"):
+        load_tutor(str(file))

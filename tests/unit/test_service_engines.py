@@ -27,6 +27,17 @@ def test_the_tutors_own_engine_options_win():
     assert "kv_cache_memory_bytes" not in vllm.engine_options(config, "org/model", has_gpu=True)
 
 
+@pytest.mark.parametrize("decoding", ["reasoned", "text"])
+def test_on_a_cpu_seeded_samples_meet_no_split_prefill_and_no_rounding_by_their_neighbours(decoding):
+    config = TutorConfig(name="t", model="org/model", decoding=decoding)
+    options = vllm.engine_options(config, "org/model", has_gpu=False)
+    assert options["enable_chunked_prefill"] is False and options["dtype"] == "float32"
+    assert "enable_chunked_prefill" not in vllm.engine_options(config, "org/model", has_gpu=True)
+    split = config.model_copy(update={"engine": {"enable_chunked_prefill": True}})
+    with pytest.raises(UserError, match=r"engine\.enable_chunked_prefill = true"):
+        vllm.engine_options(split, "org/model", has_gpu=False)
+
+
 @pytest.mark.parametrize(
     "change",
     [
@@ -99,7 +110,7 @@ def test_every_tutor_of_the_catalog_is_short_and_valid():
     assert {"llama", "vicuna", "deepseek", "smollm2", "openai", "oracle", "random"} <= set(catalog_names())
     for name in catalog_names():
         tutor = load_tutor(name)
-        assert tutor.description
+        assert tutor.description and (tutor.license or tutor.backend != "vllm")
         assert len((CATALOG_DIR / f"{name}.yaml").read_text().splitlines()) <= 10
         if tutor.chat_template:
             read_template(tutor.chat_template)
