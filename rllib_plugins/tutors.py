@@ -65,6 +65,7 @@ def make_advisor(tutor: str | TutorConfig, task: Task, *, deadline_s: float = 30
     else:
         config, name = (None if tutor.backend == "reference" else tutor), tutor.name
     if config is not None:
+        task = task.with_hint(config.hint)
         check_recorded(config, task)
         return LLMAdvisor(task, connect(config, deadline_s=deadline_s), Reading.of(config))
     if name.startswith(_MIXTURE):

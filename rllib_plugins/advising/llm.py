@@ -154,7 +154,7 @@ def simple_play(task: Task) -> Iterator[tuple[NDArray[np.float32], NDArray[np.bo
 def question(task: Task, state: NDArray[np.float32], legal: NDArray[np.bool_]) -> AdviceRequest:
     """Return the question about one flat observation ``(obs_dim,)`` with its mask ``(num_actions,)``."""
     labels = tuple(label for label, allowed in zip(task.actions, legal, strict=True) if allowed)
-    return AdviceRequest(task.rules, task.describe(task.raw_observation(state)), labels)
+    return AdviceRequest(task.rules, task.describe(task.raw_observation(state)), labels, task.synonyms_of(labels))
 
 
 def raw_rows(answers: Sequence[Advice | None], legal: NDArray[np.bool_]) -> Floats:
@@ -224,7 +224,8 @@ class Reader:
 
     def _prepare(self) -> None:
         if self.reading.calibration == "empty":
-            self._questions = [AdviceRequest(self.task.rules, EMPTY_STATE, self.task.actions)]
+            labels = self.task.actions
+            self._questions = [AdviceRequest(self.task.rules, EMPTY_STATE, labels, self.task.synonyms_of(labels))]
             return
         states = probe_states(self.task)
         self._legal = legal_mask(self.task, states)

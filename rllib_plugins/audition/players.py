@@ -130,7 +130,9 @@ class Answers:
         if not new:
             return
         started = time.perf_counter()
-        advice = self._ask([AdviceRequest(self._rules, state, labels) for state, labels in new])
+        advice = self._ask(
+            [AdviceRequest(self._rules, state, labels, self.task.synonyms_of(labels)) for state, labels in new]
+        )
         cost = self.cost
         cost.seconds += time.perf_counter() - started
         had = [answer for answer in advice if answer is not None]

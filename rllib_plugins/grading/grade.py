@@ -90,7 +90,13 @@ def _ask_twice(sample: _Sample, ask: Ask, seed: int, card: ReportCard) -> tuple[
     def answers_in(chosen: list[NDArray[np.int64]]) -> tuple[Sequence[Advice | None], Floats]:
         """Ask with the labels in these orders; rows over all actions ``(n, num_actions)``, NaN where no answer came."""
         actions = [tuple(sample.task.actions[action] for action in order) for order in chosen]
-        advice = ask([AdviceRequest(sample.task.rules, *asked) for asked in zip(texts, actions, strict=True)])
+        task = sample.task
+        advice = ask(
+            [
+                AdviceRequest(task.rules, text, labels, task.synonyms_of(labels))
+                for text, labels in zip(texts, actions, strict=True)
+            ]
+        )
         rows = np.full(sample.legal.shape, np.nan)
         for row, answer, order in zip(rows, advice, chosen, strict=True):
             if answer is not None:

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
-from copy import deepcopy
+from copy import copy, deepcopy
 from functools import cached_property
-from typing import Any, NamedTuple, TypeAlias
+from typing import Any, NamedTuple, Self, TypeAlias
 
 import gymnasium as gym
 import numpy as np
@@ -71,6 +71,8 @@ class Task:
         rules: The rules, in words: the fixed prefix of every prompt.
         hint: One sentence of the author's for the tutor: how to play well. A tutor or sweep may leave it out.
         actions: One label per action of the Discrete action space, in the space's order; distinct.
+        synonyms: Other words for labels, best first, for tutors whose tokenizers have one token for them and not for
+            the label: ``{"straight": ("forward",)}``.
         num_env_steps: Env steps that a sweep trains for by default.
         num_states: Distinct states in which advice can be asked for, and so the most LLM evaluations that a tutor can
             cost; None: not known.
@@ -83,6 +85,7 @@ class Task:
     rules: str
     hint: str | None = None
     actions: tuple[str, ...]
+    synonyms: Mapping[str, tuple[str, ...]] = {}
     num_env_steps: int = 40_000
     num_states: int | None = None
     episode_steps: int | None = None
@@ -91,9 +94,17 @@ class Task:
         """Take the options of the task: by default they go to the environment, over ``env_kwargs``."""
         self.env_kwargs = {**type(self).env_kwargs, **options}
 
-    def asked_rules(self, hint: bool) -> str:
-        """Return the rules as a tutor reads them, with the author's hint behind them where it is wanted."""
-        return f"{self.rules}\n\nHint: {self.hint}" if hint and self.hint else self.rules
+    def with_hint(self, wanted: bool) -> Self:
+        """Return the task with its author's hint behind the rules, as a tutor whose file says ``hint`` reads them."""
+        if not wanted or not self.hint:
+            return self
+        hinted = copy(self)
+        hinted.rules = f"{self.rules}\n\nHint: {self.hint}"
+        return hinted
+
+    def synonyms_of(self, labels: Sequence[str]) -> tuple[tuple[str, ...], ...]:
+        """Return other words for each label, as a question takes them; empty where there are none at all."""
+        return tuple(self.synonyms.get(label, ()) for label in labels) if self.synonyms else ()
 
     # What an author writes.
 

@@ -49,6 +49,7 @@ class SnakeTask(Task):
     actions = ("left", "straight", "right")
     num_env_steps = 100_000
     hint = "Never enter a deadly cell; among the cells that are not deadly, take the one that leads towards the food."
+    synonyms = {"straight": ("forward", "ahead")}  # noqa: RUF012 - never changed in place
 
     def __init__(self, **options: Any) -> None:
         """Take the environment's arguments.

@@ -73,7 +73,7 @@ def _check_actions(task: Task) -> None:
                 f"task '{task.name}': labels {seen[key]!r} and {label!r} collide. Give each action its own word."
             )
         seen[key] = label
-    if trouble := problem(AdviceRequest(task.rules, "a state", task.actions)):
+    if trouble := problem(AdviceRequest(task.rules, "a state", task.actions, task.synonyms_of(task.actions))):
         raise UserError(f"task '{task.name}': {trouble}: no tutor takes that.")
     space = task.raw_action_space
     if not isinstance(space, spaces.Discrete):

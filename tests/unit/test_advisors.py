@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import pytest
@@ -84,6 +84,21 @@ AS_IS = Reading(advice="sampled")
 
 def at(*positions: int) -> np.ndarray:
     return np.stack([TASK.encode(position) for position in positions])
+
+
+def test_a_hint_and_synonyms_reach_the_tutor_where_they_are_wanted() -> None:
+    class Hinted(Line):
+        hint = "Right is best."
+        synonyms: ClassVar = {"stay": ("wait",)}
+
+    task = Hinted()
+    for wanted, rules in ((False, "Walk right."), (True, "Walk right.\n\nHint: Right is best.")):
+        client = FakeClient(uniform)
+        LLMAdvisor(task.with_hint(wanted), client, AS_IS).ask(at(0))
+        assert client.seen == [AdviceRequest(rules, "You are at 0.", ("stay", "right"), (("wait",), ()))]
+    assert TASK.with_hint(True) is TASK and task.rules == "Walk right."
+    tutor = make_advisor(TutorConfig(name="t", model="a/b", hint=True), task)
+    assert isinstance(tutor, LLMAdvisor) and tutor.task.rules.endswith("Hint: Right is best.")
 
 
 def test_the_tutor_sees_words_and_legal_labels_and_each_state_once() -> None:

@@ -58,7 +58,8 @@ def ask(
     else:
         actions = chosen.actions
     with quiet(log_path("ask")) as screen:
-        request = AdviceRequest(chosen.asked_rules(config.hint), state, tuple(actions))
+        rules = chosen.with_hint(config.hint).rules
+        request = AdviceRequest(rules, state, tuple(actions), chosen.synonyms_of(actions))
         asked = ask_tutor(config, request, progress=screen.print)
     advice = asked.advice
     console.print(compact(asked.prompt), style="dim", markup=False)

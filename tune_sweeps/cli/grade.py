@@ -50,6 +50,7 @@ def grade(
     config = check_tutor(tutor)
     chosen = load_task(task)
     if config is not None:
+        chosen = chosen.with_hint(config.hint)
         check_recorded(config, chosen)
     uri = tracking_uri(results)
     check_writable(results)
@@ -75,6 +76,8 @@ def grade(
                     card = replace(card, missed_because=client.stats.last_error)
     console = make_console()
     console.print(render(card))
+    if config is not None and card.legal_mass is not None and (doubt := config.doubt(card.legal_mass)):
+        console.print(f"warning: {doubt}", style="yellow", markup=False)
     if played is not None:
         console.print(returns_table(played))
     results.mkdir(parents=True, exist_ok=True)
