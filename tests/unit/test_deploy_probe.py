@@ -11,10 +11,10 @@ from pathlib import Path
 import grpc
 import pytest
 
-from tune_sweeps.cluster import probe
-from tune_sweeps.cluster.probe import check_ray_address
 from tune_sweeps.cluster.session import _cannot_start
+from tutor_service import ray_probe
 from tutor_service.errors import UserError
+from tutor_service.ray_probe import check_ray_address, noted_address
 
 TOKEN = "a" * 64
 
@@ -66,7 +66,8 @@ def test_the_right_token_lets_in(head: str, monkeypatch: pytest.MonkeyPatch) -> 
 def test_a_missing_and_a_wrong_token_are_told_apart(head: str, monkeypatch: pytest.MonkeyPatch) -> None:
     assert "asks for a token" in refused(head)
     monkeypatch.setenv("RAY_AUTH_TOKEN", TOKEN)
-    assert "RAY_AUTH_MODE=token" in refused(head), "without the mode Ray sends no token"
+    monkeypatch.setenv("RAY_AUTH_MODE", "disabled")
+    assert "RAY_AUTH_MODE=token, which is 'disabled'" in refused(head), "what is said by hand stays"
     monkeypatch.setenv("RAY_AUTH_MODE", "token")
     monkeypatch.setenv("RAY_AUTH_TOKEN", "b" * 64)
     text = refused(head)
@@ -81,7 +82,7 @@ def test_nobody_at_the_address(scheme: str) -> None:
 
 @pytest.mark.parametrize(("scheme", "what"), [("", "Ray cluster"), ("ray://", "Ray Client server")])
 def test_somebody_who_says_nothing(scheme: str, what: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(probe, "TIMEOUT_S", 0.5)
+    monkeypatch.setattr(ray_probe, "TIMEOUT_S", 0.5)
     with socket.socket() as silent:
         silent.bind(("127.0.0.1", 0))
         silent.listen()
@@ -92,7 +93,46 @@ def test_a_server_of_ray_client_is_taken_for_one(head: str) -> None:
     check_ray_address(f"ray://{head}")
 
 
-def test_what_ray_finds_itself_is_left_to_it() -> None:
+@pytest.mark.parametrize("kept", ["variable", "file"])
+def test_a_token_that_ray_keeps_is_used_where_no_mode_is_set(
+    kept: str, head: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    turned_on = []
+    monkeypatch.setattr(ray_probe, "_turn_token_on", lambda: turned_on.append(kept))
+    if kept == "variable":
+        monkeypatch.setenv("RAY_AUTH_TOKEN", TOKEN)
+    else:
+        (tmp_path / ".ray").mkdir()
+        (tmp_path / ".ray" / "auth_token").write_text(TOKEN)
+    check_ray_address(head)
+    assert turned_on == [kept]
+
+
+@pytest.fixture
+def note(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setenv("RAY_TMPDIR", str(tmp_path))
+    (tmp_path / "ray").mkdir()
+    return tmp_path / "ray" / "ray_current_cluster"
+
+
+def test_without_a_note_the_cluster_is_rays_to_find(note: Path) -> None:
+    check_ray_address("auto")
+    note.write_text("")
+    check_ray_address("auto")
+
+
+def test_a_note_that_names_a_killed_ray_is_to_be_removed(note: Path) -> None:
+    note.write_text("127.0.0.1:9\n")
+    assert noted_address({"RAY_TMPDIR": str(note.parents[1])}) == ("127.0.0.1:9", note)
+    text = refused("auto")
+    assert "'127.0.0.1:9', where nobody answers" in text and f"`rm {note}`" in text
+
+
+def test_a_note_that_names_a_running_ray_is_followed(note: Path, head: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    note.write_text(head)
+    assert "asks for a token" in refused("auto")
+    monkeypatch.setenv("RAY_AUTH_MODE", "token")
+    monkeypatch.setenv("RAY_AUTH_TOKEN", TOKEN)
     check_ray_address("auto")
 
 

@@ -15,7 +15,7 @@ from typing import Any, ClassVar
 import pytest
 import yaml
 
-from tune_sweeps.cluster.address import dashboard_url, find_token, keeps_secrets
+from tune_sweeps.cluster.address import dashboard_url, keeps_secrets
 from tune_sweeps.cluster.bundle import entrypoint, runtime_env, submission_id, write_bundle
 from tune_sweeps.cluster.dashboard import HEAD, ClusterFacts, read_facts
 from tune_sweeps.cluster.job_entry import NodeReport, check_reports, unwritable
@@ -24,6 +24,7 @@ from tune_sweeps.definition.loading import load_sweep
 from tutor_service.config import TutorConfig, load_tutor
 from tutor_service.errors import UserError
 from tutor_service.prompts.templates import read_template
+from tutor_service.ray_probe import find_token
 
 TOKEN = "the-right-token"
 

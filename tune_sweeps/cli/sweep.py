@@ -151,7 +151,6 @@ def _show_estimate(console: Console, resolved: ResolvedSweep, results: Path) -> 
 def _run(console: Console, resolved: ResolvedSweep, workspace: Workspace | None, options: SweepOptions) -> None:
     from filelock import Timeout
 
-    from tune_sweeps.cluster.probe import check_ray_address
     from tune_sweeps.cluster.session import wanted_address
     from tune_sweeps.run.checks import check_machine
     from tune_sweeps.run.estimate import concurrency
@@ -159,6 +158,7 @@ def _run(console: Console, resolved: ResolvedSweep, workspace: Workspace | None,
     from tune_sweeps.tracking.mlflow_client import tracking_uri
     from tutor_service.errors import UserError
     from tutor_service.machine import available_cores
+    from tutor_service.ray_probe import check_ray_address
 
     results = options.results
     keys = [trial.key for trial in resolved.trials]

@@ -3,15 +3,12 @@
 from __future__ import annotations
 
 import ipaddress
-from collections.abc import Mapping
-from pathlib import Path
 from urllib.parse import urlsplit
 
 from tutor_service.errors import UserError
+from tutor_service.ray_probe import TOKEN_VARIABLE
 
 DEFAULT_PORT = 8265
-TOKEN_VARIABLE = "RAY_AUTH_TOKEN"
-TOKEN_PATH_VARIABLE = "RAY_AUTH_TOKEN_PATH"
 
 
 def dashboard_url(address: str) -> str:
@@ -53,24 +50,3 @@ def keeps_secrets(url: str) -> bool:
         return ipaddress.ip_address(host).is_loopback
     except ValueError:
         return False
-
-
-def find_token(environ: Mapping[str, str], home: Path) -> str | None:
-    """The token where Ray itself looks for it: ``$RAY_AUTH_TOKEN``, ``$RAY_AUTH_TOKEN_PATH``, ``~/.ray/auth_token``.
-
-    Raises:
-        UserError: ``$RAY_AUTH_TOKEN_PATH`` names a file that cannot be read or is empty.
-    """
-    if token := environ.get(TOKEN_VARIABLE, "").strip():
-        return token
-    named = environ.get(TOKEN_PATH_VARIABLE)
-    path = Path(named).expanduser() if named else home / ".ray" / "auth_token"
-    if not named and not path.is_file():
-        return None
-    try:
-        token = path.read_text(encoding="utf-8").strip()
-    except (OSError, UnicodeDecodeError) as error:
-        raise UserError(f"the token file '{path}' cannot be read: {error}") from error
-    if not token:
-        raise UserError(f"the token file '{path}' is empty. Make one with `ray get-auth-token --generate`.")
-    return token

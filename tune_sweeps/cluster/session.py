@@ -9,11 +9,11 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
-from tune_sweeps.cluster.probe import check_ray_address
 from tune_sweeps.console.signals import cleaning_up, rearm
 from tutor_service.errors import UserError
 from tutor_service.local_ray import start_local_ray
 from tutor_service.machine import available_cores
+from tutor_service.ray_probe import check_ray_address
 from tutor_service.serving import STORE_RESOURCE
 
 ADDRESS_VARIABLE = "RAY_ADDRESS"

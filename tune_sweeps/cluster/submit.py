@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
 
-from tune_sweeps.cluster.address import dashboard_url, find_token, keeps_secrets
+from tune_sweeps.cluster.address import dashboard_url, keeps_secrets
 from tune_sweeps.cluster.bundle import entrypoint, runtime_env, submission_id, write_bundle
 from tune_sweeps.cluster.dashboard import ClusterFacts, read_facts
 from tune_sweeps.cluster.job_entry import READY, REFUSED
@@ -24,6 +24,7 @@ from tune_sweeps.definition.loading import load_sweep
 from tutor_service.client import service_url
 from tutor_service.config import load_tutor
 from tutor_service.errors import UserError
+from tutor_service.ray_probe import find_token
 
 RESULTS = "/shared/runs"
 DRIVER_CPUS = 1.0

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import math
+import os
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -15,6 +16,7 @@ from tutor_service.config import TutorConfig
 from tutor_service.errors import UserError
 from tutor_service.gateway.gateway import Explanation
 from tutor_service.local_ray import start_local_ray
+from tutor_service.ray_probe import check_ray_address
 from tutor_service.schema import Advice, AdviceError, AdviceRequest
 from tutor_service.serving.lifecycle import delete, deploy, status
 
@@ -95,7 +97,7 @@ def _running(tutor: TutorConfig, progress: Callable[[str], None] | None) -> Iter
     import ray
 
     connected = ray.is_initialized()
-    found = connected or _connect()
+    found = connected or _connect(progress or (lambda text: None))
     deployed = found and any(item.name == tutor.name and item.status == "RUNNING" for item in status())
     try:
         if not deployed:
@@ -113,8 +115,22 @@ def _running(tutor: TutorConfig, progress: Callable[[str], None] | None) -> Iter
             ray.shutdown()
 
 
-def _connect() -> bool:
-    """Connects to a Ray that runs already; False where there is none."""
+def _connect(say: Callable[[str], None]) -> bool:
+    """Connect to a Ray that runs already; False where there is none.
+
+    Raises:
+        UserError: ``$RAY_ADDRESS`` names one that cannot be joined.
+    """
+    named = os.environ.get("RAY_ADDRESS", "").strip()
+    if named == "local":
+        return False
+    try:
+        check_ray_address(named or "auto")
+    except UserError as error:
+        if named:
+            raise
+        say(str(error))
+        return False
     import ray
 
     try:
