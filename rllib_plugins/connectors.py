@@ -1,8 +1,8 @@
 """The tutor in RLlib's own EnvRunner: two connector pieces around the explorer.
 
 Owns the passage from RLlib's batches to the core and back into episodes; decides nothing itself. Exploring only: where
-``explore`` is False the pieces do nothing, and a tutor is contacted at the first exploring step at the earliest.
-RLlib throws the step away in which it resets an environment: there nobody is asked.
+``explore`` is False the pieces only keep illegal actions out, and a tutor is contacted at the first exploring step at
+the earliest. RLlib throws the step away in which it resets an environment: there nobody is asked.
 """
 
 from __future__ import annotations
@@ -136,7 +136,7 @@ class ConsultTutor(ConnectorV2):
         **kwargs: Any,
     ) -> dict[str, Any]:
         if not explore or shared_data is None:
-            batch.pop(QF_PREDS, None)
+            self._keep_legal(batch, batch.pop(QF_PREDS, None), (shared_data or {}).get(SEEN))
             return batch
         seen: Seen = shared_data[SEEN]
         self._comparison.add_rewards(seen.episodes, seen.rewards, seen.ended)
@@ -155,6 +155,14 @@ class ConsultTutor(ConnectorV2):
         self._write(batch, acting, decision, self._legal(seen.observations))
         self._log(metrics)
         return batch
+
+    def _keep_legal(self, batch: dict[str, Any], q_values: Any, seen: Seen | None) -> None:
+        """Put the best legal actions in the place of those that a greedy module chose without a mask."""
+        legal = None if seen is None else self._legal(seen.observations)
+        scores = batch.get(Columns.ACTION_DIST_INPUTS) if q_values is None else q_values
+        if legal is not None and scores is not None:
+            chosen = np.where(legal | ~legal.any(axis=1, keepdims=True), _rows(scores), -np.inf).argmax(axis=1)
+            batch[Columns.ACTIONS] = {key: [chosen[row]] for row, key in enumerate(batch[Columns.ACTIONS])}
 
     def _legal(self, observations: NDArray[np.float32]) -> NDArray[np.bool_] | None:
         return self._task.legal_batch(observations)

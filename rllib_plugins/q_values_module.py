@@ -13,7 +13,7 @@ from tutor_service.errors import UserError
 
 
 class QValuesModule(DefaultDQNTorchRLModule):
-    """Adds ``QF_PREDS`` to what exploring returns; everything else, random numbers included, is RLlib's."""
+    """Adds ``QF_PREDS`` to what exploring and acting greedily return; all else, random numbers included, is RLlib's."""
 
     _shown: Any = None
 
@@ -25,6 +25,11 @@ class QValuesModule(DefaultDQNTorchRLModule):
 
     def _forward_exploration(self, batch: dict[str, Any], t: int) -> dict[str, Any]:  # type: ignore[override]
         outs: dict[str, Any] = super()._forward_exploration(batch, t)
+        outs[QF_PREDS], self._shown = self._shown, None
+        return outs
+
+    def _forward_inference(self, batch: dict[str, Any], **kwargs: Any) -> dict[str, Any]:
+        outs: dict[str, Any] = super()._forward_inference(batch, **kwargs)
         outs[QF_PREDS], self._shown = self._shown, None
         return outs
 

@@ -250,10 +250,8 @@ class ArrayEnvRunner(EnvRunner, Checkpointable):
         self._finished_sum, self._finished_count = state["finished"]
         self.cursor, self._cuts = state["cursor"], list(state["cuts"])
         self.rollout.set_state(state["rollout"])
-        if state["env"] is None:
+        if not self.task.restore_vec(self.env, state["env"]):
             self._begin_anew()
-        else:
-            self.env.restore(state["env"])
 
     def _begin_anew(self) -> None:
         """Cut the episodes that cannot be had back, as a time limit would, and start fresh ones."""

@@ -356,7 +356,24 @@ class Task:
 
     def save_vec(self, envs: FlatVectorEnv) -> bytes | None:
         """Return a vector in the middle of its episodes, for a checkpoint; None where it cannot be had back."""
-        return envs.save() if self.why_not_resumable is None else None
+        if self.why_not_resumable is not None:
+            return None
+        try:
+            return envs.save()
+        except Exception as error:
+            logger.warning("task '%s': a checkpoint goes without its environments (%s)", self.name, failure(error))
+            return None
+
+    def restore_vec(self, envs: FlatVectorEnv, state: bytes | None) -> bool:
+        """Put what ``save_vec`` returned in the place of a vector's environments; False where it cannot be had back."""
+        if state is None:
+            return False
+        try:
+            envs.restore(state)
+        except Exception as error:
+            logger.warning("task '%s': its environments cannot be had back (%s)", self.name, failure(error))
+            return False
+        return True
 
     @cached_property
     def why_not_resumable(self) -> str | None:

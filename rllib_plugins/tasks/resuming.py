@@ -52,6 +52,10 @@ def why_not_resumable(env: FlatEnv, legal: Legal) -> str | None:
             if told[1] or told[2]:
                 observation, _ = env.reset()
                 break
+        try:
+            copy.reset()
+        except Exception as error:
+            return f"its unpickled copy cannot be reset ({failure(error)})"
     return None
 
 

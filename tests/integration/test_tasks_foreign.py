@@ -73,3 +73,14 @@ def test_a_fresh_episode_in_a_restored_rollout_is_cut_as_by_a_time_limit(tmp_pat
     assert (rollout.terminated[cursor - 1] | rollout.truncated[cursor - 1]).all()
     assert np.isfinite(restored.step()["eval/return_mean"])
     restored.cleanup()
+
+
+@pytest.mark.parametrize("algorithm", ["ppo", "dqn"])
+def test_rllib_s_own_evaluation_takes_legal_actions_alone(algorithm: str) -> None:
+    fields = config("MaskedTask", algorithm=algorithm, rollout="stock", advice={"trust": "fixed", "imitation": "off"})
+    trial = StudentTrial(config=fields)
+    runner = trial.algorithm.env_runner
+    for step in range(5):  # an illegal action raises
+        assert runner.sample(num_timesteps=50, explore=False)
+        runner.sample(num_timesteps=50, explore=step % 2 == 0)
+    trial.cleanup()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import threading
 from typing import Any
 
 import gymnasium as gym
@@ -156,6 +157,17 @@ def test_an_environment_that_can_be_had_back_goes_on_where_it_was() -> None:
     other.restore(state)
     for ours, theirs in zip(expected[:4], other.step(np.array([1, 1]))[:4], strict=True):
         np.testing.assert_array_equal(ours, theirs)
+
+
+def test_an_environment_that_cannot_be_kept_later_costs_its_episodes_alone(caplog: pytest.LogCaptureFixture) -> None:
+    task = task_of(foreign.Corridor, name="later")()
+    envs = task.make_vec(2, seed=0)
+    envs.reset()
+    state = task.save_vec(envs)
+    envs.envs[1].env.unwrapped.lock = threading.Lock()  # type: ignore[attr-defined]
+    assert state is not None and task.save_vec(envs) is None
+    assert task.restore_vec(envs, state) and not task.restore_vec(envs, None) and not task.restore_vec(envs, state[:50])
+    assert "goes without its environments" in caplog.text and "cannot be had back" in caplog.text
 
 
 def test_environments_are_made_once_and_used_again() -> None:
