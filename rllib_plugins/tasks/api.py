@@ -50,11 +50,12 @@ def checked_reset(env: gym.Env[Any, Any], where: str) -> tuple[Any, Mapping[str,
         UserError: It speaks another API, or fails.
     """
     try:
-        result: Any = _as_written(env).reset(seed=0)
+        result: Any = _as_written(env).reset(seed=0, options=None)
     except TypeError as error:
-        if "seed" not in str(error):
+        missing = next((name for name in ("seed", "options") if f"argument '{name}'" in str(error)), None)
+        if missing is None:
             raise UserError(f"{where}: reset fails with {failure(error)}") from error
-        raise UserError(f"{where}: reset takes no seed, as Gymnasium's API asks. {_REMEDY}") from error
+        raise UserError(f"{where}: reset takes no {missing}, as Gymnasium's API asks. {_REMEDY}") from error
     except Exception as error:
         raise UserError(f"{where}: reset fails with {failure(error)}") from error
     if not (isinstance(result, tuple) and len(result) == 2 and isinstance(result[1], Mapping | None)):

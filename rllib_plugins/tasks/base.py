@@ -296,7 +296,7 @@ class Task:
             raise UserError(f"num_envs = {num_envs}: must be at least 1.")
         native = self.make_native_vec(num_envs)
         if native is not None:
-            return NativeVectorEnv(native, self.encode_batch, self.observation_space, seed)
+            return NativeVectorEnv(native, self.encode_batch, self.view, seed)
         return TurnsVectorEnv([self.make() for _ in range(num_envs)], seed)
 
     @contextmanager

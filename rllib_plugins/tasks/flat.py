@@ -179,7 +179,7 @@ class NativeVectorEnv(FlatVectorEnv):
         self,
         env: gym.vector.VectorEnv[Any, Any, Any],
         encode_batch: Callable[[Any], NDArray[np.float32]],
-        observation_space: spaces.Box,
+        view: View,
         seed: int,
     ) -> None:
         """Wrap a SAME_STEP vector environment.
@@ -187,26 +187,41 @@ class NativeVectorEnv(FlatVectorEnv):
         Args:
             env: The environment.
             encode_batch: From its batch of observations to ``(num_envs, obs_dim)`` float32.
-            observation_space: Of one flat observation.
+            view: How the student sees one environment.
             seed: Of the first reset.
+
+        Raises:
+            UserError: Single environments show their legal actions where a vector has no place for them.
         """
         single: Any = env.single_action_space
-        super().__init__(env.num_envs, observation_space, int(single.n), seed)
+        super().__init__(env.num_envs, view.observation_space, int(single.n), seed)
+        if view.mask is not None and (view.mask.place != "info" or view.mask.lists_actions):
+            raise UserError(f"task '{view.task}': {view.mask} of a native vector cannot be read: write legal_batch.")
+        self._mask = view.mask
         self.env = env
         self._encode = encode_batch
 
     def reset(self, *, seed: Any = None, options: Infos | None = None) -> tuple[NDArray[np.float32], Infos]:
         """Start all episodes anew; without a seed the first reset takes the one of the constructor."""
-        observations, _ = self.env.reset(seed=self._seed_of(seed), options=options)
-        return self._encode(observations), {}
+        observations, infos = self.env.reset(seed=self._seed_of(seed), options=options)
+        return self._show(observations, infos), {}
 
     def step(self, actions: Any) -> tuple[Any, Any, Any, Any, Infos]:
         """Step all environments; ``actions`` is ``(num_envs,)``."""
         observations, rewards, terminated, truncated, infos = self.env.step(actions)
         kept = {}
         if "final_obs" in infos:
-            kept = {"final_obs": self._encode(infos["final_obs"]), "_final_obs": infos["_final_obs"]}
-        return self._encode(observations), rewards, terminated, truncated, kept
+            kept = {"final_obs": self._show(infos["final_obs"], {}), "_final_obs": infos["_final_obs"]}
+        return self._show(observations, infos), rewards, terminated, truncated, kept
+
+    def _show(self, observations: Any, infos: Infos) -> NDArray[np.float32]:
+        """Encode a batch; where it is masked the flags stand at the end, all 1 where nothing is said."""
+        flat = self._encode(observations)
+        if self._mask is None:
+            return flat
+        shown = infos.get(self._mask.key)
+        mask = np.ones((self.num_envs, self.single_action_space.n)) if shown is None else np.asarray(shown)
+        return np.concatenate([flat, mask != 0], axis=1, dtype=np.float32)
 
     def save(self) -> bytes:
         """Pickle the environment without its encoding."""

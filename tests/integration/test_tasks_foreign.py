@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
+import tempfile
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import ray
+from hypothesis import HealthCheck, Phase, given, settings
+from hypothesis import strategies as st
 
-from rllib_plugins.config import StudentConfig
+from rllib_plugins.config import ALGORITHMS, StudentConfig
 from rllib_plugins.evaluation import random_return
 from rllib_plugins.metrics import STEP_AXIS
-from rllib_plugins.tasks import load_task
+from rllib_plugins.tasks import Task, load_task
 from rllib_plugins.trial import StudentTrial, ensure_ray
+from tests.unit import drawn_tasks
 from tests.unit import foreign_envs as foreign
+from tutor_service.errors import UserError
 
 TASKS = ("RebuiltTask", "LockedTask", "RaggedTask", "MaskedTask", "MaskedListTask", "SpokenTask")
 NUM_ENVS = 4
@@ -84,3 +89,26 @@ def test_rllib_s_own_evaluation_takes_legal_actions_alone(algorithm: str) -> Non
         assert runner.sample(num_timesteps=50, explore=False)
         runner.sample(num_timesteps=50, explore=step % 2 == 0)
     trial.cleanup()
+
+
+@settings(max_examples=25, deadline=None, suppress_health_check=list(HealthCheck), phases=[Phase.generate])
+@given(drawn=drawn_tasks.tasks(), algorithm=st.sampled_from(ALGORITHMS))
+def test_a_drawn_task_that_is_not_refused_is_trained_restored_and_evaluated(drawn: type[Task], algorithm: Any) -> None:
+    drawn_tasks.Drawn = drawn
+    try:
+        load_task(drawn_tasks.ADDRESS)
+    except UserError:
+        return
+    student = {"task": drawn_tasks.ADDRESS, "tutor": "random", "num_envs": 2, "eval_episodes": 4}
+    fields = StudentConfig(algorithm=algorithm, num_env_steps=200, eval_interval_steps=100, **student).model_dump()
+    trial = StudentTrial(config=fields)
+    results = [trial.step(), trial.step()]
+    with tempfile.TemporaryDirectory() as folder:
+        trial.save_checkpoint(folder)
+        trial.reset_config(fields)
+        trial.load_checkpoint(folder)
+    while not results[-1]["done"]:
+        results.append(trial.step())
+    trial.cleanup()
+    assert [result[STEP_AXIS] for result in results] == [0, 100, 200]
+    assert all(np.isfinite(result["eval/return_mean"]) for result in results)

@@ -159,6 +159,11 @@ class OldReset(Corridor):
         return super().reset()[0]
 
 
+class NoOptions(Corridor):
+    def reset(self, *, seed: int | None = None) -> Any:  # type: ignore[override]
+        return super().reset(seed=seed)
+
+
 class BareReset(Corridor):
     def reset(self, *, seed: int | None = None, options: Any = None) -> Any:
         return super().reset(seed=seed)[0]

@@ -10,9 +10,10 @@ import gymnasium as gym
 import numpy as np
 import pytest
 
-from rllib_plugins.evaluation import evaluate, random_return
+from rllib_plugins.evaluation import evaluate, mask_policy, random_return
 from rllib_plugins.grading.states import visited_states
 from rllib_plugins.tasks import Task, load_task
+from rllib_plugins.tasks.connect_four import ConnectFourTask
 from rllib_plugins.tasks.validation import validate
 from rllib_plugins.yardsticks import trivial_players
 from tests.unit import foreign_envs as foreign
@@ -28,7 +29,7 @@ def refusal(task: Task) -> str:
     return message
 
 
-@pytest.mark.parametrize("env", [foreign.OldStep, foreign.OldReset, foreign.BareReset])
+@pytest.mark.parametrize("env", [foreign.OldStep, foreign.OldReset, foreign.NoOptions, foreign.BareReset])
 def test_another_api_is_refused_by_name_with_how_to_wrap_it(env: Any) -> None:
     message = refusal(task_of(env)())
     assert "Gymnasium's API" in message and "Wrap it" in message and "terminated, truncated" in message
@@ -97,6 +98,22 @@ def test_masks_are_honoured_wherever_an_environment_shows_them(env: Any) -> None
     legal = task.legal_batch(states)
     assert legal is not None and legal.all()  # where there is one legal action nobody is asked
     assert {task.describe(task.raw_observation(row))[-2] for row in states} == {"2", "3"}
+
+
+def test_a_native_vector_shows_its_masks_too() -> None:
+    class WithoutLegal(ConnectFourTask):
+        legal = Task.legal
+        legal_batch = Task.legal_batch
+        oracle = Task.oracle
+
+    task = WithoutLegal(first="student")
+    validate(task)
+    assert str(task.mask_source) == "info['action_mask']" and task.observation_space.shape == (84 + 7,)
+    envs = task.make_vec(4, seed=0)
+    observations, _ = envs.reset()
+    for _ in range(60):  # a full column raises
+        observations = envs.step(mask_policy(task, observations, np.eye(7)[[3, 3, 0, 6]]).argmax(axis=1))[0]
+    assert np.array_equal(task.legal_batch(observations), observations[:, :84].reshape(4, 2, 6, 7)[:, :, 0].sum(1) == 0)
 
 
 def test_a_mask_that_is_none_is_refused_when_it_shows() -> None:
