@@ -7,16 +7,17 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from copy import copy, deepcopy
 from functools import cached_property
-from typing import Any, NamedTuple, Self, TypeAlias
+from typing import Any, Self, TypeAlias
 
 import gymnasium as gym
 import numpy as np
 from gymnasium import spaces
 from numpy.typing import NDArray
 
-from rllib_plugins.tasks.api import checked_reset, checked_step, failure, one_line
+from rllib_plugins.tasks.api import failure, one_line
 from rllib_plugins.tasks.flat import FlatEnv, FlatVectorEnv, NativeVectorEnv, TurnsVectorEnv, View, unflatten
-from rllib_plugins.tasks.masks import MaskSource, find_mask, read_mask
+from rllib_plugins.tasks.masks import MaskSource
+from rllib_plugins.tasks.probe import Probe, probe
 from rllib_plugins.tasks.resuming import why_not_resumable
 from tutor_service.errors import UserError
 
@@ -27,24 +28,6 @@ _MOST_SEEN = 100_000
 
 Policy: TypeAlias = Callable[[NDArray[np.float32]], NDArray[np.floating[Any]]]
 """From flat observations ``(n, obs_dim)`` to action probabilities ``(n, num_actions)``."""
-
-
-class Probe(NamedTuple):
-    """What one environment shows when it is made.
-
-    Attributes:
-        observation_space: The environment's own.
-        action_space: The environment's own.
-        observation: A first one.
-        mask: Where it says which actions are legal; None: nowhere.
-        time_limit: Env steps after which Gymnasium ends an episode; None: no limit.
-    """
-
-    observation_space: spaces.Space[Any]
-    action_space: spaces.Space[Any]
-    observation: Any
-    mask: MaskSource | None
-    time_limit: int | None
 
 
 class Task:
@@ -229,19 +212,9 @@ class Task:
     @cached_property
     def probe(self) -> Probe:
         """What an environment of this task shows; it is refused here where it does not speak Gymnasium's API."""
-        where = f"task '{self.name}', environment '{self.env_id}'"
         env = self.make_raw()
         self._spare.append(env)
-        observation, info = checked_reset(env, where)
-        mask = None
-        if isinstance(env.action_space, spaces.Discrete):
-            mask = find_mask(env, observation, info, int(env.action_space.n))
-            legal = None if mask is None else read_mask(mask.shown(env, observation, info), mask, env.action_space)
-            first = 0 if legal is None else int(legal.argmax())
-            step = checked_step(env, int(env.action_space.start) + first, where)
-            mask = mask or find_mask(env, step.observation, step.info, int(env.action_space.n))
-        limit = None if env.spec is None else env.spec.max_episode_steps
-        return Probe(env.observation_space, env.action_space, observation, mask, limit)
+        return probe(env, f"task '{self.name}', environment '{self.env_id}'")
 
     @property
     def _remembers(self) -> bool:
