@@ -82,6 +82,7 @@ class Task:
         if not wanted or not self.hint:
             return self
         hinted = copy(self)
+        hinted._seen, hinted._spare, hinted._spare_vectors = self._seen, self._spare, self._spare_vectors
         hinted.rules = f"{self.rules}\n\nHint: {self.hint}"
         return hinted
 

@@ -73,6 +73,10 @@ def test_observations_without_a_flat_form_need_encode_and_nothing_else() -> None
     assert {task.describe(task.raw_observation(row)) for row in states} == {
         f"You see cell {cell}." for cell in (1, 2, 3)
     }
+    hinted = task_of(foreign.Spoken, encode=foreign.cell_vector, hint="Walk right.")()
+    for other in (hinted.with_hint(True), hinted):  # they share what was seen
+        row = hinted.make_vec(1, seed=0).reset()[0][0]
+        assert other.describe(other.raw_observation(row)) == "You see cell 2."
     with pytest.raises(UserError, match="write unflatten"):
         task.raw_observation(np.full(5, 0.5, dtype=np.float32))
 
