@@ -98,7 +98,7 @@ def test_each_state_is_asked_about_once() -> None:
 
 def test_the_tutor_reads_the_rules_it_is_given() -> None:
     ask = Biased()
-    Answers(TASK, ask, TASK.asked_rules(hint=True)).prior("empty")
+    Answers(TASK, ask, TASK.with_hint(True).rules).prior("empty")
     assert ask.asked[0].rules == f"{TASK.rules}\n\nHint: {TASK.hint}" and ask.asked[0].actions == TASK.actions
 
 

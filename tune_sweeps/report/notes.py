@@ -21,7 +21,7 @@ COMPETENT_TUTOR = (
 def notes(analysis: Analysis) -> list[str]:
     """Return the notes of a report, the most important one first."""
     parts: tuple[Callable[[Analysis], list[str]], ...] = (
-        *(_unfinished, _tuning, _no_threshold, _refused, _weak_tutor, _small_sample, _looks, _twins),
+        *(_unfinished, _tuning, _no_threshold, _refused, _doubted, _weak_tutor, _small_sample, _looks, _twins),
         *(_coarse, _missed, _censored),
     )
     return [note for part in parts for note in part(analysis)]
@@ -78,6 +78,10 @@ def _refused(analysis: Analysis) -> list[str]:
 def _best_trivial(analysis: Analysis, cell: CellResult) -> str:
     name, value = max(trivial(analysis.sweep.references[cell.cell.task]).items(), key=lambda item: item[1])
     return f"'{name}' at {value:.3g}"
+
+
+def _doubted(analysis: Analysis) -> list[str]:
+    return [f"{name}: {doubt}" for name, doubt in sorted(analysis.sweep.doubts.items())]
 
 
 def _weak_tutor(analysis: Analysis) -> list[str]:

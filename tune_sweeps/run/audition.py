@@ -211,7 +211,7 @@ def _rules(tutor: TutorConfig, task: Task, briefing: str, screen: Console) -> st
         None where the tutor cannot write notes; why is told.
     """
     if briefing == HINT:
-        return task.asked_rules(hint=True)
+        return task.with_hint(True).rules
     if briefing == GIVEN:
         return joined(task.rules, tutor.briefing)
     if briefing != SELF:
@@ -280,7 +280,7 @@ def _name(way: RecordedWay, task: Task, taken: Container[Asking]) -> Asking:
         said = {}
     said = said if isinstance(said, dict) else {}
     decoding = str(said.get("decoding", "recorded"))
-    known = {task.rules.strip(): NO_NOTES, task.asked_rules(hint=True).strip(): HINT}
+    known = {task.rules.strip(): NO_NOTES, task.with_hint(True).rules.strip(): HINT}
     briefing = str(said.get("way") or known.get(way.rules.strip(), "notes"))
     names = (Asking(decoding, briefing if number == 1 else f"{briefing} {number}") for number in count(1))
     return next(name for name in names if name not in taken)

@@ -19,6 +19,7 @@ from tune_sweeps.console.signals import cleaned_up, cleaning_up
 from tune_sweeps.definition.loading import dump_sweep
 from tune_sweeps.definition.resolve import ResolvedSweep
 from tune_sweeps.run.estimate import concurrency
+from tune_sweeps.run.legal_mass import find_doubts
 from tune_sweeps.run.progress import Progress
 from tune_sweeps.run.progress_view import View
 from tune_sweeps.run.references import reference_returns
@@ -144,6 +145,8 @@ def _run_missing(running: _Running, address: str | None, num_cpus: int | None) -
     with ray_cluster(address, cpus) as cluster, deployed(tutors, cluster, console.print):
         _play_references(resolved, tracker)
         missing = journal.missing()
+        if missing:
+            _doubt_tutors(resolved, tracker, console)
         concurrent = concurrency(resources, len(missing), cluster.cpus, resolved.tutor_cpus, nodes_on_demand())
         progress = Progress({trial.key: trial for trial in resolved.trials}, journal)
         console.print(f"running {len(missing)} of {len(resolved.trials)} trials, {concurrent} at once")
@@ -229,6 +232,18 @@ def _play_references(resolved: ResolvedSweep, tracker: MlflowTracker) -> None:
         if not tracker.knows_references(name):
             future = compute.remote(student.task, student.task_options, _wants_oracle(resolved)).future()
             future.add_done_callback(lambda done: _keep_references(done, tracker))
+
+
+def _doubt_tutors(resolved: ResolvedSweep, tracker: MlflowTracker, console: Console) -> None:
+    """Say, here and in the report, which tutors put little probability on the legal actions."""
+    from rllib_plugins.tasks import load_task
+
+    students = {trial.cell.task: trial.student for trial in resolved.trials}
+    tasks = [load_task(student.task, **student.task_options) for student in students.values()]
+    doubts = find_doubts(resolved.tutors.values(), tasks)
+    for doubt in doubts.values():
+        console.print(f"warning: {doubt}", style="yellow", markup=False)
+    tracker.set_doubts(doubts)
 
 
 def _references(entry: str, options: dict[str, Any], oracle: bool) -> tuple[str, dict[str, float]]:

@@ -19,7 +19,14 @@ from tune_sweeps.definition.grid import Cell
 from tune_sweeps.definition.loading import validate_sweep
 from tune_sweeps.tracking.journal import EVAL
 from tune_sweeps.tracking.mlflow_client import make_client, search_runs
-from tune_sweeps.tracking.tracker import CONFIG_ARTIFACT, REFERENCES_FOLDER, TAG_SWEEP, TAG_SWEEP_ID, TAG_TRIAL
+from tune_sweeps.tracking.tracker import (
+    CONFIG_ARTIFACT,
+    DOUBTS_ARTIFACT,
+    REFERENCES_FOLDER,
+    TAG_SWEEP,
+    TAG_SWEEP_ID,
+    TAG_TRIAL,
+)
 from tutor_service.errors import UserError, unknown_name
 
 RANDOM = "random"
@@ -86,6 +93,7 @@ class SweepRecord:
         config: Its configuration.
         references: By task, the returns of players that learn nothing, and of the oracle where it is known.
         runs: Its trials.
+        doubts: What speaks against its tutors, by tutor and task.
     """
 
     name: str
@@ -94,6 +102,7 @@ class SweepRecord:
     config: SweepConfig
     references: dict[str, dict[str, float]]
     runs: list[RunRecord]
+    doubts: dict[str, str] = field(default_factory=dict)
 
 
 def read_sweep(uri: str, name: str) -> SweepRecord:
@@ -117,6 +126,7 @@ def read_sweep(uri: str, name: str) -> SweepRecord:
         config=_config(client, parent.info.run_id, name),
         references=_references(client, parent.info.run_id),
         runs=sorted(records, key=lambda record: record.key),
+        doubts=_doubts(client, parent.info.run_id),
     )
 
 
@@ -172,6 +182,14 @@ def _references(client: Any, run_id: str) -> dict[str, dict[str, float]]:
             kept = json.loads(Path(client.download_artifacts(run_id, item.path, folder)).read_text(encoding="utf-8"))
         found[kept["task"]] = kept["returns"]
     return found
+
+
+def _doubts(client: Any, run_id: str) -> dict[str, str]:
+    if DOUBTS_ARTIFACT not in {item.path for item in client.list_artifacts(run_id)}:
+        return {}
+    with tempfile.TemporaryDirectory() as folder:
+        text = Path(client.download_artifacts(run_id, DOUBTS_ARTIFACT, folder)).read_text(encoding="utf-8")
+    return {str(name): str(doubt) for name, doubt in json.loads(text).items()}
 
 
 def _config(client: Any, run_id: str, name: str) -> SweepConfig:

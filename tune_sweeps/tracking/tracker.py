@@ -32,6 +32,7 @@ TAG_PARENT = "mlflow.parentRunId"
 WALL_S = "wall_s"
 REFERENCES_FOLDER = "references"
 CONFIG_ARTIFACT = "sweep.yaml"
+DOUBTS_ARTIFACT = "doubts.json"
 STUDENT_ARTIFACT = "student.yaml"
 POLICY_ARTIFACT = "policy"
 
@@ -108,6 +109,7 @@ class MlflowTracker:
         self._children: dict[str, _Child] = {}
         self._references: dict[str, dict[str, float]] = {}
         self._references_sent: set[str] = set()
+        self._doubts: dict[str, str] | None = None
         self._doubtful = True
         self._stop = threading.Event()
         self._wake = threading.Event()
@@ -126,6 +128,11 @@ class MlflowTracker:
     def set_references(self, task: str, returns: dict[str, float]) -> None:
         """Keep the returns of a task's reference players with the parent run, where the report finds them."""
         self._references[task] = returns
+        self.wake()
+
+    def set_doubts(self, doubts: dict[str, str]) -> None:
+        """Keep what speaks against tutors with the parent run, where the report finds it."""
+        self._doubts = doubts
         self.wake()
 
     def knows_references(self, task: str) -> bool:
@@ -172,6 +179,9 @@ class MlflowTracker:
                 kept = {"task": task, "returns": returns}
                 self._client.log_dict(self.parent_id, kept, f"{REFERENCES_FOLDER}/{_file_name(task)}")
                 self._references_sent.add(_file_name(task))
+        if self._doubts is not None:
+            self._client.log_dict(self.parent_id, self._doubts, DOUBTS_ARTIFACT)
+            self._doubts = None
         for key, journal in self._journal.trials.items():
             if journal.status != "pending":
                 self._sync_trial(key, journal)
