@@ -1,6 +1,7 @@
 """Talk to somebody else's OpenAI-compatible endpoint: what it takes, what it answers, and what it may cost.
 
-``reply``, ``answer`` and ``reading`` are pure: they turn whatever a server sends into probabilities, or say why not.
-``probe`` finds out what the endpoint takes, ``limits`` holds it to a pace and a budget, ``session`` sends requests
-within them, ``transport`` alone opens connections. Nothing here knows Serve, the advice store or tasks.
+``reply``, ``logprobs``, ``names``, ``answer`` and ``reading`` are pure: they turn whatever a server sends into
+probabilities, or say why not. ``probe`` finds out what the endpoint takes, ``limits`` holds it to a pace and a budget,
+``session`` sends requests within them, ``transport`` alone opens connections. Nothing here knows Serve, the store or
+tasks.
 """

@@ -11,6 +11,7 @@ from collections.abc import Iterable, Sequence
 from functools import lru_cache
 
 from tutor_service.engines.decode import parse_action
+from tutor_service.engines.endpoint.names import ActionNames
 
 _WRAPPED = " \t\r\n\"'`*_.,:;!()[]{}<>$«»“”‘’"
 _DENIAL = re.compile(
@@ -84,16 +85,9 @@ class _Names:
     """
 
     def __init__(self, labels: tuple[str, ...], words: tuple[str, ...]) -> None:
-        self._exact: dict[str, int] = {}
-        for group in (labels, words):
-            for index, name in enumerate(group):
-                self._exact.setdefault(unicodedata.normalize("NFKC", name), index)
-        folded: dict[str, set[int]] = {}
-        for name, index in self._exact.items():
-            folded.setdefault(name.casefold(), set()).add(index)
-        self._folded = {name: indices.pop() for name, indices in folded.items() if len(indices) == 1}
-        longest = sorted(self._exact, key=len, reverse=True)
-        name = f"({'|'.join(_pattern(name, self._folded) for name in longest)})"
+        known = self._known = ActionNames(labels, words)
+        longest = sorted(known.exact, key=len, reverse=True)
+        name = f"({'|'.join(_pattern(name, known) for name in longest)})"
         mention = rf"(?<!\w){name}{_CLOSING}"
         self._mention = re.compile(mention)
         self._declared = re.compile(rf"(?i:{_KEY}{_IS}|{_VERB}){_OPENING}{mention}")
@@ -109,7 +103,7 @@ class _Names:
     def index(self, text: str) -> int | None:
         """Return the index of the action that a text is the name of, forgiving white space, punctuation and case."""
         for candidate in (text.strip(), text.strip(_WRAPPED)):
-            found = self._exact.get(candidate, self._folded.get(candidate.casefold()))
+            found = self._known.index(candidate)
             if found is not None:
                 return found
         return None
@@ -140,7 +134,7 @@ class _Names:
         name = match[group]
         if name in ("A", "I") and re.match(r"['’]|\s+[a-z]", match.string[match.end(group) :]):
             return []  # an article or a pronoun
-        index = self._exact.get(name, self._folded.get(name.casefold()))
+        index = self._known.index(name)
         return [] if index is None else [index]
 
 
@@ -151,7 +145,7 @@ def _denied(text: str, start: int) -> bool:
     )
 
 
-def _pattern(name: str, folded: dict[str, int]) -> str:
+def _pattern(name: str, known: ActionNames) -> str:
     """Match a single letter by its case, since small ones are words; longer names in any case where none is alike."""
     escaped = re.escape(name)
-    return f"(?i:{escaped})" if len(name) > 1 and name.casefold() in folded else escaped
+    return f"(?i:{escaped})" if len(name) > 1 and name.casefold() in known.folded else escaped

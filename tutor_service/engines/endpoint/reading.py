@@ -13,7 +13,9 @@ from functools import lru_cache
 
 from tutor_service.engines.decode import Distribution, one_hot, renormalise
 from tutor_service.engines.endpoint.answer import named_action
-from tutor_service.engines.endpoint.reply import NotRead, Position, Reply, Token
+from tutor_service.engines.endpoint.logprobs import Position, Token
+from tutor_service.engines.endpoint.names import ActionNames
+from tutor_service.engines.endpoint.reply import NotRead, Reply
 
 _MASS_TOLERANCE = 0.05
 _SHOWN_TOKENS = 5
@@ -91,17 +93,12 @@ class _Spellings:
     """
 
     def __init__(self, labels: tuple[str, ...], words: tuple[str, ...]) -> None:
-        self._exact: dict[str, int] = {}
-        for group in (labels, words):
-            for index, name in enumerate(group):
-                self._exact.setdefault(unicodedata.normalize("NFKC", name), index)
-        folded: dict[str, set[int]] = {}
+        known = ActionNames(labels, words)
+        self._exact, self._folded = known.exact, known.folded
         begun: dict[str, set[int]] = {}
-        for name, index in self._exact.items():
-            folded.setdefault(name.casefold(), set()).add(index)
+        for name, index in known.exact.items():
             for end in range(1, len(name)):
                 begun.setdefault(name[:end], set()).add(index)
-        self._folded = {name: indices.pop() for name, indices in folded.items() if len(indices) == 1}
         self._begun = {name: indices.pop() for name, indices in begun.items() if len(indices) == 1}
 
     @classmethod
