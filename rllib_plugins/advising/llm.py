@@ -57,6 +57,23 @@ class Reading(NamedTuple):
         """Take the fields of a tutor."""
         return cls(tutor.calibration, tutor.advice, tutor.temperature)
 
+    @property
+    def words(self) -> str:
+        """Return the reading on one line, as a tutor file says it."""
+        return f"read by calibration: {self.calibration}, temperature: {self.temperature:g}, advice: {self.advice}"
+
+
+class ReadRows(NamedTuple):
+    """Hold what was read, ``(n, num_actions)`` each; NaN rows where there was no answer.
+
+    Attributes:
+        opinions: Calibrated, tempered distributions.
+        followed: What students draw from.
+    """
+
+    opinions: Floats
+    followed: Floats
+
 
 def calibrated(rows: Floats, legal: NDArray[np.bool_], prior: Floats | None, temperature: float = 1.0) -> Floats:
     """Return what a tutor means by its raw distributions: p' ∝ (p / prior)^(1/T) over the legal actions.
@@ -168,25 +185,86 @@ def raw_rows(answers: Sequence[Advice | None], legal: NDArray[np.bool_]) -> Floa
     return rows
 
 
+def read(
+    answers: Sequence[Advice | None], legal: NDArray[np.bool_], reading: Reading, prior: Floats | None
+) -> ReadRows:
+    """Read a tutor's answers: the one way from raw advice to what a student follows.
+
+    Args:
+        answers: ``n``; None where there is none.
+        legal: ``(n, num_actions)`` the actions that each is about.
+        reading: How.
+        prior: ``(num_actions,)`` of ``Prior.mean``; None under calibration ``none``.
+    """
+    opinions = calibrated(raw_rows(answers, legal), legal, prior, reading.temperature)
+    return ReadRows(opinions, best_guess(opinions) if reading.advice == "best" else opinions)
+
+
+class Prior(NamedTuple):
+    """Say what a calibration asks a tutor, before it is divided by the answers.
+
+    Attributes:
+        questions: One per state.
+        legal: ``(n, num_actions)`` of these states.
+        least: Fewest answers that will do.
+    """
+
+    questions: list[AdviceRequest]
+    legal: NDArray[np.bool_]
+    least: int
+
+    @classmethod
+    def of(cls, task: Task, calibration: str) -> Prior | None:
+        """Return what a calibration takes; None for ``none``.
+
+        Raises:
+            UserError: The task has too few states for it.
+        """
+        if calibration == "none":
+            return None
+        if calibration == "empty":
+            everything = np.ones((1, task.num_actions), dtype=bool)
+            labels = task.actions
+            return cls([AdviceRequest(task.rules, EMPTY_STATE, labels, task.synonyms_of(labels))], everything, 1)
+        states = probe_states(task)
+        legal = legal_mask(task, states)
+        pairs = zip(states, legal, strict=True)
+        return cls([question(task, state, mask) for state, mask in pairs], legal, LEAST_ANSWERS)
+
+    def mean(self, answers: Sequence[Advice | None]) -> Floats:
+        """Return what a distribution is divided by, ``(num_actions,)``.
+
+        Raises:
+            UserError: The tutor has too little to say.
+        """
+        num_answers = sum(answer is not None for answer in answers)
+        if num_answers < self.least:
+            raise UserError(
+                f"the tutor's calibration asks about {len(answers)} state(s), of which it answered {num_answers}; "
+                f"{self.least} are needed: set its calibration to none."
+            )
+        return mean_where_legal(raw_rows(answers, self.legal), self.legal)
+
+
 class Reader:
     """Reads one tutor's answers about one task.
 
     Args:
         task: The task.
         reading: How.
-        client: Whom to ask for what calibration takes. Its answers are kept like any others.
+        client: Whom to ask for what calibration takes; its answers are kept like any others.
 
     Attributes:
         tokens: Tokens that the model processed for the calibration.
     """
 
     def __init__(self, task: Task, reading: Reading, client: TutorClient) -> None:
-        self.task, self.reading = task, reading
+        self.reading = reading
         self.tokens = 0
+        self._task = task
         self._client = client
+        self._wanted: Prior | None = None
         self._prior: Floats | None = None
-        self._questions: list[AdviceRequest] = []
-        self._legal = np.ones((1, task.num_actions), dtype=bool)
 
     def is_ready(self) -> bool:
         """Return whether the prior is known; ask for it if not. False: the tutor does not answer at the moment.
@@ -196,40 +274,19 @@ class Reader:
         """
         if self.reading.calibration == "none" or self._prior is not None:
             return True
-        if not self._questions:
-            self._prepare()
+        self._wanted = self._wanted or Prior.of(self._task, self.reading.calibration)
+        assert self._wanted is not None
         refused = self._client.stats.refused
-        answers = self._client.advise(self._questions)
+        answers = self._client.advise(self._wanted.questions)
         self.tokens += sum(answer.tokens for answer in answers if answer is not None)
-        num_missing = sum(answer is None for answer in answers)
-        if num_missing > self._client.stats.refused - refused:
+        if answers.count(None) > self._client.stats.refused - refused:
             return False  # a mean over what happened to be answered would be another one in the next trial
-        wanted = 1 if self.reading.calibration == "empty" else LEAST_ANSWERS
-        if len(answers) - num_missing < wanted:
-            raise UserError(
-                f"calibration '{self.reading.calibration}': of {len(answers)} states of task '{self.task.name}' that "
-                f"it asks about, the tutor answered {len(answers) - num_missing}, {wanted} are needed: set the tutor's "
-                "calibration to none."
-            )
-        self._prior = mean_where_legal(raw_rows(answers, self._legal), self._legal)
+        self._prior = self._wanted.mean(answers)
         return True
 
-    def opinions(self, rows: Floats, legal: NDArray[np.bool_]) -> Floats:
-        """Return calibrated, tempered distributions, once ``is_ready``; see ``calibrated``."""
-        return calibrated(rows, legal, self._prior, self.reading.temperature)
-
-    def followed(self, opinions: Floats) -> Floats:
-        """Return what students draw from."""
-        return best_guess(opinions) if self.reading.advice == "best" else opinions
-
-    def _prepare(self) -> None:
-        if self.reading.calibration == "empty":
-            labels = self.task.actions
-            self._questions = [AdviceRequest(self.task.rules, EMPTY_STATE, labels, self.task.synonyms_of(labels))]
-            return
-        states = probe_states(self.task)
-        self._legal = legal_mask(self.task, states)
-        self._questions = [question(self.task, *pair) for pair in zip(states, self._legal, strict=True)]
+    def read(self, answers: Sequence[Advice | None], legal: NDArray[np.bool_]) -> ReadRows:
+        """Read answers, once ``is_ready``; see ``read``."""
+        return read(answers, legal, self.reading, self._prior)
 
 
 class LLMAdvisor(Advisor):
@@ -263,8 +320,7 @@ class LLMAdvisor(Advisor):
         if self.reader.is_ready():
             questions = [question(self.task, observations[row], legal[row]) for row in asked]
             answers = self.client.advise(questions)
-            opinions[asked] = self.reader.opinions(raw_rows(answers, legal[asked]), legal[asked])
-            batch.probabilities[asked] = self.reader.followed(opinions[asked])
+            opinions[asked], batch.probabilities[asked] = self.reader.read(answers, legal[asked])
             for row, advice in zip(asked, answers, strict=True):
                 if advice is not None:
                     source[row] = Source.MODEL if advice.source == "model" else Source.STORE

@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rllib_plugins.advising.advisor import Advisor
+from rllib_plugins.advising.llm import Prior, Reading, calibrated
 from rllib_plugins.grading import card as scores
 from rllib_plugins.grading.card import Floats, LabelShare, ReportCard, SituationGrade
 from rllib_plugins.grading.states import visited_states
@@ -21,6 +22,25 @@ TRIVIAL_EPISODES = 200
 
 Ask: TypeAlias = Callable[[list[AdviceRequest]], Sequence[Advice | None]]
 """A tutor: one answer per request, None where there is none."""
+
+
+AS_IT_IS = Reading()
+"""Raw distributions."""
+
+
+class _Read(NamedTuple):
+    """A tutor, and how it is asked and read."""
+
+    ask: Ask
+    reading: Reading
+
+    def opinions(self, sample: _Sample, *answers: Floats) -> list[Floats]:
+        """Return what the tutor means by raw distributions ``(n, num_actions)``."""
+        prior = None
+        if any(np.isfinite(rows).any() for rows in answers):
+            wanted = Prior.of(sample.task, self.reading.calibration)
+            prior = wanted.mean(self.ask(wanted.questions)) if wanted else None
+        return [calibrated(rows, sample.legal, prior, self.reading.temperature) for rows in answers]
 
 
 class _Sample(NamedTuple):
@@ -42,7 +62,13 @@ class _Sample(NamedTuple):
 
 
 def grade(
-    task: Task, tutor: Ask | Advisor, *, num_states: int = 300, seed: int = 0, name: str = "the tutor"
+    task: Task,
+    tutor: Ask | Advisor,
+    *,
+    reading: Reading = AS_IT_IS,
+    num_states: int = 300,
+    seed: int = 0,
+    name: str = "the tutor",
 ) -> ReportCard:
     """Grade a tutor on states that students visit.
 
@@ -59,6 +85,8 @@ def grade(
         tutor: A function from a list of requests to answers, e.g. ``TutorClient.advise``: it is asked twice, the
             second time with the labels in another order. Or an Advisor, a scripted reference for instance: it is asked
             once, and order, legal mass and cost stay unknown.
+        reading: How a function's answers are read: they are raw. The card is about what the tutor means: its calibrated
+            distribution, and the best guess of that.
         num_states: Visits to grade; equal states are asked about once.
         seed: Draws the states and the orders.
         name: The tutor's name, for the card.
@@ -73,7 +101,7 @@ def grade(
         trivial_player=trivial.name,
     )
     if callable(tutor):
-        answers, card = _ask_twice(sample, tutor, seed, card)
+        answers, card = _ask_twice(sample, _Read(tutor, reading), seed, card)
     else:
         answers = tutor.ask(states).probabilities
     answered = np.isfinite(answers).all(axis=1)
@@ -81,7 +109,7 @@ def grade(
     return _against_oracle(sample.at(answered), card, answers[answered]) if answered.any() else card
 
 
-def _ask_twice(sample: _Sample, ask: Ask, seed: int, card: ReportCard) -> tuple[Floats, ReportCard]:
+def _ask_twice(sample: _Sample, tutor: _Read, seed: int, card: ReportCard) -> tuple[Floats, ReportCard]:
     rng = np.random.default_rng([seed, 1])
     orders = [np.flatnonzero(mask) for mask in sample.legal]
     others = [_another_order(order, rng) for order in orders]
@@ -90,7 +118,7 @@ def _ask_twice(sample: _Sample, ask: Ask, seed: int, card: ReportCard) -> tuple[
     def answers_in(chosen: list[NDArray[np.int64]]) -> tuple[Sequence[Advice | None], Floats]:
         """Ask with the labels in these orders; rows over all actions ``(n, num_actions)``, NaN where no answer came."""
         actions = [tuple(sample.task.actions[action] for action in order) for order in chosen]
-        task = sample.task
+        task, ask = sample.task, tutor.ask
         advice = ask(
             [
                 AdviceRequest(task.rules, text, labels, task.synonyms_of(labels))
@@ -106,6 +134,7 @@ def _ask_twice(sample: _Sample, ask: Ask, seed: int, card: ReportCard) -> tuple[
 
     advice, rows = answers_in(orders)
     _, other_rows = answers_in(others)
+    rows, other_rows = tutor.opinions(sample, rows, other_rows)
     given = [answer for answer in advice if answer is not None]
     if given:
         answered = sample.at(np.array([answer is not None for answer in advice]))

@@ -26,6 +26,7 @@ from rllib_plugins.advising.llm import (
     mean_where_legal,
     probe_states,
 )
+from rllib_plugins.grading import grade
 from rllib_plugins.metrics import Source
 from rllib_plugins.tasks import Task, load_task
 from rllib_plugins.tutors import make_advisor
@@ -193,7 +194,7 @@ def test_what_is_refused_for_good_is_left_out_of_the_mean() -> None:
     batch = advisor_of(Reading("batch"), backend).ask(states)
     assert (batch.source == Source.MISSED).nonzero()[0].tolist() == [7]
     backend.refused = dict.fromkeys(words(SNAKE, states)[1:], False)
-    with pytest.raises(UserError, match=r"calibration 'batch'.*answered 1, 2 are needed"):
+    with pytest.raises(UserError, match=r"answered 1; 2 are needed.*calibration to none"):
         advisor_of(Reading("batch"), backend).ask(states)
 
 
@@ -245,5 +246,14 @@ def test_recorded_raw_answers_are_read_alike(tmp_path: Path) -> None:
     assert advisor is not None
     live = advisor_of(Reading("batch")).ask(states)
     np.testing.assert_allclose(advisor.ask(states).probabilities, live.probabilities)
-    with pytest.raises(UserError, match=r"calibration 'empty'.*answered 0, 1 are needed"):
+    with pytest.raises(UserError, match=r"answered 0; 1 are needed"):
         make_advisor(recorded.model_copy(update={"calibration": "empty"}), SNAKE)
+
+
+def test_a_grade_is_about_what_the_tutor_means() -> None:
+    client = TutorClient(Backend(), ClientSettings())
+    raw = grade(SNAKE, client.advise, num_states=100)
+    read_card = grade(SNAKE, client.advise, reading=Reading("batch"), num_states=100)
+    shares = {label.label: label.tutor for label in read_card.labels}
+    assert max(shares.values()) < 0.45 and raw.labels[0].tutor > 0.5
+    assert raw.legal_mass == read_card.legal_mass == 0.5

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import subprocess
 import sys
@@ -148,6 +149,35 @@ def test_an_oracle_is_asked_without_a_service(
     status, out, _ = tutor("ask", "oracle", "blackjack", capsys=capsys, monkeypatch=monkeypatch)
     assert status == 0
     assert re.search(r"(stick|hit)\s+1\.000", out)
+
+
+def test_a_recorded_answer_is_shown_raw_and_as_it_is_read(
+    here: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from rllib_plugins.tasks import load_task
+
+    task = load_task("blackjack")
+    rows = [
+        {
+            "state": task.describe((total, dealer, ace)),
+            "actions": task.actions,
+            "probabilities": [0.5 + total / 100, 0.5 - total / 100],
+            "legal_mass": 1.0,
+        }
+        for total in range(4, 22)
+        for dealer in range(1, 11)
+        for ace in (0, 1)
+        if total >= 12 or not ace
+    ]
+    (here / "answers.jsonl").write_text("".join(json.dumps({"rules": task.rules, **row}) + "\n" for row in rows))
+    (here / "mine.yaml").write_text("backend: recorded\nfile: answers.jsonl\ncalibration: batch\nadvice: best\n")
+    status, out, _ = tutor("ask", "mine.yaml", "blackjack", capsys=capsys, monkeypatch=monkeypatch)
+    assert status == 0 and "calibration: batch" in out
+    total = int(re.search(r"\b(\d+)\b", out)[1])
+    found = {name: re.search(rf"{name}((?:\s+[01]\.\d+){{3}})", out)[1].split() for name in task.actions}
+    (raw, read, followed), (_, other, _) = (list(map(float, found[name])) for name in task.actions)
+    assert raw == pytest.approx(0.5 + total / 100) and read < raw
+    assert followed == float(read > other)
 
 
 def test_a_prompts_padding_is_counted_and_its_words_are_shown_as_they_are() -> None:

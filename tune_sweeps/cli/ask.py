@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -44,11 +45,14 @@ def ask(
     from tune_sweeps.console.terminal import make_console
 
     config = check_tutor(tutor)
-    chosen = load_task(task)
+    chosen = load_task(task).with_hint(config is not None and config.hint)
     console = make_console()
     if config is None or not config.is_served:
         _ask_in_process(console, tutor, chosen, seed)
         return
+    import numpy as np
+
+    from rllib_plugins.advising.llm import Prior, Reading, read
     from tune_sweeps.console.terminal import log_path, quiet
     from tutor_service.schema import AdviceRequest
     from tutor_service.serving.ask import ask as ask_tutor
@@ -58,14 +62,22 @@ def ask(
     else:
         actions = chosen.actions
     with quiet(log_path("ask")) as screen:
-        rules = chosen.with_hint(config.hint).rules
-        request = AdviceRequest(rules, state, tuple(actions), chosen.synonyms_of(actions))
-        asked = ask_tutor(config, request, progress=screen.print)
+        request = AdviceRequest(chosen.rules, state, tuple(actions), chosen.synonyms_of(actions))
+        prior = Prior.of(chosen, config.calibration)
+        others = prior.questions if prior else ()
+        asked = ask_tutor(config, request, others=others, progress=screen.print)
     advice = asked.advice
+    legal = np.isin(chosen.actions, actions)
+    rows = read([advice], legal[None], Reading.of(config), prior.mean(asked.others) if prior else None)
     console.print(compact(asked.prompt), style="dim", markup=False)
     if asked.thought:
         console.print(f"thought: {asked.thought}", markup=False)
-    _show(console, list(zip(actions, advice.probabilities, strict=True)))
+    _show(
+        console,
+        actions,
+        {"raw": advice.probabilities, "read": rows.opinions[0][legal], "followed": rows.followed[0][legal]},
+    )
+    console.print(Reading.of(config).words)
     console.print(
         f"legal mass {advice.legal_mass:.3f} · from the {advice.source} · {advice.latency_ms:.1f} ms in the service, "
         f"{asked.round_trip_ms:.1f} ms round trip · {advice.tokens} tokens"
@@ -117,6 +129,8 @@ def _visited(task: Task, seed: int) -> tuple[str, tuple[str, ...]]:
 def _ask_in_process(console: Console, tutor: str, task: Task, seed: int) -> None:
     import numpy as np
 
+    from rllib_plugins.advising.advisor import legal_mask
+    from rllib_plugins.advising.llm import LLMAdvisor, question, raw_rows
     from rllib_plugins.grading.states import visited_states
     from rllib_plugins.tutors import make_advisor
     from tutor_service.errors import UserError
@@ -125,23 +139,30 @@ def _ask_in_process(console: Console, tutor: str, task: Task, seed: int) -> None
     if advisor is None:
         raise UserError("tutor 'none' is nobody: there is no one to ask. See `tutor tutors`.")
     states, _ = visited_states(task, 20, seed)
-    answers = advisor.ask(states).probabilities
-    answered = np.isfinite(answers).all(axis=1)
+    batch = advisor.ask(states)
+    answered = np.isfinite(batch.probabilities).all(axis=1)
     if not answered.any():
         raise UserError(f"'{tutor}' was asked none of {len(states)} states of '{task.name}'. Try another --seed.")
     row = int(answered.argmax())
     console.print(task.describe(task.raw_observation(states[row])), style="dim")
-    _show(console, list(zip(task.actions, answers[row], strict=True)))
-    console.print(f"'{tutor}' is a scripted reference or a recording: it reads no prompt")
+    if not isinstance(advisor, LLMAdvisor) or batch.opinions is None:
+        _show(console, task.actions, {"probability": batch.probabilities[row]})
+        console.print(f"'{tutor}' is a scripted reference: it reads no prompt")
+        return
+    legal = legal_mask(task, states)
+    raw = raw_rows(advisor.client.advise([question(task, states[row], legal[row])]), legal[[row]])
+    shown = {"raw": raw[0], "read": batch.opinions[row], "followed": batch.probabilities[row]}
+    _show(console, task.actions, shown)
+    console.print(f"{advisor.reader.reading.words}\n'{tutor}' is a recording: it reads no prompt")
 
 
-def _show(console: Console, probabilities: list[tuple[str, float]]) -> None:
+def _show(console: Console, actions: Sequence[str], columns: Mapping[str, Sequence[float]]) -> None:
+    """Print a row per action and a column per distribution, the last one as bars too."""
     from rich.table import Table
 
     table = Table(box=None, pad_edge=False)
-    table.add_column("action")
-    table.add_column("probability", justify="right")
-    table.add_column("")
-    for action, probability in probabilities:
-        table.add_row(action, f"{probability:.3f}", "█" * round(30 * probability))
+    for name in ("action", *columns, ""):
+        table.add_column(name, justify="right" if name in columns else "left")
+    for action, *probabilities in zip(actions, *columns.values(), strict=True):
+        table.add_row(action, *(f"{value:.3f}" for value in probabilities), "█" * round(30 * probabilities[-1]))
     console.print(table)

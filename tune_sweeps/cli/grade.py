@@ -31,6 +31,7 @@ def grade(
 
     Example: `tutor grade smollm2 blackjack`
     """
+    from rllib_plugins.advising.llm import Reading
     from rllib_plugins.audition import Answers, Asking, Way, play_beside
     from rllib_plugins.audition.view import returns_table
     from rllib_plugins.grading import grade as grade_tutor
@@ -67,7 +68,13 @@ def grade(
         with interruptible(), quiet(log_path("grade")) as screen, tutors_up([config], screen.print, address):
             client = connect(config, deadline_s=600.0)
             with asking(screen, client.advise) as ask:
-                card = grade_tutor(chosen, ask, num_states=num_states, seed=seed, name=config.name)
+                card = grade_tutor(
+                    *(chosen, ask),
+                    reading=Reading.of(config),
+                    num_states=num_states,
+                    seed=seed,
+                    name=config.name,
+                )
                 played = None
                 if card.answered:
                     policy = Answers(chosen, ask).policy(way, config.temperature)

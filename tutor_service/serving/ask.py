@@ -6,7 +6,7 @@ import logging
 import math
 import os
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -35,6 +35,7 @@ class Asked:
         thought: What it thought before; empty where it does not think.
         round_trip_ms: Milliseconds as seen from here.
         notes: What was found out about the tutor when it started, and what it has spent, in lines.
+        others: Answers to the questions that reading this one takes; None where there is none.
     """
 
     prompt: str
@@ -43,12 +44,14 @@ class Asked:
     thought: str
     round_trip_ms: float
     notes: tuple[str, ...]
+    others: tuple[Advice | None, ...] = ()
 
 
 def ask(
     tutor: TutorConfig,
     request: AdviceRequest,
     *,
+    others: Sequence[AdviceRequest] = (),
     progress: Callable[[str], None] | None = None,
     timeout_s: float = 120.0,
 ) -> Asked:
@@ -60,6 +63,7 @@ def ask(
     Args:
         tutor: Whom to ask.
         request: What.
+        others: Questions that reading the answer takes.
         progress: Takes lines about what is going on.
         timeout_s: Most seconds to wait for the answer, once the tutor is up.
 
@@ -75,6 +79,7 @@ def ask(
         started = time.perf_counter()
         explained: Explanation | AdviceError = handle.explain.remote(request).result(timeout_s=timeout_s)
         round_trip_ms = (time.perf_counter() - started) * 1e3
+        answers = handle.advise.remote(list(others)).result(timeout_s=timeout_s) if others else []
         stats: GatewayStats = handle.stats.remote().result(timeout_s=timeout_s)
     if isinstance(explained, AdviceError):
         raise UserError(explained.reason)
@@ -88,6 +93,7 @@ def ask(
         thought=explained.thought,
         round_trip_ms=round_trip_ms,
         notes=(*stats.notes, *spent),
+        others=tuple(answer if isinstance(answer, Advice) else None for answer in answers),
     )
 
 
