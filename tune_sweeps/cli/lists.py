@@ -54,8 +54,10 @@ def _deployed(address: str) -> None:
             stored = "–" if item.stored is None else f"{item.stored:,}"
             table.add_row(item.name, item.status, str(item.replicas), rate, stored, item.message)
         console.print(table)
+        holders = serving.lease_holders()
         for item in found:
-            for line in (*item.notes, *item.health()):
+            held = [f"held by {', '.join(holders[item.name])}"] if item.name in holders else []
+            for line in (*held, *item.notes, *item.health()):
                 console.print(f"{item.name}: {line}", style="dim", markup=False)
 
 

@@ -3,14 +3,23 @@
 from __future__ import annotations
 
 import math
+import os
+import socket
+import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING
 
 from tune_sweeps.cluster.session import RayCluster, ray_cluster, wanted_address
 from tune_sweeps.console.signals import cleaning_up
 from tutor_service.client import service_url
 from tutor_service.config import TutorConfig
+from tutor_service.errors import UserError
 from tutor_service.machine import available_cores
+
+if TYPE_CHECKING:
+    from tutor_service import serving
 
 
 @contextmanager
@@ -41,7 +50,9 @@ def tutors_up(
 
 @contextmanager
 def deployed(tutors: Sequence[TutorConfig], cluster: RayCluster, progress: Callable[[str], None]) -> Iterator[None]:
-    """Have tutors deployed on a connected Ray for the time of a ``with`` block; those that ran before stay.
+    """Have tutors deployed on a connected Ray for the time of a ``with`` block; those of others stay.
+
+    Commands that run the same tutor at a time share it, held by leases: the last one takes it down.
 
     Those that are reached at ``$LLM_TUTORS_URL`` are somebody else's to deploy.
 
@@ -57,14 +68,45 @@ def deployed(tutors: Sequence[TutorConfig], cluster: RayCluster, progress: Calla
         yield
         return
 
-    running = set() if cluster.local else {item.name for item in serving.status() if item.status == "RUNNING"}
-    wanted = [tutor for tutor in served if tutor.name not in running]
+    leases = None if cluster.local else serving.Lease(_holder())
     try:
+        wanted = served if leases is None else _leased(served, leases)
         for model in sorted({tutor.model for tutor in wanted if embedded.is_embedded(tutor.model)}):
             embedded.prepare(model, progress)
         serving.deploy(wanted, progress=progress)
+        serving.wait_until_ready([tutor.name for tutor in served if tutor not in wanted], progress)
         yield
     finally:
         cleaning_up()
-        if not cluster.local:  # a local Ray ends now, and takes them along
-            serving.delete([tutor.name for tutor in wanted])
+        if leases is not None:  # a local Ray ends now, and takes its tutors along
+            leases.release()
+
+
+def _leased(tutors: Sequence[TutorConfig], leases: serving.Lease) -> list[TutorConfig]:
+    """Take a lease on each tutor that a command shares; return those that have to be deployed.
+
+    What an operator deployed runs on without leases and stays.
+    """
+    from tutor_service import serving
+
+    held = serving.lease_holders()
+    standing = {item.name for item in serving.status() if item.status == "RUNNING" and item.name not in held}
+    wanted = []
+    for tutor in tutors:
+        if tutor.name in standing:
+            continue
+        grant = leases.acquire(tutor)
+        if grant.conflict:
+            raise UserError(
+                f"another tutor named '{tutor.name}' runs on this cluster, held by {grant.conflict}: its model or the "
+                "way it is asked differs, and it would answer in place of yours. Give yours another name in its file, "
+                "or wait."
+            )
+        if grant.deploy:
+            wanted.append(tutor)
+    return wanted
+
+
+def _holder() -> str:
+    """Name this command for others that share a tutor."""
+    return f"{' '.join([Path(sys.argv[0]).name, *sys.argv[1:3]])} ({socket.gethostname()}, process {os.getpid()})"

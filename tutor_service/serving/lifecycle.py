@@ -23,6 +23,9 @@ _QUIET = {"encoding": "JSON", "log_level": "ERROR", "enable_access_log": False}
 
 _SHOWN_REASONS = 3
 _POLL_S = 0.25
+TIMEOUT_S = 900.0
+"""For all tutors of a command to be ready, models downloaded."""
+
 _SAY_EVERY_S = 10.0
 
 
@@ -68,7 +71,7 @@ def deploy(
     *,
     http: HttpConfig | None = None,
     progress: Callable[[str], None] | None = None,
-    timeout_s: float = 900.0,
+    timeout_s: float = TIMEOUT_S,
     launch: Callable[[], None] | None = None,
 ) -> list[str]:
     """Deploys one Serve application per tutor and returns when all are ready to answer at full speed.
@@ -109,7 +112,7 @@ def deploy(
             launch()
         else:
             _launch(served, access)
-        _wait_until_ready(names, say, timeout_s)
+        wait_until_ready(names, say, timeout_s)
     except BaseException:
         delete(names)
         raise
@@ -231,7 +234,17 @@ def _start_serve(http: HttpConfig | None) -> None:
         )
 
 
-def _wait_until_ready(names: Sequence[str], say: Callable[[str], None], timeout_s: float) -> None:
+def wait_until_ready(names: Sequence[str], say: Callable[[str], None], timeout_s: float = TIMEOUT_S) -> None:
+    """Return when tutors answer.
+
+    Args:
+        names: Tutors that are deployed or being deployed.
+        say: Takes lines about what is going on.
+        timeout_s: Most seconds to wait until all are ready.
+
+    Raises:
+        UserError: One failed, was taken down meanwhile, or is not ready in time.
+    """
     from ray import serve
 
     started = said = time.monotonic()
