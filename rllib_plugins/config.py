@@ -45,6 +45,12 @@ class StudentConfig(BaseModel):
         default="lean",
         description="lean: our array rollout. stock: RLlib's own EnvRunner with the tutor as connectors.",
     )
+    updates_factor: float = Field(
+        default=1.0,
+        ge=1,
+        description="Times as many gradient steps per env step: a control for what a tutored student spends on advice. "
+        "ppo: more passes, dqn: more batches, a2c: smaller batches. Typical: 2.",
+    )
     hyperparameters: dict[str, Any] = Field(
         default_factory=dict, description="Overrides of the algorithm's defaults for the task, by RLlib's own names."
     )

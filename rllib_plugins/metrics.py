@@ -24,6 +24,9 @@ COUNTERS = (
 )
 """Running totals over the trial. consultations = reused + store_hits + model_evaluations (+ scripted answers)."""
 
+EFFORT = ("updates",)
+"""Running totals of what learning took: gradient steps, those on remembered advice included."""
+
 GAUGES = (
     "return_mean",
     "eval/return_mean",
@@ -39,7 +42,7 @@ GAUGES = (
 )
 """Values at a point of the trial."""
 
-ALL = (*COUNTERS, *GAUGES)
+ALL = (*COUNTERS, *EFFORT, *GAUGES)
 
 HALF_LIFE = 500.0
 """Observations after which one counts half in a recent average."""

@@ -61,6 +61,8 @@ def algorithm_config(config: StudentConfig) -> Any:
     algorithm.debugging(seed=config.seed, log_level="ERROR")
     algorithm.env_runners(num_envs_per_env_runner=config.num_envs)
     apply_hyperparameters(algorithm, default_hyperparameters(config.algorithm, config.task) | config.hyperparameters)
+    if config.updates_factor > 1:
+        _multiply_updates(algorithm, config.algorithm, config.updates_factor)
     return algorithm.tutoring(
         task=config.task,
         task_options=config.task_options,
@@ -69,6 +71,19 @@ def algorithm_config(config: StudentConfig) -> Any:
         theta_steps=config.theta_steps,
         rollout=config.rollout,
     )
+
+
+def _multiply_updates(algorithm: Any, name: str, factor: float) -> None:
+    """Have a student take more gradient steps per env step."""
+    if name == "ppo":
+        algorithm.num_epochs = round(algorithm.num_epochs * factor)
+    elif name == "dqn":
+        sampled = algorithm.get_rollout_fragment_length() * algorithm.num_envs_per_env_runner
+        usual = algorithm.training_intensity or algorithm.total_train_batch_size / sampled
+        algorithm.training_intensity = usual * factor
+    else:
+        steps = algorithm.train_batch_size_per_learner / algorithm.num_envs_per_env_runner
+        algorithm.train_batch_size_per_learner = max(1, round(steps / factor)) * algorithm.num_envs_per_env_runner
 
 
 def apply_hyperparameters(algorithm: Any, hyperparameters: dict[str, Any]) -> None:
@@ -163,6 +178,7 @@ class StudentTrial(Trainable):
             "env_steps_per_s": sampled / elapsed if sampled else math.nan,
             **algorithm.advice_counters(),
             **algorithm.advice_gauges(),
+            "updates": algorithm.learner.num_updates,
             "done": self._next_point >= student.num_env_steps,
         }
         self._next_point = min(self._next_point + self.plan.interval_steps, student.num_env_steps)

@@ -100,6 +100,13 @@ class ArrayLearner:
             lr_or_lr_schedule=config.lr,
         )
 
+    @property
+    def num_updates(self) -> int:
+        """Return the gradient steps so far, those on remembered advice included."""
+        optimizers = [self._optimizer, *([self._advice_optimizer] if self.config.rollout == "lean" else [])]
+        states: list[dict[str, Any]] = [next(iter(optimizer.state.values()), {}) for optimizer in optimizers]
+        return sum(int(state.get("step", 0)) for state in states)
+
     def follow_schedules(self, num_env_steps: int) -> None:
         """Set the learning rate of this point of training, where it follows a schedule."""
         for optimizer, schedule in self._optimizer_lr_schedules.items():

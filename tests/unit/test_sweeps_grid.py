@@ -109,6 +109,21 @@ def test_without_baselines_only_tutored_cells_run() -> None:
     assert all(cell.tutored for cell in cells(sweep(baselines=False)))
 
 
+def test_a_control_is_an_untutored_cell_of_its_own() -> None:
+    config = sweep(
+        algorithms=["ppo"],
+        reuse=[True],
+        controls=["more_updates"],
+        overrides=[{"match": {"tutor": "more_updates"}, "set": {"updates_factor": 3}}],
+    )
+    control, *_ = [trial for trial in grid(config, STEPS) if trial.cell.tutor == "more_updates"]
+    assert control.label == "ppo · untutored, more updates · blackjack · seed 0"
+    assert (control.student.tutor, control.student.updates_factor) == ("none", 3)
+    assert not control.cell.tutored and not control.cell.baseline
+    assert {t.student.updates_factor for t in grid(config, STEPS) if t is not control} >= {1.0}
+    assert len(resolve(config).trials) == 3
+
+
 def test_exclusions_and_overrides_meet_the_cells_that_they_name() -> None:
     config = sweep(
         tasks=["blackjack", "snake"],
@@ -306,9 +321,9 @@ def test_a_plan_adds_up() -> None:
 
 
 def test_tutors_leave_room_for_one_trial_at_least() -> None:
-    plan = estimate(resolve(load_sweep("paper")), cpus=2, speeds={})
-    assert plan.concurrent == 1
-    assert plan.tutor_gpus == 3
+    embedded = estimate(resolve(load_sweep("paper", ["tutors=[smollm2]"])), cpus=2, speeds={})
+    assert (embedded.concurrent, embedded.tutor_cpus) == (1, 1)
+    assert estimate(resolve(load_sweep("paper")), cpus=2, speeds={}).tutor_gpus == 3
 
 
 def test_trials_wait_for_nodes_only_where_nodes_come() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
 
@@ -11,10 +12,12 @@ import pytest
 
 from tune_sweeps.definition.grid import Cell
 from tune_sweeps.definition.loading import load_sweep
+from tune_sweeps.definition.resolve import resolve
 from tune_sweeps.report.analysis import analyse
 from tune_sweeps.report.build import to_markdown
 from tune_sweeps.report.drawing import LineEnd, label_ends, spread
 from tune_sweeps.report.export import write_numbers
+from tune_sweeps.report.growth import grown
 from tune_sweeps.report.notes import notes
 from tune_sweeps.report.results import Analysis, CellResult
 from tune_sweeps.report.tables import (
@@ -252,6 +255,36 @@ def test_labels_of_lines_that_end_at_the_bottom_stay_above_the_axis_numbers() ->
     ax.set_ylim(-0.03, 1.05)
     label_ends(ax, [LineEnd(0.0, name, "black") for name in ("untutored", "smollm2", "oracle")])
     assert min(text.xy[1] for text in ax.texts) >= -0.03
+
+
+def test_a_control_is_compared_with_and_compared() -> None:
+    runs = [run("none", s, 8_000 + 400 * s) for s in range(6)] + [run("oracle", s, 4_000 + 200 * s) for s in range(6)]
+    more = [
+        replace(run("oracle", s, 6_000 + 200 * s), cell=Cell("ppo", "more_updates", "blackjack", None))
+        for s in range(6)
+    ]
+    analysis = analyse(record([*runs, *more]))
+    by_tutor = {cell.cell.tutor: cell for cell in analysis.cells}
+    over = by_tutor["oracle"].versus.over_control  # type: ignore[union-attr]
+    assert over is not None and 1 < over.value < by_tutor["oracle"].speed_up.value  # type: ignore[union-attr]
+    assert by_tutor["more_updates"].speed_up is not None and by_tutor["none"].versus is None
+    assert [row[2] for row in main_table(analysis).rows] == ["untutored", "untutored, more updates", "oracle"]
+    assert "over more updates" in versus_table(analysis).header
+    assert "over more updates" not in versus_table(analyse(record(runs))).header
+
+
+def test_undecided_cells_and_their_baselines_get_more_seeds() -> None:
+    same = [run("none", s, 8_000 + 400 * s) for s in range(5)] + [run("random", s, 8_200 + 400 * s) for s in range(5)]
+    fast = [run("none", s, 8_000 + 400 * s, "a2c") for s in range(5)] + [run("random", s, 900, "a2c") for s in range(5)]
+    settings = ("seeds=5", "tutors=[random]", "statistics.max_seeds=8")
+    analysis = analyse(record([*same, *fast], *settings, "statistics.alpha=0.5"))
+    assert [cell.algorithm for cell in analysis.undecided()] == ["ppo"]
+    longer = grown(analysis)
+    assert longer is not None and longer.extensions[0].seeds == [5, 6, 7]
+    added = [trial.cell.label for trial in resolve(longer).trials if trial.seed == 5]
+    assert added == ["ppo · untutored · blackjack", "ppo · random · blackjack · reuse"]
+    assert grown(analyse(record([*same, *fast], *settings, "seeds=8"))) is None
+    assert grown(analyse(record(fast, *settings, "statistics.alpha=0.5"))) is None
 
 
 def test_scores_are_kept_as_matrices_of_runs_by_tasks(tmp_path: Path) -> None:

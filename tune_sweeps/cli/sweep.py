@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 
     from tune_sweeps.definition.config import SweepConfig
     from tune_sweeps.definition.resolve import ResolvedSweep
+    from tune_sweeps.report.results import Analysis
     from tune_sweeps.run.workspace import Choice, Workspace
 
 EXIT_TRIALS_FAILED = 1
@@ -42,6 +43,10 @@ class SweepOptions:
     more_seeds: Annotated[
         int | None, typer.Option(min=1, metavar="N", help="Add N seeds to a sweep; p-values account for the look.")
     ] = None
+    until_decided: Annotated[
+        bool,
+        typer.Option("--until-decided", help="Add seeds to undecided cells, up to statistics.max_seeds (default 20)."),
+    ] = False
     name: Annotated[
         str | None, typer.Option(help="Name of the sweep: its folder and MLflow experiment. Default: the preset's.")
     ] = None
@@ -67,6 +72,8 @@ def sweep(options: SweepOptions) -> None:
 
     - `tutor sweep mine --more-seeds 5`
 
+    - `tutor sweep demo --set seeds=5 --until-decided --name sure`
+
     - `tutor sweep --resume mine`
     """
     from tune_sweeps.console.terminal import make_console
@@ -88,7 +95,7 @@ def _choose(options: SweepOptions) -> Choice:
     from tune_sweeps.definition.loading import load_sweep, with_more_seeds
     from tune_sweeps.definition.resolve import resolve
     from tune_sweeps.run.checks import check_hyperparameters
-    from tune_sweeps.run.workspace import Choice, choose, existing_workspace
+    from tune_sweeps.run.workspace import Choice, choose, existing_workspace, open_workspace
     from tutor_service.errors import UserError
 
     others = [options.set_, options.task, options.name]
@@ -107,15 +114,28 @@ def _choose(options: SweepOptions) -> Choice:
         config = with_more_seeds(workspace.config(), options.more_seeds)
         added = ", ".join(map(str, config.extensions[-1].seeds))
         return Choice(config, workspace, f"'{workspace.name}' gets the seeds {added} more")
+    existing = open_workspace(options.results, options.preset or "")
+    if options.until_decided and existing is not None and not any(others):
+        return Choice(existing.config(), existing)
     if options.preset is None and not options.task:
         raise UserError("which sweep? Name a preset, e.g. `tutor sweep demo`, a --task, or --resume NAME.")
     settings = [*_only_tasks(options.task), *(options.set_ or [])]
     config = load_sweep(options.preset or PRESET_FOR_TASKS, settings)
+    if options.until_decided and config.statistics.max_seeds is None:
+        config = _planned(config)
     if options.preset is None and config.name == PRESET_FOR_TASKS:
         config = _named_by_tasks(config)
     resolved = resolve(config)
     check_hyperparameters(trial.student for trial in resolved.trials)
     return choose(options.results, config, options.name, len(resolved.trials))
+
+
+def _planned(config: SweepConfig) -> SweepConfig:
+    """Fix the largest number of seeds before the first look, which decides what each look may spend."""
+    from tune_sweeps.report.growth import MAX_SEEDS
+
+    most = max(MAX_SEEDS, len(config.first_seeds))
+    return config.model_copy(update={"statistics": config.statistics.model_copy(update={"max_seeds": most})})
 
 
 def _only_tasks(tasks: list[str] | None) -> list[str]:
@@ -152,6 +172,7 @@ def _run(console: Console, resolved: ResolvedSweep, workspace: Workspace | None,
     from filelock import Timeout
 
     from tune_sweeps.cluster.session import wanted_address
+    from tune_sweeps.definition.resolve import resolve
     from tune_sweeps.run.checks import check_machine
     from tune_sweeps.run.estimate import concurrency
     from tune_sweeps.run.workspace import create_workspace, results_option
@@ -162,7 +183,8 @@ def _run(console: Console, resolved: ResolvedSweep, workspace: Workspace | None,
 
     results = options.results
     keys = [trial.key for trial in resolved.trials]
-    if workspace is not None and workspace.is_sent() and not workspace.journal(keys).missing():
+    done = workspace is not None and workspace.is_sent() and not workspace.journal(keys).missing()
+    if workspace is not None and done and not options.until_decided:
         console.print(
             f"sweep '{workspace.name}' is finished: {len(keys)} of {len(keys)} trials, nothing to run. "
             f"`tutor report {workspace.name}{results_option(results)}` shows it; another --name runs it anew."
@@ -183,12 +205,32 @@ def _run(console: Console, resolved: ResolvedSweep, workspace: Workspace | None,
             f"sweep '{workspace.name}' is running in another process. Wait for it, or give this one another --name."
         ) from None
     with lock:
-        if resolved.config != workspace.config():
-            workspace.set_config(resolved.config)
-        _run_locked(resolved, workspace, uri, address)
+        while True:
+            if resolved.config != workspace.config():
+                workspace.set_config(resolved.config)
+            analysis = _run_locked(resolved, workspace, uri, address)
+            longer = _longer(console, analysis) if options.until_decided and analysis is not None else None
+            if longer is None:
+                return
+            resolved = resolve(longer)
 
 
-def _run_locked(resolved: ResolvedSweep, workspace: Workspace, uri: str, address: str | None) -> None:
+def _longer(console: Console, analysis: Analysis) -> SweepConfig | None:
+    """Add seeds to the cells that are not decided yet; None where all are, or no seeds are left."""
+    from tune_sweeps.report.growth import grown
+
+    undecided, longer = analysis.undecided(), grown(analysis)
+    if longer is not None:
+        added = ", ".join(map(str, longer.extensions[-1].seeds))
+        console.print(f"{len(undecided)} cells are undecided: they get the seeds {added} more")
+    elif undecided:
+        console.print(f"{len(undecided)} cells are undecided, and no seeds are left: raise statistics.max_seeds")
+    else:
+        console.print("all cells are decided")
+    return longer
+
+
+def _run_locked(resolved: ResolvedSweep, workspace: Workspace, uri: str, address: str | None) -> Analysis | None:
     import traceback
 
     from tune_sweeps.console.signals import EXIT_INTERRUPTED, interruptible
@@ -223,11 +265,10 @@ def _run_locked(resolved: ResolvedSweep, workspace: Workspace, uri: str, address
             )
             raise typer.Exit(EXIT_TRIALS_FAILED)
         console.print(f"finished: {outcome.done} of {outcome.total} trials")
-        if outcome.in_mlflow:
-            _report(workspace, uri, console)
+        return _report(workspace, uri, console) if outcome.in_mlflow else None
 
 
-def _report(workspace: Workspace, uri: str, console: Console) -> None:
+def _report(workspace: Workspace, uri: str, console: Console) -> Analysis:
     """Report on a sweep that has just finished, and say what to do next."""
     from tune_sweeps.report.build import make_report, show
     from tune_sweeps.run.workspace import results_option
@@ -241,3 +282,4 @@ def _report(workspace: Workspace, uri: str, console: Console) -> None:
         console.print(
             f"all runs in MLflow: tutor ui{results_option(workspace.results)}   (then open http://127.0.0.1:5000{PAGE})"
         )
+    return analysis

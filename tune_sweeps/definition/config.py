@@ -19,6 +19,9 @@ SCHEMA_VERSION = 1
 
 MAX_TRIALS = 10_000
 UNTUTORED = "none"
+CONTROLS: dict[str, dict[str, Any]] = {"more_updates": {"updates_factor": 2.0}}
+"""Untutored students that differ from the baseline, by name, with the fields of the student that differ."""
+
 TUNING_SEEDS = tuple(range(100, 120))
 """Seeds for choosing settings; the shipped hyperparameters were chosen on some of them."""
 
@@ -33,7 +36,9 @@ class Match(_Frozen):
     """Select the cells whose values are among those listed, on every axis that is named."""
 
     algorithm: list[str] | None = Field(default=None, description="Algorithms, e.g. [dqn].")
-    tutor: list[str] | None = Field(default=None, description="Tutors; `none` is the untutored baseline.")
+    tutor: list[str] | None = Field(
+        default=None, description="Tutors; `none` is the untutored baseline, a control goes by its own name."
+    )
     task: list[str] | None = Field(default=None, description="Tasks, by name.")
     reuse: list[bool] | None = Field(default=None, description="Reuse on or off; a baseline matches neither.")
 
@@ -191,6 +196,12 @@ class SweepConfig(_Frozen):
         default=True, description="Whether untutored baselines run; without them nothing is compared."
     )
 
+    controls: list[Literal["more_updates"]] = Field(
+        default_factory=list,
+        description="Further untutored cells beside each baseline. more_updates: twice the gradient steps per env step "
+        "(updates_factor, to be changed by an override of tutor: more_updates).",
+    )
+
     exclude: list[Match] = Field(default_factory=list, description="Cells that are left out.")
     overrides: list[Override] = Field(default_factory=list, description="What differs in some cells; the last wins.")
 
@@ -233,12 +244,12 @@ class SweepConfig(_Frozen):
             return list(range(TUNING_SEEDS[0], TUNING_SEEDS[0] + value))
         return free_seeds(value, info.data.get("tuning_seeds", TUNING_SEEDS))
 
-    @field_validator("algorithms", "tutors", "tasks", "reuse", mode="before")
+    @field_validator("algorithms", "tutors", "tasks", "reuse", "controls", mode="before")
     @classmethod
     def _one_or_many(cls, value: Any) -> Any:
         return [value] if isinstance(value, str | bool) else value
 
-    @field_validator("algorithms", "tutors", "tasks", "reuse", "seeds", "tuning_seeds")
+    @field_validator("algorithms", "tutors", "tasks", "reuse", "controls", "seeds", "tuning_seeds")
     @classmethod
     def _no_duplicates(cls, values: list[Any]) -> list[Any]:
         twice = sorted(str(value) for value, count in Counter(values).items() if count > 1)
@@ -264,6 +275,9 @@ class SweepConfig(_Frozen):
         twice = [seed for seed, count in Counter(self.all_seeds).items() if count > 1]
         if twice:
             raise ValueError(f"extensions repeat the seeds {', '.join(map(str, twice))}")
+        most = self.statistics.max_seeds
+        if most is not None and most < len(self.first_seeds):
+            raise ValueError(f"statistics.max_seeds = {most}: the sweep begins with {len(self.first_seeds)} seeds")
         if self.tuning and not self.tuning_seeds:
             raise ValueError("tuning = True, but tuning_seeds is empty: give some, e.g. tuning_seeds: 5")
         return self

@@ -10,7 +10,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from rllib_plugins.config import StudentConfig
-from tune_sweeps.definition.config import MAX_TRIALS, UNTUTORED, Extension, Match, SweepConfig
+from tune_sweeps.definition.config import CONTROLS, MAX_TRIALS, UNTUTORED, Extension, Match, SweepConfig
 from tune_sweeps.definition.loading import set_nested
 from tutor_service.errors import UserError, field_problems
 
@@ -23,9 +23,9 @@ class Cell:
 
     Attributes:
         algorithm: Student algorithm.
-        tutor: The tutor's short name; ``none`` for the untutored baseline.
+        tutor: The tutor's short name; ``none`` for the untutored baseline, or the name of a control.
         task: The task's name.
-        reuse: Whether advice is reused; None for a baseline.
+        reuse: Whether advice is reused; None without a tutor.
     """
 
     algorithm: str
@@ -35,8 +35,13 @@ class Cell:
 
     @property
     def tutored(self) -> bool:
-        """False for a baseline."""
-        return self.tutor != UNTUTORED
+        """False for a baseline and for a control."""
+        return not self.baseline and self.tutor not in CONTROLS
+
+    @property
+    def baseline(self) -> bool:
+        """True for the untutored student that others are compared with."""
+        return self.tutor == UNTUTORED
 
     @property
     def axes(self) -> dict[str, Any]:
@@ -45,8 +50,10 @@ class Cell:
 
     @property
     def arm(self) -> str:
-        """The tutor's name, or ``untutored``."""
-        return self.tutor if self.tutored else "untutored"
+        """The tutor's name, or ``untutored`` and what differs from the baseline."""
+        if self.tutored:
+            return self.tutor
+        return "untutored" if self.baseline else f"untutored, {self.tutor.replace('_', ' ')}"
 
     @property
     def label(self) -> str:
@@ -109,10 +116,10 @@ def cells(config: SweepConfig, entries: Entries | None = None) -> list[Cell]:
     """
     found = entries or Entries.of(config)
     untutored = [
-        Cell(algorithm, UNTUTORED, task, None)
+        Cell(algorithm, name, task, None)
         for task in found.tasks
         for algorithm in config.algorithms
-        if config.baselines
+        for name in ([UNTUTORED] * config.baselines + config.controls)
     ]
     tutored = [
         Cell(algorithm, tutor, task, reuse)
@@ -182,6 +189,7 @@ def _student(config: SweepConfig, cell: Cell, entries: Entries, default_steps: i
         "eval_max_share": config.evaluation.max_share,
         "rollout": config.rollout,
         "hyperparameters": dict(config.hyperparameters.get(cell.algorithm, {})),
+        **CONTROLS.get(cell.tutor, {}),
         "advice": config.advice.model_dump(exclude_defaults=True),
     }
     if cell.reuse is False:

@@ -168,7 +168,7 @@ def _check_names(config: SweepConfig, tasks: Mapping[str, Task], tutors: Iterabl
     valid: dict[str, list[Any]] = {
         "algorithm": list(ALGORITHMS),
         "task": [*tasks, *(name for name in task_names() if name not in tasks)],
-        "tutor": [*tutors, UNTUTORED],
+        "tutor": [*tutors, UNTUTORED, *config.controls],
         "reuse": [True, False],
     }
     for match in [*config.exclude, *(override.match for override in config.overrides)]:

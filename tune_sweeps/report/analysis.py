@@ -26,6 +26,7 @@ from tune_sweeps.report.results import (
 from tune_sweeps.report.statistics import (
     Bootstrap,
     Comparison,
+    Interval,
     holm,
     improvement,
     interquartile_mean,
@@ -40,6 +41,7 @@ from tune_sweeps.report.statistics import (
 )
 from tune_sweeps.tracking.reader import ORACLE, RANDOM, RunRecord, SweepRecord
 
+MORE_UPDATES = "more_updates"
 DEFAULT_WINDOW_FRAC = 0.1
 """Window of a trial's trailing mean as a share of its env steps, where the sweep names none."""
 
@@ -62,8 +64,8 @@ def analyse(sweep: SweepRecord) -> Analysis:
     for cell in order:
         scale = _scale(cell, groups, sweep)
         result = _cell_result(cell, groups[cell], scale, sweep)
-        if cell.tutored and _baseline(cell) in groups:
-            versus = _versus(result, groups[_baseline(cell)], sweep)
+        if not cell.baseline and _baseline(cell) in groups:
+            versus = _versus(result, groups, sweep)
             result = replace(result, versus=replace(versus, twin=twins.get(cell)))
         cells.append(result)
     looks = _looks(sweep.config)
@@ -78,7 +80,7 @@ def analyse(sweep: SweepRecord) -> Analysis:
 
 
 def _order(cell: Cell) -> tuple[bool, list[str]]:
-    return cell.tutored, [cell.task, cell.algorithm, cell.tutor, str(not cell.reuse)]
+    return not cell.baseline, [cell.task, cell.algorithm, cell.tutor, str(not cell.reuse)]
 
 
 def _baseline(cell: Cell) -> Cell:
@@ -103,7 +105,7 @@ def _scale(cell: Cell, groups: Groups, sweep: SweepRecord) -> Scale | None:
     own = _baseline(cell)
     if RANDOM not in known or own not in groups or (kind == "oracle" and ORACLE not in known):
         return None
-    others = [other for other in groups if not other.tutored and other.task == cell.task and other != own]
+    others = [other for other in groups if other.baseline and other.task == cell.task and other != own]
     peers = [own, *(others if kind == "task" else [])]
     return Scale(
         lower=known[RANDOM] if kind == "own" else max(trivial(known).values()),
@@ -148,7 +150,6 @@ def _cell_result(cell: Cell, trials: Sequence[TrialResult], scale: Scale | None,
         stability=fmean(known) if known else None,
         totals={name: fmean(values.get(f"advice/{name}", 0.0) for values in last) for name in COUNTERS},
         updates=fmean(values.get("updates", float("nan")) for values in last),
-        samples=fmean(values.get("samples", float("nan")) for values in last),
         wall_s=fmean(values.get("wall_s", 0.0) for values in last),
     )
 
@@ -174,8 +175,9 @@ def _comparison(
     )
 
 
-def _versus(result: CellResult, untutored: Sequence[TrialResult], sweep: SweepRecord) -> Versus:
+def _versus(result: CellResult, groups: Groups, sweep: SweepRecord) -> Versus:
     constants, trials, scale = sweep.config.statistics, result.trials, result.scale
+    untutored = groups[_baseline(result.cell)]
     references = sweep.references.get(result.cell.task, {})
     own, other = (np.array([trial.final for trial in group]) for group in (trials, untutored))
     areas = [[trial.area for trial in group] for group in (trials, untutored)]
@@ -198,7 +200,18 @@ def _versus(result: CellResult, untutored: Sequence[TrialResult], sweep: SweepRe
         not_worse=not_worse(final, constants.margin_frac * way) if way else None,
         at_threshold=at(sweep.config.convergence.threshold_frac),
         curve=[at(frac) for frac in THRESHOLD_FRACS],
+        over_control=_over_control(result, groups, sweep.config),
     )
+
+
+def _over_control(result: CellResult, groups: Groups, config: SweepConfig) -> Interval | None:
+    """Compare a tutored cell with the untutored student of more updates, at the same level as with the baseline."""
+    control = replace(result.cell, tutor=MORE_UPDATES, reuse=None)
+    if not result.cell.tutored or control not in groups or result.scale is None or result.threshold.level is None:
+        return None
+    fixed = replace(result.scale, fixed=result.scale.upper)
+    comparison = _comparison(groups[control], result.trials, fixed)
+    return speed_up(comparison, config.convergence.threshold_frac, config.statistics.confidence)
 
 
 def _bootstrap(config: SweepConfig) -> Bootstrap:
@@ -263,7 +276,9 @@ def _p_value(result: CellResult, groups: Groups, looks: Sequence[set[int]], look
 
 def _aggregates(cells: Sequence[CellResult], groups: Groups, config: SweepConfig) -> list[Aggregate]:
     """Pool the cells that share a value of an axis; a cell with a twin counts once."""
-    counted = [c for c in cells if c.versus is not None and c.versus.twin is None and c.speed_up is not None]
+    counted = [
+        c for c in cells if c.cell.tutored and c.versus is not None and c.versus.twin is None and c.speed_up is not None
+    ]
     axes: dict[str, Callable[[Cell], str]] = {
         "algorithm": lambda cell: cell.algorithm,
         "tutor": lambda cell: cell.tutor,

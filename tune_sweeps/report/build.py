@@ -109,7 +109,7 @@ def to_markdown(analysis: Analysis, figures: list[Path]) -> str:
         f"Columns: shares of the way {way}.",
         "## What each arm took",
         effort_table(analysis).markdown(),
-        "Means per trial. Updates: gradient steps. Samples: rows that gradients were computed from, counted each time.",
+        "Means per trial. Updates: gradient steps, those on remembered advice included.",
         "## References and thresholds",
         reference_table(analysis).markdown(),
         "## By axis",

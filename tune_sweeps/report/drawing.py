@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from tune_sweeps.definition.config import CONTROLS
 from tune_sweeps.definition.grid import REUSE_WORDS
 from tune_sweeps.report.results import Analysis, CellResult
 from tune_sweeps.report.tables import by_task
@@ -55,11 +56,15 @@ def cells(analysis: Analysis, task: str, algorithm: str) -> list[CellResult]:
 def colours(analysis: Analysis) -> dict[str, str]:
     """Return a colour per tutor."""
     tutors = sorted({cell.cell.tutor for cell in analysis.cells if cell.cell.tutored})
-    return {"none": GREY} | {tutor: PALETTE[i % len(PALETTE)] for i, tutor in enumerate(tutors)}
+    return dict.fromkeys(("none", *CONTROLS), GREY) | {
+        tutor: PALETTE[i % len(PALETTE)] for i, tutor in enumerate(tutors)
+    }
 
 
 def line(cell: CellResult) -> str:
     """Return a cell's line style."""
+    if not cell.cell.tutored and not cell.cell.baseline:
+        return ":"
     return "--" if cell.cell.reuse is False else "-"
 
 

@@ -75,6 +75,7 @@ def _cell_row(cell: CellResult) -> Row:
         "first_hit_steps": cell.first_hit_steps,
         **_ends("final", cell.final),
         **_ends("speed_up", cell.speed_up),
+        **_ends("speed_up_over_more_updates", versus.over_control if versus else None),
         **_ends("first_hit_speed_up", versus.at_threshold.first_hit if versus else None),
         "p": versus and versus.p,
         "p_corrected": versus and versus.p_corrected,
@@ -84,7 +85,6 @@ def _cell_row(cell: CellResult) -> Row:
         "not_worse": "" if versus is None or versus.not_worse is None else versus.not_worse,
         "stability": cell.stability,
         "updates": cell.updates,
-        "samples": cell.samples,
         "wall_s": cell.wall_s,
         **{name: cell.totals[name] for name in COUNTERS},
     }

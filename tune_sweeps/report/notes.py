@@ -51,7 +51,7 @@ def _tuning(analysis: Analysis) -> list[str]:
 
 
 def _no_threshold(analysis: Analysis) -> list[str]:
-    found, baselines = [], [cell for cell in analysis.cells if not cell.cell.tutored]
+    found, baselines = [], [cell for cell in analysis.cells if cell.cell.baseline]
     unknown = sorted({cell.cell.task for cell in baselines if cell.scale is None})
     if unknown:
         found.append(f"No threshold on {', '.join(unknown)} yet: the reference players have not been measured.")
@@ -71,7 +71,7 @@ def _refused(analysis: Analysis) -> list[str]:
         f"The threshold of {cell.cell.algorithm} on {cell.cell.task} is refused: {_best_trivial(analysis, cell)} "
         "reaches it without learning anything. Measure the way by convergence.scale: task, or raise threshold_frac."
         for cell in analysis.cells
-        if not cell.cell.tutored and cell.threshold.refused
+        if cell.cell.baseline and cell.threshold.refused
     ]
 
 
@@ -144,7 +144,7 @@ def _coarse(analysis: Analysis) -> list[str]:
     coarse = [
         f"{cell.cell.algorithm} on {cell.cell.task}"
         for cell in analysis.cells
-        if not cell.cell.tutored and cell.steps is not None and cell.steps < FEW_INTERVALS * interval
+        if cell.cell.baseline and cell.steps is not None and cell.steps < FEW_INTERVALS * interval
     ]
     if not coarse:
         return []

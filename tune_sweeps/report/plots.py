@@ -88,7 +88,7 @@ def learning_curves(analysis: Analysis) -> Any:
                 ax.fill_between(steps, low, high, color=colour, alpha=0.15, linewidth=0)
             ends[task, algorithm].append(LineEnd(float(mean[-1]), drawing.label(cell, analysis), colour))
             drawn.setdefault(task, []).append(mean)
-            if not cell.cell.tutored and cell.threshold.level is not None:
+            if cell.cell.baseline and cell.threshold.level is not None:
                 drawing.threshold(ax, cell.threshold.level)
         drawing.steps_axis(ax)
         ax.set_ylabel("greedy return")

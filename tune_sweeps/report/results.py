@@ -68,6 +68,7 @@ class Versus:
         not_worse: Whether the final return is within the margin: True, False, or None where it is undecided.
         at_threshold: The speed-up at the sweep's threshold.
         curve: The speed-up at every share of the way.
+        over_control: The speed-up over the untutored student of more updates; None where there is none.
         p: p-value at the last look; NaN where there is none.
         p_corrected: The same after correction for cells and looks.
         twin: The cell whose trials are identical and that counts in its place; None: it counts itself.
@@ -79,6 +80,7 @@ class Versus:
     not_worse: bool | None
     at_threshold: SpeedUp
     curve: list[SpeedUp]
+    over_control: Interval | None = None
     p: float = float("nan")
     p_corrected: float = float("nan")
     twin: Cell | None = None
@@ -101,9 +103,8 @@ class CellResult:
         stability: Mean share of the evaluations after the first hit that stay at or above the level; None where none.
         totals: Mean per trial of each advice counter.
         updates: Mean gradient steps per trial; NaN where unknown.
-        samples: Mean rows per trial that gradients were computed from; NaN where unknown.
         wall_s: Mean seconds per trial.
-        versus: The comparison with the untutored student; None for baselines.
+        versus: The comparison with the untutored student; None for that one itself.
     """
 
     cell: Cell
@@ -118,7 +119,6 @@ class CellResult:
     stability: float | None
     totals: dict[str, float]
     updates: float
-    samples: float
     wall_s: float
     versus: Versus | None = None
 
@@ -185,6 +185,14 @@ class Analysis:
         return min((len(cell.trials) for cell in self.cells), default=0)
 
     def undecided(self) -> list[Cell]:
-        """List the cells whose difference to the untutored student is not significant after correction."""
+        """List the cells with a threshold that are not significantly faster or slower after correction."""
         alpha = self.sweep.config.statistics.alpha
-        return [c.cell for c in self.cells if c.versus and c.versus.twin is None and not c.versus.p_corrected <= alpha]
+        return [
+            result.cell
+            for result in self.cells
+            if result.cell.tutored
+            and result.versus is not None
+            and result.versus.twin is None
+            and result.threshold.level is not None
+            and not result.versus.p_corrected <= alpha
+        ]

@@ -96,6 +96,7 @@ def versus_table(analysis: Analysis) -> Table:
         **_CELL,
         "speed-up": speed_word,
         "by first hit": of(lambda v: times(v.at_threshold.first_hit)),
+        "over more updates": of(lambda v: times(v.over_control)),
         "p": of(lambda v: probability(v.p)),
         "p (corrected)": of(lambda v: probability(v.p_corrected) if v.twin is None else f"as {REUSE_WORDS[True]}"),
         "Δ final return": of(lambda v: interval(v.final, sign=True)),
@@ -105,6 +106,8 @@ def versus_table(analysis: Analysis) -> Table:
         "stability": lambda c: NONE if c.stability is None else f"{c.stability:.0%}",
         "store hits": lambda c: count(c.totals["store_hits"]),
     }
+    if not any(cell.versus and cell.versus.over_control for cell in analysis.cells):
+        del columns["over more updates"]
     return _table(columns, [cell for cell in analysis.cells if cell.versus is not None])
 
 
@@ -127,7 +130,6 @@ def effort_table(analysis: Analysis) -> Table:
         "seeds": lambda c: str(len(c.trials)),
         "env steps": lambda c: count(c.horizon),
         "updates": lambda c: count(c.updates),
-        "samples": lambda c: count(c.samples),
         "wall time": lambda c: duration(c.wall_s),
     }
     return _table(columns, analysis.cells)
@@ -139,7 +141,7 @@ def reference_table(analysis: Analysis) -> Table:
     for task, returns in sorted(analysis.sweep.references.items()):
         for name, value in sorted(returns.items(), key=lambda item: -item[1]):
             rows.append([task, name, f"{value:.3g}", "the task's best" if name == ORACLE else "trivial"])
-    thresholds = {(c.cell.task, c.cell.algorithm): c for c in analysis.cells if not c.cell.tutored}
+    thresholds = {(c.cell.task, c.cell.algorithm): c for c in analysis.cells if c.cell.baseline}
     for (task, algorithm), cell in sorted(thresholds.items()):
         level = cell.threshold.level
         word = f"{level:.3g}" if level is not None else "none"
@@ -162,7 +164,17 @@ def aggregate_table(analysis: Analysis) -> Table:
 
 def by_task(cells: Iterable[CellResult]) -> list[CellResult]:
     """Sort cells for reading: the untutored student of an algorithm before its tutored ones."""
-    return sorted(cells, key=lambda c: (c.cell.task, c.cell.algorithm, c.cell.tutored, c.cell.tutor, not c.cell.reuse))
+    return sorted(
+        cells,
+        key=lambda c: (
+            c.cell.task,
+            c.cell.algorithm,
+            not c.cell.baseline,
+            c.cell.tutored,
+            c.cell.tutor,
+            not c.cell.reuse,
+        ),
+    )
 
 
 def steps_word(cell: CellResult, with_counts: bool = True) -> str:
