@@ -8,14 +8,19 @@ environments or how a student reads a distribution.
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 from typing import TypeAlias
 
+from tutor_service import paths
+from tutor_service.config import TutorConfig
 from tutor_service.errors import UserError
 from tutor_service.schema import Advice
+from tutor_service.store import AdviceStore
+from tutor_service.store.answer import Context, Entry
+from tutor_service.store.export import write_export
 from tutor_service.store.reading import ExportedAnswer, read_export
 
 logger = logging.getLogger(__name__)
@@ -143,6 +148,42 @@ class RecordedAnswers:
                     "the tutor file: identity: TEXT; or try them all: `tutor audition`."
                 )
         return table
+
+
+def write_answers(tutor: TutorConfig, rules: Collection[str], path: Path) -> int:
+    """Write down what a tutor answered to some tasks, asked as its file says: the file is a recorded tutor by itself.
+
+    Args:
+        tutor: A tutor whose store is on this machine, or a recorded one.
+        rules: What it read before a state of the tasks that count, without the tutor's own notes.
+        path: File to write, ``.jsonl`` or ``.parquet``.
+
+    Returns:
+        How many answers were written; 0, and no file, where there are none here.
+
+    Raises:
+        UserError: The file cannot be written.
+        StoreError: The store cannot be read.
+    """
+    briefed = tutor.briefing != "none" or tutor.file is not None
+    entries = [entry for entry in _all_entries(tutor) if entry.context and _is_about(entry.context, rules, briefed)]
+    return write_export(entries, path) if entries else 0
+
+
+def _all_entries(tutor: TutorConfig) -> Iterator[Entry]:
+    if tutor.file is not None:
+        yield from (answer.entry for answer in read_export(tutor.file))
+        return
+    folder = paths.advice_dir() / tutor.name
+    if folder.is_dir():
+        with AdviceStore(folder, readonly=True) as store:
+            yield from store.entries()
+
+
+def _is_about(asked: Context, rules: Collection[str], briefed: bool) -> bool:
+    """Return whether a question was asked under one of the rules, with notes behind them if there are any."""
+    shown = _plain(asked.rules)
+    return any(shown.startswith(_plain(task)) if briefed else shown == _plain(task) for task in rules)
 
 
 @lru_cache(maxsize=32)

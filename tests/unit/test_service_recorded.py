@@ -21,10 +21,13 @@ from tune_sweeps.cluster.bundle import write_bundle
 from tune_sweeps.definition.config import SweepConfig
 from tune_sweeps.definition.resolve import resolve
 from tune_sweeps.tracking.provenance import tutor_tags
+from tutor_service import paths
 from tutor_service.client import connect
 from tutor_service.client.recorded import RecordedBackend
 from tutor_service.config import TutorConfig, load_tutor
 from tutor_service.errors import UserError
+from tutor_service.paths import HOME_VARIABLE
+from tutor_service.recorded import write_answers
 from tutor_service.schema import AdviceError, AdviceRequest
 from tutor_service.store import AdviceStore
 from tutor_service.store.export import write_export
@@ -238,3 +241,24 @@ def test_a_job_takes_the_answers_along(tmp_path: Path) -> None:
     assert moved.file is not None
     assert folder in moved.file.parents and moved.file.read_bytes() == path.read_bytes()
     assert check_tutor(str(folder / "a.jsonl")).file == (folder / "a.jsonl").resolve()
+
+
+def test_the_advice_of_a_sweep_is_written_down_as_a_recorded_tutor(tmp_path: Path, monkeypatch) -> None:
+    monkeypatch.setenv(HOME_VARIABLE, str(tmp_path / "home"))
+    task = load_task("snake")
+    _, words = snake_states()
+    hinted, noted = task.rules + "\n\nHint: go.", task.rules + "\n\nStrategy notes: go."
+    rows = [row(words[0]), row(words[0], rules=hinted), row(words[0], rules=noted), row("b", rules="Another game.")]
+    source = write(tmp_path / "a.jsonl", *rows)
+    with AdviceStore(paths.advice_dir() / "live") as store:
+        store.put_many(answer.entry for answer in read_export(source))
+    path = tmp_path / "advice" / "live.jsonl"
+    for tutor, rules, expected in (
+        (TutorConfig(name="live"), task.rules, [task.rules]),
+        (TutorConfig(name="live", hint=True), hinted, [hinted]),
+        (load_tutor(str(source)), task.rules, [task.rules, hinted, noted]),
+    ):
+        assert write_answers(tutor, [rules], path) == len(expected)
+        assert sorted(answer.context.rules for answer in read_export(path)) == sorted(expected)
+    assert write_answers(TutorConfig(name="away"), [task.rules], tmp_path / "none.jsonl") == 0
+    assert not (tmp_path / "none.jsonl").exists()

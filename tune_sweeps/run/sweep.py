@@ -32,7 +32,13 @@ from tune_sweeps.tracking.provenance import run_tags, tutor_tags
 from tune_sweeps.tracking.tracker import MlflowTracker, TrackedSweep
 from tutor_service import serving
 from tutor_service.client import service_url
+from tutor_service.errors import UserError
+from tutor_service.recorded import write_answers
 from tutor_service.serving import nodes_on_demand
+from tutor_service.store import StoreError
+
+ADVICE_FOLDER = "advice"
+"""Where the advice that a sweep used is kept: in the sweep's folder, and of its parent run's artifacts."""
 
 _MLFLOW_AT_END_S = 60.0
 _MLFLOW_AT_INTERRUPT_S = 5.0
@@ -103,6 +109,7 @@ def run_sweep(
     try:
         if journal.missing():
             _run_missing(running, address, num_cpus)
+            _keep_advice(running)
         for name, task in resolved.tasks.items():  # those that nobody has computed beside the trials
             if not tracker.knows_references(name):
                 tracker.set_references(name, reference_returns(task, oracle=_wants_oracle(resolved)))
@@ -134,6 +141,18 @@ class _Running:
     journal: Journal
     tracker: MlflowTracker
     student_class: Callable[[], Any]
+
+
+def _keep_advice(running: _Running) -> None:
+    """Write down the advice that was used, in the sweep's folder and with its parent run: anyone can rerun by it."""
+    for tutor in running.resolved.tutors.values():
+        rules = [task.with_hint(tutor.hint).rules for task in running.resolved.tasks.values()]
+        path = running.workspace.folder / ADVICE_FOLDER / f"{tutor.name}.jsonl"
+        try:
+            if write_answers(tutor, rules, path):
+                running.tracker.keep_file(path, ADVICE_FOLDER)
+        except (UserError, StoreError) as error:
+            running.console.print(f"the advice of '{tutor.name}' is not kept with the sweep: {error}")
 
 
 def _run_missing(running: _Running, address: str | None, num_cpus: int | None) -> None:

@@ -110,6 +110,7 @@ class MlflowTracker:
         self._references: dict[str, dict[str, float]] = {}
         self._references_sent: set[str] = set()
         self._doubts: dict[str, str] | None = None
+        self._files: list[tuple[Path, str]] = []
         self._doubtful = True
         self._stop = threading.Event()
         self._wake = threading.Event()
@@ -133,6 +134,11 @@ class MlflowTracker:
     def set_doubts(self, doubts: dict[str, str]) -> None:
         """Keep what speaks against tutors with the parent run, where the report finds it."""
         self._doubts = doubts
+        self.wake()
+
+    def keep_file(self, path: Path, folder: str) -> None:
+        """Keep a file with the parent run, in a folder of its artifacts."""
+        self._files.append((path, folder))
         self.wake()
 
     def knows_references(self, task: str) -> bool:
@@ -185,6 +191,10 @@ class MlflowTracker:
         for key, journal in self._journal.trials.items():
             if journal.status != "pending":
                 self._sync_trial(key, journal)
+        while self._files:
+            path, folder = self._files[0]
+            self._client.log_artifact(self.parent_id, str(path), folder)
+            self._files.pop(0)
         self.away_since = None
 
     def _sync_trial(self, key: str, journal: TrialJournal) -> None:
