@@ -1,4 +1,4 @@
-"""What a tutor is: a small YAML file. Knows names and options; imports neither torch nor vLLM nor Ray."""
+"""Define a tutor: a small YAML file. Imports neither torch nor vLLM nor Ray."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ ANSWER_SUFFIXES = (".jsonl", ".parquet")
 
 
 class ScalingConfig(BaseModel):
-    """How many replicas of a tutor run, and what each takes."""
+    """Say how many replicas of a tutor run, and what each takes."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -54,7 +54,7 @@ class ScalingConfig(BaseModel):
 
     @property
     def num_started(self) -> int:
-        """Replicas that a deployment starts with: one even where it may scale to zero, for its gateway to ask."""
+        """Return how many replicas start: one even where a tutor may scale to zero, for its gateway to ask."""
         return max(1, self.min_replicas)
 
 
@@ -104,7 +104,7 @@ ENDPOINT_FIELDS = ("concurrency", "requests_per_minute", "tokens_per_minute", "t
 
 
 class TutorConfig(BaseModel):
-    """One tutor. What can change an answer of its model is part of the advice store's key.
+    """Describe one tutor. What can change an answer of its model is part of the advice store's key.
 
     ``calibration``, ``advice`` and ``temperature`` are not: students read what is stored by them.
     """
@@ -255,12 +255,12 @@ class TutorConfig(BaseModel):
 
 
 def catalog_names() -> list[str]:
-    """Names of the tutors that ship."""
+    """Return the names of the tutors that ship."""
     return sorted(path.stem for path in CATALOG_DIR.glob("*.yaml"))
 
 
 def load_tutor(name_or_path: str) -> TutorConfig:
-    """Reads a tutor by catalog name, from a user's YAML file, or as a file of recorded answers.
+    """Read a tutor by catalog name, from a user's YAML file, or as a file of recorded answers.
 
     Raises:
         UserError: No such name or file, broken YAML, or an invalid field (named, with its value).

@@ -1,4 +1,4 @@
-"""Starts Ray on this machine alone. Knows nothing of what runs on it."""
+"""Start Ray on this machine alone. Knows nothing of what runs on it."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ _ATTEMPTS = 3
 
 
 def start_local_ray(num_cpus: int, **options: Any) -> None:
-    """Starts a Ray of this process's own, on the loopback interface and without dashboard.
+    """Start a Ray of this process's own, on the loopback interface and without dashboard.
 
     Ray gives its processes 30 seconds to come up, which a busy machine can exceed: then it is tried again.
 
@@ -46,7 +46,7 @@ def start_local_ray(num_cpus: int, **options: Any) -> None:
 
 
 def end_unfinished_node(error: BaseException) -> None:
-    """Ends the processes of a Ray node whose start ended by this error.
+    """End the processes of a Ray node whose start ended by this error.
 
     ``ray.shutdown`` does not know such a node, and leaves its processes running until this one ends.
     """

@@ -40,7 +40,7 @@ def available_cores() -> int:
 
 
 def available_bytes() -> int:
-    """Bytes that a new process can have: what is available, within the container's limit where there is one."""
+    """Return the bytes that a new process can have, within the container's limit where there is one."""
     available = _meminfo("MemAvailable")
     for limit_file, usage_file in _CGROUPS:
         try:
@@ -61,7 +61,7 @@ def _meminfo(field: str) -> int:
 
 
 def _reclaimable(cgroup: Path) -> int:
-    """Page cache that counts as used by the group and that the kernel would give back."""
+    """Return the page cache that counts as used by the group and that the kernel would give back."""
     try:
         lines = (cgroup / "memory.stat").read_text().splitlines()
     except OSError:

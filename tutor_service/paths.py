@@ -1,4 +1,4 @@
-"""Where this project keeps what outlives a run: converted models and the advice of every tutor."""
+"""Name the folders of what outlives a run: converted models and the advice of every tutor."""
 
 from __future__ import annotations
 
@@ -11,16 +11,16 @@ HOME_VARIABLE = "LLM_TUTORS_HOME"
 
 
 def home() -> Path:
-    """The folder for models and advice: ``$LLM_TUTORS_HOME``, else the user's cache folder."""
+    """Return the folder for models and advice: ``$LLM_TUTORS_HOME``, else the user's cache folder."""
     override = os.environ.get(HOME_VARIABLE)
     return Path(override).expanduser().resolve() if override else user_cache_path("llm-tutors")
 
 
 def models_dir() -> Path:
-    """Folder of models that were converted on this machine, one folder per model."""
+    """Return the folder of models that were converted on this machine, one folder per model."""
     return home() / "models"
 
 
 def advice_dir() -> Path:
-    """Folder of advice stores, one per tutor, shared by all sweeps of this user."""
+    """Return the folder of advice stores, one per tutor, shared by all sweeps of this user."""
     return home() / "advice"

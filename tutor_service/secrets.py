@@ -1,4 +1,4 @@
-"""Reads a secret where it is used: from this process's environment or a file that only its owner can read.
+"""Read a secret where it is used: from this process's environment or a file that only its owner can read.
 
 A secret never travels: Ray shows the arguments of actors and the environments of jobs to everyone who may look at a
 cluster. What travels is the name of the variable or of the file.
@@ -14,7 +14,7 @@ from tutor_service.errors import UserError
 
 
 def read_secret(what: str, variable: str | None, file: Path | None) -> str | None:
-    """The secret, or None where neither place is named.
+    """Return the secret, or None where neither place is named.
 
     Args:
         what: What it is, for messages: ``bearer token``.

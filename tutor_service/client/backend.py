@@ -13,7 +13,7 @@ from tutor_service.schema import Advice, AdviceError, AdviceRequest
 
 
 class BackendError(Exception):
-    """A whole call brought nothing.
+    """Report that a whole call brought nothing.
 
     Args:
         reason: What went wrong, for a person.
@@ -27,10 +27,10 @@ class BackendError(Exception):
 
 
 class Backend(Protocol):
-    """One way to reach one tutor. Cheap to make, to copy and to pickle: it connects at the first call."""
+    """Reach one tutor. Cheap to make, to copy and to pickle: it connects at the first call."""
 
     def advise(self, requests: Sequence[AdviceRequest], timeout_s: float) -> list[Advice | AdviceError]:
-        """Makes one attempt at all ``requests``.
+        """Make one attempt at all ``requests``.
 
         Args:
             requests: Distinct, at least one.

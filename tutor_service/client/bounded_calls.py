@@ -1,4 +1,4 @@
-"""Stops waiting for a call when its time is up, whatever the call does. Knows nothing of what is called."""
+"""Stop waiting for a call when its time is up, whatever the call does. Knows nothing of what is called."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ T = TypeVar("T")
 
 
 class StillBusy(Exception):
-    """Too many earlier calls have not come back yet."""
+    """Report that too many earlier calls have not come back yet."""
 
 
 class BoundedCalls:
-    """Runs calls in threads of their own, so that one that hangs costs its caller no more than the time allowed.
+    """Run calls in threads of their own, so that one that hangs costs its caller no more than the time allowed.
 
     No thread can be stopped from outside: one that hangs lives on until its call comes back, and their number is
     bounded. They do not keep the process from ending.
@@ -27,7 +27,7 @@ class BoundedCalls:
         self._free = threading.BoundedSemaphore(max_calls)
 
     def run(self, call: Callable[[], T], timeout_s: float) -> T:
-        """What ``call`` returns, or the exception that it raises.
+        """Return what ``call`` returns, or raise what it raises.
 
         Raises:
             TimeoutError: It did not come back within ``timeout_s``; what it returns later is lost.

@@ -1,4 +1,4 @@
-"""When to leave a tutor alone that does not answer. Pure but for a clock that is handed in; knows no transport.
+"""Decide when to leave a tutor alone that does not answer. Pure but for its clock; knows no transport.
 
 The circuit breaker of M. Nygard, Release It! (2007): closed while calls succeed, open for a while after several failed
 in a row, then half-open: one probe is made, and its outcome closes the circuit or opens it for twice as long.
@@ -13,7 +13,7 @@ from enum import Enum
 
 
 class BreakerState(Enum):
-    """What the breaker does with the next call."""
+    """Name what the breaker does with the next call."""
 
     CLOSED = "closed"
     OPEN = "open"
@@ -21,7 +21,7 @@ class BreakerState(Enum):
 
 
 class CircuitBreaker:
-    """Counts failures and says whether to call at all. Safe to use from several threads.
+    """Count failures and says whether to call at all. Safe to use from several threads.
 
     Every call that ``allow`` or ``allow_probe`` lets through must be followed by ``succeeded`` or ``failed``.
 
@@ -55,17 +55,17 @@ class CircuitBreaker:
 
     @property
     def state(self) -> BreakerState:
-        """Closed, open, or half-open once the wait is over."""
+        """Return closed, open, or half-open once the wait is over."""
         with self._lock:
             return self._state()
 
     def allow(self) -> bool:
-        """Whether a call may be made now: only while closed."""
+        """Return whether a call may be made now: only while closed."""
         with self._lock:
             return self._state() is BreakerState.CLOSED
 
     def allow_probe(self) -> bool:
-        """Whether to find out now if calls succeed again: while half-open, one caller at a time is told yes."""
+        """Return whether to probe now: while half-open, one caller at a time is told yes."""
         with self._lock:
             if self._state() is not BreakerState.HALF_OPEN or self._probing:
                 return False
@@ -73,7 +73,7 @@ class CircuitBreaker:
             return True
 
     def succeeded(self) -> None:
-        """A call was answered: the circuit closes."""
+        """Note that a call was answered: the circuit closes."""
         with self._lock:
             self._failed_in_a_row = 0
             self._open_until = None
@@ -88,7 +88,7 @@ class CircuitBreaker:
             return self._open_s
 
     def failed(self, hung: bool = False) -> None:
-        """A call was not answered.
+        """Note that a call was not answered.
 
         Args:
             hung: It took all the time that it had, as several such calls would: the circuit opens at once.

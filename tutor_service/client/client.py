@@ -149,7 +149,7 @@ class TutorClient:
         self._stats = ClientStats()
 
     def advise(self, requests: Sequence[AdviceRequest]) -> list[Advice | None]:
-        """Advice for each request, in order; None where there is none within the deadline.
+        """Return advice for each request, in order; None where there is none within the deadline.
 
         Answers from the map have source ``store`` and latency 0. Equal requests are asked once.
 
@@ -167,13 +167,13 @@ class TutorClient:
 
     @property
     def stats(self) -> ClientStats:
-        """What this client did so far, as a copy."""
+        """Return what this client did so far, as a copy."""
         with self._lock:
             return replace(self._stats)
 
     @property
     def breaker_state(self) -> BreakerState:
-        """Whether the tutor is being called at the moment."""
+        """Return whether the tutor is being called at the moment."""
         return self._breaker.state
 
     def _complete(self, requests: Sequence[AdviceRequest], answers: list[Advice | None]) -> list[Advice | None]:
@@ -196,7 +196,7 @@ class TutorClient:
         return answers
 
     def _ask(self, open_questions: dict[_Question, AdviceRequest]) -> dict[_Question, Advice]:
-        """Asks until all is answered, the attempts are used up or the time is."""
+        """Ask until all is answered, the attempts are used up or the time is."""
         deadline = time.monotonic() + self.settings.deadline_s
         found: dict[_Question, Advice] = {}
         attempts = itertools.count() if self.settings.waits else range(self.settings.retries + 1)
@@ -210,7 +210,7 @@ class TutorClient:
     def _attempt(
         self, open_questions: dict[_Question, AdviceRequest], found: dict[_Question, Advice], deadline: float
     ) -> bool:
-        """Makes one attempt at all open questions; moves what is answered. Returns whether another may help."""
+        """Make one attempt at all open questions, move what is answered, and return whether another may help."""
         questions = list(open_questions)
         for start in range(0, len(questions), self.settings.batch_size):
             batch = {
@@ -236,7 +236,7 @@ class TutorClient:
         return True
 
     def _probe(self, questions: dict[_Question, AdviceRequest]) -> None:
-        """Asks beside the caller, who goes on without advice and finds it in the map when he asks the same again."""
+        """Ask beside the caller, who goes on without advice and finds it in the map at the next visit."""
         try:
             settled, _ = self._try(questions, min(self.settings.deadline_s, self._breaker.patience_s))
         except UserError:  # the next caller meets it himself
@@ -248,7 +248,7 @@ class TutorClient:
     def _try(
         self, questions: dict[_Question, AdviceRequest], timeout_s: float
     ) -> tuple[dict[_Question, Advice | None], bool]:
-        """Makes one call. Returns the questions that it settled, with None for a bad one; and if another may help."""
+        """Make one call. Return the questions that it settled, None for a bad one, and whether another may help."""
         started = time.monotonic()
         try:
             answers = self._call(list(questions.values()), timeout_s)
@@ -285,7 +285,7 @@ class TutorClient:
     def _settled(
         self, questions: Iterable[_Question], answers: Sequence[Advice | AdviceError]
     ) -> dict[_Question, Advice | None]:
-        """All but the questions that were refused for the moment only."""
+        """Return all but the questions that were refused for the moment only."""
         settled: dict[_Question, Advice | None] = {}
         for question, answer in zip(questions, answers, strict=True):
             if isinstance(answer, Advice) and len(answer.probabilities) == len(question[2]):
@@ -306,7 +306,7 @@ class TutorClient:
         return settled
 
     def _pause(self, attempt: int, deadline: float) -> bool:
-        """Waits before a retry; False where that would take all the time that is left."""
+        """Wait before a retry; return False where that would take all the time that is left."""
         pause_s = min(MAX_OPEN_S, self.settings.backoff_s * 2.0 ** min(attempt - 1, _MOST_DOUBLINGS))
         pause_s *= self._random.uniform(0.5, 1.5)
         if time.monotonic() + pause_s >= deadline:
@@ -315,7 +315,7 @@ class TutorClient:
         return True
 
     def _keep(self, question: _Question, advice: Advice) -> Advice:
-        """Puts an answer into the map in the form that it is given out in from then on."""
+        """Put an answer into the map, in the form in which it is given out from then on."""
         kept = replace(advice, source="store", latency_ms=0.0, invalid=0, tokens=0)
         with self._lock:
             while len(self._known) >= self.settings.capacity:
@@ -350,14 +350,14 @@ def app_name(tutor_name: str) -> str:
 
 
 def service_url() -> str | None:
-    """Base address of a remote service, by ``$LLM_TUTORS_URL``; None: tutors are on the process's own Ray cluster."""
+    """Return a remote service's base address, ``$LLM_TUTORS_URL``; None: tutors are on this process's Ray cluster."""
     return os.environ.get(URL_VARIABLE) or None
 
 
 def connect(
     tutor: TutorConfig, *, deadline_s: float = 30.0, url: str | None = None, token: str | None = None
 ) -> TutorClient:
-    """A client of a deployed tutor. Nothing is contacted before the first request.
+    """Return a client of a tutor. Nothing is contacted before the first request.
 
     Args:
         tutor: Which tutor.

@@ -1,4 +1,4 @@
-"""Reaches a tutor service over HTTP, from anywhere. Owns the client's side of the wire format; knows no Ray."""
+"""Reach a tutor service over HTTP, from anywhere. Owns the client's side of the wire format; knows no Ray."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _SHOWN_CHARS = 300
 
 
 class HttpBackend:
-    """A tutor's HTTP address. Connections are kept between calls and never travel between processes.
+    """Reach a tutor at an HTTP address. Connections are kept between calls and never travel between processes.
 
     Args:
         url: The tutor's base address; ``/advise`` is added.
@@ -35,7 +35,7 @@ class HttpBackend:
         self._http: httpx.Client | None = None
 
     def advise(self, requests: Sequence[AdviceRequest], timeout_s: float) -> list[Advice | AdviceError]:
-        """Posts the requests, long texts in several bodies: see ``Backend``."""
+        """Post the requests, long texts in several bodies: see ``Backend``."""
         deadline = time.monotonic() + timeout_s
         answers: list[Advice | AdviceError] = []
         for part in _bodies(requests):
@@ -74,7 +74,7 @@ class HttpBackend:
 
 
 def _bodies(requests: Sequence[AdviceRequest]) -> Iterator[Sequence[AdviceRequest]]:
-    """Cuts a list so that each part stays well below the size that a service accepts."""
+    """Cut a list so that each part stays well below the size that a service accepts."""
     start, chars = 0, 0
     for index, request in enumerate(requests):
         size = len(request.rules) + len(request.state)

@@ -1,4 +1,4 @@
-"""Reaches a tutor by a Ray Serve handle, from any process of its Ray cluster. The only client code that knows Ray."""
+"""Reach a tutor by a Ray Serve handle, from any process of its Ray cluster. The only client code that knows Ray."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from tutor_service.schema import Advice, AdviceError, AdviceRequest
 
 
 class ServeHandleBackend:
-    """One Serve application's ingress. The handle is made at the first call and never travels between processes.
+    """Reach one Serve application's ingress. The handle is made at the first call and never pickled.
 
     Args:
         app_name: Name of the Serve application.
@@ -21,7 +21,7 @@ class ServeHandleBackend:
         self._handle: Any = None
 
     def advise(self, requests: Sequence[AdviceRequest], timeout_s: float) -> list[Advice | AdviceError]:
-        """Calls the ingress's ``advise``: see ``Backend``."""
+        """Call the ingress's ``advise``: see ``Backend``."""
         response = None
         try:
             response = self._connected().advise.remote(list(requests))

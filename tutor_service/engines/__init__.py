@@ -1,1 +1,1 @@
-"""What evaluates prompts: vLLM in this process tree, or an endpoint elsewhere. Knows nothing of Serve or the store."""
+"""Evaluate prompts by vLLM in this process tree, or by an endpoint elsewhere. Knows nothing of Serve or the store."""

@@ -1,4 +1,4 @@
-"""The seam between the service and whatever runs a tutor's model. Imports no engine."""
+"""Declare what the service needs of whatever runs a tutor's model. Imports no engine."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from tutor_service.schema import Advice, AdviceError
 
 @dataclass(frozen=True, slots=True)
 class EngineFacts:
-    """What the gateway has to know about an engine that is ready.
+    """Hold what the gateway has to know about an engine that is ready.
 
     Attributes:
         identity: Everything beside the prompt that can change an answer, as text: part of the store's key.
@@ -41,17 +41,17 @@ class Written:
 
 
 class Engine(Protocol):
-    """Evaluates prompts. One per replica."""
+    """Evaluate prompts. There is one engine per replica."""
 
     async def start(self) -> EngineFacts:
-        """Loads the model and evaluates something once, so that the first caller does not wait for it.
+        """Load the model and evaluates something once, so that the first caller does not wait for it.
 
         Raises:
             UserError: The model cannot be had or does not fit.
         """
 
     async def evaluate(self, prompts: Sequence[Prompt]) -> list[Advice | AdviceError]:
-        """One answer per prompt, in order; all are worked on at once.
+        """Return one answer per prompt, in order; all are worked on at once.
 
         Raises:
             Exception: The engine is gone; a later call to another replica may succeed.
@@ -65,7 +65,7 @@ class Engine(Protocol):
         """
 
     async def check_health(self) -> None:
-        """Returns when the engine works.
+        """Return when the engine works.
 
         Raises:
             Exception: It is dead or hangs.
@@ -75,4 +75,4 @@ class Engine(Protocol):
         """Say on one line what was spent so far where something is counted; empty elsewhere."""
 
     def shutdown(self) -> None:
-        """Ends every process of the engine."""
+        """End every process of the engine."""

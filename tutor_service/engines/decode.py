@@ -87,7 +87,7 @@ def one_hot(index: int, num_actions: int) -> tuple[float, ...]:
 
 
 def parse_action(answer: str, labels: Sequence[str]) -> int | None:
-    """Index of the label that an answer names inside ``<action>`` tags, or None where it names no legal one.
+    """Return the index of the label that an answer names in ``<action>`` tags; None where it names no legal one.
 
     The last tag counts, since models repeat the question before they answer. Case and surrounding white space,
     quotes and full stops are forgiven unless that would be ambiguous.

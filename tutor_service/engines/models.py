@@ -1,4 +1,4 @@
-"""Where a tutor's model lies, and what identifies it. Imports neither torch nor vLLM."""
+"""Find a tutor's model and what identifies it. Imports neither torch nor vLLM."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _WEIGHTS = (".safetensors", ".bin", ".gguf", ".pt")
 
 
 def locate(config: TutorConfig) -> str:
-    """Folder of a local model (an embedded one is prepared here), else the model's id on the hub.
+    """Return the folder of a local model (an embedded one is prepared here), else the model's id on the hub.
 
     Raises:
         UserError: No model is named, or a folder is named that holds none.
@@ -35,12 +35,12 @@ def locate(config: TutorConfig) -> str:
 
 
 def is_local(location: str) -> bool:
-    """Whether a model needs no hub."""
+    """Return whether a model needs no hub."""
     return Path(location).is_dir()
 
 
 def fingerprint(location: str, revision: str | None) -> str:
-    """Text that changes when the model changes.
+    """Return text that changes when the model changes.
 
     A folder is identified by its contents: names, sizes and times of its files (of an embedded model: its manifest). A
     hub id by id, revision and, where it is in the local cache, the commit that the revision stood for.
@@ -60,7 +60,7 @@ def fingerprint(location: str, revision: str | None) -> str:
 
 
 def weight_bytes(location: str) -> int:
-    """Bytes of a local model's weight files; 0 where they are not at hand."""
+    """Return the bytes of a local model's weight files; 0 where they are not at hand."""
     folder = Path(location)
     if not folder.is_dir():
         return 0
@@ -68,7 +68,7 @@ def weight_bytes(location: str) -> int:
 
 
 def _cached_commit(repo: str, revision: str | None) -> str | None:
-    """Commit of a hub model in the local cache, found through the cached config.json's folder name."""
+    """Return the commit of a hub model in the local cache, by the cached config.json's folder name."""
     from huggingface_hub import try_to_load_from_cache
 
     found = try_to_load_from_cache(repo, "config.json", revision=revision)

@@ -96,7 +96,7 @@ class OpenAIEngine:
         return Written(exchange.reply.text, whole=not exchange.reply.cut)
 
     async def check_health(self) -> None:
-        """Always well: an endpoint that is down is not mended by a new replica."""
+        """Return at once: an endpoint that is down is not mended by a new replica."""
 
     def spent(self) -> str:
         """See ``Engine``."""

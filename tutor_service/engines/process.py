@@ -148,7 +148,7 @@ def _frame(message: Any) -> bytes:
 
 
 async def _receive(reader: asyncio.StreamReader) -> Any:
-    """The next message.
+    """Return the next message.
 
     Raises:
         EOFError: There will be none.
@@ -159,7 +159,7 @@ async def _receive(reader: asyncio.StreamReader) -> Any:
 
 
 async def _serve(connection: socket.socket) -> None:
-    """Makes the engine that the first message asks for and works on messages until there are no more."""
+    """Make the engine that the first message asks for and work on messages until there are no more."""
     from tutor_service.engines.vllm import VllmEngine
 
     engine: Engine | None = None
@@ -204,7 +204,7 @@ async def _serve(connection: socket.socket) -> None:
 
 
 def _die_with(parent: int) -> None:
-    """Asks the kernel to kill this process when its parent dies: killed with signal 9, that cannot end it."""
+    """Ask the kernel to kill this process when its parent dies, which cannot end it when killed with signal 9."""
     try:
         ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
     except (OSError, AttributeError):  # not Linux: the connection's end tells
@@ -214,7 +214,7 @@ def _die_with(parent: int) -> None:
 
 
 def main() -> None:
-    """The process: its arguments are a connected socket's number and its parent's id."""
+    """Run the process. Its arguments are a connected socket's number and its parent's id."""
     _die_with(int(sys.argv[2]))
     asyncio.run(_serve(socket.socket(fileno=int(sys.argv[1]))))
 

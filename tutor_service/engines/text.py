@@ -1,4 +1,4 @@
-"""Reads free-text answers: asks again while an answer names no legal action. Knows no engine."""
+"""Read free-text answers, and ask again while one names no legal action. Knows no engine."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from tutor_service.schema import Advice, AdviceError
 async def answer_in_text(
     generate: Callable[[int], Awaitable[tuple[str, int]]], labels: Sequence[str], attempts: int, prompt_tokens: int
 ) -> Advice | AdviceError:
-    """The action that the first parsable answer names, as a distribution with all its probability on it.
+    """Return the action that the first parsable answer names, as a distribution with all its probability on it.
 
     Args:
         generate: Attempt number to the answer's text and its number of tokens. Attempt 0 is the likeliest answer, later

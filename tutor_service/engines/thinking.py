@@ -43,7 +43,7 @@ class Thinking:
 
     @property
     def num_added(self) -> int:
-        """Tokens that opening and ending add to a thought."""
+        """Return how many tokens opening and ending add to a thought."""
         return len(self._begin) + len(self._tail)
 
     def opened(self, prompt: Sequence[int]) -> tuple[int, ...]:

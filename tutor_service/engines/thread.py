@@ -20,12 +20,12 @@ from typing import Any, NamedTuple
 
 
 class EngineDead(RuntimeError):
-    """The engine has failed and will not answer again."""
+    """Report that the engine has failed and will not answer again."""
 
 
 @dataclass(slots=True, eq=False)
 class _Job:
-    """One request, and the coroutine that waits for it."""
+    """Hold one request and the coroutine that waits for it."""
 
     token_ids: Sequence[int]
     sampling: Any
@@ -68,7 +68,7 @@ class EngineThread:
         self._thread = threading.Thread(target=self._run, name="engine", daemon=True)
 
     async def start(self) -> Any:
-        """Makes the engine and returns it.
+        """Make the engine and return it.
 
         Raises:
             BaseException: Whatever ``make`` raised.
@@ -97,7 +97,7 @@ class EngineThread:
         return list(await asyncio.gather(*(job.output for job in jobs)))
 
     def check(self, hang_s: float) -> None:
-        """Returns when the engine is alive and its current step, if any, is younger than ``hang_s`` seconds.
+        """Return when the engine is alive and its current step, if any, is younger than ``hang_s`` seconds.
 
         Raises:
             EngineDead: It is not.
@@ -109,7 +109,7 @@ class EngineThread:
             raise EngineDead(f"the engine has been in one step for {time.monotonic() - since:.0f} s")
 
     def stop(self, timeout_s: float) -> None:
-        """Ends the engine after its current step; does not wait longer than ``timeout_s`` seconds."""
+        """End the engine after its current step; does not wait longer than ``timeout_s`` seconds."""
         with self._lock:
             self._stopping = True
             self._inbox.put(None)
@@ -165,13 +165,13 @@ class EngineThread:
                 self._jobs[number] = job
 
     def _deliver(self, answers: list[tuple[_Job, Any]]) -> None:
-        """Wakes the waiting coroutines, with one call into each event loop."""
+        """Wake the waiting coroutines, with one call into each event loop."""
         for loop in {job.loop for job, _ in answers}:
             mine = [(job.output, output) for job, output in answers if job.loop is loop]
             loop.call_soon_threadsafe(_settle, mine)
 
     def _fail(self) -> None:
-        """Tells everyone who waits, or is about to, that there will be no answer."""
+        """Tell everyone who waits, or is about to, that there will be no answer."""
         with self._lock:
             left = list(self._jobs.values())
             while not self._inbox.empty():

@@ -48,13 +48,13 @@ _SPEED_ONLY = frozenset(
 
 
 def cpu_dtype(cpuinfo: str) -> str:
-    """The quicker of bfloat16 and float32 on this processor; bfloat16 without hardware for it is about 5× slower."""
+    """Return the quicker of bfloat16 and float32 here: without hardware for it bfloat16 is about 5× slower."""
     flags = set(cpuinfo.split())
     return "bfloat16" if flags & {"avx512_bf16", "amx_bf16", "bf16"} else "float32"
 
 
 def engine_options(config: TutorConfig, location: str, has_gpu: bool) -> dict[str, Any]:
-    """Options for vLLM: defaults of the device under those of the tutor's YAML."""
+    """Return options for vLLM: defaults of the device under those of the tutor's YAML."""
     defaults: dict[str, Any] = {
         "model": location,
         "revision": None if models.is_local(location) else config.revision,
@@ -86,7 +86,7 @@ def engine_options(config: TutorConfig, location: str, has_gpu: bool) -> dict[st
 
 
 def identity(config: TutorConfig, location: str, dtype: str) -> str:
-    """Everything beside the prompt that can change an answer, as canonical JSON."""
+    """Return everything beside the prompt that can change an answer, as canonical JSON."""
     fields: dict[str, Any] = {
         "model": models.fingerprint(location, config.revision),
         "dtype": dtype,
@@ -101,7 +101,7 @@ def identity(config: TutorConfig, location: str, dtype: str) -> str:
 
 
 def set_environment(location: str, has_gpu: bool) -> None:
-    """Settings that vLLM reads from the environment; to be made before it is imported."""
+    """Set what vLLM reads from the environment, before it is imported."""
     # Set up by vLLM, logging would lose the handlers that Serve made: a new controller then cannot take replicas over.
     os.environ["VLLM_CONFIGURE_LOGGING"] = "0"
     logging.getLogger("vllm").setLevel(logging.ERROR)
@@ -177,7 +177,7 @@ class VllmEngine:
         self._thread.stop(_STOP_S)
 
     def _make(self) -> LLMEngine:
-        """Makes the engine; on the thread that will step it."""
+        """Make the engine, on the thread that will step it."""
         from vllm import EngineArgs
         from vllm.v1.engine.llm_engine import LLMEngine
         from vllm.v1.executor import Executor
@@ -251,7 +251,7 @@ class VllmEngine:
         ]
 
     async def _warm_up(self) -> None:
-        """Two prompts, the second on the first's prefix: the kernels of both paths are built before a caller waits."""
+        """Score two prompts, one on the other's prefix: the kernels of both paths are built before a caller waits."""
         for last in (1, 2):
             await self._score([((*range(3, 3 + 2 * BLOCK), last), (1, 2))])
 

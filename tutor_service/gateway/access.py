@@ -11,7 +11,7 @@ from tutor_service.secrets import read_secret
 
 @dataclass(frozen=True, slots=True)
 class AccessSettings:
-    """What the HTTP side of a gateway lets in.
+    """Say what the HTTP side of a gateway lets in.
 
     Attributes:
         token_sha256: SHA-256 of the bearer token, so that the token itself is kept nowhere; None: no token needed.
@@ -24,7 +24,7 @@ class AccessSettings:
 
 @dataclass(frozen=True, slots=True)
 class HttpConfig:
-    """Where a service listens, and who may ask.
+    """Say where a service listens, and who may ask.
 
     Attributes:
         host: Address to listen on.

@@ -28,7 +28,7 @@ _SLICE = 32
 
 
 class Store(Protocol):
-    """What the gateway needs of a store; neither call raises."""
+    """Keep answers for a gateway; neither call raises."""
 
     def get_many(self, keys: Sequence[bytes]) -> list[Advice | None]: ...  # noqa: D102
 
@@ -37,7 +37,7 @@ class Store(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class GatewaySettings:
-    """How a gateway answers.
+    """Say how a gateway answers.
 
     Attributes:
         identity: Of the tutor and everything that can change an answer beside the prompt; part of the store's key.
@@ -83,7 +83,7 @@ class _Asked(NamedTuple):
 
 
 class Gateway:
-    """The one place that all requests to a tutor pass; runs on one event loop.
+    """Answer all requests to a tutor; runs on one event loop.
 
     Args:
         settings: How to answer.
@@ -122,11 +122,11 @@ class Gateway:
 
     @property
     def num_pending(self) -> int:
-        """Prompts that wait for the model."""
+        """Return how many prompts wait for the model."""
         return len(self._queue)
 
     async def advise(self, requests: Sequence[AdviceRequest]) -> list[Advice | AdviceError]:
-        """One answer per request, in order. A request that cannot be answered does not harm the others.
+        """Return one answer per request, in order. A request that cannot be answered does not harm the others.
 
         What is at the model when the caller gives up is finished and stored; what still queues for it only is dropped.
         """

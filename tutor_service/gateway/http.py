@@ -1,4 +1,4 @@
-"""The HTTP side of a tutor: routes, access and the wire format. Knows no Ray; it is given a function that advises."""
+"""Serve a tutor over HTTP: routes, access and the wire format. Knows no Ray; it is given a function that advises."""
 
 import hashlib
 import hmac
@@ -75,13 +75,13 @@ class AdviseReply(BaseModel):
 
 
 class Problem(BaseModel):
-    """Why a call was refused."""
+    """Say why a call was refused."""
 
     detail: Any
 
 
 def build_app(tutor: str, advise: Advise, exposition: Callable[[], bytes], access: AccessSettings) -> FastAPI:
-    """The ASGI application of one tutor.
+    """Return the ASGI application of one tutor.
 
     Args:
         tutor: Its name.
@@ -110,7 +110,7 @@ def build_app(tutor: str, advise: Advise, exposition: Callable[[], bytes], acces
 
     @app.post("/advise", responses=refusals, response_model=AdviseReply, dependencies=[Depends(authorise)])
     async def post_advise(body: AdviseBody) -> Any:
-        """Advice for a list of states. Requests that are invalid get a reason in their place; the others an answer."""
+        """Answer a list of requests. Those that are invalid get a reason in their place."""
         requests = [
             AdviceRequest(item.rules, item.state, tuple(item.actions), tuple(map(tuple, item.synonyms)))
             for item in body.requests
@@ -128,12 +128,12 @@ def build_app(tutor: str, advise: Advise, exposition: Callable[[], bytes], acces
 
     @app.get("/healthz")
     async def get_healthz() -> dict[str, str]:
-        """Says that the gateway runs."""
+        """Say that the gateway runs."""
         return {"status": "ok", "tutor": tutor}
 
     @app.get("/metrics", response_class=Response, dependencies=[Depends(authorise)], responses={401: refusals[401]})
     async def get_metrics() -> Response:
-        """Metrics in Prometheus' text format."""
+        """Return metrics in Prometheus' text format."""
         return Response(exposition(), media_type="text/plain; version=0.0.4; charset=utf-8")
 
     @app.exception_handler(UnicodeError)
@@ -150,14 +150,14 @@ def _item(answer: Advice | AdviceError) -> dict[str, Any]:
 
 
 class BodyLimit:
-    """ASGI middleware that answers 413 to bodies beyond a size, declared or not, without reading them to the end."""
+    """Answer 413 to bodies beyond a size, declared or not, without reading them to the end (ASGI middleware)."""
 
     def __init__(self, app: Any, max_bytes: int) -> None:
         self._app = app
         self._max_bytes = max_bytes
 
     async def __call__(self, scope: dict[str, Any], receive: Any, send: Any) -> None:
-        """Buffers the body up to the limit and hands it on in one piece."""
+        """Buffer the body up to the limit and hands it on in one piece."""
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return

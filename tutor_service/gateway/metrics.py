@@ -1,4 +1,4 @@
-"""The figures that a gateway shows to Prometheus. Owns their names; knows nothing of how advice is made."""
+"""Count what a gateway does, for Prometheus. Owns the names of the figures; knows nothing of how advice is made."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _MASS = (0.001, 0.01, 0.1, 0.3, 0.5, 0.7, 0.9, 0.99, 1.0)
 
 
 class GatewayMetrics:
-    """Counters and histograms of one tutor, in a registry of their own.
+    """Hold the counters and histograms of one tutor, in a registry of their own.
 
     Args:
         tutor: Name of the tutor, the label of every series.
@@ -55,7 +55,7 @@ class GatewayMetrics:
         self._tutor = tutor
 
     def called(self, answers: Iterable[Advice | AdviceError], latency_s: float) -> None:
-        """Counts one call's answers."""
+        """Count one call's answers."""
         by_source: Tally[str] = Tally()
         by_kind: Tally[str] = Tally()
         for answer in answers:
@@ -90,15 +90,15 @@ class GatewayMetrics:
         self._tokens.inc(answer.tokens)
 
     def show_pending(self, prompts: Callable[[], int]) -> None:
-        """Takes a function that says how many prompts wait for the model; it is asked whenever somebody looks."""
+        """Take a function that says how many prompts wait for the model; it is asked whenever somebody looks."""
         self._pending.set_function(prompts)
 
     def store_failed(self) -> None:
-        """Counts one call of the store that failed."""
+        """Count one call of the store that failed."""
         self._store_failures.inc()
 
     def exposition(self) -> bytes:
-        """All series in Prometheus' text format."""
+        """Return all series in Prometheus' text format."""
         return generate_latest(self.registry)
 
 

@@ -1,4 +1,4 @@
-"""Evaluates a prompt once for all who wait for it, in bounded numbers. Knows the model as a function, and no Serve.
+"""Evaluate a prompt once for all who wait for it, in bounded numbers. Knows the model as a function, and no Serve.
 
 Prompts queue in the gateway and not at the replicas, so that what nobody waits for any more is dropped instead of
 evaluated: after an overload the next caller waits for what is under way, not for the whole flood.
@@ -25,7 +25,7 @@ _ABANDONED = AdviceError("tutor: nobody waited any more", retry=True)
 
 @dataclass(slots=True, eq=False)
 class Ticket:
-    """One prompt that is queued or under way.
+    """Hold one prompt that is queued or under way.
 
     Attributes:
         key: What makes it the same question.
@@ -57,7 +57,7 @@ class Joined(NamedTuple):
 
 
 class JoiningQueue:
-    """All prompts of one tutor that have no answer yet; runs on one event loop.
+    """Hold all prompts of one tutor that have no answer yet; runs on one event loop.
 
     Args:
         evaluate: The model: prompts to evaluations, in order; raises when it cannot be reached.
@@ -91,7 +91,7 @@ class JoiningQueue:
         self._tasks: set[asyncio.Task[None]] = set()
 
     def __len__(self) -> int:
-        """Prompts that are queued or in flight."""
+        """Return how many prompts are queued or in flight."""
         return len(self._tickets)
 
     def join(self, key: bytes, prompt: Prompt, request: AdviceRequest) -> Joined | None:
@@ -112,12 +112,12 @@ class JoiningQueue:
         return Joined(ticket, fresh=True)
 
     def leave(self, tickets: Iterable[Ticket]) -> None:
-        """Counts one caller of each ticket out."""
+        """Count one caller of each ticket out."""
         for ticket in tickets:
             ticket.waiters -= 1
 
     def pump(self) -> None:
-        """Sends what is queued to the model, as far as it may."""
+        """Send what is queued to the model, as far as it may."""
         while self._queue and self._in_flight < self._max_in_flight:
             size = min(self._batch, self._max_in_flight - self._in_flight)
             tickets: list[Ticket] = []
@@ -143,7 +143,7 @@ class JoiningQueue:
         self._queue = alive
 
     async def _run(self, tickets: list[Ticket]) -> None:
-        """Asks the model, keeps what it says, and then lets everyone know who waits for it."""
+        """Ask the model, keep what it says, and only then wake everyone who waits for it."""
         results: Sequence[Advice | AdviceError] = [AdviceError("tutor: stopping", retry=True)] * len(tickets)
         try:
             results = await self._ask([ticket.prompt for ticket in tickets])
@@ -155,7 +155,7 @@ class JoiningQueue:
             self.pump()
 
     async def _ask(self, prompts: list[Prompt]) -> Sequence[Advice | AdviceError]:
-        """The model's answers; errors with ``retry`` in place of an exception."""
+        """Return the model's answers; errors with ``retry`` in place of an exception."""
         try:
             results = await asyncio.wait_for(self._evaluate(prompts), self._timeout_s)
             if len(results) != len(prompts):

@@ -20,7 +20,7 @@ _CACHED = 512
 
 
 class ChatPrompts:
-    """Prompts by a tutor's own tokenizer and chat template.
+    """Build prompts by a tutor's own tokenizer and chat template.
 
     Args:
         tokenizer: A transformers tokenizer.
@@ -71,7 +71,7 @@ class ChatPrompts:
         return map_labels(actions, self._encode_plain, synonyms)
 
     def _head(self, rules: str) -> tuple[int, ...]:
-        """Template opening and rules, padded to full blocks with line feeds."""
+        """Return the template's opening and the rules, padded to full blocks with line feeds."""
         ids = (*self._opening, *self._encode_plain(rules.strip() + "\n\n"))
         return ids + (self._padding,) * (-len(ids) % BLOCK)
 
@@ -79,7 +79,7 @@ class ChatPrompts:
         return tuple(self._tokenizer.encode(text, add_special_tokens=False))
 
     def _encode_plain(self, text: str) -> tuple[int, ...]:
-        """Tokens of words, none of them a control token: what spells one is cut after its first character."""
+        """Return tokens of words, none of them a control token: what spells one is cut after its first character."""
         cuts = [match.start() + 1 for match in self._control.finditer(text)] if self._control else []
         pieces = [text[start:end] for start, end in zip([0, *cuts], [*cuts, len(text)], strict=True)]
         encode = self._tokenizer.encode
@@ -89,7 +89,7 @@ class ChatPrompts:
 
 
 def _kept_whole(tokenizer: Any) -> re.Pattern[str] | None:
-    """Finds where an added token begins that its tokenizer does not call special, and so would not split.
+    """Find where an added token begins that its tokenizer does not call special, and so would not split.
 
     DeepSeek's distilled models have their turns and thoughts marked by such.
     """

@@ -8,7 +8,7 @@ from tutor_service.schema import AdviceRequest
 
 
 class MessagePrompts:
-    """Prompts for endpoints that take messages and keep their tokenizer to themselves."""
+    """Build prompts for endpoints that take messages and keep their tokenizer to themselves."""
 
     def __init__(self, decoding: Decoding) -> None:
         self._decoding = decoding

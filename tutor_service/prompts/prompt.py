@@ -24,7 +24,7 @@ EMPTY_STATE = "(no observation)"
 
 @dataclass(frozen=True, slots=True)
 class Prompt:
-    """One question as an engine takes it.
+    """Hold one question as an engine takes it.
 
     Attributes:
         token_ids: The whole prompt. UTF-8 bytes for an endpoint whose tokenizer is not at hand.
@@ -44,10 +44,10 @@ class Prompt:
 
 
 class PromptBuilder(Protocol):
-    """Builds the prompts of one tutor."""
+    """Build the prompts of one tutor."""
 
     def build(self, request: AdviceRequest) -> Prompt:
-        """The prompt of a valid request.
+        """Return the prompt of a valid request.
 
         Raises:
             UserError: The tutor's tokenizer cannot tell that many labels apart.
@@ -61,7 +61,7 @@ class PromptBuilder(Protocol):
 
 
 def question(request: AdviceRequest, labels: LabelMap, decoding: Decoding) -> str:
-    """What follows the rules: the state, the legal actions and how to answer."""
+    """Return what follows the rules: the state, the legal actions and how to answer."""
     shown = ", ".join(labels.shown)
     lines = [request.state.strip(), ""]
     if labels.mapped:
@@ -77,7 +77,7 @@ def question(request: AdviceRequest, labels: LabelMap, decoding: Decoding) -> st
 
 
 def prefix_length(prompts: Sequence[Prompt]) -> int:
-    """Number of leading tokens that all prompts share."""
+    """Return how many leading tokens all prompts share."""
     first, last = min(prompt.token_ids for prompt in prompts), max(prompt.token_ids for prompt in prompts)
     for index, (one, other) in enumerate(zip(first, last, strict=False)):
         if one != other:

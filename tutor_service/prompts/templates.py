@@ -14,7 +14,7 @@ _TODAY = "26 Jul 2024"
 
 
 def read_template(name_or_path: str) -> str:
-    """Source of a chat template, by its name in ``catalog/templates`` or by path.
+    """Return the source of a chat template, by its name in ``catalog/templates`` or by path.
 
     Raises:
         UserError: No such template.

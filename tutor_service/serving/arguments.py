@@ -13,7 +13,7 @@ BUILDER = "tutor_service.serve_config:build"
 
 
 class BuildArguments(BaseModel):
-    """What a Serve config file says of one tutor."""
+    """Hold what a Serve config file says of one tutor."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -26,7 +26,7 @@ class BuildArguments(BaseModel):
 
 
 def resolve(args: dict[str, Any]) -> tuple[TutorConfig, BuildArguments]:
-    """The tutor that a config file describes.
+    """Return the tutor that a config file describes.
 
     Raises:
         UserError: An unknown argument, tutor or field.

@@ -1,4 +1,4 @@
-"""Asks one tutor one question and shows everything about the answer. Knows tutors and requests; prints nothing."""
+"""Ask one tutor one question and shows everything about the answer. Knows tutors and requests; prints nothing."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ def ask(
     progress: Callable[[str], None] | None = None,
     timeout_s: float = 120.0,
 ) -> Asked:
-    """Asks a tutor that runs, or one that is brought up for this question and taken down again.
+    """Ask a tutor that runs, or one that is brought up for this question and taken down again.
 
     A tutor of a Ray that this process is connected to, or that runs on this machine (or at ``$RAY_ADDRESS``), is used
     where it is deployed; otherwise a local Ray is started.
@@ -99,7 +99,7 @@ def ask(
 
 @contextmanager
 def _running(tutor: TutorConfig, progress: Callable[[str], None] | None) -> Iterator[None]:
-    """The tutor deployed on a Ray that this process is connected to."""
+    """Hold the tutor deployed on a Ray that this process is connected to."""
     import ray
 
     connected = ray.is_initialized()

@@ -21,12 +21,12 @@ ENGINE_BYTES = 1400 * 2**20
 
 
 def nodes_on_demand() -> bool:
-    """Whether an autoscaler adds the nodes that are missing, by ``$LLM_TUTORS_NODES_ON_DEMAND``."""
+    """Return whether an autoscaler adds the nodes that are missing, by ``$LLM_TUTORS_NODES_ON_DEMAND``."""
     return os.environ.get(ON_DEMAND_VARIABLE, "") not in {"", "0"}
 
 
 def check_fields(tutor: TutorConfig) -> None:
-    """What can be known to be wrong without the cluster."""
+    """Refuse what is known to be wrong without the cluster."""
     if tutor.backend == "openai":
         if not tutor.base_url or not tutor.model:
             raise UserError(f"tutor '{tutor.name}': backend openai needs base_url and model.")
@@ -40,7 +40,7 @@ def check_fields(tutor: TutorConfig) -> None:
 
 
 def check_cluster(tutors: Sequence[TutorConfig]) -> None:
-    """Whether the cluster can ever hold the replicas that always run."""
+    """Refuse tutors whose first replicas the cluster can never hold."""
     import ray
 
     if nodes_on_demand():
@@ -64,13 +64,13 @@ def check_cluster(tutors: Sequence[TutorConfig]) -> None:
 
 
 def _memory_bytes(tutor: TutorConfig) -> int:
-    """Estimate for one replica on a CPU: weights, doubled while they are loaded, KV cache and two processes."""
+    """Estimate the memory of one replica on a CPU: weights, doubled while they load, KV cache and two processes."""
     cache = int(tutor.engine.get("kv_cache_memory_bytes", 512 * 2**20))
     return ENGINE_BYTES + 2 * models.weight_bytes(models.locate(tutor)) + cache
 
 
 def check_port(http: HttpConfig) -> None:
-    """Tries the port as Serve's proxy will."""
+    """Try the port as Serve's proxy will."""
     family = socket.AF_INET6 if ":" in http.host else socket.AF_INET
     with socket.socket(family, socket.SOCK_STREAM) as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)

@@ -1,4 +1,4 @@
-"""A tutor as a Serve application: one gateway, and replicas that hold the model. The only module with Serve classes.
+"""Make a tutor a Serve application: one gateway, and replicas that hold the model. The only module with Serve classes.
 
 It binds ``gateway`` and ``engines`` to Serve and owns nothing of what they do.
 """
@@ -61,7 +61,7 @@ _A_TRACE = 0.001
 
 @dataclass(frozen=True, slots=True)
 class GatewayStats:
-    """What a gateway did since it started.
+    """Count what a gateway did since it started.
 
     Attributes:
         answered: Advice given, by source.
@@ -132,11 +132,11 @@ class TutorReplica:
         return await self._engine.write(prompt, max_tokens)
 
     async def facts(self, wanted: str) -> EngineFacts | None:
-        """What the gateway has to know; None where this replica is of another configuration."""
+        """Return what the gateway has to know; None where this replica is of another configuration."""
         return self._facts if wanted == self._version else None
 
     async def check_health(self) -> None:
-        """Called by Serve. A dead engine ends its replica's process, which Serve replaces at the next look.
+        """End the replica's process when its engine is dead; Serve, which calls this, replaces it at the next look.
 
         By raising it would be replaced only after Serve's third look, and callers would meet the dead engine meanwhile.
         """
@@ -194,7 +194,7 @@ class TutorGateway:
         self._gateway = Gateway(self._settings, builder, briefing, evaluate, store, self._metrics)
 
     async def advise(self, requests: list[AdviceRequest]) -> list[Advice | AdviceError]:
-        """One answer per request, in order: see ``Gateway.advise``."""
+        """Return one answer per request, in order: see ``Gateway.advise``."""
         return await self._gateway.advise(requests)
 
     async def explain(self, request: AdviceRequest) -> Explanation | AdviceError:
@@ -202,7 +202,7 @@ class TutorGateway:
         return await self._gateway.explain(request)
 
     async def stats(self) -> GatewayStats:
-        """What this gateway did since it started."""
+        """Return what this gateway did since it started."""
         assert self._store is not None
         store = self._store.stats()
         return GatewayStats(
@@ -219,7 +219,7 @@ class TutorGateway:
         )
 
     def __serve_build_asgi_app__(self) -> Any:
-        """The HTTP side; called by Serve once the constructor is done."""
+        """Return the HTTP side; called by Serve once the constructor is done."""
         return build_app(self._name, self.advise, self._metrics.exposition, self._access or AccessSettings())
 
     def __del__(self) -> None:
@@ -246,17 +246,17 @@ def gateway_settings(config: TutorConfig, facts: EngineFacts) -> GatewaySettings
 
 
 def version(config: TutorConfig) -> str:
-    """What tells replicas of a tutor's old and new configuration apart while the one takes the other's place."""
+    """Return what tells replicas of a tutor's old and new configuration apart while the one replaces the other."""
     return hashlib.blake2b(config.model_dump_json().encode(), digest_size=16).hexdigest()
 
 
 def store_path(config: TutorConfig) -> Path:
-    """Folder of a tutor's advice store."""
+    """Return the folder of a tutor's advice store."""
     return paths.advice_dir() / config.name
 
 
 def load_tokenizer(config: TutorConfig) -> Any:
-    """The tokenizer of a tutor that we host; None for an endpoint, which keeps it to itself."""
+    """Return the tokenizer of a tutor that we host; None for an endpoint, which keeps it to itself."""
     if config.backend == "openai":
         return None
     location = str(config.engine.get("tokenizer") or models.locate(config))
@@ -274,7 +274,7 @@ def load_tokenizer(config: TutorConfig) -> Any:
 
 
 def _is_plain(folder: Path) -> bool:
-    """Whether a folder's tokenizer is of the class that needs no model's code, and so not torch, which loads slowly."""
+    """Return whether a folder's tokenizer needs no model's code, and so not torch, which loads slowly."""
     try:
         described = json.loads((folder / "tokenizer_config.json").read_text(encoding="utf-8"))
         plain = described.get("tokenizer_class") in ("PreTrainedTokenizerFast", "TokenizersBackend")
@@ -284,7 +284,7 @@ def _is_plain(folder: Path) -> bool:
 
 
 def make_builder(config: TutorConfig, decoding: Decoding, tokenizer: Any) -> PromptBuilder:
-    """The prompt builder that fits an engine.
+    """Return the prompt builder that fits an engine.
 
     Raises:
         UserError: The tokenizer has no chat template, or the tutor's does not fit.
@@ -314,7 +314,7 @@ def check_briefing(config: TutorConfig, builder: PromptBuilder, limit: int | Non
 def build(
     config: TutorConfig, access: AccessSettings | None = None, store_resource: str | None = None
 ) -> serve.Application:
-    """The Serve application of a tutor.
+    """Return the Serve application of a tutor.
 
     Args:
         config: The tutor; not a reference.
@@ -360,7 +360,7 @@ def build(
 
 
 def _loaded(config: TutorConfig) -> TutorConfig:
-    """What a replica has to know; Serve starts replicas anew whose arguments change, and their number is none of it."""
+    """Return what a replica has to know. Serve restarts replicas whose arguments change: their number is left out."""
     kept = {"num_cpus", "num_gpus", "engine_process", "hang_s", "accelerator_type"}
     return config.model_copy(update={"scaling": ScalingConfig(**config.scaling.model_dump(include=kept))})
 

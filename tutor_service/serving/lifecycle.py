@@ -31,7 +31,7 @@ _SAY_EVERY_S = 10.0
 
 @dataclass(frozen=True, slots=True)
 class TutorStatus:
-    """A deployed tutor.
+    """Describe a deployed tutor.
 
     Attributes:
         name: The tutor's name.
@@ -74,7 +74,7 @@ def deploy(
     timeout_s: float = TIMEOUT_S,
     launch: Callable[[], None] | None = None,
 ) -> list[str]:
-    """Deploys one Serve application per tutor and returns when all are ready to answer at full speed.
+    """Deploy one Serve application per tutor and return when all are ready to answer at full speed.
 
     References run in the student and are skipped. A tutor that is deployed already is updated in place.
 
@@ -142,7 +142,7 @@ def _launch(tutors: Sequence[TutorConfig], access: Any) -> None:
 
 
 def delete(names: Iterable[str]) -> None:
-    """Takes tutors down, requests in flight first; names that are not deployed are ignored."""
+    """Take tutors down, requests in flight first; names that are not deployed are ignored."""
     import ray
 
     if not ray.is_initialized():
@@ -156,7 +156,7 @@ def delete(names: Iterable[str]) -> None:
 
 
 def status() -> list[TutorStatus]:
-    """All tutors that are deployed on this cluster, by name."""
+    """Return all tutors that are deployed on this cluster, by name."""
     import ray
 
     if not ray.is_initialized():
@@ -199,7 +199,7 @@ def _status_of(name: str, overview: Any) -> TutorStatus:
 
 
 def _start_serve(http: HttpConfig | None) -> None:
-    """Starts Serve, with a proxy only where HTTP is asked for, or checks that the running one fits."""
+    """Start Serve, with a proxy only where HTTP is asked for, or check that the running one fits."""
     from ray import serve
     from ray.serve.config import HTTPOptions, ProxyLocation
     from ray.serve.context import _check_cached_client_alive, _get_global_client
@@ -273,7 +273,7 @@ def wait_until_ready(names: Sequence[str], say: Callable[[str], None], timeout_s
 
 
 def failure(name: str, overview: Any) -> str:
-    """What a failed deployment says, down to the line that a person needs."""
+    """Return what a failed deployment says, down to the line that a person needs."""
     messages = [overview.message, *(deployment.message for deployment in overview.deployments.values())]
     marker = "UserError: "
     for message in messages:

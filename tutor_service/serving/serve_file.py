@@ -1,4 +1,4 @@
-"""Reads a Serve config file of tutors, as ``serve deploy`` takes it, and deploys it until its tutors answer.
+"""Read a Serve config file of tutors, as ``serve deploy`` takes it, and deploy it until its tutors answer.
 
 Owns which of Serve's files are ours; what stands under ``args`` in them is ``arguments``'s.
 """
@@ -22,7 +22,7 @@ from tutor_service.serving.lifecycle import deploy
 
 @dataclass(frozen=True, slots=True)
 class ServeFile:
-    """A Serve config file.
+    """Hold a Serve config file.
 
     Attributes:
         path: Where it was read from.
@@ -40,7 +40,7 @@ class ServeFile:
 
 
 def is_serve_file(name: str) -> bool:
-    """Whether a name is a Serve config file rather than a tutor's; False for what cannot be read."""
+    """Return whether a name is a Serve config file rather than a tutor's; False for what cannot be read."""
     path = Path(name)
     if path.suffix not in {".yaml", ".yml"}:
         return False
@@ -52,7 +52,7 @@ def is_serve_file(name: str) -> bool:
 
 
 def read_serve_file(name: str) -> ServeFile:
-    """Reads a file of which ``is_serve_file`` holds.
+    """Read a file of which ``is_serve_file`` holds.
 
     Raises:
         UserError: Serve would refuse it, or an application in it is no tutor of ours under its own name.
@@ -83,7 +83,7 @@ def read_serve_file(name: str) -> ServeFile:
 
 
 def deploy_serve_file(file: ServeFile, progress: Callable[[str], None] | None = None) -> list[str]:
-    """Has Serve bring the cluster to what a file says, and returns when its tutors answer: see ``serving.deploy``.
+    """Have Serve bring the cluster to what a file says, and return when its tutors answer: see ``serving.deploy``.
 
     As with ``serve deploy``, applications of an earlier file that this one does not name are taken down.
     """

@@ -1,4 +1,4 @@
-"""The advice that a tutor has given, kept for good: a distinct state is evaluated once, ever.
+"""Keep the advice that a tutor has given for good: a distinct state is evaluated once, ever.
 
 Owns keys, the form of a stored answer, and the database on disk. It must not know how an answer is computed, nor when
 a student may use one again: the reuse rule of the paper lives in the student.

@@ -25,7 +25,7 @@ _NO_TEXT = bytes(_DIGEST_BYTES)
 
 @dataclass(frozen=True, slots=True)
 class Context:
-    """What a person needs to understand a stored answer; no part of it is needed to use one.
+    """Hold what a person needs to understand a stored answer; no part of it is needed to use one.
 
     Attributes:
         identity: The tutor as ``advice_key`` was given it.
@@ -56,7 +56,7 @@ class Entry(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class EncodedContext:
-    """A context whose long, shared texts are named by their digests."""
+    """Name the long, shared texts of a context by their digests."""
 
     identity: bytes
     rules: bytes
@@ -65,11 +65,11 @@ class EncodedContext:
 
 
 class DamagedAnswer(ValueError):
-    """Bytes that are not what was once stored under their key."""
+    """Report bytes that are not what was once stored under their key."""
 
 
 def text_digest(text: bytes) -> bytes:
-    """The name under which a text that many answers share is kept once."""
+    """Return the name under which a text that many answers share is kept once."""
     return hashlib.blake2b(text, digest_size=_DIGEST_BYTES).digest()
 
 
@@ -134,12 +134,12 @@ def decode_notes(key: bytes, value: bytes) -> str:
 
 
 def to_bytes(text: str) -> bytes:
-    """UTF-8, and exact for any ``str``."""
+    """Return UTF-8 that is exact for any ``str``."""
     return text.encode("utf-8", "surrogatepass")
 
 
 def to_text(data: bytes) -> str:
-    """Undoes ``to_bytes``."""
+    """Undo ``to_bytes``."""
     return data.decode("utf-8", "surrogatepass")
 
 

@@ -1,4 +1,4 @@
-"""The advice store as a tutor in service sees it: when it fails, the tutor goes on without it, and says so."""
+"""Use the advice store where it works: when it fails, the tutor goes on without it, and says so."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ RETRY_S = 30.0
 
 
 class BestEffortStore:
-    """An advice store whose failures cost answers nothing but their keeping.
+    """Wrap an advice store so that its failures cost answers nothing but their keeping.
 
     Args:
         path: Folder of the store.
@@ -36,7 +36,7 @@ class BestEffortStore:
         self._writing_from = 0.0
 
     def get_many(self, keys: Sequence[bytes]) -> list[Advice | None]:
-        """Stored answers in the keys' order; None where there is none, or no store."""
+        """Return stored answers in the keys' order; None where there is none, or no store."""
         store = self._open() if keys else None
         if store is None:
             return [None] * len(keys)
@@ -47,7 +47,7 @@ class BestEffortStore:
             return [None] * len(keys)
 
     def put_many(self, entries: Sequence[Entry]) -> None:
-        """Keeps answers, where the store lets us. A full disk stops writing for a while, not reading."""
+        """Keep answers, where the store lets us. A full disk stops writing for a while, not reading."""
         store = self._open() if entries and self._clock() >= self._writing_from else None
         if store is None:
             return
@@ -76,7 +76,7 @@ class BestEffortStore:
             self._report(f"notes were not kept: {error}")
 
     def stats(self) -> StoreStats | None:
-        """What the store holds; None without a store."""
+        """Return what the store holds; None without a store."""
         store = self._open()
         try:
             return store.stats() if store else None
@@ -84,7 +84,7 @@ class BestEffortStore:
             return None
 
     def close(self) -> None:
-        """Gives the store's files back."""
+        """Give the store's files back."""
         if self._store is not None:
             self._store.close()
             self._store = None

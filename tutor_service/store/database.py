@@ -1,4 +1,4 @@
-"""One LMDB database on disk: opened, checked, shared within a process, grown, and set aside when it is damaged.
+"""Open one LMDB database on disk, check it, share it within a process, grow it, and set it aside when damaged.
 
 Owns everything that can go wrong with files. It knows tables of bytes, and must not know what they mean.
 
@@ -43,11 +43,11 @@ _DAMAGE = (
 
 
 class StoreError(UserError):
-    """The advice store cannot be read or written. The message says why, and what to do."""
+    """Report that the advice store cannot be read or written. The message says why, and what to do."""
 
 
 class Database:
-    """An open database. Safe to use from several threads; not to be carried into a forked child.
+    """Hold an open database. Safe to use from several threads; not to be carried into a forked child.
 
     Use ``acquire`` rather than the constructor: LMDB allows one opening of a file per process.
 
@@ -72,7 +72,7 @@ class Database:
         self._open_checked()
 
     def read(self, work: Callable[[lmdb.Transaction, Tables], T]) -> T:
-        """Runs ``work(transaction, tables)`` on one consistent view.
+        """Run ``work(transaction, tables)`` on one consistent view.
 
         Raises:
             StoreError: The database cannot be read.
@@ -98,7 +98,7 @@ class Database:
         raise StoreError(f"advice store '{self.folder}' grows faster than it can be read; try again.")
 
     def write(self, work: Callable[[lmdb.Transaction, Tables], T]) -> T:
-        """Runs ``work(transaction, tables)`` and commits it whole, or not at all. May run ``work`` several times.
+        """Run ``work(transaction, tables)`` and commit it whole, or not at all. May run ``work`` several times.
 
         Raises:
             StoreError: Read-only, disk full, or the size limit is reached. Nothing was written.
@@ -128,11 +128,11 @@ class Database:
 
     @property
     def map_bytes(self) -> int:
-        """Size of the memory map: how large the file may become before the map grows again."""
+        """Return the size of the memory map: how large the file may become before the map grows again."""
         return int(self._environment.info()["map_size"])
 
     def close(self) -> None:
-        """Gives the files back. In a forked child, the child's copies of them: LMDB must not be carried over a fork."""
+        """Give the files back. In a forked child, the child's copies of them: LMDB must not be carried over a fork."""
         if self.pid == os.getpid():
             with self._write_lock, self._map_lock:
                 self._environment.close()
@@ -156,12 +156,12 @@ class Database:
             self._environment.set_mapsize(min(2 * size, limit) if limit is not None else 2 * size)
 
     def _follow_growth(self) -> None:
-        """Another process made the map larger."""
+        """Follow another process that made the map larger."""
         with self._write_lock, self._map_lock:
             self._environment.set_mapsize(0)
 
     def _recover(self, opened: lmdb.Environment, damage: lmdb.Error | None) -> None:
-        """Opens anew, unless another thread did.
+        """Open anew, unless another thread did.
 
         Without ``damage`` the file is sound: a commit that failed half-way made LMDB give up this opening of it.
         """
@@ -246,7 +246,7 @@ _registry_lock = threading.Lock()
 
 
 def acquire(folder: Path, readonly: bool, max_bytes: int | None, tables: tuple[bytes, ...]) -> Database:
-    """The process's one opening of ``folder``; pair it with ``release``.
+    """Return the process's one opening of ``folder``; pair it with ``release``.
 
     Raises:
         StoreError: It cannot be opened, or is open for reading only and asked for writing.
@@ -264,7 +264,7 @@ def acquire(folder: Path, readonly: bool, max_bytes: int | None, tables: tuple[b
 
 
 def release(database: Database) -> None:
-    """Gives up one use; the last one closes the files."""
+    """Give up one use; the last one closes the files."""
     with _registry_lock:
         database.users -= 1
         if database.users <= 0:

@@ -1,4 +1,4 @@
-"""Writes answers to files that other tools read. Knows their columns; must not know the database."""
+"""Write answers to files that other tools read. Knows their columns; must not know the database."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _ROWS_PER_GROUP = 10_000
 
 
 def write_export(items: Iterable[Entry], path: Path) -> int:
-    """Writes ``items`` to ``path``; the file appears whole or not at all.
+    """Write ``items`` to ``path``; the file appears whole or not at all.
 
     Returns:
         How many rows were written.
@@ -97,7 +97,7 @@ def _write_parquet(items: Iterable[Entry], path: Path) -> int:
 
 
 def _printable(columns: dict[str, Any]) -> dict[str, Any]:
-    """Lone surrogates, which UTF-8 does not have, as escapes."""
+    """Write lone surrogates, which UTF-8 does not have, as escapes."""
 
     def clean(value: Any) -> Any:
         if isinstance(value, str):

@@ -1,4 +1,4 @@
-"""Whether a database on disk can be trusted, and what happens to one that cannot. Knows files, and no answers.
+"""Tell whether a database on disk can be trusted, and move one that cannot. Knows files, and no answers.
 
 LMDB maps its file into memory and follows page numbers unchecked: reading a truncated or damaged file can end the
 process by a signal. So the first process that opens a database has every page of it verified before LMDB maps it.
@@ -22,7 +22,7 @@ _SHOWN_FLAWS = 3
 
 
 def find_damage(folder: Path) -> str | None:
-    """Why the database in ``folder`` cannot be trusted, or None if it is sound or not there yet. It must be at rest."""
+    """Return why the database in ``folder``, at rest, cannot be trusted; None if it is sound or not there."""
     data = folder / "data.mdb"
     if not data.exists() or not data.stat().st_size:
         return None
@@ -36,7 +36,7 @@ def find_damage(folder: Path) -> str | None:
 
 
 def set_aside(folder: Path) -> Path:
-    """Renames a damaged database's folder to one with a time stamp and returns that.
+    """Rename a damaged database's folder to one with a time stamp and return that.
 
     Raises:
         OSError: It cannot be renamed.
@@ -49,13 +49,13 @@ def set_aside(folder: Path) -> Path:
 
 
 def inode(folder: Path) -> int | None:
-    """Identity of the database file that lies in ``folder`` now."""
+    """Return the identity of the database file that lies in ``folder`` now."""
     data = folder / "data.mdb"
     return data.stat().st_ino if data.exists() else None
 
 
 class UserCount:
-    """Tells whether any process has a database open. The system keeps the count, so a killed process leaves it right.
+    """Tell whether any process has a database open. The system keeps the count, so a killed process leaves it right.
 
     Args:
         folder: The database's folder; two hidden lock files lie beside it.
@@ -67,7 +67,7 @@ class UserCount:
 
     @contextmanager
     def opening(self) -> Iterator[bool]:
-        """One process at a time opens or moves a database; yields whether no process has it open, this one included.
+        """Let one process at a time open or move a database; yield whether no process has it open, this one included.
 
         Raises:
             filelock.Timeout: Another process has been at it for minutes.
@@ -91,7 +91,7 @@ class UserCount:
                 raise
 
     def leave(self) -> None:
-        """This process has it open no longer."""
+        """Note that this process has it open no longer."""
         if self._file is not None:
             self._file.close()
             self._file = None

@@ -1,4 +1,4 @@
-"""What makes two questions the same question. Knows token ids and an identity string; must not know what they mean."""
+"""Name questions so that equal ones share a key. Knows token ids and an identity string, and not what they mean."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ _COUNT = struct.Struct("<Q")
 
 
 def advice_key(identity: str, prompt_token_ids: Sequence[int], label_token_ids: Sequence[int]) -> bytes:
-    """The store's key for one question to one tutor.
+    """Return the store's key for one question to one tutor.
 
     The encoding that is hashed puts each part's length before it, so that no two different questions share it; it
     depends neither on the process nor on the machine.

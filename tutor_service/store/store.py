@@ -1,4 +1,4 @@
-"""The advice store: answers by question key, shared by all processes that a tutor serves.
+"""Keep answers by question key, shared by all processes that a tutor serves.
 
 Owns what is kept and what is never trusted. It must not know how LMDB is opened or grown (``database``), nor the
 bytes of an answer (``answer``).
@@ -30,7 +30,7 @@ _SCAN = 1000
 
 @dataclass(frozen=True, slots=True)
 class StoreStats:
-    """What a store holds.
+    """Describe what a store holds.
 
     Attributes:
         path: Its folder.
@@ -51,7 +51,7 @@ class StoreStats:
 
 @dataclass(frozen=True, slots=True)
 class StoreVerification:
-    """What a full reading found.
+    """Hold what a full reading found.
 
     Attributes:
         answers: Answers read.
@@ -63,7 +63,7 @@ class StoreVerification:
 
     @property
     def ok(self) -> bool:
-        """Whether every answer can be trusted."""
+        """Return whether every answer can be trusted."""
         return not self.damaged
 
 
@@ -172,7 +172,7 @@ class AdviceStore:
         self._db().write(lambda transaction, tables: transaction.put(key, value, db=tables[2], overwrite=False))
 
     def stats(self) -> StoreStats:
-        """What the store holds now."""
+        """Return what the store holds now."""
         database = self._db()
         answers = database.read(lambda view, tables: int(view.stat(db=tables[0])["entries"]))
         data = self.path / "data.mdb"
@@ -186,7 +186,7 @@ class AdviceStore:
         )
 
     def verify(self) -> StoreVerification:
-        """Reads every answer and checks its checksum and its numbers."""
+        """Read every answer and check its checksum and its numbers."""
         count, damaged = 0, []
         for key, value in self._scan():
             count += 1
@@ -206,7 +206,7 @@ class AdviceStore:
                 self._report(key, damage)
 
     def export(self, path: str | os.PathLike[str]) -> int:
-        """Writes all answers with their contexts, as Parquet (``.parquet``) or JSON lines (``.jsonl``).
+        """Write all answers with their contexts, as Parquet (``.parquet``) or JSON lines (``.jsonl``).
 
         Returns:
             How many answers were written.
@@ -219,7 +219,7 @@ class AdviceStore:
         return write_export(self.entries(), Path(path))
 
     def close(self) -> None:
-        """Gives the files back; the store is unusable afterwards. Closing twice is allowed."""
+        """Give the files back; the store is unusable afterwards. Closing twice is allowed."""
         database, self._database = self._database, None
         if database is not None and database.pid == os.getpid():
             release(database)
@@ -242,7 +242,7 @@ class AdviceStore:
         return self._database
 
     def _scan(self) -> Iterator[tuple[bytes, bytes]]:
-        """Key and bytes of every answer, in short reads: a long one would keep old pages from being used again."""
+        """Yield key and bytes of every answer, in short reads: a long one keeps old pages from reuse."""
         last = b""
         while True:
             start = last
@@ -267,7 +267,7 @@ class AdviceStore:
         return Context(self._text(encoded.identity), self._text(encoded.rules), encoded.state, encoded.actions)
 
     def _text(self, digest: bytes) -> str:
-        """A shared text; empty where it is damaged, since no answer depends on it."""
+        """Return a shared text; empty where it is damaged, since no answer depends on it."""
         text = self._texts.get(digest)
         if text is None:
             data = self._db().read(lambda view, tables: _get(view, tables[1], digest))
