@@ -87,6 +87,19 @@ def test_scaling_a_tutor_leaves_its_loaded_replicas_alone() -> None:
     assert replica_of(num_gpus=1) != replica_of(num_gpus=0)
 
 
+@pytest.mark.parametrize(
+    "change",
+    [{"briefing": "self"}, {"briefing_tokens": 99}, {"hint": True}, {"calibration": "batch"}, {"license": "MIT"}],
+)
+def test_another_briefing_or_reading_leaves_the_loaded_model_alone(change: dict[str, object]) -> None:
+    def arguments(config: TutorConfig) -> tuple[object, object]:
+        gateway = build(config)._bound_deployment
+        return gateway.init_args[0], gateway.init_args[1]._bound_deployment.init_args
+
+    changed = TUTOR.model_copy(update=change)
+    assert arguments(changed)[0] != arguments(TUTOR)[0] and arguments(changed)[1] == arguments(TUTOR)[1]
+
+
 async def test_a_replica_of_another_configuration_answers_no_question_and_tells_no_facts() -> None:
     replica = object.__new__(TutorReplica)
     replica._version, replica._facts, replica._engine = version(TUTOR), FACTS, Engine(dead=False)

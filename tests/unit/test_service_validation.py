@@ -41,6 +41,22 @@ def test_every_flaw_is_named(rules, state, actions, said):
     assert re.search(said, found), found
 
 
+@pytest.mark.parametrize(
+    ("synonyms", "said"),
+    [
+        ((("c",),), "synonyms: one tuple of words for each of the 2 actions"),
+        ([("c",), ()], "synonyms: one tuple"),
+        (("cd", ()), "expected a tuple of words, got str"),
+        ((("c",), (" d",)), "white space"),
+        ((("c",), (3,)), "expected text"),
+    ],
+)
+def test_flaws_of_synonyms_are_named(synonyms, said):
+    found = problem(AdviceRequest("r", "s", ("a", "b"), synonyms))
+    assert found is not None and said in found
+    assert problem(AdviceRequest("r", "s", ("a", "b"), (("c", "d"), ()))) is None
+
+
 def test_something_else_is_no_request():
     assert "AdviceRequest" in problem("hit or stick?")  # type: ignore[arg-type,operator]
 

@@ -49,6 +49,12 @@ EVALUATION_TIMEOUT_S = 600.0
 IN_FLIGHT = 4
 """Prompts at the replicas, in multiples of what autoscaling aims at: keeps them busy, and is seen as load."""
 
+_NOT_THE_REPLICAS = (
+    *("description", "license", "briefing", "briefing_tokens", "hint"),
+    *("calibration", "advice", "temperature", "least_legal_mass"),
+)
+"""Fields of a tutor that its gateway or its students act on alone."""
+
 _GATEWAY_CALLS = 256
 _GATEWAY_QUEUE = 1024
 _HEALTH_PERIOD_S = 2.0
@@ -360,9 +366,10 @@ def build(
 
 
 def _loaded(config: TutorConfig) -> TutorConfig:
-    """Return what a replica has to know. Serve restarts replicas whose arguments change: their number is left out."""
+    """Return what a replica has to know. Serve restarts replicas whose arguments change: all else is left out."""
     kept = {"num_cpus", "num_gpus", "engine_process", "hang_s", "accelerator_type"}
-    return config.model_copy(update={"scaling": ScalingConfig(**config.scaling.model_dump(include=kept))})
+    update: dict[str, Any] = {name: TutorConfig.model_fields[name].default for name in _NOT_THE_REPLICAS}
+    return config.model_copy(update={**update, "scaling": ScalingConfig(**config.scaling.model_dump(include=kept))})
 
 
 def _autoscaling(config: TutorConfig) -> dict[str, Any]:
