@@ -11,8 +11,11 @@ from numpy.typing import NDArray
 from rllib_plugins.evaluation import Evaluation, affordable_episodes, evaluate
 from rllib_plugins.tasks.base import Policy, Task
 
-EPISODES, LEAST_EPISODES, MAX_STEPS = 500, 5, 5_000
-"""Episodes per player; fewer where an environment is stepped by itself and they would take more env steps."""
+EPISODES, LEAST_EPISODES = 500, 5
+"""Episodes per player, and the fewest where environments are stepped one after the other."""
+
+TRIVIAL_STEPS, UNTRAINED_STEPS = 20_000, 5_000
+"""Env steps per trivial player and per untrained network, where environments are stepped one after the other."""
 
 _HIDDEN = (64, 64)
 
@@ -29,7 +32,9 @@ class Yardstick(NamedTuple):
     evaluation: Evaluation
 
 
-def trivial_players(task: Task, *, episodes: int = EPISODES, seed: int = 0) -> list[Yardstick]:
+def trivial_players(
+    task: Task, *, episodes: int = EPISODES, max_steps: int = TRIVIAL_STEPS, seed: int = 0
+) -> list[Yardstick]:
     """Return random play and the task's ``references`` with their returns, best first.
 
     A student that does not beat the first of them has learnt nothing that a line of code could not do.
@@ -41,7 +46,7 @@ def trivial_players(task: Task, *, episodes: int = EPISODES, seed: int = 0) -> l
         ('stick at 17', -0.079)
     """
     players = {"random": task.uniform_policy, **task.references()}
-    episodes = affordable_episodes(task, episodes, MAX_STEPS, LEAST_EPISODES)
+    episodes = affordable_episodes(task, episodes, max_steps, LEAST_EPISODES)
     found = [Yardstick(name, evaluate(task, player, episodes=episodes, seed=seed)) for name, player in players.items()]
     return sorted(found, key=lambda yardstick: -yardstick.evaluation.return_mean)
 
@@ -55,7 +60,7 @@ def untrained_returns(
     random play, or worse. The networks are those of the students (two tanh layers of 64 units), with the weights
     uniform within ±1/√inputs as torch draws them.
     """
-    episodes = affordable_episodes(task, episodes, MAX_STEPS, LEAST_EPISODES)
+    episodes = affordable_episodes(task, episodes, UNTRAINED_STEPS, LEAST_EPISODES)
     streams = np.random.SeedSequence(seed).spawn(num_policies)
     return np.array(
         [

@@ -18,7 +18,8 @@ from rllib_plugins.tasks.base import Task
 from rllib_plugins.yardsticks import trivial_players
 from tutor_service.schema import Advice, AdviceRequest
 
-TRIVIAL_EPISODES = 200
+TRIVIAL_EPISODES, TRIVIAL_STEPS = 200, 4_000
+"""Episodes per trivial player, and the env steps they may take where environments are stepped one after the other."""
 
 Ask: TypeAlias = Callable[[list[AdviceRequest]], Sequence[Advice | None]]
 """A tutor: one answer per request, None where there is none."""
@@ -94,7 +95,7 @@ def grade(
     states, visits = visited_states(task, num_states, seed)
     legal = task.legal_batch(states)
     sample = _Sample(task, states, visits, np.ones((len(states), task.num_actions), bool) if legal is None else legal)
-    trivial = trivial_players(task, episodes=TRIVIAL_EPISODES, seed=seed)[0]
+    trivial = trivial_players(task, episodes=TRIVIAL_EPISODES, max_steps=TRIVIAL_STEPS, seed=seed)[0]
     card = ReportCard(
         *(task.name, name, int(visits.sum()), len(states), 0.0),
         trivial=trivial.evaluation.return_mean,

@@ -89,6 +89,8 @@ def resolve(config: SweepConfig) -> ResolvedSweep:
     for tutor, task in sorted({(trial.cell.tutor, trial.cell.task) for trial in trials}):
         if tutor in by_tutor:
             check_recorded(by_tutor[tutor], by_name[task])
+    for made in by_name.values():
+        made.close()  # a simulator that was tried here must not be in the way of the trials'
     return ResolvedSweep(
         config=config,
         trials=trials,

@@ -28,4 +28,5 @@ def reference_returns(task: Task, *, oracle: bool) -> dict[str, float]:
             return found
 
         returns[ORACLE] = evaluate(task, policy, episodes=EPISODES, seed=0).return_mean
+    task.close()
     return returns
