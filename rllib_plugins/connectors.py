@@ -178,7 +178,9 @@ class ConsultTutor(ConnectorV2):
         if q_values is None:
             policy = masked_softmax(_rows(batch[Columns.ACTION_DIST_INPUTS])[acting], legal)
         else:
-            policy = epsilon_greedy(q_values, legal, float(rl_module.epsilon_schedule.get_current_value()))
+            # The schedule counts the steps that the student took itself: a tutor must not use up its exploration.
+            epsilon = rl_module.epsilon_schedule.update(self._num_env_steps - self.core.num_consultations)
+            policy = epsilon_greedy(q_values, legal, float(epsilon))
         return self.core.act(observations, policy, legal=legal, q_values=q_values, step=self._num_env_steps)
 
     def _write(

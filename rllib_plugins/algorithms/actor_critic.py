@@ -14,8 +14,8 @@ from rllib_plugins import columns
 from rllib_plugins.advising.config import ImitationWeights
 from rllib_plugins.advising.explorer import floored_logp
 from rllib_plugins.algorithms.advice import AdviceWeights, weigh_advice
-from rllib_plugins.algorithms.losses import NO_MASKS, NO_ROWS, UpdateBatch
-from rllib_plugins.rollout.arrays import RolloutArrays, flat
+from rllib_plugins.algorithms.losses import UpdateBatch
+from rllib_plugins.rollout.arrays import NO_MASKS, NO_ROWS, RolloutArrays, flat
 from rllib_plugins.rollout.gae import generalised_advantages
 
 

@@ -12,8 +12,7 @@ from typing import Any, NamedTuple, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from rllib_plugins.algorithms.losses import NO_MASKS
-from rllib_plugins.rollout.arrays import RolloutArrays
+from rllib_plugins.rollout.arrays import NO_MASKS, RolloutArrays
 from rllib_plugins.rollout.ring import ArrayRing
 
 CAPACITY = 8_192

@@ -7,7 +7,7 @@ checks that RLlib spends on every minibatch.
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -19,22 +19,14 @@ from ray.rllib.utils.metrics import ALL_MODULES, NUM_ENV_STEPS_SAMPLED_LIFETIME,
 
 from rllib_plugins.advising.config import ImitationWeights
 from rllib_plugins.algorithms.advice_replay import AdviceSample
-from rllib_plugins.rollout.mlp import flatten_parameters
+from rllib_plugins.algorithms.updates import OptimiserView, descend
+from rllib_plugins.rollout.mlp import Network, flatten_parameters
 from tutor_service.errors import UserError
 
 SETTLED_SHARE = 0.1
 """Share of remembered advice that the student need not follow for more of it to be left alone."""
 
 _OPTIMIZERS = ("adam", "rmsprop")
-
-
-def clip_norm(gradients: Sequence[NDArray[np.float32]], limit: float) -> None:
-    """Scale each array, in place, to an L2 norm of at most ``limit``."""
-    for gradient in gradients:
-        flat = gradient.reshape(-1)
-        norm = float(np.sqrt(flat @ flat))
-        if norm > limit:
-            gradient *= limit / (norm + 1e-6)
 
 
 class ArrayLearner:
@@ -62,18 +54,26 @@ class ArrayLearner:
             module = self.module[DEFAULT_MODULE_ID].unwrapped()
             whole = self._optimizer.param_groups[0]["params"][0]
             self._gradient: NDArray[np.float32] = whole.grad.numpy()
-            self._gradients = [p.grad.numpy() for p in module.parameters() if p.grad is not None]
+            sizes = [p.numel() for p in module.parameters() if p.grad is not None]
+            parts = np.cumsum([0, *sizes])
+            self.optimiser = OptimiserView(self._optimizer, self.config, parts)
             self._advice_optimizer = torch.optim.Adam([whole], fused=True)
+            self._advice_optimiser = OptimiserView(self._advice_optimizer, self.config, parts)
             self.bind(module)
 
     def bind(self, module: Any) -> None:
         """Make the lean view on the module."""
         raise NotImplementedError
 
+    @property
+    def network(self) -> Network:
+        """Return what the view learns."""
+        raise NotImplementedError
+
     def configure_optimizers_for_module(self, module_id: str, config: Any = None) -> None:
         """Register ``config.optimizer``: type ``adam`` (default) or ``rmsprop``, and options by torch's names.
 
-        The lean rollout's Adam is torch's fused one: the same formula, rounded differently.
+        The lean rollout steps it in machine code: the same formula, rounded differently.
         """
         if config.rollout == "stock" and not config.optimizer:
             super().configure_optimizers_for_module(module_id, config)  # type: ignore[misc]
@@ -131,29 +131,12 @@ class ArrayLearner:
         if self.imitate(sample) < SETTLED_SHARE:
             return False
         self._advice_optimizer.param_groups[0]["lr"] = self._optimizer.param_groups[0]["lr"]
-        self.clip()
-        self._advice_optimizer.step()
+        descend(self.network, self._advice_optimiser())
         return True
 
     def imitate(self, sample: AdviceSample) -> float:
         """Write the gradient of imitating some steps; return the share of them that is not followed yet."""
         raise NotImplementedError
-
-    def descend(self) -> None:
-        """Take one optimiser step on the gradients that the view's ``backward`` wrote, clipped as the config says."""
-        self.clip()
-        self._optimizer.step()
-
-    def clip(self) -> None:
-        """Clip the gradients as the config says."""
-        clip = self.config.grad_clip
-        if clip is not None:
-            if self.config.grad_clip_by == "global_norm":
-                clip_norm([self._gradient], clip)
-            elif self.config.grad_clip_by == "value":
-                np.clip(self._gradient, -clip, clip, out=self._gradient)
-            else:
-                clip_norm(self._gradients, clip)
 
     def statistics(self) -> dict[str, float]:
         """Return what is worth logging about the latest update; nothing before the first."""

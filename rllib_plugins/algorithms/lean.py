@@ -49,7 +49,7 @@ class LeanTraining:
             self.advice = AdviceUse(self.config, self.runner.core, self.runner.rollout)
         else:
             self.task = load_task(self.config.task, **self.config.task_options)
-            self.learner.imitation_at = lambda step: self._core().imitation(step)
+            self.learner.imitation_at = lambda step: self.explorer.imitation(step)
         self._view = QView(module) if self.config.value_based else ActorCriticView(module)
 
     def _setup_logdir(self) -> None:
@@ -123,13 +123,15 @@ class LeanTraining:
 
     def advice_counters(self) -> dict[str, int]:
         """Return the numbers of ``metrics.COUNTERS``."""
-        return self._core().counters()
+        return self.explorer.counters()
 
     def advice_gauges(self) -> dict[str, float]:
         """Return those of ``metrics.GAUGES`` that are about advice."""
-        return self._core().gauges()
+        return self.explorer.gauges()
 
-    def _core(self) -> Explorer:
+    @property
+    def explorer(self) -> Explorer:
+        """Return what decides the trial's exploring steps."""
         if self.is_lean:
             return self.runner.core
         for piece in self.env_runner._module_to_env.connectors:

@@ -1,7 +1,6 @@
 """The students' losses, each written once: its value, and its gradient by the network's outputs.
 
-The array learners and RLlib's own path (through ``as_torch_loss``) both call these functions. They are in one module
-because the compiler's cache of a function does not notice changes to functions in other files.
+The array learners and RLlib's own path (through ``as_torch_loss``) both call these functions.
 """
 
 from __future__ import annotations
@@ -15,11 +14,6 @@ from rllib_plugins.compiled import compiled
 
 Floats = NDArray[np.float32]
 Bools = NDArray[np.bool_]
-
-NO_ROWS = np.empty((0, 0), np.float32)
-"""In place of an array of floats that a batch does not have."""
-NO_MASKS = np.empty((0, 0), dtype=bool)
-"""In place of masks where every action is always legal."""
 
 _ZERO, _ONE, _TWO = np.float32(0), np.float32(1), np.float32(2)
 _LEAST = np.finfo(np.float32).min

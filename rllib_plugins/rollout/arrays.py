@@ -10,6 +10,11 @@ from numpy.typing import NDArray
 
 from rllib_plugins.advising.explorer import Parts
 
+NO_ROWS = np.empty((0, 0), np.float32)
+"""In place of an array of floats that a batch does not have."""
+NO_MASKS = np.empty((0, 0), dtype=bool)
+"""In place of masks where every action is always legal."""
+
 
 @dataclass(slots=True)
 class RolloutArrays(Parts):

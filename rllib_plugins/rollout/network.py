@@ -1,25 +1,50 @@
 """Lean views on RLlib's default RLModules: the module's own parameters without its dictionaries.
 
-Owns no parameters: equal seeds give the initial weights of stock RLlib, and whatever optimiser, checkpoint or
-``set_state`` does to the module is seen here. Must not know losses.
+A view owns no parameters: equal seeds give the initial weights of stock RLlib, and whatever optimiser, checkpoint or
+``set_state`` does to the module is seen here.
 """
 
 from __future__ import annotations
 
 import math
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 from torch import nn
 
 from rllib_plugins.policies import best_values
-from rllib_plugins.rollout.mlp import Array, ArrayMLP
+from rllib_plugins.rollout.mlp import (
+    Array,
+    Network,
+    Workspace,
+    backward_dueling,
+    backward_heads,
+    both_heads,
+    dueling,
+    first_head,
+    make_network,
+    make_workspace,
+)
 from tutor_service.errors import UserError
+
+_NOTHING = np.empty((0, 0), np.float32)
+
+
+class Heads(NamedTuple):
+    """Holds logits ``(n, num_actions)`` and values ``(n,)``."""
+
+    logits: Array
+    values: Array
+
+
+def as_rows(observations: Array) -> Array:
+    """Return observations as compiled code takes them: float32, contiguous, and its own to write."""
+    return np.require(observations, np.float32, ["C", "W"])
 
 
 def _mlp(model: Any) -> nn.Sequential:
-    """The layers of an RLlib MLP encoder or head."""
+    """Return the layers of an RLlib MLP encoder or head."""
     layers = getattr(getattr(model, "net", None), "mlp", None)
     if not isinstance(layers, nn.Sequential):
         raise UserError(
@@ -30,7 +55,7 @@ def _mlp(model: Any) -> nn.Sequential:
 
 
 def initialise_orthogonally(module: Any) -> None:
-    """Gives ``DefaultPPOTorchRLModule`` orthogonal weights and biases of 0, in place.
+    """Give ``DefaultPPOTorchRLModule`` orthogonal weights and biases of 0, in place.
 
     Gains are √2 in hidden layers, 0.01 in the policy's last, so that the first policy is nearly uniform, and 1 in the
     value's last: Andrychowicz et al. 2021 (arXiv 2006.05990), and the default of Stable-Baselines3.
@@ -42,130 +67,94 @@ def initialise_orthogonally(module: Any) -> None:
             nn.init.zeros_(layer.bias)
 
 
-class ActorCriticView:
-    """View on ``DefaultPPOTorchRLModule`` (PPO, A2C), with shared or separate encoders."""
+class _View:
+    """Holds a network and a workspace that grows with the batches."""
+
+    def __init__(self, network: Network) -> None:
+        self.network = network
+        self._num_rows = 0
+        self._workspace = make_workspace(network, 0)
+
+    def workspace(self, num_rows: int) -> Workspace:
+        """Return a workspace for so many rows."""
+        if num_rows > self._num_rows:
+            self._num_rows, self._workspace = num_rows, make_workspace(self.network, num_rows)
+        return self._workspace
+
+
+class ActorCriticView(_View):
+    """Runs ``DefaultPPOTorchRLModule`` (PPO, A2C), with shared or separate encoders, in compiled code.
+
+    What its methods return is overwritten by the next call.
+    """
 
     def __init__(self, module: Any) -> None:
         encoder = module.encoder
         shared = getattr(encoder, "encoder", None)
         if shared is not None:
-            self._trunk: ArrayMLP | None = ArrayMLP(_mlp(shared))
-            self._actor, self._critic = ArrayMLP(_mlp(module.pi)), ArrayMLP(_mlp(module.vf))
+            sections: list[Any] = [_mlp(shared), _mlp(module.pi), _mlp(module.vf)]
         else:
-            self._trunk = None
-            self._actor = ArrayMLP([*_mlp(encoder.actor_encoder), *_mlp(module.pi)])
-            self._critic = ArrayMLP([*_mlp(encoder.critic_encoder), *_mlp(module.vf)])
+            actor, critic = _mlp(encoder.actor_encoder), _mlp(encoder.critic_encoder)
+            sections = [[], [*actor, *_mlp(module.pi)], [*critic, *_mlp(module.vf)]]
+        super().__init__(make_network(sections))
 
-    def act(self, observations: Array) -> tuple[Array, Array]:
-        """Logits ``(n, num_actions)`` and values ``(n,)``."""
-        features = self._features(observations)
-        return self._actor(features), self._critic(features)[:, 0]
+    def act(self, observations: Array) -> Heads:
+        """Return logits and values."""
+        rows = as_rows(observations)
+        logits, values = both_heads(self.network, rows, self.workspace(len(rows)))
+        return Heads(logits, values[:, 0])
 
     def scores(self, observations: Array) -> Array:
-        """What the greedy action maximises: logits ``(n, num_actions)``."""
-        return self._actor(self._features(observations))
+        """Return what the greedy action maximises: logits ``(n, num_actions)``."""
+        rows = as_rows(observations)
+        return first_head(self.network, rows, self.workspace(len(rows)))
 
     def values(self, observations: Array, legal: NDArray[np.bool_] | None) -> Array:
-        """Values ``(n,)``; the mask plays no part."""
-        return self._critic(self._features(observations))[:, 0]
+        """Return values ``(n,)``; the mask plays no part."""
+        return self.act(observations).values
 
-    def forward(self, observations: Array) -> tuple[Array, Array]:
-        """As ``act``, remembered for ``backward``."""
-        features = observations if self._trunk is None else self._trunk.forward(observations)
-        return self._actor.forward(features), self._critic.forward(features)[:, 0]
+    def backward_policy(self, observations: Array, by_logits: Array) -> None:
+        """Write the gradients of the policy's parameters for the last pass over ``observations``.
 
-    def backward(self, logits: Array, values: Array) -> None:
-        """Writes the parameters' gradients, given those of the last ``forward``'s logits and values."""
-        if self._trunk is None:
-            self._actor.backward(logits)
-            self._critic.backward(values[:, None])
-            return
-        actor = self._actor.backward(logits, to_inputs=True)
-        critic = self._critic.backward(values[:, None], to_inputs=True)
-        assert actor is not None and critic is not None
-        self._trunk.backward(actor + critic)
-
-    def forward_policy(self, observations: Array) -> Array:
-        """Logits ``(n, num_actions)``, remembered for ``backward_policy``."""
-        return self._actor.forward(observations if self._trunk is None else self._trunk.forward(observations))
-
-    def backward_policy(self, logits: Array) -> None:
-        """Writes the gradients of the policy's parameters; the critic's stay as they are."""
-        features = self._actor.backward(logits, to_inputs=self._trunk is not None)
-        if self._trunk is not None:
-            assert features is not None
-            self._trunk.backward(features)
-
-    def _features(self, observations: Array) -> Array:
-        return observations if self._trunk is None else self._trunk(observations)
+        The critic's stay as they are.
+        """
+        backward_heads(self.network, as_rows(observations), by_logits, _NOTHING, self._workspace)
 
 
-class QNetwork:
-    """Encoder and heads of a Q-network, dueling (Wang et al. 2016, arXiv 1511.06581) or not."""
+class QNetwork(_View):
+    """Runs encoder and heads of a Q-network, dueling (Wang et al. 2016, arXiv 1511.06581) or not, in compiled code."""
 
     def __init__(self, encoder: Any, advantage: Any, value: Any | None) -> None:
-        self._trunk, self._advantage = ArrayMLP(_mlp(encoder)), ArrayMLP(_mlp(advantage))
-        self._value = None if value is None else ArrayMLP(_mlp(value))
+        super().__init__(make_network([_mlp(encoder), _mlp(advantage), [] if value is None else _mlp(value)]))
 
     def __call__(self, observations: Array) -> Array:
-        """Q-values ``(n, num_actions)``."""
-        features = self._trunk(observations)
-        return _dueling(self._advantage(features), None if self._value is None else self._value(features))
+        """Return Q-values ``(n, num_actions)``."""
+        rows = as_rows(observations)
+        return dueling(self.network, rows, self.workspace(len(rows)))
 
-    def forward(self, observations: Array) -> Array:
-        """The same, remembered for ``backward``."""
-        features = self._trunk.forward(observations)
-        return _dueling(
-            self._advantage.forward(features), None if self._value is None else self._value.forward(features)
-        )
-
-    def backward(self, q_values: Array) -> None:
-        """Writes the parameters' gradients, given those of the last ``forward``'s Q-values."""
-        if self._value is None:
-            features = self._advantage.backward(q_values, to_inputs=True)
-        else:
-            total = q_values.sum(axis=1, keepdims=True)
-            centred = self._advantage.backward(q_values - total / q_values.shape[1], to_inputs=True)
-            value = self._value.backward(total, to_inputs=True)
-            assert centred is not None and value is not None
-            features = centred + value
-        assert features is not None
-        self._trunk.backward(features)
+    def backward_comparison(self, observations: Array, by_q: Array) -> None:
+        """Write the gradients of a loss that compares actions, for the last pass over ``observations``."""
+        backward_dueling(self.network, as_rows(observations), by_q, False, self._workspace)
 
 
 class QView:
-    """View on ``DefaultDQNTorchRLModule`` with an expectation head (one atom)."""
+    """Runs ``DefaultDQNTorchRLModule`` with an expectation head (one atom)."""
 
     def __init__(self, module: Any) -> None:
         if module.num_atoms != 1:
             raise UserError(f"num_atoms={module.num_atoms}: the lean DQN learns expectations; set 1, or rollout: stock")
         self.online = QNetwork(module.encoder, module.af, module.vf if module.uses_dueling else None)
-        self._target: QNetwork | None = None
         self._module = module
 
-    def bind_target(self) -> None:
-        """Views the target networks, once the learner has made them."""
+    def make_target(self) -> QNetwork:
+        """Return the target networks, once the learner has made them."""
         module = self._module
-        self._target = QNetwork(
-            module._target_encoder, module._target_af, module._target_vf if module.uses_dueling else None
-        )
+        return QNetwork(module._target_encoder, module._target_af, module._target_vf if module.uses_dueling else None)
 
     def scores(self, observations: Array) -> Array:
-        """What the greedy action maximises: Q-values ``(n, num_actions)``."""
+        """Return what the greedy action maximises: Q-values ``(n, num_actions)``."""
         return self.online(observations)
 
-    def target(self, observations: Array) -> Array:
-        """The target network's Q-values ``(n, num_actions)``."""
-        assert self._target is not None, "bind_target comes first"
-        return self._target(observations)
-
     def values(self, observations: Array, legal: NDArray[np.bool_] | None) -> Array:
-        """max over legal actions of Q, ``(n,)``."""
+        """Return max over legal actions of Q, ``(n,)``."""
         return best_values(self.online(observations), legal)
-
-
-def _dueling(advantages: Array, values: Array | None) -> Array:
-    if values is None:
-        return advantages
-    combined: Array = advantages - advantages.mean(axis=1, keepdims=True) + values
-    return combined

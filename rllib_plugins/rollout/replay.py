@@ -7,11 +7,11 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from rllib_plugins.rollout.arrays import RolloutArrays, flat
+from rllib_plugins.rollout.arrays import NO_MASKS, RolloutArrays, flat
 from rllib_plugins.rollout.ring import ArrayRing
 
 
-class ReplayBatch(NamedTuple):
+class Transitions(NamedTuple):
     """Holds transitions, each array ``(batch_size, ...)``.
 
     Attributes:
@@ -21,8 +21,8 @@ class ReplayBatch(NamedTuple):
         rewards: ``(B,)`` float32.
         terminated: ``(B,)`` bool.
         consulted: ``(B,)`` bool: the action was the tutor's.
-        legal: ``(B, A)`` masks of the observations; None where every action is always legal.
-        next_legal: ``(B, A)`` masks of the next observations, or None.
+        legal: ``(B, A)`` masks of the observations, or ``NO_MASKS``.
+        next_legal: ``(B, A)`` masks of the next observations, or ``NO_MASKS``.
     """
 
     observations: NDArray[np.float32]
@@ -31,8 +31,8 @@ class ReplayBatch(NamedTuple):
     rewards: NDArray[np.float32]
     terminated: NDArray[np.bool_]
     consulted: NDArray[np.bool_]
-    legal: NDArray[np.bool_] | None = None
-    next_legal: NDArray[np.bool_] | None = None
+    legal: NDArray[np.bool_] = NO_MASKS
+    next_legal: NDArray[np.bool_] = NO_MASKS
 
 
 class ArrayReplayBuffer(ArrayRing):
@@ -69,6 +69,6 @@ class ArrayReplayBuffer(ArrayRing):
             }
         )
 
-    def sample(self, batch_size: int) -> ReplayBatch:
+    def sample(self, batch_size: int) -> Transitions:
         """Draw transitions uniformly, with replacement; masks of legal actions are the caller's to add."""
-        return ReplayBatch(**self._draw(batch_size))
+        return Transitions(**self._draw(batch_size))

@@ -66,6 +66,20 @@ def test_a_restored_trial_goes_on_as_if_never_stopped(algorithm, tutor: str, tmp
     assert [r["done"] for r in whole] == [False] * 4 + [True]
 
 
+def test_exploration_is_counted_alike_on_the_stock_rollout():
+    algorithm = build_algorithm(
+        student(algorithm="dqn", tutor="oracle", rollout="stock", advice=AdviceConfig(trust="fixed"))
+    )
+    algorithm.train_to(600)
+    explorer = algorithm.explorer
+    schedule = algorithm.env_runner.module.unwrapped().epsilon_schedule
+    own_steps = algorithm.num_env_steps - explorer.num_consultations
+    expected = algorithm.config.epsilon_at(own_steps)
+    algorithm.stop()
+    assert explorer.num_consultations > 200
+    assert float(schedule.get_current_value()) == pytest.approx(expected, abs=0.01)
+
+
 @pytest.mark.parametrize("tutor", ["none", "oracle"])
 def test_a_tutor_does_not_use_up_the_students_exploration(tutor: str, monkeypatch: pytest.MonkeyPatch):
     algorithm = build_algorithm(student(algorithm="dqn", tutor=tutor))

@@ -12,7 +12,7 @@ from ray.rllib.core.rl_module.default_model_config import DefaultModelConfig
 from ray.rllib.core.rl_module.rl_module import RLModuleSpec
 from torch.optim.adam import adam
 
-from rllib_plugins.rollout.mlp import flatten_parameters
+from rllib_plugins.rollout.mlp import backward_dueling, backward_heads, flatten_parameters
 from rllib_plugins.rollout.network import ActorCriticView, QView, initialise_orthogonally
 from tutor_service.errors import UserError
 
@@ -65,14 +65,29 @@ def test_actor_critic_agrees_with_the_module(shared: bool, activation: str):
     view = ActorCriticView(module)
     batch = {"obs": torch.from_numpy(OBSERVATIONS)}
     logits, values = module.forward_train(batch)["action_dist_inputs"], module.compute_values(batch)
-    for ours, our_values in (view.act(OBSERVATIONS), view.forward(OBSERVATIONS)):
-        np.testing.assert_allclose(ours, logits.detach().numpy(), rtol=1e-5, atol=1e-6)
-        np.testing.assert_allclose(our_values, values.detach().numpy(), rtol=1e-5, atol=1e-6)
+    ours, our_values = view.act(OBSERVATIONS)
+    np.testing.assert_allclose(ours, logits.detach().numpy(), rtol=1e-5, atol=1e-6)
+    np.testing.assert_allclose(our_values, values.detach().numpy(), rtol=1e-5, atol=1e-6)
     by_logits, by_values = np.random.default_rng(1).normal(size=(2, 7, 4)).astype(np.float32)
-    view.backward(by_logits, by_values[:, 0])
+    by_values = np.ascontiguousarray(by_values[:, :1])
+    given = by_logits.copy(), by_values.copy()  # which are overwritten
+    backward_heads(view.network, OBSERVATIONS, *given, view.workspace(7))
     ours_by_name = gradients_of(module)
     loss = (logits * torch.from_numpy(by_logits)).sum() + (values * torch.from_numpy(by_values[:, 0])).sum()
     assert_gradients(module, loss, ours_by_name)
+
+
+def test_a_policys_gradient_leaves_the_critic_alone():
+    module = build(DefaultPPOTorchRLModule, vf_share_layers=False, fcnet_activation="tanh")
+    whole = flatten_parameters(list(module.parameters()))
+    view = ActorCriticView(module)
+    logits = view.scores(OBSERVATIONS)
+    whole.grad.fill_(7.0)
+    view.backward_policy(OBSERVATIONS, np.full_like(logits, 0.3))
+    gradients = gradients_of(module)
+    critics = [name for name in gradients if "critic" in name or name.startswith("vf")]
+    assert len(critics) == 6 and all((gradients[name] == 7.0).all() for name in critics)
+    assert not any((gradients[name] == 7.0).any() for name in gradients if name not in critics)
 
 
 @pytest.mark.parametrize("dueling", [False, True])
@@ -82,7 +97,7 @@ def test_q_view_agrees_with_the_module_and_its_target(dueling: bool):
     flatten_parameters(list(module.parameters()))
     module.make_target_networks()
     view = QView(module)
-    view.bind_target()
+    target_view = view.make_target()
     batch = {"obs": torch.from_numpy(OBSERVATIONS)}
     with torch.no_grad():
         module.af.net.mlp[-1].weight.mul_(3.0)  # so that target and online differ
@@ -90,11 +105,25 @@ def test_q_view_agrees_with_the_module_and_its_target(dueling: bool):
     online = module.compute_q_values(batch)["qf_preds"]
     assert np.abs(online.detach().numpy() - target).max() > 1e-3
     np.testing.assert_allclose(view.scores(OBSERVATIONS), online.detach().numpy(), rtol=1e-5, atol=1e-6)
-    np.testing.assert_allclose(view.target(OBSERVATIONS), target, rtol=1e-5, atol=1e-6)
+    np.testing.assert_allclose(target_view(OBSERVATIONS), target, rtol=1e-5, atol=1e-6)
     by_q = np.random.default_rng(1).normal(size=(7, 4)).astype(np.float32)
-    np.testing.assert_array_equal(view.online.forward(OBSERVATIONS), view.scores(OBSERVATIONS))
-    view.online.backward(by_q)
+    view.scores(OBSERVATIONS)
+    backward_dueling(view.online.network, OBSERVATIONS, by_q.copy(), True, view.online.workspace(7))
     assert_gradients(module, (online * torch.from_numpy(by_q)).sum(), gradients_of(module))
+
+
+def test_a_loss_that_compares_actions_leaves_the_value_head_alone():
+    extra = {"dueling": True, "double_q": True, "num_atoms": 1, "epsilon": 0.1, "std_init": 0.5}
+    module = build(DefaultDQNTorchRLModule, extra, fcnet_activation="relu")
+    flatten_parameters(list(module.parameters()))
+    view = QView(module)
+    by_q = np.random.default_rng(1).normal(size=(7, 4)).astype(np.float32)
+    by_q -= by_q.mean(axis=1, keepdims=True)  # but for rounding its sum over actions is 0
+    view.scores(OBSERVATIONS)
+    view.online.backward_comparison(OBSERVATIONS, by_q)
+    gradients = gradients_of(module)
+    assert all(not gradient.any() for name, gradient in gradients.items() if name.startswith("vf."))
+    assert any(gradient.any() for name, gradient in gradients.items() if name.startswith("af."))
 
 
 def test_what_the_optimiser_does_is_seen_when_acting_and_in_checkpoints():
@@ -102,8 +131,9 @@ def test_what_the_optimiser_does_is_seen_when_acting_and_in_checkpoints():
     whole = flatten_parameters(list(module.parameters()))
     view = ActorCriticView(module)
     before, _ = view.act(OBSERVATIONS)
-    logits, values = view.forward(OBSERVATIONS)
-    view.backward(logits, values)
+    before = before.copy()
+    logits, values = view.act(OBSERVATIONS)
+    backward_heads(view.network, OBSERVATIONS, logits, values[:, None], view.workspace(7))
     adam_step(whole)
     stepped, _ = view.act(OBSERVATIONS)
     assert np.abs(stepped - before).max() > 1e-3
@@ -137,6 +167,16 @@ def test_acting_leaves_the_observations_alone():
     given = OBSERVATIONS.copy()
     view.act(given)
     np.testing.assert_array_equal(given, OBSERVATIONS)
+
+
+@pytest.mark.parametrize(
+    "observations", [OBSERVATIONS.astype(np.float64), OBSERVATIONS[::-1], np.asfortranarray(OBSERVATIONS)]
+)
+def test_observations_of_any_layout_are_taken(observations: np.ndarray):
+    view = ActorCriticView(build(DefaultPPOTorchRLModule, vf_share_layers=True, fcnet_activation="tanh"))
+    observations.flags.writeable = False
+    expected = view.scores(np.array(observations, np.float32, order="C")).copy()
+    np.testing.assert_array_equal(view.scores(observations), expected)
 
 
 def test_other_networks_are_refused_with_the_way_out():

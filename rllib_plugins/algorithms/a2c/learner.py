@@ -24,7 +24,7 @@ class A2CLearner(PPOLearner):
         """Take one gradient step on a complete rollout; arguments and result as PPO's."""
         self.follow_schedules(num_env_steps)
         batch, advantages = make_update_batch(rollout, self.config, imitation_weights)
-        self._latest = self._descend(batch, self._objective_at(num_env_steps))
+        self._latest = self._learn(batch, self._objective_at(num_env_steps))
         self.num_steps_trained += len(batch.actions)
         return advantages
 

@@ -146,10 +146,11 @@ class DQN(LeanTraining, RLlibDQN):
     def _update(self, step: int, imitation_weights: ImitationWeights) -> None:
         for _ in range(int(self._updates_per_fragment)):
             batch = self.replay.sample(self.config.total_train_batch_size)
-            batch = batch._replace(
-                legal=self.task.legal_batch(batch.observations),
-                next_legal=self.task.legal_batch(batch.next_observations),
-            )
+            legal = self.task.legal_batch(batch.observations)
+            if legal is not None:
+                next_legal = self.task.legal_batch(batch.next_observations)
+                assert next_legal is not None
+                batch = batch._replace(legal=legal, next_legal=next_legal)
             self.learner.update_from_replay(batch, num_env_steps=step, imitation_weights=imitation_weights)
         self.learner.refresh_target(step)
 

@@ -6,7 +6,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from ray.rllib.algorithms.dqn.dqn_learner import QF_NEXT_PREDS, QF_PREDS, QF_TARGET_NEXT_PREDS
 from ray.rllib.algorithms.dqn.torch.dqn_torch_learner import DQNTorchLearner
 from ray.rllib.core import DEFAULT_MODULE_ID
@@ -19,17 +18,20 @@ from rllib_plugins.algorithms.actor_critic import as_torch_loss
 from rllib_plugins.algorithms.advice import imitated_until
 from rllib_plugins.algorithms.advice_replay import AdviceSample
 from rllib_plugins.algorithms.array_learner import ArrayLearner
-from rllib_plugins.algorithms.losses import NO_MASKS, Margin, add_margin, imitation_loss, td_loss
+from rllib_plugins.algorithms.losses import Margin, add_margin, imitation_loss
+from rllib_plugins.algorithms.updates import OTHER, LearntTransitions, QObjective, learn_transitions
 from rllib_plugins.policies import best_actions
+from rllib_plugins.rollout.arrays import NO_MASKS
+from rllib_plugins.rollout.mlp import Network
 from rllib_plugins.rollout.network import QView
-from rllib_plugins.rollout.replay import ReplayBatch
+from rllib_plugins.rollout.replay import Transitions
 from rllib_plugins.tasks import load_task
 
 _NOBODY = -1
 
 
 class DQNLearner(ArrayLearner, DQNTorchLearner):
-    """RLlib's DQN learner with an update on ``ReplayBatch``."""
+    """RLlib's DQN learner with an update on ``Transitions``."""
 
     config: Any
 
@@ -37,9 +39,9 @@ class DQNLearner(ArrayLearner, DQNTorchLearner):
         """Build what RLlib builds, target networks included."""
         super().build()
         self._last_target_update = 0
-        self._last: tuple[NDArray[np.float32], NDArray[np.float32]] | None = None
+        self._last: LearntTransitions | None = None
         if self.config.rollout == "lean":
-            self._view.bind_target()
+            self._target = self._view.make_target()
         else:
             self._task = load_task(self.config.task, **self.config.task_options)
 
@@ -47,8 +49,13 @@ class DQNLearner(ArrayLearner, DQNTorchLearner):
         """Make the lean view on the module."""
         self._view = QView(module)
 
+    @property
+    def network(self) -> Network:
+        """Return the online Q-network."""
+        return self._view.online.network
+
     def update_from_replay(
-        self, batch: ReplayBatch, *, num_env_steps: int, imitation_weights: ImitationWeights
+        self, batch: Transitions, *, num_env_steps: int, imitation_weights: ImitationWeights
     ) -> None:
         """Take one gradient step on a batch of transitions.
 
@@ -58,43 +65,18 @@ class DQNLearner(ArrayLearner, DQNTorchLearner):
             imitation_weights: λ of the margin term.
         """
         self.follow_schedules(num_env_steps)
-        targets = self.targets(batch)
-        q_values = self._view.online.forward(batch.observations)
-        self._view.online.backward(self.gradient(q_values, batch, targets, imitation_weights))
-        self.descend()
-        self._last = q_values[np.arange(len(targets)), batch.actions], targets
-        self.num_steps_trained += len(targets)
-
-    def targets(self, batch: ReplayBatch) -> NDArray[np.float32]:
-        """Return r + γ·Q_target(s', a*), a* the best legal action by the online network (double) or the target's."""
         config: Any = self.config
-        target_q = self._view.target(batch.next_observations)
-        chooser = self._view.scores(batch.next_observations) if config.double_q else target_q
-        following = target_q[np.arange(len(target_q)), best_actions(chooser, batch.next_legal)]
-        return (batch.rewards + config.gamma * np.where(batch.terminated, 0.0, following)).astype(np.float32)
-
-    def gradient(
-        self,
-        q_values: NDArray[np.float32],
-        batch: ReplayBatch,
-        targets: NDArray[np.float32],
-        imitation_weights: ImitationWeights,
-    ) -> NDArray[np.float32]:
-        """Return ∂/∂Q of the mean Huber or squared TD error, plus λ times the mean soft margin, ``(B, A)``.
-
-        Args:
-            q_values: ``(B, A)``.
-            batch: Transitions.
-            targets: ``(B,)``.
-            imitation_weights: λ, where the target exceeds the student's best Q and where it does not.
-        """
-        by_q = np.empty_like(q_values)
-        td_loss(q_values, batch.actions, targets, self.config.td_error_loss_fn == "huber", by_q)
-        if imitation_weights.better > 0:
-            advised = np.where(batch.consulted, batch.actions, _NOBODY)
-            legal = NO_MASKS if batch.legal is None else batch.legal
-            add_margin(q_values, legal, advised, targets, self._margin(imitation_weights), by_q)
-        return by_q
+        objective = QObjective(
+            np.float32(config.gamma),
+            config.td_error_loss_fn == "huber",
+            bool(config.double_q),
+            self._margin(imitation_weights),
+        )
+        optimiser, workspace = self.optimiser(), self._view.online.workspace(len(batch.actions))
+        self._last = learn_transitions(self.network, self._target.network, batch, objective, workspace, optimiser)
+        if optimiser.kind == OTHER:
+            self._optimizer.step()
+        self.num_steps_trained += len(batch.actions)
 
     def _margin(self, imitation_weights: ImitationWeights) -> Margin:
         return Margin(
@@ -106,11 +88,11 @@ class DQNLearner(ArrayLearner, DQNTorchLearner):
 
     def imitate(self, sample: AdviceSample) -> float:
         """Write the gradient of the mean margin; return the share of steps whose advised action is not the best."""
-        q_values = self._view.online.forward(sample.observations)
+        q_values = self._view.online(sample.observations)
         by_q, temperature = np.empty_like(q_values), np.float32(self.config.imitation_temperature)
         until = np.float32(imitated_until(self.config.advice))
         imitation_loss(q_values, sample.legal, sample.advice, temperature, until, by_q)
-        self._view.online.backward(by_q)
+        self._view.online.backward_comparison(sample.observations, by_q)
         followed = best_actions(q_values, sample.legal if len(sample.legal) else None) == sample.advice.argmax(axis=1)
         return 1.0 - float(followed.mean())
 

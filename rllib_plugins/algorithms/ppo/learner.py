@@ -18,7 +18,9 @@ from rllib_plugins.algorithms.advice import imitated_until
 from rllib_plugins.algorithms.advice_replay import AdviceSample
 from rllib_plugins.algorithms.array_learner import ArrayLearner
 from rllib_plugins.algorithms.losses import Objective, Statistics, UpdateBatch, imitation_loss, loss_and_gradients
+from rllib_plugins.algorithms.updates import OTHER, learn, learn_in_passes
 from rllib_plugins.rollout.arrays import RolloutArrays
+from rllib_plugins.rollout.mlp import Network
 from rllib_plugins.rollout.network import ActorCriticView, initialise_orthogonally
 
 
@@ -36,6 +38,11 @@ class PPOLearner(ArrayLearner, PPOTorchLearner):
     def bind(self, module: Any) -> None:
         """Make the lean view on the module."""
         self._view = ActorCriticView(module)
+
+    @property
+    def network(self) -> Network:
+        """Return actor and critic."""
+        return self._view.network
 
     def update_from_rollout(
         self, rollout: RolloutArrays, *, num_env_steps: int, imitation_weights: ImitationWeights
@@ -55,10 +62,14 @@ class PPOLearner(ArrayLearner, PPOTorchLearner):
         batch, advantages = make_update_batch(rollout, self.config, imitation_weights)
         num_steps = len(batch.actions)
         size = min(self.config.minibatch_size or num_steps, num_steps)
-        for _ in range(self.config.num_epochs):
-            shuffled = part(batch, self._rng.permutation(num_steps))
-            for start in range(0, num_steps, size):
-                self._descend(part(shuffled, slice(start, start + size)), objective)
+        orders = np.stack([self._rng.permutation(num_steps) for _ in range(self.config.num_epochs)])
+        workspace, optimiser = self._view.workspace(size), self.optimiser()
+        if optimiser.kind == OTHER:
+            for order in orders:
+                for start in range(0, num_steps, size):
+                    self._learn(part(batch, order[start : start + size]), objective)
+        else:
+            learn_in_passes(self.network, batch, orders, size, objective, workspace, optimiser)
         first = part(batch, slice(0, size))
         self._latest = loss_and_gradients(*self._view.act(first.observations), first, objective).statistics
         if self.config.use_kl_loss:
@@ -66,20 +77,20 @@ class PPOLearner(ArrayLearner, PPOTorchLearner):
         self.num_steps_trained += num_steps * self.config.num_epochs
         return advantages
 
-    def _descend(self, batch: UpdateBatch, objective: Objective) -> Statistics:
+    def _learn(self, batch: UpdateBatch, objective: Objective) -> Statistics:
         """Take one gradient step; the statistics are those before it."""
-        logits, values = self._view.forward(batch.observations)
-        result = loss_and_gradients(logits, values, batch, objective)
-        self._view.backward(result.by_logits, result.by_values)
-        self.descend()
-        return result.statistics
+        optimiser, workspace = self.optimiser(), self._view.workspace(len(batch.actions))
+        statistics = learn(self.network, batch, objective, workspace, optimiser)
+        if optimiser.kind == OTHER:
+            self._optimizer.step()
+        return statistics
 
     def imitate(self, sample: AdviceSample) -> float:
         """Write the gradient of ``imitation_loss``; return the share of steps that it counts."""
-        logits = self._view.forward_policy(sample.observations)
+        logits = self._view.scores(sample.observations)
         by_logits, until = np.empty_like(logits), np.float32(imitated_until(self.config.advice))
         num_open = imitation_loss(logits, sample.legal, sample.advice, np.float32(1), until, by_logits)
-        self._view.backward_policy(by_logits)
+        self._view.backward_policy(sample.observations, by_logits)
         return num_open / len(logits)
 
     def statistics(self) -> dict[str, float]:
