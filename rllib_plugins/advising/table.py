@@ -257,7 +257,7 @@ class DistributionTable:
         self._gather()
 
     def _gather(self) -> None:
-        self.tutor = tuple(Tutor(self._rows, self._index.rows, self._index.buckets))
+        self.tutor: tuple[Any, ...] = tuple(Tutor(self._rows, self._index.rows, self._index.buckets))
 
     def __len__(self) -> int:
         return len(self._index)

@@ -47,6 +47,23 @@ async def test_a_tutor_writes_its_notes_once_and_they_are_kept():
     assert len(write.asked) == 2, "other rules need other notes"
 
 
+async def test_notes_are_written_to_the_end_when_whoever_asked_gives_up():
+    gate, store = asyncio.Event(), FakeStore()
+
+    async def slow(prompt, max_tokens):
+        await gate.wait()
+        return Written("Stick.", whole=True)
+
+    gateway = make_gateway(FakeModel(), store, briefing="self", write=slow)
+    impatient = asyncio.create_task(gateway.advise([request(1)]))
+    await asyncio.sleep(0)
+    impatient.cancel()
+    await asyncio.wait([impatient])
+    gate.set()
+    (answer,) = await gateway.advise([request(1)])
+    assert isinstance(answer, Advice) and list(store.notes.values()) == ["Stick."]
+
+
 async def test_notes_are_part_of_what_is_asked():
     model, store = FakeModel(), FakeStore()
     for briefing in ("none", "Always stick.", "Never stick.", "self"):

@@ -55,8 +55,7 @@ class Briefing:
         self._builder = builder
         self._write = write
         self._store = store
-        self._known: dict[str, str] = {}
-        self._writing = asyncio.Lock()
+        self._written: dict[str, asyncio.Task[str | AdviceError]] = {}
 
     async def brief(self, rules: str) -> str | AdviceError:
         """Return the rules with the notes behind them.
@@ -68,14 +67,15 @@ class Briefing:
             return rules
         if self._said != "self":
             return joined(rules, self._said)
-        if rules not in self._known:
-            async with self._writing:
-                if rules not in self._known:
-                    notes = await self._own(rules)
-                    if isinstance(notes, AdviceError):
-                        return notes
-                    self._known[rules] = notes
-        return joined(rules, self._known[rules])
+        if rules not in self._written:
+            self._written[rules] = asyncio.create_task(self._own(rules))
+        writing = self._written[rules]
+        notes = await asyncio.shield(writing)  # a caller who gives up leaves the writing to those who come later
+        if isinstance(notes, AdviceError):
+            if self._written.get(rules) is writing:
+                del self._written[rules]
+            return notes
+        return joined(rules, notes)
 
     async def _own(self, rules: str) -> str | AdviceError:
         """Return what the tutor wrote once, or has it write."""

@@ -53,7 +53,7 @@ def ask(
     *,
     others: Sequence[AdviceRequest] = (),
     progress: Callable[[str], None] | None = None,
-    timeout_s: float = 120.0,
+    timeout_s: float = 900.0,
 ) -> Asked:
     """Ask a tutor that runs, or one that is brought up for this question and taken down again.
 
@@ -65,7 +65,7 @@ def ask(
         request: What.
         others: Questions that reading the answer takes.
         progress: Takes lines about what is going on.
-        timeout_s: Most seconds to wait for the answer, once the tutor is up.
+        timeout_s: Most seconds to wait for the answer, once the tutor is up: notes and thoughts take minutes on a CPU.
 
     Raises:
         UserError: The tutor is a reference, cannot be deployed, or the request is invalid.
@@ -77,7 +77,13 @@ def ask(
 
         handle: Any = serve.get_app_handle(app_name(tutor.name))
         started = time.perf_counter()
-        explained: Explanation | AdviceError = handle.explain.remote(request).result(timeout_s=timeout_s)
+        try:
+            explained: Explanation | AdviceError = handle.explain.remote(request).result(timeout_s=timeout_s)
+        except TimeoutError:
+            raise UserError(
+                f"tutor '{tutor.name}' did not answer within {timeout_s:.0f} s. Lower thinking_tokens, thoughts or "
+                "briefing_tokens, or give it a faster machine."
+            ) from None
         round_trip_ms = (time.perf_counter() - started) * 1e3
         answers = handle.advise.remote(list(others)).result(timeout_s=timeout_s) if others else []
         stats: GatewayStats = handle.stats.remote().result(timeout_s=timeout_s)

@@ -180,7 +180,8 @@ def lease_holders() -> dict[str, list[str]]:
 
     try:
         keeper = ray.get_actor(KEEPER, namespace=NAMESPACE)
-        return ray.get(keeper.holders.remote(), timeout=5)
+        holders: dict[str, list[str]] = ray.get(keeper.holders.remote(), timeout=5)  # type: ignore[assignment]
+        return holders
     except (ValueError, ray.exceptions.RayError):
         return {}
 
