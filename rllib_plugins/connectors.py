@@ -82,7 +82,7 @@ class ConsultTutor(ConnectorV2):
         theta_steps: θ in env steps.
         seed: Seed of the core.
         gamma: Discount of the returns that trust is earned by.
-        value_based: The student is DQN.
+        learning_starts: Env steps before which DQN learns nothing; None: the student is not DQN.
     """
 
     def __init__(
@@ -97,14 +97,14 @@ class ConsultTutor(ConnectorV2):
         theta_steps: float,
         seed: int,
         gamma: float,
-        value_based: bool,
+        learning_starts: int | None,
     ):
         super().__init__(input_observation_space, input_action_space)
         self._task = load_task(task, **task_options)
         self._make_advisor = make_advisor
         self._theta_steps, self._seed = theta_steps, seed
         self._advice = advice
-        self._value_based = value_based
+        self._learning_starts = learning_starts
         self._core: Explorer | None = None
         self._comparison = ReturnComparison(gamma)
         self._num_env_steps = 0
@@ -120,7 +120,8 @@ class ConsultTutor(ConnectorV2):
                 theta_steps=self._theta_steps,
                 advisor=advisor,
                 seed=self._seed,
-                value_based=self._value_based,
+                value_based=self._learning_starts is not None,
+                learning_starts=self._learning_starts or 0,
             )
         return self._core
 
@@ -169,7 +170,7 @@ class ConsultTutor(ConnectorV2):
 
     def _decide(self, rl_module: Any, batch: dict[str, Any], seen: Seen, acting: NDArray[np.bool_]) -> Decision | None:
         q_values = None
-        if self._value_based:
+        if self._learning_starts is not None:
             q_values = _rows(batch.pop(QF_PREDS)).astype(np.float64)[acting]
         if not acting.any():
             return None
@@ -252,7 +253,17 @@ def add_tutor(
     theta_steps: float,
     make_advisor: Callable[[Task], Advisor | None] | None = None,
 ) -> AlgorithmConfig:
-    """Puts a tutor into a stock RLlib config (PPO, A2C or DQN on the new API stack); ``none`` changes nothing.
+    """Put a tutor into a stock RLlib config (PPO, A2C or DQN on the new API stack); ``none`` changes nothing.
+
+    Example:
+        >>> from ray.rllib.algorithms.ppo.ppo import PPOConfig
+        >>> from ray.tune.registry import register_env
+        >>> from rllib_plugins.tasks import load_task
+        >>> _ = register_env("flat-blackjack", lambda _: load_task("blackjack").make())
+        >>> config = PPOConfig().environment("flat-blackjack").env_runners(num_env_runners=0)
+        >>> config = add_tutor(config, task="blackjack", tutor="oracle", theta_steps=20_000)
+        >>> config.evaluation_config["explore"]  # evaluation never asks a tutor
+        False
 
     Args:
         config: The environment must show the task's flat observations (``Task.make``).
@@ -280,8 +291,7 @@ def add_tutor(
         )
     if config._env_to_module_connector is not None or config._module_to_env_connector is not None:
         raise UserError("the config has connectors of its own: append theirs to env_pieces and tutor_pieces by hand")
-    value_based = isinstance(config, DQNConfig)
-    if value_based:
+    if isinstance(config, DQNConfig):
         from rllib_plugins.q_values_module import show_q_values
 
         show_q_values(config)
@@ -296,7 +306,7 @@ def add_tutor(
             theta_steps=theta_steps,
             seed=config.seed or 0,
             gamma=config.gamma,
-            value_based=value_based,
+            learning_starts=config.num_steps_sampled_before_learning_starts if isinstance(config, DQNConfig) else None,
         ),
     )
     config.evaluation(evaluation_config={**(config.evaluation_config or {}), "explore": False})

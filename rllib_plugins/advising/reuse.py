@@ -61,8 +61,8 @@ class ReuseRule(BaseModel):
         True
         >>> rule.usable(rule.reused(memory, q=0.5), draw=0.3, q=0.5)
         False
-        >>> register_reuse("times", Times) is Times  # or name it in a preset by module:Class
-        True
+
+    A preset names it by its place, ``reuse: mypackage.rules:Times``, or by the name that ``register_reuse`` gives it.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)

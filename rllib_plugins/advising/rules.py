@@ -130,7 +130,20 @@ class LinearSchedule:
 
 
 class AdvisingRule(BaseModel):
-    """When to consult. Subclass it and overwrite what differs; fields are the rule's options.
+    """Say when to consult. Subclass it and overwrite what differs; fields are the rule's options.
+
+    Example:
+        >>> class Losing(AdvisingRule):
+        ...     '''Ask where the best Q-value is below a level.'''
+        ...     level: float = 0.0
+        ...
+        ...     def on_state(self, policy, legal, q_values):
+        ...         return q_values.max(axis=1) < self.level
+        >>> rule = Losing(level=-0.2)
+        >>> rule.on_state(None, None, np.array([[-0.5, -0.3], [0.1, -0.9]])).tolist()
+        [True, False]
+
+    A preset names it by its place, ``rule: mypackage.rules:Losing``, or by the name that ``register_rule`` gives it.
 
     The gate of a state is ``probability(step) · on_state(...) · on_advice(...)``, times trust.
     """

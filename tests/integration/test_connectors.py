@@ -1,5 +1,7 @@
 """The tutor in RLlib's own EnvRunner, on RLlib's own PPO and DQN."""
 
+import doctest
+
 import numpy as np
 import pytest
 
@@ -9,10 +11,12 @@ from ray.rllib.algorithms.dqn.dqn import DQNConfig  # noqa: E402
 from ray.rllib.algorithms.ppo.ppo import PPOConfig  # noqa: E402
 from ray.tune.registry import register_env  # noqa: E402
 
-from rllib_plugins import columns  # noqa: E402
+from rllib_plugins import columns, connectors  # noqa: E402
 from rllib_plugins.advising.references import OracleAdvisor, WorstAdvisor  # noqa: E402
+from rllib_plugins.algorithms.dqn.dqn import DQNConfig as LeanDQNConfig  # noqa: E402
 from rllib_plugins.config import AdviceConfig  # noqa: E402
 from rllib_plugins.connectors import ConsultTutor, add_tutor  # noqa: E402
+from rllib_plugins.policies import epsilon_greedy  # noqa: E402
 from rllib_plugins.tasks import load_task  # noqa: E402
 from tutor_service.errors import UserError  # noqa: E402
 
@@ -151,6 +155,29 @@ def test_trains_reports_and_restores(build, make_config, tmp_path):
     np.testing.assert_equal(after["comparison"], before["comparison"])
     other.train()
     assert consultant(other).core.counters()["advice/consultations"] > counters["advice/consultations"]
+
+
+def test_a_value_student_s_schedule_counts_the_steps_that_it_took_itself(build, monkeypatch):
+    """As the lean rollout's does: the same configuration explores alike on both paths."""
+    config = dqn_config().training(epsilon=[(0, 1.0), (1_000, 0.0)])
+    algo = build(tutored(config))
+    explorer, seen = consultant(algo).core, []
+
+    def watched(q_values, legal, epsilon):
+        seen.append((consultant(algo)._num_env_steps - explorer.num_consultations, epsilon))
+        return epsilon_greedy(q_values, legal, epsilon)
+
+    monkeypatch.setattr(connectors, "epsilon_greedy", watched)
+    algo.env_runner.sample(num_timesteps=400, explore=True)
+    own_steps, epsilons = np.array(seen).T
+    assert 0 < own_steps[-1] < 300 and explorer.num_consultations > 100
+    lean = LeanDQNConfig().training(epsilon=config.epsilon)
+    np.testing.assert_allclose(epsilons, [lean.epsilon_at(int(steps)) for steps in own_steps])
+
+
+def test_the_example_runs():
+    result = doctest.testmod(connectors)
+    assert result.attempted > 0 and result.failed == 0
 
 
 def test_trust_is_earned_by_returns(build):

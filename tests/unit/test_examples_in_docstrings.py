@@ -8,6 +8,8 @@ import importlib
 import pytest
 
 MODULES = (
+    "rllib_plugins.advising.reuse",
+    "rllib_plugins.advising.rules",
     "rllib_plugins.evaluation_plan",
     "rllib_plugins.grading.grade",
     "rllib_plugins.seeds",
