@@ -43,3 +43,11 @@ def test_a_sweep_picks_up_a_task_by_module_and_object(tmp_path: Path) -> None:
     assert done.returncode == 0, done.stdout + done.stderr
     assert "finished: 2 of 2 trials" in done.stdout + done.stderr
     assert "frozen_lake" in done.stdout + done.stderr
+
+
+def test_the_tutorial_ends_with_a_tutored_student_that_has_learnt() -> None:
+    command = [sys.executable, "-m", "examples.tutored_student", "--num-env-steps", "3000"]
+    done = subprocess.run(command, cwd=EXAMPLE.parents[1], capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr[-3000:]
+    first, *_, last = [line.split() for line in done.stdout.splitlines() if line.strip()[:1].isdigit()]
+    assert float(last[2]) > float(first[2]) + 0.1
