@@ -153,7 +153,7 @@ class Task:
     def flat_space(self) -> spaces.Box:
         """Return the space of ``encode``'s vectors."""
         if type(self).encode is not Task.encode:
-            return spaces.Box(-np.inf, np.inf, np.shape(self.encode(self.probe.observation)), dtype=np.float32)
+            return spaces.Box(-np.inf, np.inf, self._encode(self.probe.observation).shape, dtype=np.float32)
         with suppress(Exception):  # whatever Gymnasium raises on a space that it does not know
             flat = spaces.flatten_space(self.raw_observation_space)
             if isinstance(flat, spaces.Box):
@@ -223,7 +223,11 @@ class Task:
         return type(self).encode is not Task.encode and type(self).unflatten is Task.unflatten
 
     def _encode(self, observation: Any) -> NDArray[np.float32]:
-        flat = self.encode(observation)
+        try:
+            flat = np.asarray(self.encode(observation), dtype=np.float32)
+        except Exception as error:
+            where = f"task '{self.name}', observation {one_line(observation)}"
+            raise UserError(f"{where}: encode fails with {failure(error)}. Override encode.") from error
         if self._remembers:
             key = flat.tobytes()
             self._seen[key] = self._seen.pop(key) if key in self._seen else deepcopy(observation)

@@ -56,6 +56,8 @@ class FlatEnv(gym.Wrapper[NDArray[np.float32], int, Any, Any]):
         self.observation_space = view.observation_space
         self.action_space = spaces.Discrete(self.num_actions)
         self.raw_observation: Any = None
+        length = view.observation_space.shape[0] - (0 if view.mask is None else self.num_actions)
+        self._encoded_shape = (length,)
 
     def reset(self, *, seed: int | None = None, options: Infos | None = None) -> tuple[NDArray[np.float32], Infos]:
         """Start an episode."""
@@ -77,6 +79,11 @@ class FlatEnv(gym.Wrapper[NDArray[np.float32], int, Any, Any]):
     def _show(self, observation: Any, info: Infos, is_over: bool) -> NDArray[np.float32]:
         self.raw_observation = observation
         flat = self.view.encode(observation)
+        if flat.shape != self._encoded_shape:
+            raise UserError(
+                f"task '{self.view.task}': encode returned a vector of shape {flat.shape}, expected "
+                f"{self._encoded_shape}: it must always be of the same length, and that of flat_space."
+            )
         source = self.view.mask
         if source is None:
             return flat

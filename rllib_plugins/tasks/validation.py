@@ -91,17 +91,8 @@ def _check_actions(task: Task) -> None:
 def _check_observation(task: Task, flat: NDArray[np.float32], raw: Any, texts: dict[bytes, str]) -> NDArray[np.bool_]:
     """Check one state; ``raw`` is None where the environment shows none. Returns the legal actions."""
     where = f"task '{task.name}', observation {one_line(flat if raw is None else raw)}"
-    method = "encode"
+    method = "unflatten"
     try:
-        if raw is not None:
-            encoded = task.encode(raw)
-            shape = (task.observation_space.shape[0] - (task.num_actions if task.mask_source else 0),)
-            if encoded.shape != shape or encoded.dtype != np.float32:
-                raise UserError(
-                    f"{where}: encode returned {encoded.dtype} {encoded.shape}, expected float32 {shape}. "
-                    "Override flat_space where its length is another."
-                )
-        method = "unflatten"
         same = task.raw_observation(flat)
         method = "describe"
         text_again = task.describe(same)
@@ -113,7 +104,7 @@ def _check_observation(task: Task, flat: NDArray[np.float32], raw: Any, texts: d
     except UserError:
         raise
     except Exception as error:
-        remedy = " Override encode and unflatten." if method in ("encode", "unflatten") else ""
+        remedy = " Override encode and unflatten." if method == "unflatten" else ""
         raise UserError(f"{where}: {method} fails with {failure(error)}.{remedy}") from error
     if not isinstance(text, str) or not text.strip():
         raise UserError(f"{where}: describe returned {text!r:.80}. It must return a text.")

@@ -73,12 +73,27 @@ def test_observations_without_a_flat_form_need_encode_and_nothing_else() -> None
     assert {task.describe(task.raw_observation(row)) for row in states} == {
         f"You see cell {cell}." for cell in (1, 2, 3)
     }
+    as_list = task_of(foreign.Spoken, encode=lambda self, observation: [0.0, float(observation[-1])])()
+    validate(as_list)
+    assert as_list.make_vec(1, seed=0).reset()[0].tolist() == [[0.0, 2.0]]
     hinted = task_of(foreign.Spoken, encode=foreign.cell_vector, hint="Walk right.")()
     for other in (hinted.with_hint(True), hinted):  # they share what was seen
         row = hinted.make_vec(1, seed=0).reset()[0][0]
         assert other.describe(other.raw_observation(row)) == "You see cell 2."
     with pytest.raises(UserError, match="write unflatten"):
         task.raw_observation(np.full(5, 0.5, dtype=np.float32))
+
+
+def test_encode_of_another_length_from_step_to_step_is_refused() -> None:
+    growing = task_of(foreign.Spoken, encode=lambda self, observation: np.zeros(2 + int(observation[-1]) % 2))
+    assert "encode returned a vector of shape (3,), expected (2,)" in refusal(growing())
+
+
+def test_encode_that_fails_is_named() -> None:
+    def failing(task: Task, observation: str) -> np.ndarray:
+        return np.array([float(observation)])
+
+    assert "observation cell 2: encode fails with ValueError" in refusal(task_of(foreign.Spoken, encode=failing)())
 
 
 def test_encode_that_hides_what_describe_tells_is_refused() -> None:
