@@ -8,6 +8,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from rllib_plugins.advising.config import AdviceConfig
 from rllib_plugins.advising.reuse import make_reuse
+from rllib_plugins.advising.uses import make_use
 from tutor_service.errors import UserError
 
 Algorithm = Literal["dqn", "ppo", "a2c"]
@@ -93,8 +94,14 @@ def refuse_on_stock(advice: AdviceConfig) -> None:
     """Refuse what ``rollout: stock`` would do otherwise than ``rollout: lean``.
 
     Raises:
-        UserError: Earned trust: RLlib's EnvRunner does not know the advantages that it compares.
+        UserError: A use in which the tutor does not act, which learns beside the lean rollout; earned trust: RLlib's
+            EnvRunner does not know the advantages that it compares.
     """
+    if not make_use(advice.named_use, advice.use_options).acts:
+        raise UserError(
+            f"advice.use = '{advice.named_use}' learns beside the lean rollout: "
+            "set advice.use to 'coin' and advice.trust to 'fixed', or rollout: lean."
+        )
     if advice.trust != "fixed":
         raise UserError(
             f"advice.trust = '{advice.trust}' compares advantages, which RLlib's own EnvRunner does not have: "

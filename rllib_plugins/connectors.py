@@ -25,6 +25,7 @@ from rllib_plugins.advising.advisor import Advisor
 from rllib_plugins.advising.config import AdviceConfig
 from rllib_plugins.advising.explorer import Decision, Explorer
 from rllib_plugins.advising.trust import ReturnComparison
+from rllib_plugins.advising.uses import make_use
 from rllib_plugins.policies import epsilon_greedy, masked_softmax
 from rllib_plugins.tasks import Task, load_task
 from tutor_service.errors import UserError
@@ -270,7 +271,7 @@ def add_tutor(
         task: Task by name, or as ``module:object``.
         task_options: Its keyword arguments.
         tutor: Tutor by name, or ``none``.
-        advice: When to ask and what to do with advice; default: ``AdviceConfig()``.
+        advice: When to ask and what to do with advice; its use must let the tutor act. Default: the coin's defaults.
         theta_steps: θ in env steps.
         make_advisor: In place of ``tutor``: from the task to its advisor; must be picklable.
 
@@ -278,10 +279,17 @@ def add_tutor(
         ``config``, changed.
 
     Raises:
-        UserError: Several EnvRunners or agents, or a config that has connectors or a DQN module of its own.
+        UserError: Several EnvRunners or agents, a config that has connectors or a DQN module of its own, or a use of
+            advice in which the tutor does not act.
     """
+    advice = advice or AdviceConfig(use="coin")
     if tutor == "none" and make_advisor is None:
         return config
+    if tutor != "none" and not make_use(advice.named_use, advice.use_options).acts:
+        raise UserError(
+            f"advice.use = '{advice.named_use}' needs the lean rollout; in RLlib's own EnvRunner the tutor acts: "
+            "set advice.use to 'coin'."
+        )
     if config.is_multi_agent:
         raise UserError("multi-agent configs are not supported: a tutor advises one student")
     if config.num_env_runners:
@@ -301,8 +309,8 @@ def add_tutor(
             tutor_pieces,
             task=task,
             task_options=dict(task_options or {}),
-            make_advisor=make_advisor or partial(_advisor_by_name, tutor, (advice or AdviceConfig()).patience_s),
-            advice=advice or AdviceConfig(),
+            make_advisor=make_advisor or partial(_advisor_by_name, tutor, advice.patience_s),
+            advice=advice,
             theta_steps=theta_steps,
             seed=config.seed or 0,
             gamma=config.gamma,

@@ -37,8 +37,11 @@ def greedy(scores: Scores, legal: Masks) -> NDArray[np.float64]:
     return probabilities
 
 
-def epsilon_greedy(q_values: Scores, legal: Masks, epsilon: float) -> NDArray[np.float64]:
-    """Put 1 − ε on the best legal action and spread ε over the legal ones, ``(n, num_actions)``."""
+def epsilon_greedy(q_values: Scores, legal: Masks, epsilon: float | NDArray[np.float64]) -> NDArray[np.float64]:
+    """Put 1 − ε on the best legal action and spread ε over the legal ones, ``(n, num_actions)``.
+
+    ``epsilon`` may be ``(n, 1)``.
+    """
     probabilities = greedy(q_values, legal) * (1.0 - epsilon)
     if legal is None:
         probabilities += epsilon / q_values.shape[1]

@@ -9,7 +9,27 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from rllib_plugins.advising.reuse import make_reuse
 from rllib_plugins.advising.rules import make_rule
+from rllib_plugins.advising.uses import make_use
 from tutor_service.errors import UserError
+
+COIN_FIELDS = (
+    "probability_cap",
+    "reuse",
+    "reuse_options",
+    "weights",
+    "weight_cap",
+    "imitation",
+    "imitation_weight",
+    "imitation_gain",
+    "imitation_until",
+    "imitation_replay",
+    "imitation_replay_steps",
+    "trust",
+    "trust_floor",
+    "trust_half_life",
+    "dqn_random_share",
+)
+"""Fields of ``AdviceConfig`` that are read only where the tutor may act."""
 
 
 class AdviceConfig(BaseModel):
@@ -17,6 +37,13 @@ class AdviceConfig(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
+    use: str | None = Field(
+        default=None,
+        description="What a student makes of advice: distil (imitate it where the student's own draws say that it "
+        "helps; the tutor never acts), coin (the tutor acts in a share P(τ) of the steps), or module:Class. Default: "
+        "distil, and coin where a field of the coin's is set.",
+    )
+    use_options: dict[str, Any] = Field(default_factory=dict, description="Options of the use, by its own names.")
     probability_initial: float = Field(
         default=1.0, ge=0, le=1, description="P_initial: consultation probability at step 0."
     )
@@ -119,6 +146,30 @@ class AdviceConfig(BaseModel):
     def patience_s(self) -> float:
         """Return the seconds that a vector step waits for advice; infinite where it waits however long."""
         return math.inf if self.wait else self.deadline_s
+
+    @model_validator(mode="after")
+    def _use_fits(self) -> AdviceConfig:
+        """Choose the use where none is named; refuse options that the named one does not read.
+
+        Raises:
+            UserError: A field of the coin's beside another use.
+        """
+        fields = type(self).model_fields
+        changed = [n for n in COIN_FIELDS if getattr(self, n) != fields[n].get_default(call_default_factory=True)]
+        if self.use is None:
+            object.__setattr__(self, "use", "coin" if changed else "distil")
+        use = make_use(self.named_use, self.use_options)
+        if changed and not use.acts:
+            raise UserError(
+                f"advice.{changed[0]} = {getattr(self, changed[0])!r} is read where the tutor may act: "
+                f"leave it out, or set advice.use to 'coin' in place of '{self.use}'."
+            )
+        return self
+
+    @property
+    def named_use(self) -> str:
+        """Return ``use``, which is named once the fields are checked."""
+        return self.use or "distil"
 
     @model_validator(mode="after")
     def _rules_exist(self) -> AdviceConfig:

@@ -1,22 +1,14 @@
-"""Where advice enters learning: what a student makes of the advised steps of a rollout, in one place for all students.
-
-A rollout reaches a learner with the tutor's advice beside it. ``AdviceUse`` decides how strongly it is imitated
-(``weights``), what an actor-critic's batch makes of it (``weigh_advice``), what is replayed afterwards, and what the
-explorer is told about its worth.
-"""
+"""What an actor-critic's batch makes of the advised steps of a rollout, and until when a step is imitated."""
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from rllib_plugins.advising.config import AdviceConfig, ImitationWeights
-from rllib_plugins.advising.explorer import Explorer
-from rllib_plugins.algorithms.advice_replay import AdviceReplay, Imitator
 from rllib_plugins.compiled import compiled
-from rllib_plugins.rollout.arrays import RolloutArrays
 
 
 class AdviceWeights(NamedTuple):
@@ -86,46 +78,3 @@ def weigh_advice(
 def imitated_until(advice: AdviceConfig) -> float:
     """Return the probability of the advised action from which on a step is not imitated; above 1: always imitate."""
     return advice.imitation_until if advice.imitation == "filtered" else 2.0
-
-
-class AdviceUse:
-    """Uses a trial's advice in learning, between its rollouts and its learner.
-
-    Args:
-        config: One of this package's algorithm configs, after ``tutoring``.
-        core: The trial's explorer.
-        rollout: The arrays that its steps are in.
-    """
-
-    def __init__(self, config: Any, core: Explorer, rollout: RolloutArrays) -> None:
-        self._core = core
-        self._rollout = rollout
-        self._replay = AdviceReplay.for_rollout(config, rollout)
-
-    def weights(self, step: int) -> ImitationWeights:
-        """Return how strongly advised steps are imitated at an env step."""
-        return self._core.imitation(step)
-
-    def remember(self, start: int = 0, stop: int | None = None) -> None:
-        """Keep the advised ones among the vector steps ``start`` to ``stop`` of the rollout for replay."""
-        self._replay.add(self._rollout, self._core.num_consultations, start, stop)
-
-    def replay(self, learner: Imitator, weights: ImitationWeights) -> None:
-        """Have remembered advice imitated again, as often as ``weights`` says."""
-        self._replay.learn(learner, weights.replay)
-
-    def compare(self, advantages: NDArray[np.float32]) -> None:
-        """Tell the explorer what advised and own actions of the rollout were worth.
-
-        Args:
-            advantages: ``(T, N)``, not standardised.
-        """
-        self._core.observe(advantages, self._rollout.heads, self._rollout.eligible)
-
-    def get_state(self) -> dict[str, Any]:
-        """Return everything that later updates depend on; the core has its own."""
-        return self._replay.get_state()
-
-    def set_state(self, state: dict[str, Any]) -> None:
-        """Take over a ``get_state``."""
-        self._replay.set_state(state)

@@ -7,35 +7,26 @@ only while the student does not follow it, and a bounded number of times.
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple, Protocol
+from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from rllib_plugins.algorithms.advice import imitated_until
 from rllib_plugins.rollout.arrays import NO_MASKS, RolloutArrays
 from rllib_plugins.rollout.ring import ArrayRing
+from rllib_plugins.uses.base import AdviceSample, Goal, Imitator
 
 CAPACITY = 8_192
 """Advised steps kept; the oldest give way."""
 BATCH = 64
 """Advised steps per gradient step."""
+SETTLED_SHARE = 0.1
+"""Share of remembered advice that the student need not follow for more of it to be left alone."""
 MAX_PATIENCE = 256
 """Where the student follows what is drawn, the next look is four times as far off, up to so many batches; where it does
 not, half as far: a student that hovers at the mark is looked at now and then."""
-
-
-class AdviceSample(NamedTuple):
-    """Holds advised steps.
-
-    Attributes:
-        observations: ``(B, obs_dim)`` float32.
-        advice: ``(B, A)`` float32, what to imitate.
-        legal: ``(B, A)`` bool, or ``NO_MASKS``.
-    """
-
-    observations: NDArray[np.float32]
-    advice: NDArray[np.float32]
-    legal: NDArray[np.bool_]
 
 
 class AdviceMemory(ArrayRing):
@@ -64,19 +55,16 @@ class AdviceMemory(ArrayRing):
         """Take the advised steps among the vector steps ``start`` to ``stop`` of a rollout; return their number."""
         advised = rollout.consulted[start:stop]
         sources = {"observations": rollout.observations, "advice": rollout.advice, "legal": rollout.legal}
-        return self._write({name: sources[name][start:stop][advised] for name in self._arrays})  # type: ignore[index]
+        return self.put({name: sources[name][start:stop][advised] for name in self._arrays})  # type: ignore[index]
+
+    def put(self, block: Mapping[str, NDArray[Any]]) -> int:
+        """Take advised steps, by the names of the arrays; return their number."""
+        return self._write(block)
 
     def sample(self, batch_size: int) -> AdviceSample:
         """Draw steps uniformly, with replacement."""
         drawn = self._draw(batch_size)
         return AdviceSample(drawn["observations"], drawn["advice"], drawn.get("legal", NO_MASKS))
-
-
-class Imitator(Protocol):
-    """Imitates advice: what replay needs of a learner."""
-
-    def imitate_again(self, sample: AdviceSample) -> bool:
-        """Take one gradient step; or return False, and take none, where the student follows the advice already."""
 
 
 class AdviceReplay:
@@ -85,10 +73,12 @@ class AdviceReplay:
     Args:
         memory: Where they are kept.
         max_gradient_steps: Most gradient steps in all; after them nothing is remembered any more.
+        until: Probability of the advised action from which on a step is left alone.
     """
 
-    def __init__(self, memory: AdviceMemory, max_gradient_steps: int) -> None:
+    def __init__(self, memory: AdviceMemory, max_gradient_steps: int, until: float) -> None:
         self._memory = memory
+        self._goal = Goal(until, SETTLED_SHARE)
         self._gradient_steps_left = max_gradient_steps
         self._num_consultations = 0
         self._num_new = 0
@@ -109,7 +99,7 @@ class AdviceReplay:
         *_, obs_dim = rollout.observations.shape
         *_, num_actions = rollout.logits.shape
         memory = AdviceMemory(obs_dim, num_actions, with_masks=rollout.legal is not None, seed=config.seed or 0)
-        return cls(memory, advice.imitation_replay_steps if wanted else 0)
+        return cls(memory, advice.imitation_replay_steps if wanted else 0, imitated_until(advice))
 
     def add(self, rollout: RolloutArrays, num_consultations: int, start: int = 0, stop: int | None = None) -> None:
         """Remember the advised ones among the vector steps ``start`` to ``stop`` of a rollout.
@@ -134,7 +124,7 @@ class AdviceReplay:
         self._num_due += self._num_new * passes
         self._num_new = 0
         while self._gradient_steps_left and self._num_due >= BATCH * self._patience:
-            if not learner.imitate_again(self._memory.sample(BATCH)):
+            if not learner.imitate_again(self._memory.sample(BATCH), self._goal):
                 self._num_due, self._patience = 0.0, min(4 * self._patience, MAX_PATIENCE)
                 return
             self._gradient_steps_left -= 1

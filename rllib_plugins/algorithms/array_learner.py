@@ -18,13 +18,10 @@ from ray.rllib.core.learner.learner import DEFAULT_OPTIMIZER
 from ray.rllib.utils.metrics import ALL_MODULES, NUM_ENV_STEPS_SAMPLED_LIFETIME, NUM_ENV_STEPS_TRAINED_LIFETIME
 
 from rllib_plugins.advising.config import ImitationWeights
-from rllib_plugins.algorithms.advice_replay import AdviceSample
 from rllib_plugins.algorithms.updates import OptimiserView, descend
 from rllib_plugins.rollout.mlp import Network, flatten_parameters
+from rllib_plugins.uses.base import AdviceSample, Goal
 from tutor_service.errors import UserError
-
-SETTLED_SHARE = 0.1
-"""Share of remembered advice that the student need not follow for more of it to be left alone."""
 
 _OPTIMIZERS = ("adam", "rmsprop")
 
@@ -118,7 +115,7 @@ class ArrayLearner:
         super().before_gradient_based_update(timesteps=timesteps)  # type: ignore[misc]
         self.imitation_weights = self.imitation_at(timesteps.get(NUM_ENV_STEPS_SAMPLED_LIFETIME, 0))
 
-    def imitate_again(self, sample: AdviceSample) -> bool:
+    def imitate_again(self, sample: AdviceSample, goal: Goal) -> bool:
         """Take one gradient step on remembered advice; or return False, and take none, where it is followed already.
 
         The steps have an optimiser of their own (Adam at the present learning rate), whose step sizes follow from
@@ -126,16 +123,22 @@ class ArrayLearner:
 
         Args:
             sample: Advised steps.
+            goal: How far they are imitated.
         """
         self._gradient.fill(0.0)
-        if self.imitate(sample) < SETTLED_SHARE:
+        if self.imitate(sample, goal.until) < goal.settled_share:
             return False
         self._advice_optimizer.param_groups[0]["lr"] = self._optimizer.param_groups[0]["lr"]
         descend(self.network, self._advice_optimiser())
         return True
 
-    def imitate(self, sample: AdviceSample) -> float:
-        """Write the gradient of imitating some steps; return the share of them that is not followed yet."""
+    def imitate(self, sample: AdviceSample, until: float) -> float:
+        """Write the gradient of imitating some steps; return the share of them that is not followed yet.
+
+        Args:
+            sample: Advised steps.
+            until: Probability of the advised action from which on a step is left alone.
+        """
         raise NotImplementedError
 
     def statistics(self) -> dict[str, float]:

@@ -16,12 +16,13 @@ from ray.rllib.utils.metrics import (
 )
 
 from rllib_plugins.advising.explorer import Explorer
-from rllib_plugins.algorithms.advice import AdviceUse
+from rllib_plugins.advising.uses import make_use
 from rllib_plugins.connectors import ConsultTutor
 from rllib_plugins.policies import greedy
 from rllib_plugins.rollout.env_runner import ArrayEnvRunner
 from rllib_plugins.rollout.network import ActorCriticView, QView
 from rllib_plugins.tasks import Task, load_task
+from rllib_plugins.uses.base import AdviceUse, Trial
 
 _LEAN = "lean"
 
@@ -46,11 +47,15 @@ class LeanTraining:
         if self.is_lean:
             self.runner.bind(module)
             self.task = self.runner.task
-            self.advice = AdviceUse(self.config, self.runner.core, self.runner.rollout)
+            self.advice = self._make_use()
         else:
             self.task = load_task(self.config.task, **self.config.task_options)
             self.learner.imitation_at = lambda step: self.explorer.imitation(step)
         self._view = QView(module) if self.config.value_based else ActorCriticView(module)
+
+    def _make_use(self) -> AdviceUse:
+        trial, advice = Trial(self.config, self.runner, self.runner.advisor), self.config.advice
+        return AdviceUse(trial) if trial.advisor is None else make_use(advice.named_use, advice.use_options).make(trial)
 
     def _setup_logdir(self) -> None:
         """Make no folder where Tune gives none, since nothing is written to it.
@@ -123,11 +128,11 @@ class LeanTraining:
 
     def advice_counters(self) -> dict[str, int]:
         """Return the numbers of ``metrics.COUNTERS``."""
-        return self.explorer.counters()
+        return self.advice.counters() if self.is_lean else self.explorer.counters()
 
     def advice_gauges(self) -> dict[str, float]:
         """Return those of ``metrics.GAUGES`` that are about advice."""
-        return self.explorer.gauges()
+        return self.advice.gauges() if self.is_lean else self.explorer.gauges()
 
     @property
     def explorer(self) -> Explorer:

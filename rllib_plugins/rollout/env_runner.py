@@ -17,6 +17,7 @@ from ray.rllib.utils.metrics import NUM_ENV_STEPS_SAMPLED_LIFETIME
 
 from rllib_plugins.advising.explorer import Explorer
 from rllib_plugins.advising.table import as_rows
+from rllib_plugins.advising.uses import make_use
 from rllib_plugins.policies import best_values, epsilon_greedy, masked_softmax
 from rllib_plugins.rollout.arrays import RolloutArrays
 from rllib_plugins.rollout.network import ActorCriticView, QView
@@ -46,11 +47,13 @@ class ArrayEnvRunner(EnvRunner, Checkpointable):
         self.env = self.task.make_vec(self.num_envs, seed)
         self.observation_space: Box = self.task.observation_space
         self.action_space: Discrete[Any] = Discrete(self.task.num_actions)
+        self.advisor = make_advisor(self.config.tutor, self.task, deadline_s=self.config.advice.patience_s)
+        use = make_use(self.config.advice.named_use, self.config.advice.use_options)
         self.core = Explorer(
             self.config.advice,
             num_actions=self.task.num_actions,
             theta_steps=self.config.theta_steps,
-            advisor=make_advisor(self.config.tutor, self.task, deadline_s=self.config.advice.patience_s),
+            advisor=self.advisor if use.acts else None,
             seed=seed,
             value_based=self.config.value_based,
             learning_starts=self.config.num_steps_sampled_before_learning_starts if self.config.value_based else 0,
@@ -66,7 +69,7 @@ class ArrayEnvRunner(EnvRunner, Checkpointable):
             self.observation_space.shape[0],
             self.task.num_actions,
             for_replay=self.config.value_based,
-            with_advice=self.config.tutor != "none",
+            with_advice=self.config.tutor != "none" and use.acts,
             with_masks=legal is not None,
         )
         self.cursor = 0

@@ -47,9 +47,10 @@ def assert_same(one: list[dict[str, Any]], other: list[dict[str, Any]]) -> None:
 
 
 @pytest.mark.parametrize("tutor", ["none", "oracle+random:0.5"])
+@pytest.mark.parametrize("use", ["distil", "coin"])
 @pytest.mark.parametrize("algorithm", ALGORITHMS)
-def test_a_restored_trial_goes_on_as_if_never_stopped(algorithm, tutor: str, tmp_path: Path):
-    config = student(algorithm=algorithm, tutor=tutor).model_dump()
+def test_a_restored_trial_goes_on_as_if_never_stopped(algorithm, use: str, tutor: str, tmp_path: Path):
+    config = student(algorithm=algorithm, tutor=tutor, advice=AdviceConfig(use=use)).model_dump()
     trial = StudentTrial(config=config)
     whole = run(trial, 5)
     trial.reset_config(config)  # the same actor, another trial: the same numbers
@@ -82,7 +83,7 @@ def test_exploration_is_counted_alike_on_the_stock_rollout():
 
 @pytest.mark.parametrize("tutor", ["none", "oracle"])
 def test_a_tutor_does_not_use_up_the_students_exploration(tutor: str, monkeypatch: pytest.MonkeyPatch):
-    algorithm = build_algorithm(student(algorithm="dqn", tutor=tutor))
+    algorithm = build_algorithm(student(algorithm="dqn", tutor=tutor, advice=AdviceConfig(use="coin")))
     asked: list[int] = []
     monkeypatch.setattr(type(algorithm.config), "epsilon_at", lambda self, step: asked.append(step) or 0.5)
     algorithm.train_to(400)
@@ -96,7 +97,12 @@ def test_a_tutor_does_not_use_up_the_students_exploration(tutor: str, monkeypatc
 @pytest.mark.parametrize("tutor", ["none", "oracle", "worst"])
 def test_good_advice_is_learnt_from_before_there_is_enough_to_learn_from_otherwise(tutor: str):
     algorithm = build_algorithm(
-        student(algorithm="dqn", tutor=tutor, hyperparameters={"num_steps_sampled_before_learning_starts": 10_000})
+        student(
+            algorithm="dqn",
+            tutor=tutor,
+            advice=AdviceConfig(use="coin"),
+            hyperparameters={"num_steps_sampled_before_learning_starts": 10_000},
+        )
     )
     before = algorithm.learner.module.get_state()
     algorithm.train_to(600)
@@ -168,9 +174,20 @@ def test_good_advice_makes_a_sampling_student_learn_faster(algorithm):
 
 @pytest.mark.parametrize("algorithm", ALGORITHMS)
 def test_the_worst_advice_loses_the_students_trust(algorithm):
-    results = train(student(algorithm=algorithm, tutor="worst", num_env_steps=8_000, eval_interval_steps=4_000))
+    coin = AdviceConfig(use="coin")
+    fields = {"algorithm": algorithm, "tutor": "worst", "num_env_steps": 8_000, "eval_interval_steps": 4_000}
+    results = train(student(**fields, advice=coin))
     assert results[-1]["advice/trust"] < 0.2
     assert results[-1]["advice/effect"] < 0
+
+
+@pytest.mark.parametrize("algorithm", ALGORITHMS)
+def test_a_student_with_the_worst_tutor_learns_what_it_would_learn_alone(algorithm):
+    alone, tutored = (train(student(algorithm=algorithm, tutor=tutor)) for tutor in ("none", "worst"))
+    assert [r["eval/return_mean"] for r in tutored] == [r["eval/return_mean"] for r in alone]
+    assert [r["return_mean"] for r in tutored] == [r["return_mean"] for r in alone]
+    assert tutored[-1]["advice/consultations"] > 500
+    assert tutored[-1]["advice/effect"] < 0
 
 
 @pytest.mark.parametrize("algorithm", ALGORITHMS)

@@ -19,7 +19,7 @@ class Learner:
         self.samples: list[np.ndarray] = []
         self._follows_after = follows_after
 
-    def imitate_again(self, sample) -> bool:
+    def imitate_again(self, sample, goal) -> bool:
         if len(self.samples) >= self._follows_after:
             return False
         self.samples.append(sample.observations[:, 0].copy())
@@ -38,7 +38,7 @@ def rollout(first: int = 0, *, every: int = 1, num_steps: int = 16) -> RolloutAr
 
 
 def replay(max_gradient_steps: int = 100, seed: int = 0) -> AdviceReplay:
-    return AdviceReplay(AdviceMemory(2, 3, with_masks=True, seed=seed), max_gradient_steps)
+    return AdviceReplay(AdviceMemory(2, 3, with_masks=True, seed=seed), max_gradient_steps, 0.8)
 
 
 def add(made: AdviceReplay, steps: RolloutArrays) -> None:
@@ -107,7 +107,7 @@ def test_what_is_followed_is_looked_at_ever_less_often():
     class Settled(Learner):
         looks = 0
 
-        def imitate_again(self, sample) -> bool:
+        def imitate_again(self, sample, goal) -> bool:
             self.looks += 1
             return False
 

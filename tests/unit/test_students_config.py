@@ -93,9 +93,11 @@ def test_epsilon_follows_its_schedule():
 def test_what_the_stock_rollout_would_do_otherwise_is_refused():
     fields = {"algorithm": "ppo", "task": "blackjack", "rollout": "stock"}
     fixed = AdviceConfig(trust="fixed")
-    with pytest.raises(UserError, match=r"advice\.trust = 'earned'.*'fixed'.*rollout: lean"):
+    with pytest.raises(UserError, match=r"advice\.use = 'distil'.*'coin'.*'fixed'.*rollout: lean"):
         StudentConfig(**fields, tutor="oracle")
-    with pytest.raises(UserError, match=r"advice\.trust"):
+    with pytest.raises(UserError, match=r"advice\.trust = 'earned'"):
+        StudentConfig(**fields, tutor="oracle", advice=AdviceConfig(use="coin"))
+    with pytest.raises(UserError, match=r"advice\.use"):
         PPOConfig().tutoring(task="blackjack", tutor="oracle", rollout="stock").validate()
     assert StudentConfig(**fields, tutor="oracle", advice=fixed).advice == fixed
     assert StudentConfig(**fields).tutor == "none"

@@ -287,7 +287,7 @@ def test_imitating_again_descends_the_imitation_loss_and_nothing_else(cls, maske
         scores=lambda _: logits, backward_policy=lambda _, by_logits: written.append(by_logits)
     )
     advice = np.eye(3, dtype=np.float32)[batch.imitation.argmax(axis=1)]
-    share = made.imitate(AdviceSample(batch.observations, advice, batch.legal))
+    share = made.imitate(AdviceSample(batch.observations, advice, batch.legal), 0.8)
 
     z = torch.from_numpy(logits).requires_grad_()
     logp = log_policy(z, batch.legal)
@@ -304,7 +304,7 @@ def test_dqn_imitates_again_by_the_margin():
     made._view.online.backward_comparison = lambda _, by_q: written.append(by_q)
     advice = np.array([[1, 0, 0], [1, 0, 0]], np.float32)
     legal = np.array([[True, True, False]] * 2)
-    assert made.imitate(AdviceSample(np.zeros((2, 1), np.float32), advice, legal)) == 0.5
+    assert made.imitate(AdviceSample(np.zeros((2, 1), np.float32), advice, legal), 0.8) == 0.5
     open_share = np.e / (1 + np.e) / 2  # the second row is followed with 0.95
     np.testing.assert_allclose(written[0], [[-open_share, open_share, 0.0], [0.0, 0.0, 0.0]], atol=1e-6)
 

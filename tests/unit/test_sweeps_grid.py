@@ -96,6 +96,20 @@ def test_reuse_off_switches_the_rule_off_and_on_keeps_it() -> None:
     assert by_reuse[False].reuse == "off"
 
 
+@pytest.mark.parametrize(
+    ("fields", "use"),
+    [
+        ({"reuse": [True]}, "distil"),
+        ({"reuse": [True, False]}, "coin"),
+        ({"reuse": [True], "advice": {"trust": "fixed"}}, "coin"),
+        ({"reuse": [True], "overrides": [{"match": {"tutor": "oracle"}, "set": {"advice.weight_cap": 2.0}}]}, "coin"),
+    ],
+)
+def test_one_use_of_advice_holds_for_all_cells_that_are_compared(fields: dict[str, Any], use: str) -> None:
+    trials = grid(sweep(algorithms=["ppo"], tutors=["oracle"], **fields), STEPS)
+    assert {trial.student.advice.use for trial in trials if trial.cell.reuse is not None} == {use}
+
+
 def test_reuse_on_without_a_rule_is_refused() -> None:
     with pytest.raises(UserError, match=r"advice\.reuse"):
         grid(sweep(reuse=[True], advice={"reuse": "off"}), STEPS)

@@ -173,6 +173,19 @@ def matches(match: Match, cell: Cell) -> bool:
     return all(cell.axes[axis] in values for axis, values in match.wanted.items())
 
 
+def _advice(config: SweepConfig) -> dict[str, Any]:
+    """Return the sweep's fields of advice; where reuse is an axis, the use is the coin: only there is advice reused.
+
+    A use that is not named follows from the other fields of a trial, overrides among them.
+    """
+    advice = config.advice.model_dump(exclude_defaults=True)
+    if "use" not in config.advice.model_fields_set:
+        advice.pop("use", None)
+        if False in config.reuse:
+            advice["use"] = "coin"
+    return advice
+
+
 def _student(config: SweepConfig, cell: Cell, entries: Entries, default_steps: int) -> StudentConfig:
     steps = config.num_env_steps
     if not isinstance(steps, int):
@@ -190,7 +203,7 @@ def _student(config: SweepConfig, cell: Cell, entries: Entries, default_steps: i
         "rollout": config.rollout,
         "hyperparameters": dict(config.hyperparameters.get(cell.algorithm, {})),
         **CONTROLS.get(cell.tutor, {}),
-        "advice": config.advice.model_dump(exclude_defaults=True),
+        "advice": _advice(config),
     }
     if cell.reuse is False:
         fields["advice"] |= {"reuse": "off", "reuse_options": {}}

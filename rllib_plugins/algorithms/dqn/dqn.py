@@ -63,6 +63,10 @@ class DQNConfig(TutoredConfig, RLlibDQNConfig):
         fragment = int(self.get_rollout_fragment_length())
         return -(-COMPARISON_STEPS // fragment) * fragment
 
+    def learns_at(self, num_env_steps: int) -> bool:
+        """Return whether enough steps are sampled to learn from."""
+        return num_env_steps >= int(self.num_steps_sampled_before_learning_starts)
+
     def epsilon_at(self, num_own_steps: int) -> float:
         """Return ε after so many steps of the student's own, by RLlib's piecewise linear schedule."""
         if isinstance(self.epsilon, (int, float)):
@@ -134,12 +138,9 @@ class DQN(LeanTraining, RLlibDQN):
             self._num_fragments += 1
             step = runner.num_env_steps_sampled_lifetime
             weights = self.advice.weights(step)
-            if (
-                step >= self.config.num_steps_sampled_before_learning_starts
-                and self._num_fragments % self._fragments_per_update == 0
-            ):
+            if self.config.learns_at(step) and self._num_fragments % self._fragments_per_update == 0:
                 self._update(step, weights)
-            self.advice.replay(self.learner, weights)
+            self.advice.imitate(self.learner, step, weights)
         if runner.complete and self.config.tutor != "none":
             self.advice.compare(generalised_advantages(runner.rollout, self.config.gamma, COMPARISON_LAMBDA))
 

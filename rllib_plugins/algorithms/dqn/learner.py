@@ -16,7 +16,6 @@ from rllib_plugins import columns
 from rllib_plugins.advising.config import ImitationWeights
 from rllib_plugins.algorithms.actor_critic import as_torch_loss
 from rllib_plugins.algorithms.advice import imitated_until
-from rllib_plugins.algorithms.advice_replay import AdviceSample
 from rllib_plugins.algorithms.array_learner import ArrayLearner
 from rllib_plugins.algorithms.losses import Margin, add_margin, imitation_loss
 from rllib_plugins.algorithms.updates import OTHER, LearntTransitions, QObjective, learn_transitions
@@ -26,6 +25,7 @@ from rllib_plugins.rollout.mlp import Network
 from rllib_plugins.rollout.network import QView
 from rllib_plugins.rollout.replay import Transitions
 from rllib_plugins.tasks import load_task
+from rllib_plugins.uses.base import AdviceSample
 
 _NOBODY = -1
 
@@ -86,12 +86,11 @@ class DQNLearner(ArrayLearner, DQNTorchLearner):
             np.float32(imitation_weights.worse),
         )
 
-    def imitate(self, sample: AdviceSample) -> float:
+    def imitate(self, sample: AdviceSample, until: float) -> float:
         """Write the gradient of the mean margin; return the share of steps whose advised action is not the best."""
         q_values = self._view.online(sample.observations)
         by_q, temperature = np.empty_like(q_values), np.float32(self.config.imitation_temperature)
-        until = np.float32(imitated_until(self.config.advice))
-        imitation_loss(q_values, sample.legal, sample.advice, temperature, until, by_q)
+        imitation_loss(q_values, sample.legal, sample.advice, temperature, np.float32(until), by_q)
         self._view.online.backward_comparison(sample.observations, by_q)
         followed = best_actions(q_values, sample.legal if len(sample.legal) else None) == sample.advice.argmax(axis=1)
         return 1.0 - float(followed.mean())

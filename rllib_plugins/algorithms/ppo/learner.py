@@ -15,13 +15,13 @@ from rllib_plugins import columns
 from rllib_plugins.advising.config import ImitationWeights
 from rllib_plugins.algorithms.actor_critic import as_torch_loss, make_update_batch, part, update_batch_from_columns
 from rllib_plugins.algorithms.advice import imitated_until
-from rllib_plugins.algorithms.advice_replay import AdviceSample
 from rllib_plugins.algorithms.array_learner import ArrayLearner
 from rllib_plugins.algorithms.losses import Objective, Statistics, UpdateBatch, imitation_loss, loss_and_gradients
 from rllib_plugins.algorithms.updates import OTHER, learn, learn_in_passes
 from rllib_plugins.rollout.arrays import RolloutArrays
 from rllib_plugins.rollout.mlp import Network
 from rllib_plugins.rollout.network import ActorCriticView, initialise_orthogonally
+from rllib_plugins.uses.base import AdviceSample
 
 
 class PPOLearner(ArrayLearner, PPOTorchLearner):
@@ -85,11 +85,11 @@ class PPOLearner(ArrayLearner, PPOTorchLearner):
             self._optimizer.step()
         return statistics
 
-    def imitate(self, sample: AdviceSample) -> float:
+    def imitate(self, sample: AdviceSample, until: float) -> float:
         """Write the gradient of ``imitation_loss``; return the share of steps that it counts."""
         logits = self._view.scores(sample.observations)
-        by_logits, until = np.empty_like(logits), np.float32(imitated_until(self.config.advice))
-        num_open = imitation_loss(logits, sample.legal, sample.advice, np.float32(1), until, by_logits)
+        by_logits = np.empty_like(logits)
+        num_open = imitation_loss(logits, sample.legal, sample.advice, np.float32(1), np.float32(until), by_logits)
         self._view.backward_policy(sample.observations, by_logits)
         return num_open / len(logits)
 

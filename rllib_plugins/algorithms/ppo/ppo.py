@@ -51,6 +51,10 @@ class PPOConfig(TutoredConfig, RLlibPPOConfig):
         """Return the vector steps per update: the train batch divided by the environments, rounded up."""
         return max(1, -(-int(self.total_train_batch_size) // int(self.num_envs_per_env_runner)))
 
+    def learns_at(self, num_env_steps: int) -> bool:
+        """Return True: every rollout is learnt from."""
+        return True
+
     def validate(self) -> None:
         """Run RLlib's checks and tutoring's."""
         super().validate()
@@ -80,5 +84,5 @@ class PPO(LeanTraining, RLlibPPO):
         weights = self.advice.weights(step)
         advantages = self.learner.update_from_rollout(runner.rollout, num_env_steps=step, imitation_weights=weights)
         self.advice.remember()
-        self.advice.replay(self.learner, weights)
         self.advice.compare(advantages)
+        self.advice.imitate(self.learner, step, weights)

@@ -1,0 +1,121 @@
+"""What every use of advice is: the one place, between rollouts and learner, where advice enters learning."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from rllib_plugins.advising.config import ImitationWeights
+
+if TYPE_CHECKING:
+    from rllib_plugins.advising.advisor import Advisor
+    from rllib_plugins.rollout.env_runner import ArrayEnvRunner
+
+
+class AdviceSample(NamedTuple):
+    """Holds advised steps.
+
+    Attributes:
+        observations: ``(B, obs_dim)`` float32.
+        advice: ``(B, A)`` float32, what to imitate.
+        legal: ``(B, A)`` bool; empty where every action is always legal.
+    """
+
+    observations: NDArray[np.float32]
+    advice: NDArray[np.float32]
+    legal: NDArray[np.bool_]
+
+    def where(self, mask: NDArray[np.bool_]) -> AdviceSample:
+        """Return the steps of a mask ``(B,)``."""
+        return AdviceSample(
+            self.observations[mask], self.advice[mask], self.legal[mask] if len(self.legal) else self.legal
+        )
+
+
+class Goal(NamedTuple):
+    """Says how far advice is imitated.
+
+    Attributes:
+        until: Probability of the advised action from which on a step is left alone.
+        settled_share: Share of some steps that need not be followed for all of them to be left alone.
+    """
+
+    until: float
+    settled_share: float
+
+
+class Imitator(Protocol):
+    """Imitates advice: what a use needs of a learner."""
+
+    def imitate_again(self, sample: AdviceSample, goal: Goal) -> bool:
+        """Take one gradient step; or return False, and take none, where the student follows the advice already.
+
+        Args:
+            sample: Advised steps.
+            goal: How far they are imitated.
+        """
+
+
+class Trial(NamedTuple):
+    """Holds what a use works with.
+
+    Attributes:
+        config: One of this package's algorithm configs, after ``tutoring``.
+        runner: Samples the rollouts; its explorer knows the tutor where the tutor acts.
+        advisor: The tutor.
+    """
+
+    config: Any
+    runner: ArrayEnvRunner
+    advisor: Advisor | None
+
+
+class AdviceUse:
+    """Uses a trial's advice in learning; by itself it does nothing, as for an untutored student.
+
+    Args:
+        trial: What it works with.
+    """
+
+    def __init__(self, trial: Trial) -> None:
+        self._runner = trial.runner
+
+    def weights(self, step: int) -> ImitationWeights:
+        """Return how strongly an update at an env step imitates the advised steps of its rollout."""
+        return ImitationWeights()
+
+    def remember(self, start: int = 0, stop: int | None = None) -> None:
+        """Take note of vector steps ``start`` to ``stop`` of the rollout."""
+
+    def compare(self, advantages: NDArray[np.float32]) -> None:
+        """Take note of what the actions of a complete rollout were worth.
+
+        Args:
+            advantages: ``(T, N)``, not standardised.
+        """
+
+    def imitate(self, learner: Imitator, step: int, weights: ImitationWeights) -> None:
+        """Have advice imitated beside the student's own update, after each of them.
+
+        Args:
+            learner: Takes the gradient steps.
+            step: Env steps sampled so far.
+            weights: As they were before the update.
+        """
+
+    def counters(self) -> dict[str, int]:
+        """Return running totals, by the names of ``metrics.COUNTERS``."""
+        return self._runner.core.counters()
+
+    def gauges(self) -> dict[str, float]:
+        """Return values at this point of the trial, by the names of ``metrics.GAUGES``; NaN: nothing to say."""
+        return self._runner.core.gauges()
+
+    def get_state(self) -> dict[str, Any]:
+        """Return everything that later updates depend on and the explorer does not keep."""
+        return {}
+
+    def set_state(self, state: dict[str, Any]) -> None:
+        """Take over a ``get_state``."""

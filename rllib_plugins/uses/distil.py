@@ -1,0 +1,321 @@
+"""Distillation where advice is measured to help: the tutor never acts, and costs a student that it cannot help nothing.
+
+The student plays alone, asks about the states that it has visited, measures on its own draws whether taking the advised
+action more often would raise its return and where (``benefit``), and imitates the advice there while that says so:
+on-policy distillation as in kickstarting (Schmitt et al. 2018, arXiv 1803.03835), on the student's own states as in
+DAgger (Ross et al. 2011, arXiv 1011.0686), filtered by the expected advantage in a state as in critic-guided policy
+reuse (Zhang et al. 2022, arXiv 2210.08153). Its steps are its own, so no importance weights are needed.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from rllib_plugins.advising.config import ImitationWeights
+from rllib_plugins.advising.rules import LinearSchedule, make_rule
+from rllib_plugins.advising.uses import Distil
+from rllib_plugins.algorithms.advice_replay import AdviceMemory
+from rllib_plugins.metrics import AdviceCounters, RecentMean
+from rllib_plugins.policies import epsilon_greedy, masked_softmax
+from rllib_plugins.rollout.arrays import RolloutArrays, flat
+from rllib_plugins.uses.base import AdviceUse, Goal, Imitator, Trial
+from rllib_plugins.uses.benefit import Benefit, Draws
+
+MEMORY = 4_096
+"""Visited states kept with their advice; the oldest give way."""
+BATCH = 128
+"""States per gradient step."""
+SETTLED_SHARE = 0.02
+"""Share of the states that the student need not follow for the others to be left alone."""
+LEAST_EVIDENCE_STEPS = 128
+"""Steps before which nothing is decided."""
+COMPARED_EPISODES = 32
+"""Episodes whose mean return says how the student is doing."""
+LEAST_EPISODES = 16
+"""Episodes below which it says nothing."""
+LONGEST_COMPARISON = 4_096
+"""Most episodes of which a student's returns are kept."""
+
+
+@dataclass(slots=True)
+class Phase:
+    """Decides when advice is imitated, by evidence about it and by the student's own returns.
+
+    Attributes:
+        is_on: Advice is imitated.
+        num_steps: Steps of the present phase so far.
+        num_phases: Phases begun so far.
+        num_idle: Steps since the last phase ended, or since the beginning.
+        returns: Of the latest episodes that ended since the last phase began or ended.
+        reached: Lower bound of the mean return that the last phase ended with; NaN where it says nothing.
+    """
+
+    is_on: bool = False
+    num_steps: int = 0
+    num_phases: int = 0
+    num_idle: int = 0
+    returns: list[float] = field(default_factory=list)
+    reached: float = math.nan
+
+    def update(
+        self, options: Distil, benefit: Benefit, new_returns: list[float], num_new: int, *, may_extend: bool
+    ) -> bool:
+        """Take note of new steps; return whether a phase begins.
+
+        Args:
+            options: Thresholds.
+            benefit: What is known about the advice; forgets its disputes when a phase ends.
+            new_returns: Of the episodes that ended since the last call, in order.
+            num_new: Steps since the last call.
+            may_extend: Whether returns that rise prolong a phase; those of an ε-greedy student rise by themselves.
+        """
+        self.returns = (self.returns + new_returns)[-LONGEST_COMPARISON:]
+        if self.is_on:
+            self.num_steps += num_new
+            is_refuted = benefit.z < options.evidence_left or benefit.disputed_z < -options.evidence_left
+            if may_extend and not is_refuted and self.num_steps >= options.phase_steps and _rises(self.returns):
+                self.num_steps, self.returns = options.phase_steps // 2, self.returns[len(self.returns) // 2 :]
+            if is_refuted or self.num_steps >= options.phase_steps:
+                self.reached = math.nan if is_refuted else _bound(self.returns[-COMPARED_EPISODES:], -2.0)
+                self.is_on, self.num_idle, self.returns = False, 0, []
+                benefit.forget_disputes()
+            return False
+        self.num_idle += num_new
+        if self.num_phases == 0:
+            begins = benefit.num_steps >= LEAST_EVIDENCE_STEPS and benefit.z > options.evidence
+        else:
+            has_fallen = _bound(self.returns[-COMPARED_EPISODES:], 2.0) < self.reached  # False on NaN
+            begins = has_fallen or benefit.disputed_z > options.evidence
+        if begins:
+            self.is_on, self.num_steps, self.returns = True, 0, []
+            self.num_phases += 1
+        return begins
+
+
+def _bound(returns: list[float], num_errors: float) -> float:
+    """Return the mean plus so many standard errors; NaN of too few."""
+    if len(returns) < LEAST_EPISODES:
+        return math.nan
+    return float(np.mean(returns) + num_errors * np.std(returns) / math.sqrt(len(returns)))
+
+
+def _rises(returns: list[float]) -> bool:
+    """Return whether the later half is better than the earlier one by two standard errors."""
+    half = len(returns) // 2
+    if half < LEAST_EPISODES // 2:
+        return False
+    earlier, later = np.array(returns[:half]), np.array(returns[half:])
+    error = math.sqrt(float(earlier.var()) / half + float(later.var()) / len(later))
+    return float(later.mean() - earlier.mean()) > 2.0 * error
+
+
+class Distillation(AdviceUse):
+    """The working object of ``Distil``.
+
+    Args:
+        options: As configured.
+        trial: What it works with.
+    """
+
+    def __init__(self, options: Distil, trial: Trial) -> None:
+        config, seed = trial.config, trial.config.seed or 0
+        advice = config.advice
+        super().__init__(trial)
+        self._options, self._trial = options, trial
+        self._rule = make_rule(advice.rule, advice.rule_options)
+        self._schedule = LinearSchedule(advice.probability_initial, advice.probability_final, config.theta_steps)
+        self._rng = np.random.default_rng([seed, 1])
+        self._benefit = Benefit(options.half_life, seed)
+        rollout = trial.runner.rollout
+        self._memory = AdviceMemory(
+            rollout.observations.shape[-1],
+            rollout.logits.shape[-1],
+            with_masks=rollout.legal is not None,
+            seed=seed,
+            capacity=MEMORY,
+        )
+        self._goal = Goal(options.until, SETTLED_SHARE)
+        self._phase = Phase()
+        self._running_returns = np.zeros(trial.runner.num_envs)
+        self._begins = False
+        self._num_due = 0.0
+        self._imitated_at = 0
+        self._counters, self._agreement, self._latency = AdviceCounters(), RecentMean(), RecentMean()
+        self._num_free_consultations = 0
+        self._probability = 0.0
+
+    def compare(self, advantages: NDArray[np.float32]) -> None:
+        """Ask about the states of a complete rollout, and learn from the student's draws in them."""
+        rollout = self._trial.runner.rollout
+        policy = self._policy(rollout)
+        chosen = self._choose(rollout, policy)
+        if chosen.size:
+            self._ask(rollout, policy, chosen, advantages.reshape(-1))
+        returns = self._ended(rollout)
+        may_extend = not self._trial.config.value_based
+        self._begins |= self._phase.update(
+            self._options, self._benefit, returns, rollout.rewards.size, may_extend=may_extend
+        )
+
+    def imitate(self, learner: Imitator, step: int, weights: ImitationWeights) -> None:
+        """Take the gradient steps that are due, on states where advice helps."""
+        num_new, self._imitated_at = step - self._imitated_at, step
+        if not self._phase.is_on or not self._trial.config.learns_at(step):
+            return
+        if self._begins:
+            self._begins, self._num_due = False, float(self._options.first_gradient_steps)
+        self._num_due += num_new * self._options.gradient_steps / 256.0
+        while self._num_due >= 1.0:
+            self._num_due -= 1.0
+            sample = self._memory.sample(BATCH)
+            helped = self._benefit.helps(sample.observations, self._options.caution)
+            if helped.mean() < SETTLED_SHARE or not learner.imitate_again(sample.where(helped), self._goal):
+                self._num_due = 0.0
+
+    def counters(self) -> dict[str, int]:
+        """Return running totals; a consultation is a state that was asked about."""
+        return self._counters.report()
+
+    def gauges(self) -> dict[str, float]:
+        """Return values at this point of the trial; trust is 1 while advice is imitated, else 0."""
+        return {
+            "advice/agreement": self._agreement.value,
+            "advice/probability": self._probability,
+            "advice/trust": float(self._phase.is_on),
+            "advice/effect": self._benefit.effect,
+            "advice/effect_se": self._benefit.effect_se,
+            "advice/latency_ms": self._latency.value,
+        }
+
+    def _ended(self, rollout: RolloutArrays) -> list[float]:
+        """Return the returns of the episodes that ended in a rollout, in order."""
+        returns: list[float] = []
+        for rewards, ended in zip(rollout.rewards, rollout.terminated | rollout.truncated, strict=True):
+            self._running_returns += rewards
+            if ended.any():
+                returns.extend(self._running_returns[ended].tolist())
+                self._running_returns[ended] = 0.0
+        return returns
+
+    def _policy(self, rollout: RolloutArrays) -> NDArray[np.float64]:
+        """Return the distributions that the student's actions were drawn from, ``(T·N, A)``."""
+        legal = None if rollout.legal is None else flat(rollout.legal)
+        logits, config = flat(rollout.logits), self._trial.config
+        if not config.value_based:
+            return masked_softmax(logits, legal)
+        num_steps, num_envs = rollout.rewards.shape
+        first = self._trial.runner.num_env_steps_sampled_lifetime - num_steps * num_envs
+        epsilons = np.repeat([config.epsilon_at(first + t * num_envs) for t in range(num_steps)], num_envs)
+        return epsilon_greedy(logits, legal, epsilons[:, None])
+
+    def _choose(self, rollout: RolloutArrays, policy: NDArray[np.float64]) -> NDArray[np.int64]:
+        """Return the steps of a rollout that are asked about: where the coin and the rule say so, within the budget."""
+        num_steps, num_envs = rollout.rewards.shape
+        first = self._trial.runner.num_env_steps_sampled_lifetime - num_steps * num_envs
+        options, phase = self._options, self._phase
+        is_idle = not phase.is_on and phase.num_idle >= options.patience_steps
+        share = options.idle_share if is_idle else 1.0
+        probabilities = [share * self._rule.probability(self._schedule, first + t * num_envs) for t in range(num_steps)]
+        self._probability = probabilities[-1]
+        asked = self._rng.random(len(policy)) < np.repeat(probabilities, num_envs)
+        legal = None if rollout.legal is None else flat(rollout.legal)
+        q_values = None
+        if self._trial.config.value_based:
+            q_values = flat(rollout.logits).astype(np.float64)
+            q_values = q_values if legal is None else np.where(legal, q_values, -np.inf)
+        worthwhile = self._rule.on_state(policy, legal, q_values)
+        if worthwhile is not None:
+            asked &= worthwhile
+        chosen = np.flatnonzero(asked)
+        budget = self._trial.config.advice.advice_budget
+        if budget is not None:
+            chosen = chosen[: max(0, budget - (self._counters.consultations - self._num_free_consultations))]
+        return chosen
+
+    def _ask(
+        self,
+        rollout: RolloutArrays,
+        policy: NDArray[np.float64],
+        chosen: NDArray[np.int64],
+        advantages: NDArray[np.float32],
+    ) -> None:
+        """Ask about some steps in one call; measure and remember the best guesses.
+
+        A distribution that prefers no legal action to another holds no guess, and neither does one that the rule does
+        not follow.
+        """
+        assert self._trial.advisor is not None
+        batch = self._trial.advisor.ask(flat(rollout.observations)[chosen])
+        for source, count in zip(*np.unique(batch.source, return_counts=True), strict=True):
+            self._counters.add(int(source), int(count))
+        self._counters.invalid += batch.invalid
+        self._counters.tokens += batch.tokens
+        if batch.latency_ms > 0.0:
+            self._latency.add(batch.latency_ms, 1)
+        told = batch.probabilities
+        least = told if rollout.legal is None else np.where(flat(rollout.legal)[chosen], told, np.inf)
+        guessed = told.max(axis=1) > least.min(axis=1) + 1e-9  # False where advice is NaN
+        if self._rule.reads_advice:
+            guessed &= self._rule.on_advice(told)
+        chosen, told = chosen[guessed], told[guessed]
+        if not chosen.size:
+            return
+        rows, advised = np.arange(len(chosen)), told.argmax(axis=1)
+        own, drew_advised = policy[chosen], flat(rollout.actions)[chosen] == advised
+        self._agreement.add(float(drew_advised.sum()), len(chosen))
+        if not self._rule.charges_agreement:
+            self._num_free_consultations += int(drew_advised.sum())
+        draws = Draws(
+            observations=flat(rollout.observations)[chosen],
+            drew_advised=drew_advised,
+            propensity=own[rows, advised],
+            disputed=own.argmax(axis=1) != advised,
+            advantages=advantages[chosen].astype(np.float64),
+        )
+        block: dict[str, NDArray[Any]] = {"observations": draws.observations, "advice": np.eye(own.shape[1])[advised]}
+        if rollout.legal is not None:
+            block["legal"] = flat(rollout.legal)[chosen]
+        self._benefit.observe(draws)
+        self._memory.put(block)
+
+    def get_state(self) -> dict[str, Any]:
+        """Return everything that later updates depend on."""
+        assert self._trial.advisor is not None
+        return {
+            "rng": self._rng.bit_generator.state,
+            "benefit": self._benefit.get_state(),
+            "memory": self._memory.get_state(),
+            "phase": asdict(self._phase),
+            "running_returns": self._running_returns.copy(),
+            "begins": self._begins,
+            "num_due": self._num_due,
+            "imitated_at": self._imitated_at,
+            "counters": self._counters.get_state(),
+            "agreement": self._agreement.get_state(),
+            "latency": self._latency.get_state(),
+            "num_free_consultations": self._num_free_consultations,
+            "probability": self._probability,
+            "advisor": self._trial.advisor.get_state(),
+        }
+
+    def set_state(self, state: dict[str, Any]) -> None:
+        """Take over a ``get_state``."""
+        assert self._trial.advisor is not None
+        self._rng.bit_generator.state = state["rng"]
+        self._benefit.set_state(state["benefit"])
+        self._memory.set_state(state["memory"])
+        self._phase = Phase(**state["phase"])
+        self._running_returns = state["running_returns"].copy()
+        self._begins, self._num_due = state["begins"], state["num_due"]
+        self._imitated_at = state["imitated_at"]
+        self._counters.set_state(state["counters"])
+        self._agreement.set_state(state["agreement"])
+        self._latency.set_state(state["latency"])
+        self._num_free_consultations = state["num_free_consultations"]
+        self._probability = state["probability"]
+        self._trial.advisor.set_state(state["advisor"])

@@ -1,0 +1,269 @@
+"""Distillation: what a student asks, when it imitates, and where."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+
+from rllib_plugins.advising.advisor import AdviceBatch, Advisor
+from rllib_plugins.advising.config import PAPER_ADVICE, AdviceConfig
+from rllib_plugins.advising.uses import Distil, Use, make_use, register_use, use_names
+from rllib_plugins.metrics import Source
+from rllib_plugins.rollout.arrays import RolloutArrays
+from rllib_plugins.tasks import load_task
+from rllib_plugins.uses.base import AdviceUse, Trial
+from rllib_plugins.uses.distil import Distillation, Phase
+from tutor_service.errors import UserError
+
+NUM_STEPS, NUM_ENVS, NUM_ACTIONS = 32, 8, 2
+
+
+class Told(Advisor):
+    """Says what a function of the observations says."""
+
+    def __init__(self, says) -> None:
+        super().__init__(load_task("blackjack"), Source.MODEL)
+        self._says = says
+
+    def evaluate(self, observations):
+        rows = np.asarray(self._says(observations), dtype=np.float64)
+        source = np.where(np.isnan(rows[:, 0]), Source.MISSED, Source.MODEL).astype(np.int8)
+        return AdviceBatch(rows, source, latency_ms=5.0)
+
+
+class Learner:
+    """Counts the gradient steps, and keeps what they were about."""
+
+    def __init__(self, follows_after: int = 10**9) -> None:
+        self.samples: list = []
+        self._follows_after = follows_after
+
+    def imitate_again(self, sample, goal) -> bool:
+        if len(self.samples) >= self._follows_after:
+            return False
+        self.samples.append(sample)
+        return True
+
+
+class Student:
+    """Draws uniformly in random states, and is paid by a function of state and action."""
+
+    def __init__(self, says, pays, *, advice: AdviceConfig | None = None, noise: float = 0.5, seed: int = 0) -> None:
+        self._rng, self._pays, self._noise = np.random.default_rng(seed), pays, noise
+        rollout = RolloutArrays.allocate(
+            (NUM_STEPS, NUM_ENVS), 3, NUM_ACTIONS, for_replay=False, with_advice=False, with_masks=False
+        )
+        self.runner = SimpleNamespace(rollout=rollout, num_envs=NUM_ENVS, num_env_steps_sampled_lifetime=0, core=None)
+        self.config = SimpleNamespace(
+            advice=advice or AdviceConfig(),
+            seed=seed,
+            theta_steps=10_000.0,
+            value_based=False,
+            learns_at=lambda step: True,
+        )
+        self.learner = Learner()
+        self.advisor = Told(says)
+        use = make_use(self.config.advice.named_use, self.config.advice.use_options)
+        self.use = use.make(Trial(self.config, self.runner, self.advisor))
+
+    def play(self, num_rollouts: int = 1) -> None:
+        """Fill rollouts whose episodes are one step long, and learn from them."""
+        rollout, shape = self.runner.rollout, (NUM_STEPS, NUM_ENVS)
+        for _ in range(num_rollouts):
+            rollout.observations[:] = np.round(self._rng.uniform(-1, 1, (*shape, 3)), 1)
+            rollout.actions[:] = self._rng.integers(NUM_ACTIONS, size=shape)
+            rollout.rewards[:] = self._pays(rollout.observations, rollout.actions)
+            rollout.rewards[:] += self._noise * self._rng.normal(size=shape)
+            rollout.terminated[:] = True
+            self.runner.num_env_steps_sampled_lifetime += rollout.rewards.size
+            self.use.compare(rollout.rewards - rollout.rewards.mean())
+            step = self.runner.num_env_steps_sampled_lifetime
+            self.use.imitate(self.learner, step, self.use.weights(step))
+
+
+def first(observations):
+    return np.tile([1.0, 0.0], (len(observations), 1))
+
+
+def first_is_paid(observations, actions):
+    return 1.0 * (actions == 0)
+
+
+def second_is_paid(observations, actions):
+    return 1.0 * (actions == 1)
+
+
+def test_good_advice_is_imitated_soon():
+    student = Student(first, first_is_paid)
+    student.play(2)
+    assert len(student.learner.samples) >= 200
+    assert (student.learner.samples[0].advice == [1.0, 0.0]).all()
+    assert student.use.gauges()["advice/trust"] == 1.0
+    assert student.use.gauges()["advice/effect"] == pytest.approx(1.0, abs=0.3)
+
+
+@pytest.mark.parametrize("pays", [second_is_paid, lambda observations, actions: 0.0 * actions], ids=["bad", "useless"])
+def test_bad_and_useless_advice_is_not_imitated(pays):
+    num_imitated = 0
+    for seed in range(5):
+        student = Student(first, pays, seed=seed)
+        student.play(20)
+        num_imitated += bool(student.learner.samples)
+    assert num_imitated <= (1 if pays is not second_is_paid else 0)
+
+
+def test_advice_is_imitated_where_it_is_right():
+    student = Student(first, lambda s, a: np.where(s[..., 0] > -0.3, 1.0, -1.0) * (a == 0), noise=0.3)
+    student.play(4)
+    last = np.concatenate([sample.observations for sample in student.learner.samples[-50:]])
+    assert (last[:, 0] > -0.5).mean() > 0.97
+
+
+def test_imitation_ends_when_evidence_turns_and_the_student_is_left_alone():
+    student = Student(first, first_is_paid)
+    student.play(2)
+    student._pays = second_is_paid
+    student.play(10)
+    taken = len(student.learner.samples)
+    student.play(10)
+    assert len(student.learner.samples) == taken
+    assert student.use.gauges()["advice/trust"] == 0.0
+
+
+def test_a_student_that_follows_is_left_alone():
+    student = Student(first, first_is_paid)
+    student.learner = Learner(follows_after=7)
+    student.play(6)
+    assert len(student.learner.samples) == 7
+
+
+def test_the_best_guess_is_imitated_however_soft_the_advice():
+    student = Student(lambda s: np.tile([0.51, 0.49], (len(s), 1)), first_is_paid)
+    student.play(2)
+    assert (student.learner.samples[0].advice == [1.0, 0.0]).all()
+
+
+@pytest.mark.parametrize("row", [[0.5, 0.5], [np.nan, np.nan]], ids=["no guess", "missed"])
+def test_what_holds_no_guess_is_neither_measured_nor_imitated(row):
+    advice = AdviceConfig(probability_final=1.0)
+    student = Student(lambda s: np.tile(row, (len(s), 1)), first_is_paid, advice=advice)
+    student.play(4)
+    assert not student.learner.samples
+    assert np.isnan(student.use.gauges()["advice/effect"])
+    counted = student.use.counters()
+    missed = 4 * NUM_STEPS * NUM_ENVS if np.isnan(row[0]) else 0
+    assert counted["advice/missed"] == missed
+    assert counted["advice/consultations"] == 4 * NUM_STEPS * NUM_ENVS - missed
+
+
+def test_a_budget_bounds_what_is_asked():
+    student = Student(first, first_is_paid, advice=AdviceConfig(advice_budget=300))
+    student.play(4)
+    assert student.use.counters()["advice/consultations"] == 300
+    assert student.learner.samples  # what was told is used further
+
+
+def test_fewer_states_are_asked_about_as_p_falls_and_fewer_still_once_nothing_comes_of_it():
+    advice = AdviceConfig(use="distil", use_options={"patience_steps": 2_048, "idle_share": 0.0})
+    student = Student(first, lambda s, a: 0.0 * a, advice=advice, noise=0.0)
+    student.play(8)
+    asked = student.use.counters()["advice/consultations"]
+    assert 0.85 * 2_048 < asked < 2_048  # P falls from 1 to 0.1 over 10,000 steps
+    student.play(8)
+    assert student.use.counters()["advice/consultations"] == asked
+
+
+def test_a_restored_use_goes_on_as_if_never_stopped():
+    one, other = Student(first, first_is_paid), Student(first, first_is_paid)
+    one.play(3)
+    other.use.set_state(one.use.get_state())
+    other._rng.bit_generator.state = one._rng.bit_generator.state
+    other.runner.num_env_steps_sampled_lifetime = one.runner.num_env_steps_sampled_lifetime
+    before = len(one.learner.samples)
+    for student in (one, other):
+        student.play(4)
+    for mine, theirs in zip(one.learner.samples[before:], other.learner.samples, strict=True):
+        np.testing.assert_array_equal(mine.observations, theirs.observations)
+    assert one.use.gauges() == other.use.gauges()
+    assert one.use.counters() == other.use.counters()
+
+
+def known(z: float, disputed_z: float = 0.0) -> SimpleNamespace:
+    return SimpleNamespace(z=z, disputed_z=disputed_z, num_steps=1_000, forget_disputes=lambda: None)
+
+
+def test_a_phase_begins_by_evidence_and_lasts_while_returns_rise():
+    phase, options = Phase(), Distil(phase_steps=100)
+    assert not phase.update(options, known(2.4), [], 50, may_extend=True)
+    assert phase.update(options, known(2.6), [], 50, may_extend=True)
+    rising = list(np.linspace(0, 10, 40))
+    assert not phase.update(options, known(2.6), rising, 100, may_extend=True) and phase.is_on
+    phase.update(options, known(2.6), [7.0] * 40, 100, may_extend=True)
+    assert not phase.is_on
+
+
+def test_a_student_that_falls_back_is_helped_again():
+    phase, options = Phase(), Distil(phase_steps=100)
+    phase.update(options, known(3.0), [], 50, may_extend=False)
+    phase.update(options, known(3.0), [5.0, 5.2] * 20, 100, may_extend=False)
+    assert not phase.is_on
+    assert not phase.update(options, known(3.0), [5.1, 5.3] * 20, 100, may_extend=False)
+    assert phase.update(options, known(3.0), [1.0, 1.2] * 20, 100, may_extend=False)
+
+
+def test_disputes_that_go_against_the_advice_end_a_phase():
+    phase, options = Phase(), Distil()
+    phase.update(options, known(3.0), [], 50, may_extend=True)
+    phase.update(options, known(3.0, -1.6), [], 50, may_extend=True)
+    assert not phase.is_on
+
+
+# What a config may say
+
+
+def test_distillation_is_the_default_and_the_coins_fields_choose_the_coin():
+    assert AdviceConfig().use == "distil"
+    assert AdviceConfig(trust="fixed").use == "coin"
+    assert AdviceConfig(reuse="off").use == "coin"
+    assert PAPER_ADVICE.use == "coin"
+    assert AdviceConfig(advice_budget=5, theta_frac=0.2).use == "distil"
+    assert use_names() == ("coin", "distil")
+
+
+def test_a_config_that_was_written_out_is_read_back():
+    for advice in (AdviceConfig(), AdviceConfig(trust="fixed"), PAPER_ADVICE):
+        assert AdviceConfig(**advice.model_dump()) == advice
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        ({"use": "distill"}, r"advice\.use 'distill'.*distil"),
+        ({"use": "distil", "imitation": "all"}, r"advice\.imitation = 'all'.*'coin'"),
+        ({"use": "distil", "reuse_options": {"budget": 1}}, r"advice\.reuse_options.*'coin'"),
+        ({"use_options": {"untill": 0.5}}, r"advice\.use_options\.untill.*until"),
+        ({"use_options": {"until": 1.5}}, r"advice\.use_options\.until"),
+        ({"use_options": {"evidence": 1.0}}, r"evidence_left = 1\.5 must be below evidence = 1\.0"),
+        ({"use": "coin", "use_options": {"until": 0.5}}, r"advice\.use_options\.until"),
+    ],
+)
+def test_what_a_use_cannot_honour_is_refused_by_field(fields, message):
+    with pytest.raises(UserError, match=message):
+        AdviceConfig(**fields)
+
+
+class Nothing(Use):
+    """Make nothing of advice."""
+
+    def make(self, trial: Trial) -> AdviceUse:
+        return AdviceUse(trial)
+
+
+def test_a_use_of_ones_own_is_named_by_its_path_or_registered():
+    assert AdviceConfig(use=f"{__name__}:Nothing").named_use == f"{__name__}:Nothing"
+    assert isinstance(make_use(f"{__name__}:Nothing", {}), Nothing)
+    with pytest.raises(ValueError, match="registered already"):
+        register_use("coin", Nothing)
+    assert isinstance(Student(first, first_is_paid).use, Distillation)
