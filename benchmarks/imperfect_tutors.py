@@ -1,0 +1,171 @@
+"""What tutors between oracle and noise do to a student: a real LLM's recorded answers and scripted kinds.
+
+Each student has the defaults. A useless tutor must cost nothing: area under the learning curve, counted from random
+play, at 0.97 of the untutored student's, and at most 1.1 times its env steps to each level. A tutor that is worth
+following (it plays at least half way from random play to the trained student) must take the student to nine tenths of
+the untutored student's way in at most as many env steps. Tutors between the two are recorded without a bar. The worst
+action is ``bad_advice``'s.
+
+Run ``.venv/bin/python -m benchmarks.imperfect_tutors`` (``--quick``: Blackjack, PPO, two tutors, 3 seeds).
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+from typing import Any
+
+from benchmarks.harness import Benchmark, add_arguments, sized
+
+MEASURES = ("rllib_plugins", "tune_sweeps/report")
+ALGORITHMS = ("dqn", "ppo", "a2c")
+TUTORS = {
+    "snake": ("oracle", "strategy", "calibrated", "plain"),
+    "blackjack": ("oracle", "constant", "half_states"),
+}
+"""By task; SmolLM2's answers on Blackjack are ``constant``: always to stick."""
+TASKS = {
+    "snake": "benchmarks.shared.imperfect:ImperfectSnake",
+    "blackjack": "benchmarks.shared.imperfect:ImperfectBlackjack",
+}
+USELESS = ("constant", "plain")
+LEVELS = (0.5, 0.75, 0.9)
+"""Shares of the way from random play to the untutored student's final return."""
+NUM_ENV_STEPS, EVAL_EPISODES = 12_000, 20
+INTERVALS = {"snake": 125, "blackjack": 100}
+
+
+def student(algorithm: str, task: str, kind: str, seed: int, num_env_steps: int) -> Any:
+    """One trial; the tutor is its task's oracle, or nobody."""
+    from rllib_plugins.config import StudentConfig
+    from rllib_plugins.hyperparameters import default_hyperparameters
+
+    return StudentConfig(
+        algorithm=algorithm,
+        task=TASKS[task],
+        task_options={"kind": "oracle" if kind == "none" else kind},
+        tutor="none" if kind == "none" else "oracle",
+        seed=seed,
+        num_env_steps=num_env_steps,
+        eval_interval_steps=INTERVALS[task],
+        eval_episodes=EVAL_EPISODES,
+        eval_max_share=1.0,
+        hyperparameters=default_hyperparameters(algorithm, task),  # type: ignore[arg-type]
+    )
+
+
+def own_level(task: str, kind: str) -> float:
+    """The return of the tutor's own play."""
+    from rllib_plugins.evaluation import evaluate
+    from rllib_plugins.tasks import load_task
+
+    made = load_task(TASKS[task], kind=kind)
+    return evaluate(made, lambda observations: made.oracle_batch(observations), episodes=400, seed=1).return_mean
+
+
+def draw(path: Path, points: list[dict[str, Any]]) -> None:
+    """Writes a figure: a tutor's own level against what it did to the student, a panel per task.
+
+    Args:
+        path: PNG file to write.
+        points: Per cell ``task``, ``algorithm``, ``kind``, ``own_share`` and ``area``.
+    """
+    import matplotlib
+
+    matplotlib.use("Agg")
+    import matplotlib.pyplot as plt
+
+    from tune_sweeps.report.plots import GREY, PALETTE
+
+    tasks = list(dict.fromkeys(point["task"] for point in points))
+    figure, axes = plt.subplots(1, len(tasks), figsize=(5.2 * len(tasks), 4.0), squeeze=False, layout="constrained")
+    for ax, task in zip(axes.flat, tasks, strict=True):
+        ax.axhline(1.0, color=GREY, linewidth=1)
+        ax.axvline(1.0, color=GREY, linewidth=1, linestyle=":")
+        for algorithm, colour in zip(ALGORITHMS, PALETTE, strict=False):
+            chosen = [p for p in points if p["task"] == task and p["algorithm"] == algorithm]
+            ax.scatter([p["own_share"] for p in chosen], [p["area"] for p in chosen], color=colour, label=algorithm)
+        highest: dict[str, dict[str, Any]] = {}
+        for point in points:
+            if point["task"] == task and point["area"] >= highest.get(point["kind"], point)["area"]:
+                highest[point["kind"]] = point
+        for kind, point in highest.items():
+            ax.annotate(
+                kind, (point["own_share"], point["area"]), xytext=(0, 6), textcoords="offset points", ha="center"
+            )
+        ax.set(
+            title=task,
+            xlabel="tutor's own play (0: random, 1: trained student)",
+            ylabel="area under the curve, tutored over untutored",
+        )
+        ax.spines[["top", "right"]].set_visible(False)
+    axes.flat[0].legend(frameon=False)
+    figure.savefig(path, dpi=110)
+    plt.close(figure)
+
+
+def main() -> int:
+    """Measures and reports."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    add_arguments(parser)
+    parser.add_argument("--seeds", type=int, default=None, help="seeds per cell (default: 10, with --quick 3)")
+    args = parser.parse_args()
+    from benchmarks.shared import learning
+    from tutor_service.machine import available_cores
+
+    seeds = range(args.seeds or sized(args, full=10, quick=3, smoke=2))
+    num_env_steps = sized(args, full=NUM_ENV_STEPS, quick=4_000, smoke=500)
+    algorithms = ("ppo",) if args.quick else ALGORITHMS
+    tutors: dict[str, tuple[str, ...]] = {"blackjack": ("oracle", "constant")} if args.quick else TUTORS
+    benchmark = Benchmark("imperfect_tutors")
+    cells = [(task, algorithm, kind) for task in tutors for algorithm in algorithms for kind in ("none", *tutors[task])]
+    jobs = [
+        (learning.train_ours, (student(algorithm, task, kind, seed, num_env_steps),))
+        for task, algorithm, kind in cells
+        for seed in seeds
+    ]
+    curves = iter(learning.run_all(jobs, available_cores()))
+    groups = {cell: [next(curves) for _ in seeds] for cell in cells}
+    points: list[dict[str, Any]] = []
+    for (task, algorithm, kind), group in groups.items():
+        name = f"{task}_{algorithm}_{kind}"
+        benchmark.record(name, learning.as_record(group))
+        if kind == "none":
+            continue
+        untutored, floor = groups[task, algorithm, "none"], learning.random_return(task)
+        trained = sum(curve.final for curve in untutored) / len(untutored)
+        level = own_level(task, kind)
+        own_share = (level - floor) / (trained - floor)
+        area = sum(curve.area - floor for curve in group) / sum(curve.area - floor for curve in untutored)
+        compared = learning.compared(untutored, group, floor, sustained=False)
+        faster = {frac: learning.faster(compared, frac) for frac in LEVELS}
+        final = learning.difference([c.final for c in group], [c.final for c in untutored])
+        points.append({"task": task, "algorithm": algorithm, "kind": kind, "own_share": own_share, "area": area})
+        benchmark.record(
+            f"{name}_summary",
+            points[-1]
+            | {
+                "own_return": level,
+                "final_difference": [final.value, final.low, final.high],
+                "speed_up": {
+                    str(frac): found and [found.value, found.low, found.high] for frac, found in faster.items()
+                },
+                "consultations": [curve.last["advice/consultations"] for curve in group],
+            },
+        )
+        shown = ", ".join(f"{frac}: ×{found.value:.2f}" for frac, found in faster.items() if found is not None)
+        print(f"{name}: own {own_share:.2f}, area ×{area:.3f}, final {final.value:+.3f}, speed {shown}", flush=True)
+        if kind in USELESS:
+            benchmark.check(f"{name}_area_ratio", area, bar=0.97)
+            for frac, found in faster.items():
+                if found is not None:
+                    benchmark.check(f"{name}_speed_to_{frac}", found.value, bar=1 / 1.1)
+        elif own_share >= 0.5 and faster[0.9] is not None:
+            benchmark.check(f"{name}_speed_to_0.9", faster[0.9].value, bar=1.0)
+        benchmark.check(f"{name}_final_upper_end", final.high, bar=0.0)
+    return benchmark.finish(args, lambda path: draw(path, points))
+
+
+if __name__ == "__main__":
+    sys.exit(main())
