@@ -48,7 +48,10 @@ class SnakeTask(Task):
     env_id = "LLMTutors/Snake-v0"
     actions = ("left", "straight", "right")
     num_env_steps = 100_000
-    hint = "Never enter a deadly cell; among the cells that are not deadly, take the one that leads towards the food."
+    hint = (
+        "Turn left if the food is to the left, turn right if it is to the right, else go straight; never choose a "
+        "direction that is deadly."
+    )
     synonyms = {"straight": ("forward", "ahead")}  # noqa: RUF012 - never changed in place
 
     def __init__(self, **options: Any) -> None:
