@@ -6,15 +6,24 @@ import json
 import os
 from collections.abc import Sequence
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
 from tutor_service.config import TutorConfig
-from tutor_service.engines.base import EngineFacts
+from tutor_service.engines.base import EngineFacts, Written
 from tutor_service.prompts.prompt import Prompt
-from tutor_service.schema import Advice, AdviceError
-from tutor_service.serving.deployment import TutorReplica, build, gateway_settings, load_tokenizer, version
+from tutor_service.schema import Advice, AdviceError, AdviceRequest
+from tutor_service.serving.deployment import (
+    Evaluated,
+    TutorGateway,
+    TutorReplica,
+    build,
+    gateway_settings,
+    load_tokenizer,
+    version,
+)
 
 TUTOR = TutorConfig(name="t", model="a/b")
 PROMPT = Prompt((1, 2), (3, 4), ("hit", "stick"))
@@ -169,3 +178,29 @@ def test_an_endpoint_is_sent_no_more_than_may_be_under_way_there(
 ) -> None:
     settings = gateway_settings(TutorConfig(name="t", model="a/b", **fields), FACTS)
     assert (settings.batch, settings.max_in_flight, settings.evaluation_timeout_s) == (batch, in_flight, timeout_s)
+
+
+async def test_the_ingress_briefs_asks_explains_and_keeps(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("LLM_TUTORS_HOME", str(tmp_path))
+
+    async def facts(wanted: str) -> EngineFacts:
+        return EngineFacts("identity", "scored", None)
+
+    async def evaluate(prompts: Sequence[Prompt], wanted: str) -> Evaluated:
+        return Evaluated([Advice((0.25, 0.75), 0.2, tokens=3, thought="hm") for _ in prompts], "")
+
+    async def write(prompt: Prompt, max_tokens: int, wanted: str) -> Written:
+        return Written("Stick on 17. And the", whole=False)
+
+    methods = {"facts": facts, "evaluate": evaluate, "write": write}
+    replica = SimpleNamespace(**{name: SimpleNamespace(remote=method) for name, method in methods.items()})
+    config = TutorConfig(name="t", backend="openai", model="m", base_url="http://x", briefing="self")
+    gateway = object.__new__(TutorGateway)
+    await gateway.__init__(config, replica, None, {})  # type: ignore[misc]
+    asked = AdviceRequest("Rules.", "A state.", ("hit", "stick"))
+    (answer,) = await gateway.advise([asked])
+    explained = await gateway.explain(asked)
+    assert (answer.source, answer.thought, explained.answer.source, explained.thought) == ("model", "", "store", "hm")
+    assert explained.notes == "Stick on 17." and "Strategy notes: Stick on 17.\n\nA state." in explained.prompt
+    assert (await gateway.stats()).stored == 1
+    gateway.__del__()
