@@ -93,9 +93,10 @@ def test_two_tutors_without_a_port_then_taken_down(endpoint, home):
 
 
 class Callers:
-    """Callers who all ask at once and are held up at the endpoint, two prompts at a time; left when all are back.
+    """Callers who all ask at once and are held up at the endpoint, as many as may be there; left when all are back.
 
     Args:
+        config: Their tutor.
         name: Begins the state that each of them asks about.
         count: How many they are.
         until: Returns when the endpoint may answer; called on a thread of its own, while the context is open.
@@ -109,6 +110,7 @@ class Callers:
         self.answers: list[Advice | None] = []
         self._endpoint = endpoint
         self._name = name
+        self._held = config.concurrency * config.scaling.max_replicas
         self._until = until
         self._callers = [threading.Thread(target=self._ask, args=(config, number)) for number in range(count)]
         self._releaser = threading.Thread(target=self._release)
@@ -118,7 +120,7 @@ class Callers:
         asked = len(self._endpoint.bodies)
         for caller in self._callers:
             caller.start()
-        wait_until(lambda: len(self._endpoint.bodies) == asked + 2)
+        wait_until(lambda: len(self._endpoint.bodies) == asked + self._held)
         self._releaser.start()
         return self
 
@@ -146,10 +148,10 @@ def wait_until(condition: Callable[[], bool], limit_s: float = 60.0) -> None:
 
 def test_callers_in_flight_are_answered_while_their_tutor_changes_and_goes(endpoint, home):
     """Two replicas become one, the one becomes that of another model, and the tutor is taken down."""
-    scaling = {"num_cpus": 0, "target_ongoing_requests": 0.25}
-    both = tutor(endpoint, "going", scaling={**scaling, "min_replicas": 2, "max_replicas": 2})
-    one = tutor(endpoint, "going", scaling={**scaling, "target_ongoing_requests": 0.5})
-    other = one.model_copy(update={"model": "other"})
+    scaling = {"num_cpus": 0, "min_replicas": 2, "max_replicas": 2}
+    both = tutor(endpoint, "going", concurrency=1, scaling=scaling)
+    one = tutor(endpoint, "going", concurrency=1, scaling={"num_cpus": 0})
+    other = one.model_copy(update={"model": "other", "concurrency": 2})
 
     def other_starts() -> None:
         wait_until(lambda: any(body["model"] == "other" for body in endpoint.bodies))
@@ -186,7 +188,7 @@ def test_a_store_that_cannot_be_used_stops_nobody(endpoint, home):
 def test_a_tutor_that_cannot_start_says_why_and_is_gone(endpoint, home):
     endpoint.status = 404
     try:
-        with pytest.raises(UserError, match=r"tutor 'broken': .* answered 404 for model 'm'"):
+        with pytest.raises(UserError, match=r"tutor 'broken': .* refuses model 'm': as told \(HTTP 404\)"):
             serving.deploy([tutor(endpoint, "broken")])
     finally:
         endpoint.status = 200
