@@ -67,7 +67,7 @@ class TestRefusals:
 
     def test_gpu_tutor_on_a_cluster_without_gpus(self, cluster: Nodes) -> None:
         text = self.refused(cluster, "submit", "paper", "--address", cluster.dashboard)
-        assert "'llama' needs 1 GPU(s) on one node; the cluster's largest node has 0" in text
+        assert "'llama' needs 1 GPU on one node; the cluster's" in text
 
     def test_unwritable_results_folder(self, cluster: Nodes, tmp_path: Path) -> None:
         """The nodes find it: what they say is shown, and the job has failed."""
