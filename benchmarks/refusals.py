@@ -58,7 +58,7 @@ def measure(cluster: Nodes, folder: Path, repetitions: int) -> dict[str, list[fl
         "unreachable_address": lambda: refusal(cluster, "cannot be reached", "demo", nobody),
         "wrong_token": lambda: refusal(cluster, "refuses the token", "demo", here, RAY_AUTH_TOKEN="f" * 64),
         "no_token": lambda: refusal(cluster, "asks for a token", "demo", here, **no_home),
-        "no_gpu": lambda: refusal(cluster, "needs 1 GPU(s) on one node", "paper", here),
+        "no_gpu": lambda: refusal(cluster, "needs 1 GPU on one node", "paper", here),
         "unwritable_folder": lambda: refusal(cluster, "cannot be written", "demo", here, results, "--no-follow"),
     }
     return alternate(kinds, repetitions)
