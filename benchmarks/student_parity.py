@@ -99,7 +99,7 @@ def main() -> int:
             found = learning.difference([getattr(c, figure) for c in ours], [getattr(c, figure) for c in peer])
             benchmark.record(f"{algorithm}_{task}_{figure}_difference", vars_of(found))
             mean_returns = [sum(points) / len(points) for arm in (ours, peer) for points in returns_by_point(arm)]
-            reach = max(mean_returns) - min(mean_returns)
+            reach = max(mean_returns) - min(mean_returns) or 1.0  # 0 where nobody has learnt anything yet
             benchmark.check(f"{algorithm}_{task}_{figure}_lower_end", found.low / reach, bar=-MARGIN)
     return benchmark.finish(args, lambda path: learning.draw(path, panels))
 
