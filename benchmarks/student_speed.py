@@ -108,12 +108,21 @@ def measure_tutored(benchmark: Benchmark, algorithm: str, repetitions: int, step
     benchmark.check(f"{algorithm}_tutored_over_untutored", ratio(rates["oracle"], rates["none"]), bar=0.9)
 
 
+def on_both() -> Any:
+    """Return advice that both rollouts use alike."""
+    from rllib_plugins.advising.config import AdviceConfig
+
+    return AdviceConfig(trust="fixed")
+
+
 def measure_stock(benchmark: Benchmark, algorithm: str, repetitions: int, steps: int) -> None:
     """The wall time of the same trial on RLlib's own EnvRunner."""
     from benchmarks.shared.students import OurRun, our_config
 
     runs = {
-        rollout: OurRun(our_config(algorithm, "blackjack", 8, tutor="oracle", rollout=rollout), count, warm_up=600)
+        rollout: OurRun(
+            our_config(algorithm, "blackjack", 8, tutor="oracle", rollout=rollout, advice=on_both()), count, warm_up=600
+        )
         for rollout, count in (("lean", steps), ("stock", max(500, steps // 8)))
     }
     rates = alternate(dict(runs), repetitions)
@@ -131,7 +140,9 @@ def profile(benchmark: Benchmark, algorithm: str, steps: int) -> None:
 
     table: dict[str, dict[str, float]] = {}
     for rollout, stages, count in (("lean", LEAN, steps), ("stock", STOCK, max(500, steps // 8))):
-        run = OurRun(our_config(algorithm, "blackjack", 8, tutor="oracle", rollout=rollout), count, warm_up=600)
+        run = OurRun(
+            our_config(algorithm, "blackjack", 8, tutor="oracle", rollout=rollout, advice=on_both()), count, warm_up=600
+        )
         with timed(stages) as spent:
             before, rate = run.algorithm.num_env_steps, run()
         num_steps = run.algorithm.num_env_steps - before
