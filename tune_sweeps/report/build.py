@@ -21,8 +21,8 @@ from tune_sweeps.report.tables import (
     threshold_table,
     versus_table,
 )
-from tune_sweeps.tracking.mlflow_client import make_client
 from tune_sweeps.tracking.reader import read_sweep
+from tune_sweeps.tracking.summary import put_summary
 from tutor_service.errors import UserError
 
 ARTIFACT_FOLDER = "report"
@@ -55,7 +55,9 @@ def make_report(uri: str, name: str, folder: Path, *, log: bool = True) -> tuple
     report = folder / "report.md"
     report.write_text(to_markdown(analysis, figures), encoding="utf-8")
     if log:
-        make_client(uri).log_artifacts(analysis.sweep.parent_id, str(folder), ARTIFACT_FOLDER)
+        put_summary(
+            uri, analysis.sweep.parent_id, (folder, ARTIFACT_FOLDER), to_description(analysis), to_metrics(analysis)
+        )
     return analysis, [report, *figures]
 
 
@@ -67,6 +69,30 @@ def show(analysis: Analysis, console: Console) -> None:
         console.print(_for_terminal(aggregates))
     for note in notes(analysis):
         console.print(f"note: {note}")
+
+
+def to_description(analysis: Analysis) -> str:
+    """Return the results in short, as Markdown: the main tables and the notes."""
+    parts = [
+        analysis.sweep.config.description,
+        main_table(analysis).markdown(),
+        versus_table(analysis).markdown(),
+        "\n".join(f"- {note}" for note in notes(analysis)),
+    ]
+    return "\n\n".join(part for part in parts if part)
+
+
+def to_metrics(analysis: Analysis) -> dict[str, float]:
+    """Return the results as numbers by which sweeps compare: per cell the final return and the speed-up."""
+    metrics = {}
+    for result in analysis.cells:
+        cell = result.cell
+        reuse = "" if cell.reuse is None else "/reuse" if cell.reuse else "/no_reuse"
+        where = f"{cell.task}/{cell.algorithm}/{cell.tutor}{reuse}"
+        metrics[f"final_return/{where}"] = result.final.value
+        if result.speed_up is not None:
+            metrics[f"speed_up/{where}"] = result.speed_up.value
+    return metrics
 
 
 def to_markdown(analysis: Analysis, figures: list[Path]) -> str:

@@ -21,6 +21,7 @@ from rllib_plugins import metrics
 from tune_sweeps.definition.grid import Trial
 from tune_sweeps.tracking.journal import Journal, Status, TrialJournal
 from tune_sweeps.tracking.mlflow_client import make_client, search_runs
+from tune_sweeps.tracking.summary import KIND, KIND_TAG
 
 logger = logging.getLogger(__name__)
 
@@ -240,6 +241,7 @@ class MlflowTracker:
         experiment = client.get_experiment_by_name(name)
         if experiment is None:
             self._experiment_id = client.create_experiment(name, artifact_location=location and f"{location}/{name}")
+            client.set_experiment_tag(self._experiment_id, KIND_TAG, KIND)
         else:
             if experiment.lifecycle_stage == "deleted":
                 client.restore_experiment(experiment.experiment_id)

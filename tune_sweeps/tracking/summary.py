@@ -1,0 +1,49 @@
+"""Put what a sweep came to on its parent run, where a person looks first."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Mapping
+from pathlib import Path
+
+from tune_sweeps.tracking.mlflow_client import make_client
+
+DESCRIPTION_TAG = "mlflow.note.content"
+"""MLflow's own tag of a run's description, in Markdown."""
+
+KIND_TAG, KIND = "mlflow.experimentKind", "custom_model_development"
+"""MLflow's own tag of an experiment, and the kind whose page compares runs and draws their curves."""
+
+_MAX_DESCRIPTION = 5_000
+"""Characters that every MLflow of our range takes in a tag."""
+
+_CUT = "\n\n… the whole report is among the artifacts of this run."
+
+
+def put_summary(uri: str, run_id: str, files: tuple[Path, str], description: str, metrics: Mapping[str, float]) -> None:
+    """Log a report's files, its short form as the run's description, and its figures as metrics.
+
+    Args:
+        uri: Tracking URI.
+        run_id: The parent run.
+        files: Folder of the report, and its name among the run's artifacts.
+        description: Markdown; what is too long is cut at a line's end, and says so.
+        metrics: By name; those that are not finite are left out.
+    """
+    from mlflow.entities import Metric
+
+    client, now_ms = make_client(uri), int(time.time() * 1000)
+    client.log_artifacts(run_id, str(files[0]), files[1])
+    client.set_tag(run_id, DESCRIPTION_TAG, shortened(description))
+    found = [Metric(name, value, now_ms, 0) for name, value in metrics.items() if math.isfinite(value)]
+    if found:
+        client.log_batch(run_id, metrics=found)
+
+
+def shortened(text: str) -> str:
+    """Cut a text at a line's end to what fits into a tag."""
+    if len(text) <= _MAX_DESCRIPTION:
+        return text
+    kept = text[: _MAX_DESCRIPTION - len(_CUT)]
+    return kept[: kept.rfind("\n")] + _CUT
