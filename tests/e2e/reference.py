@@ -62,7 +62,7 @@ def distributions(folder: Path, prompts: Sequence[Prompt]) -> list[tuple[list[fl
     found = []
     with torch.inference_mode():
         for prompt in prompts:
-            logits = model(torch.tensor([prompt.token_ids])).logits[0, -1]
+            logits = model(torch.tensor([[*prompt.token_ids, *prompt.begun]])).logits[0, -1]
             labels = torch.tensor(prompt.label_token_ids)
             found.append((logits[labels].softmax(0).tolist(), float(logits.softmax(0)[labels].sum())))
     return found

@@ -129,9 +129,11 @@ def test_bad_requests_get_a_reason_beside_good_ones(service: Service):
 def test_ask_shows_prompt_and_distribution(service: Service):
     asked = ask(service.tutor, blackjack(14, 10))
     assert RULES in asked.prompt and asked.prompt.endswith("<|im_start|>assistant\n")
-    assert sum(asked.probabilities) == pytest.approx(1)
-    assert 0 < asked.legal_mass <= 1
-    assert ask(service.tutor, blackjack(14, 10)).source == "store"
+    assert isinstance(asked.advice, Advice)
+    assert sum(asked.advice.probabilities) == pytest.approx(1)
+    assert 0 < asked.advice.legal_mass <= 1
+    again = ask(service.tutor, blackjack(14, 10)).advice
+    assert isinstance(again, Advice) and again.source == "store"
 
 
 def test_status_tells_replicas_rate_and_store(service: Service):
