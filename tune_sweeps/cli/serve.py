@@ -110,7 +110,7 @@ def _serve(
     from tutor_service.machine import available_cores
     from tutor_service.serving.serve_file import deploy_serve_file
 
-    needed = sum(config.scaling.num_cpus * max(1, config.scaling.max_replicas) for config in configs)
+    needed = sum(config.scaling.num_cpus * config.scaling.max_replicas for config in configs)
     with ray_cluster(address, max(available_cores(), math.ceil(needed))) as cluster:
         names = [config.name for config in configs]
         if stop:

@@ -241,7 +241,7 @@ def _deployments(tutor: TutorConfig, address: str | None, screen: Console) -> It
     if service_url():
         yield lambda decoding: None
         return
-    needed = math.ceil(tutor.scaling.num_cpus * max(1, tutor.scaling.min_replicas))
+    needed = math.ceil(tutor.scaling.num_cpus * tutor.scaling.num_started)
     with ray_cluster(wanted_address(address), max(available_cores(), needed)) as cluster, ExitStack() as running:
         current = ""
 

@@ -14,8 +14,8 @@ import threading
 import time
 from typing import Any, NamedTuple
 
-from tutor_service.client import app_name
 from tutor_service.config import TutorConfig
+from tutor_service.serving.lifecycle import delete
 
 KEEPER = "llm-tutors-lease-keeper"
 NAMESPACE = "llm-tutors"
@@ -131,7 +131,7 @@ class LeaseKeeper:
         """Give a lease back, and take the tutor down after the last one, before anybody else can take a new one."""
         with self._lock:
             if self._book.release(tutor, holder):
-                _delete(tutor)
+                delete([tutor])
 
     def holders(self) -> dict[str, list[str]]:
         """List who holds each tutor."""
@@ -143,14 +143,7 @@ class LeaseKeeper:
             time.sleep(RENEW_S)
             with self._lock:
                 for tutor in self._book.expire(time.monotonic()):
-                    _delete(tutor)
-
-
-def _delete(tutor: str) -> None:
-    from ray import serve
-
-    if app_name(tutor) in serve.status().applications:
-        serve.delete(app_name(tutor))
+                    delete([tutor])
 
 
 def lease_keeper() -> Any:
