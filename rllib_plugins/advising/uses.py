@@ -44,10 +44,10 @@ class Distil(Use):
     """Imitate advice where the student's own draws say that it helps; the tutor never acts."""
 
     evidence: float = Field(
-        default=2.5, gt=0, description="Standard errors of evidence for the advice from which on it is imitated."
+        default=3.0, gt=0, description="Standard errors of evidence for the advice from which on it is imitated."
     )
     evidence_left: float = Field(
-        default=1.5, ge=0, description="Standard errors below which imitation ends; below evidence. Typical: 0 to 2."
+        default=2.0, ge=0, description="Standard errors below which imitation ends; below evidence. Typical: 0 to 2."
     )
     caution: float = Field(
         default=0.0,
@@ -64,8 +64,8 @@ class Distil(Use):
     phase_steps: int = Field(
         default=2_000,
         gt=0,
-        description="Env steps of a phase of imitation. It goes on while the student's returns rise; then the student "
-        "is let go, and helped again if it falls back.",
+        description="Env steps after which DQN, whose values imitation distorts, is let go; it is helped again if it "
+        "falls back. PPO and A2C are helped for as long as evidence speaks for the advice.",
     )
     half_life: float = Field(default=1_024, gt=0, description="Env steps after which evidence counts half.")
     first_gradient_steps: int = Field(default=200, ge=0, description="Most gradient steps when a phase begins.")

@@ -23,6 +23,8 @@ PRIOR_MEAN_SD = 1.0
 """Prior standard deviation of the mean benefit, in standard deviations of an advantage."""
 PRIOR_SPREADS = (0.1, 0.25, 0.5, 1.0)
 """The same of what a state adds to it; the one that the steps make most likely is used (empirical Bayes)."""
+LEAST_INFORMED = 0.02
+"""Share of the advice's variation that no habit explains, below which advice says nothing."""
 LARGEST = 1e30
 """Advantages from here on, infinity among them, are no evidence."""
 
@@ -32,22 +34,32 @@ class Draws(NamedTuple):
 
     Attributes:
         observations: ``(n, obs_dim)``.
-        drew_advised: ``(n,)`` bool: the action was the advised one.
-        propensity: ``(n,)``: the probability with which the student draws the advised action.
-        disputed: ``(n,)`` bool: the advised action is not the student's own first choice.
+        policy: ``(n, A)``: the probabilities that the student drew its actions by.
+        actions: ``(n,)``: the actions that it drew.
+        advised: ``(n,)``: the advised actions.
         advantages: ``(n,)``: of the executed actions, not standardised, in units of return.
     """
 
     observations: NDArray[np.float32]
-    drew_advised: NDArray[np.bool_]
-    propensity: Floats
-    disputed: NDArray[np.bool_]
+    policy: Floats
+    actions: NDArray[np.int64]
+    advised: NDArray[np.int64]
     advantages: Floats
+
+    @property
+    def surprise(self) -> Floats:
+        """Return per action whether it was drawn minus its probability, ``(n, A)``."""
+        return np.eye(self.policy.shape[1])[self.actions] - self.policy
+
+    @property
+    def disputed(self) -> NDArray[np.bool_]:
+        """Return where the advised action is not the student's own first choice, ``(n,)``."""
+        return self.policy.argmax(axis=1) != self.advised
 
     def where(self, mask: NDArray[np.bool_]) -> Draws:
         """Return the steps of a mask ``(n,)``."""
-        observations, drew_advised, propensity, disputed, advantages = self
-        return Draws(observations[mask], drew_advised[mask], propensity[mask], disputed[mask], advantages[mask])
+        observations, policy, actions, advised, advantages = self
+        return Draws(observations[mask], policy[mask], actions[mask], advised[mask], advantages[mask])
 
 
 class RandomFeatures:
@@ -72,6 +84,44 @@ class RandomFeatures:
         bent = np.maximum(scaled @ self._directions + self._offsets, 0.0) / math.sqrt(NUM_FEATURES / 2.0)
         linear = [scaled / self._root_dim] if len(mean) <= MAX_LINEAR else []
         return np.concatenate([np.ones((len(scaled), 1)), *linear, bent], axis=1)
+
+
+class Habit:
+    """Predicts an advantage by which action was drawn alone, whatever the state: A ≈ Σ_k b_k (1[a = k] − π_k).
+
+    A student finds out by itself, within a few updates, which action is best on average, so advice is worth what it
+    adds to that. Advice that is the same in every state adds nothing.
+
+    Args:
+        half_life: Steps after which one counts half.
+    """
+
+    def __init__(self, half_life: float) -> None:
+        self._half_life = half_life
+        self.sums: tuple[Floats, Floats, Floats] | None = None
+
+    def add(self, surprise: Floats, treatment: Floats, advantages: Floats) -> tuple[Floats, Floats]:
+        """Add steps, and return what the actions alone do not explain of two quantities.
+
+        Args:
+            surprise: ``(n, A)``: 1[a = k] − π_k.
+            treatment: ``(n,)``: of the advised action.
+            advantages: ``(n,)``.
+
+        Returns:
+            The remainders of ``treatment`` and of ``advantages``, ``(n,)`` each.
+        """
+        num_actions = surprise.shape[1]
+        if self.sums is None:
+            self.sums = np.zeros((num_actions, num_actions)), np.zeros(num_actions), np.zeros(num_actions)
+        decay = 0.5 ** (len(advantages) / self._half_life)
+        gram, with_treatment, with_advantage = self.sums
+        gram = gram * decay + surprise.T @ surprise
+        with_treatment = with_treatment * decay + surprise.T @ treatment
+        with_advantage = with_advantage * decay + surprise.T @ advantages
+        self.sums = gram, with_treatment, with_advantage
+        inverse = np.linalg.pinv(gram, rcond=1e-6, hermitian=True)  # the surprises of a step sum to 0
+        return treatment - surprise @ (inverse @ with_treatment), advantages - surprise @ (inverse @ with_advantage)
 
 
 class DecayedScore:
@@ -121,7 +171,9 @@ class Benefit:
     trial of the advice at no cost. With t = 1 where the advised action was drawn, the score x = (t − m)·A has mean
     m(1 − m)·δ(s), whatever error the critic makes in V(s): E[t − m | s] = 0. Its sign is that of the derivative of the
     return by the logit of the advised action: whether imitation and reward pull the same way (Du et al. 2018,
-    arXiv 1812.02224). Where advice helps is the regression A ≈ (t − m)·δ(s) with δ linear in features of the state
+    arXiv 1812.02224). The test of the advice is that of a partially linear model (Robinson 1988): of t − m and A, only
+    what the drawn action alone does not explain is compared, so that advice which is one habit is no advice. Where
+    advice helps is the regression A ≈ (t − m)·δ(s) with δ linear in features of the state
     (the R-learner of Nie & Wager 2021, arXiv 1712.04912, with known propensities), as a Bayesian ridge regression that
     draws each state towards the mean.
 
@@ -132,7 +184,8 @@ class Benefit:
         >>> drew = rng.random(2_000) < 0.5
         >>> gained = np.where(drew, states[:, 0], 0.0)          # the advice is right where the state is above 0
         >>> benefit = Benefit(half_life=10_000, seed=0)
-        >>> benefit.observe(Draws(states, drew, np.full(2_000, 0.5), ~drew, gained))
+        >>> advised, policy = np.arange(2_000) % 2, np.full((2_000, 2), 0.5)
+        >>> benefit.observe(Draws(states, policy, np.where(drew, advised, 1 - advised), advised, gained))
         >>> benefit.helps(np.array([[-0.8], [0.8]], np.float32), caution=1.0).tolist()
         [False, True]
 
@@ -148,7 +201,9 @@ class Benefit:
         self.num_steps = 0
         self._half_life = half_life
         self._seed = seed
-        self._all, self._disputed = DecayedScore(half_life), DecayedScore(half_life)
+        self._all, self._disputed, self._informed = (DecayedScore(half_life) for _ in range(3))
+        self._habit = Habit(half_life)
+        self._left = 0.0
         self._overlap = 0.0
         self._features: RandomFeatures | None = None
         self._waiting: list[Draws] = []
@@ -158,8 +213,8 @@ class Benefit:
 
     @property
     def z(self) -> float:
-        """Return the evidence that following advice helps, in standard errors."""
-        return self._all.z
+        """Return the evidence that following advice helps beyond the best habit, in standard errors."""
+        return self._informed.z if self._left > LEAST_INFORMED * self._overlap else 0.0
 
     @property
     def disputed_z(self) -> float:
@@ -185,12 +240,19 @@ class Benefit:
         if not num_new:
             return
         self.num_steps += num_new
-        scores = (draws.drew_advised - draws.propensity) * draws.advantages
+        surprise, rows = draws.surprise, np.arange(num_new)
+        treatment = surprise[rows, draws.advised]
+        scores = treatment * draws.advantages
         self._all.add(scores)
         self._disputed.add(np.where(draws.disputed, scores, 0.0))
-        spread = draws.propensity * (1.0 - draws.propensity)
+        informed, unexplained = self._habit.add(surprise, treatment, draws.advantages)
+        self._informed.add(informed * unexplained)
+        propensity = draws.policy[rows, draws.advised]
+        spread = propensity * (1.0 - propensity)
         weights = 0.5 ** (np.arange(num_new - 1, -1, -1) / self._half_life)
-        self._overlap = self._overlap * 0.5 ** (num_new / self._half_life) + float(weights @ spread)
+        decay = 0.5 ** (num_new / self._half_life)
+        self._overlap = self._overlap * decay + float(weights @ spread)
+        self._left = self._left * decay + float(weights @ informed**2)
         self._waiting.append(draws)
         self._posterior = None
         if self._features is None and self.num_steps >= LEAST_TO_SCALE:
@@ -230,7 +292,8 @@ class Benefit:
     def _regress(self, draws: Draws, features: RandomFeatures) -> None:
         """Add the normal equations of A ≈ (t − m)·features·w."""
         decay = 0.5 ** (len(draws.advantages) / self._half_life)
-        treated = features(draws.observations) * (draws.drew_advised - draws.propensity)[:, None]
+        treatment = draws.surprise[np.arange(len(draws.advised)), draws.advised]
+        treated = features(draws.observations) * treatment[:, None]
         self._precision = self._precision * decay + treated.T @ treated
         self._moment = self._moment * decay + treated.T @ draws.advantages
         self._squares = self._squares * decay + float(draws.advantages @ draws.advantages)
@@ -258,7 +321,10 @@ class Benefit:
             "num_steps": self.num_steps,
             "all": self._all.get_state(),
             "disputed": self._disputed.get_state(),
+            "informed": self._informed.get_state(),
+            "habit": self._habit.sums,
             "overlap": self._overlap,
+            "left": self._left,
             "scale": None if self._features is None else self._features.scale,
             "waiting": [tuple(part.copy() for part in draws) for draws in self._waiting],
             "precision": self._precision.copy(),
@@ -272,7 +338,9 @@ class Benefit:
         self.num_steps = state["num_steps"]
         self._all.set_state(state["all"])
         self._disputed.set_state(state["disputed"])
-        self._overlap = state["overlap"]
+        self._informed.set_state(state["informed"])
+        self._habit.sums = state["habit"]
+        self._overlap, self._left = state["overlap"], state["left"]
         self._features = (
             None if state["scale"] is None else RandomFeatures(state["scale"][0], state["scale"][1], self._seed)
         )

@@ -38,8 +38,6 @@ COMPARED_EPISODES = 32
 """Episodes whose mean return says how the student is doing."""
 LEAST_EPISODES = 16
 """Episodes below which it says nothing."""
-LONGEST_COMPARISON = 4_096
-"""Most episodes of which a student's returns are kept."""
 
 
 @dataclass(slots=True)
@@ -51,7 +49,7 @@ class Phase:
         num_steps: Steps of the present phase so far.
         num_phases: Phases begun so far.
         num_idle: Steps since the last phase ended, or since the beginning.
-        returns: Of the latest episodes that ended since the last phase began or ended.
+        returns: Of the latest episodes that ended since the last phase began or ended, at most ``COMPARED_EPISODES``.
         reached: Lower bound of the mean return that the last phase ended with; NaN where it says nothing.
     """
 
@@ -63,7 +61,7 @@ class Phase:
     reached: float = math.nan
 
     def update(
-        self, options: Distil, benefit: Benefit, new_returns: list[float], num_new: int, *, may_extend: bool
+        self, options: Distil, benefit: Benefit, new_returns: list[float], num_new: int, *, is_bounded: bool
     ) -> bool:
         """Take note of new steps; return whether a phase begins.
 
@@ -72,16 +70,14 @@ class Phase:
             benefit: What is known about the advice; forgets its disputes when a phase ends.
             new_returns: Of the episodes that ended since the last call, in order.
             num_new: Steps since the last call.
-            may_extend: Whether returns that rise prolong a phase; those of an ε-greedy student rise by themselves.
+            is_bounded: Whether a phase ends after ``phase_steps``, not only where evidence speaks against it.
         """
-        self.returns = (self.returns + new_returns)[-LONGEST_COMPARISON:]
+        self.returns = (self.returns + new_returns)[-COMPARED_EPISODES:]
         if self.is_on:
             self.num_steps += num_new
             is_refuted = benefit.z < options.evidence_left or benefit.disputed_z < -options.evidence_left
-            if may_extend and not is_refuted and self.num_steps >= options.phase_steps and _rises(self.returns):
-                self.num_steps, self.returns = options.phase_steps // 2, self.returns[len(self.returns) // 2 :]
-            if is_refuted or self.num_steps >= options.phase_steps:
-                self.reached = math.nan if is_refuted else _bound(self.returns[-COMPARED_EPISODES:], -2.0)
+            if is_refuted or (is_bounded and self.num_steps >= options.phase_steps):
+                self.reached = math.nan if is_refuted else _bound(self.returns, -2.0)
                 self.is_on, self.num_idle, self.returns = False, 0, []
                 benefit.forget_disputes()
             return False
@@ -89,7 +85,7 @@ class Phase:
         if self.num_phases == 0:
             begins = benefit.num_steps >= LEAST_EVIDENCE_STEPS and benefit.z > options.evidence
         else:
-            has_fallen = _bound(self.returns[-COMPARED_EPISODES:], 2.0) < self.reached  # False on NaN
+            has_fallen = _bound(self.returns, 2.0) < self.reached  # False on NaN
             begins = has_fallen or benefit.disputed_z > options.evidence
         if begins:
             self.is_on, self.num_steps, self.returns = True, 0, []
@@ -102,16 +98,6 @@ def _bound(returns: list[float], num_errors: float) -> float:
     if len(returns) < LEAST_EPISODES:
         return math.nan
     return float(np.mean(returns) + num_errors * np.std(returns) / math.sqrt(len(returns)))
-
-
-def _rises(returns: list[float]) -> bool:
-    """Return whether the later half is better than the earlier one by two standard errors."""
-    half = len(returns) // 2
-    if half < LEAST_EPISODES // 2:
-        return False
-    earlier, later = np.array(returns[:half]), np.array(returns[half:])
-    error = math.sqrt(float(earlier.var()) / half + float(later.var()) / len(later))
-    return float(later.mean() - earlier.mean()) > 2.0 * error
 
 
 class Distillation(AdviceUse):
@@ -157,9 +143,9 @@ class Distillation(AdviceUse):
         if chosen.size:
             self._ask(rollout, policy, chosen, advantages.reshape(-1))
         returns = self._ended(rollout)
-        may_extend = not self._trial.config.value_based
+        is_bounded = self._trial.config.value_based
         self._begins |= self._phase.update(
-            self._options, self._benefit, returns, rollout.rewards.size, may_extend=may_extend
+            self._options, self._benefit, returns, rollout.rewards.size, is_bounded=is_bounded
         )
 
     def imitate(self, learner: Imitator, step: int, weights: ImitationWeights) -> None:
@@ -265,19 +251,22 @@ class Distillation(AdviceUse):
         chosen, told = chosen[guessed], told[guessed]
         if not chosen.size:
             return
-        rows, advised = np.arange(len(chosen)), told.argmax(axis=1)
-        own, drew_advised = policy[chosen], flat(rollout.actions)[chosen] == advised
+        advised, actions = told.argmax(axis=1), flat(rollout.actions)[chosen]
+        drew_advised = actions == advised
         self._agreement.add(float(drew_advised.sum()), len(chosen))
         if not self._rule.charges_agreement:
             self._num_free_consultations += int(drew_advised.sum())
         draws = Draws(
             observations=flat(rollout.observations)[chosen],
-            drew_advised=drew_advised,
-            propensity=own[rows, advised],
-            disputed=own.argmax(axis=1) != advised,
+            policy=policy[chosen],
+            actions=actions,
+            advised=advised,
             advantages=advantages[chosen].astype(np.float64),
         )
-        block: dict[str, NDArray[Any]] = {"observations": draws.observations, "advice": np.eye(own.shape[1])[advised]}
+        block: dict[str, NDArray[Any]] = {
+            "observations": draws.observations,
+            "advice": np.eye(policy.shape[1])[advised],
+        }
         if rollout.legal is not None:
             block["legal"] = flat(rollout.legal)[chosen]
         self._benefit.observe(draws)

@@ -16,10 +16,14 @@ from rllib_plugins.uses.benefit import Benefit, DecayedScore, Draws
 def draws(
     rng: np.random.Generator, num_steps: int, propensity: float, outcome, observations: np.ndarray | None = None
 ) -> Draws:
-    """Steps in which the advised action is drawn with a probability, and ``outcome(drew)`` is what they were worth."""
-    drew = rng.random(num_steps) < propensity
+    """Steps in which one of two actions, now this and now that, is advised and drawn with a probability.
+
+    ``outcome(drew)`` is what they were worth.
+    """
+    drew, advised = rng.random(num_steps) < propensity, rng.integers(2, size=num_steps)
     states = rng.uniform(-1, 1, (num_steps, 2)).astype(np.float32) if observations is None else observations
-    return Draws(states, drew, np.full(num_steps, propensity), ~drew, outcome(drew).astype(np.float64))
+    policy = np.where(np.arange(2) == advised[:, None], propensity, 1.0 - propensity)
+    return Draws(states, policy, np.where(drew, advised, 1 - advised), advised, outcome(drew).astype(np.float64))
 
 
 def test_the_example_of_the_class_runs():
@@ -38,6 +42,35 @@ def test_advice_that_changes_nothing_is_no_evidence_where_outcomes_are_skewed(pr
         zs.append(score.z)
     assert abs(np.mean(zs)) < 0.25
     assert np.mean(np.abs(zs) > 1.96) < 0.1
+
+
+@pytest.mark.parametrize("rare", [0.0, 0.005], ids=["always the same", "nearly always the same"])
+def test_advice_that_hardly_ever_changes_is_no_evidence_however_good_it_is(rare: float):
+    rng = np.random.default_rng(0)
+    made = Benefit(half_life=1_024, seed=0)
+    for _ in range(8):
+        actions, advised = rng.integers(3, size=256), np.where(rng.random(256) < rare, 1, 0)
+        gained = 2.0 * (actions == 0) + rng.normal(size=256)
+        made.observe(
+            Draws(rng.normal(size=(256, 2)).astype(np.float32), np.full((256, 3), 1 / 3), actions, advised, gained)
+        )
+    assert made.effect == pytest.approx(2.0, abs=4 * made.effect_se)
+    assert made.z == 0.0
+
+
+def test_what_one_action_is_worth_everywhere_does_not_speak_for_advice_that_names_it_half_the_time():
+    zs = []
+    for seed in range(100):
+        rng = np.random.default_rng(seed)
+        made = Benefit(half_life=1_024, seed=0)
+        for _ in range(8):
+            actions, advised = rng.integers(2, size=128), rng.integers(2, size=128)
+            gained = 3.0 * (actions == 0) + rng.normal(size=128)
+            states = rng.normal(size=(128, 2)).astype(np.float32)
+            made.observe(Draws(states, np.full((128, 2), 0.5), actions, advised, gained))
+        zs.append(made.z)
+    assert abs(np.mean(zs)) < 0.4
+    assert np.mean(np.abs(zs) > 2.5) <= 0.05
 
 
 @pytest.mark.parametrize("bias", [-3.0, 0.0, 3.0])
