@@ -178,8 +178,57 @@ def test_an_address_where_nothing_answers_is_refused(server: Server) -> None:
 
     check_uri(server.uri)
     server.stop()
-    with pytest.raises(UserError, match="does not answer"):
+    with pytest.raises(UserError, match=r"MLflow cannot use .*Start the server"):
         check_uri(server.uri)
+
+
+@pytest.mark.parametrize(
+    ("uri", "said"),
+    [
+        ("./mlruns", "maintenance mode.*MLFLOW_TRACKING_URI=sqlite:///mlflow.db"),
+        ("databricks://nobody", "Databricks.*Correct MLFLOW_TRACKING_URI"),
+        ("azureml://region/x", "unsupported URI.*plugin"),
+        ("http://user:secret@127.0.0.1:9", "Connection refused.*Start the server"),
+    ],
+)
+def test_mlflow_says_what_it_does_not_take(uri: str, said: str) -> None:
+    from tutor_service.errors import UserError
+
+    with pytest.raises(UserError, match=said) as caught:
+        check_uri(uri)
+    assert "secret" not in str(caught.value)
+
+
+def test_a_plugins_address_reaches_the_plugin(monkeypatch: pytest.MonkeyPatch) -> None:
+    from mlflow.tracking._tracking_service.utils import _tracking_store_registry
+
+    asked: list[str] = []
+
+    class Store:
+        def search_experiments(self, *_: Any, **__: Any) -> list[Any]:
+            return []
+
+    def make(store_uri: str, **_: Any) -> Store:
+        asked.append(store_uri)
+        return Store()
+
+    monkeypatch.setitem(_tracking_store_registry._registry, "plugged", make)
+    check_uri("plugged://somewhere")
+    assert asked == ["plugged://somewhere"]
+
+
+def test_a_database_is_made_once_by_several_processes_that_begin_together(tmp_path: Path) -> None:
+    import subprocess
+    import sys
+
+    program = (
+        "import sys; import mlflow; from tune_sweeps.tracking.mlflow_client import make_client, open_experiment\n"
+        "client = make_client(sys.argv[1]); print(open_experiment(client, 'shared', None))"
+    )
+    command = [sys.executable, "-c", program, f"sqlite:///{tmp_path}/mlflow.db"]
+    together = [subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL) for _ in range(3)]
+    said = [process.communicate(timeout=120)[0].decode().strip() for process in together]
+    assert len(set(said)) == 1 and said[0]
 
 
 @pytest.fixture

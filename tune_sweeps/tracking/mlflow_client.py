@@ -1,14 +1,17 @@
-"""Find MLflow, check its address, and make a client for it that fails fast."""
+"""Find MLflow, ask it whether it takes its address, and make a client for it that fails fast."""
 
 from __future__ import annotations
 
+import contextlib
 import os
+import re
 import socket
-import urllib.error
 import urllib.parse
-import urllib.request
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
+
+from filelock import FileLock
 
 from tutor_service.errors import UserError
 
@@ -17,16 +20,23 @@ DATABASE = "mlflow.db"
 PAGE = "/#/experiments?workflowType=machine_learning"
 """Page of MLflow's UI that lists sweeps; without the parameter it opens each on an empty page about LLM traces."""
 
-_PROBE_S = 5.0
+KIND_TAG, KIND = "mlflow.experimentKind", "custom_model_development"
+"""MLflow's own tag of an experiment, and the kind whose page compares runs and draws their curves."""
+
+_KNOCK_S = 5.0
 _PAGE_SIZE = 1_000
+_LONGEST_REASON = 700
+_SQLITE = "sqlite:///"
+_NAMES = frozenset({"databricks", "databricks-uc", "uc"})
+"""Addresses of MLflow's without a scheme that are no folders."""
+
 _PORTS = {"postgresql": 5432, "mysql": 3306, "mssql": 1433}
-_DATABASES = frozenset({"postgresql", "mysql", "sqlite", "mssql"})
-"""What MLflow takes, each with the suffix ``+DRIVER`` of one of SQLAlchemy's drivers or without."""
+"""Databases that MLflow takes and that listen at a port, each with the suffix ``+DRIVER`` or without."""
 
 
 def tracking_uri(results: Path) -> str:
     """Return ``$MLFLOW_TRACKING_URI``, else an SQLite database in the results folder."""
-    return os.environ.get(URI_VARIABLE, "").strip() or f"sqlite:///{(results / DATABASE).resolve()}"
+    return os.environ.get(URI_VARIABLE, "").strip() or f"{_SQLITE}{(results / DATABASE).resolve()}"
 
 
 def artifact_location(results: Path, uri: str) -> str | None:
@@ -35,70 +45,80 @@ def artifact_location(results: Path, uri: str) -> str | None:
 
 
 def check_uri(uri: str) -> None:
-    """Refuse a tracking URI that cannot be used, without importing MLflow.
+    """Refuse a tracking URI that MLflow does not take: MLflow itself is asked, and its reason is shown.
+
+    A database file that does not exist yet is not made for that.
 
     Raises:
-        UserError: Its server does not answer, or it is no URI.
+        UserError: MLflow does not know it, refuses it, or finds nothing there; the message has the remedy.
     """
-    parts = urllib.parse.urlsplit(uri)
-    if parts.scheme in {"http", "https"}:
-        try:
-            urllib.request.urlopen(uri.rstrip("/") + "/health", timeout=_PROBE_S).close()
-        except urllib.error.HTTPError as error:
-            if error.code >= 500:
-                raise _no_answer(uri, f"it answers {error.code}") from error
-        except (OSError, ValueError) as error:
-            raise _no_answer(uri, str(getattr(error, "reason", error))) from error
-        return
-    database, _, driver = parts.scheme.partition("+")
-    if parts.scheme in {"", "file"} or (database == "sqlite" and not driver):
-        return
-    if database not in _DATABASES or "+" in driver:
-        raise UserError(f"{URI_VARIABLE}: MLflow knows no '{parts.scheme}:'. Use http(s), sqlite or postgresql.")
-    _check_driver(uri, parts.scheme)
-    _check_database(uri)
-
-
-def _check_database(uri: str) -> None:
-    """Check that something listens at a database server's address; a URI without host leaves it to the driver."""
-    import sqlalchemy
-
-    address = sqlalchemy.make_url(uri)
-    database = address.get_backend_name()
-    if not address.host or database not in _PORTS:
+    check_database(uri)
+    file = _file(uri)
+    if file is not None and not file.exists():
+        _check_folder(file)
         return
     try:
-        socket.create_connection((address.host, address.port or _PORTS[database]), _PROBE_S).close()
-    except OSError as error:
-        raise _no_answer(uri, error.strerror or str(error), f"database ({database})") from error
+        make_client(uri).search_experiments(max_results=1)
+    except Exception as error:  # whatever a store, a plugin or a driver raises is its reason
+        raise _refused(uri, error) from error
 
 
-def _check_driver(uri: str, scheme: str) -> None:
-    """Check that SQLAlchemy, by which MLflow reaches a database, has the driver that a URI names or implies."""
+def check_database(uri: str) -> None:
+    """Refuse a database that cannot be opened, which MLflow would try again for hours.
+
+    Raises:
+        UserError: Its driver is missing, nothing listens there, or it lets nobody in.
+    """
+    scheme = urllib.parse.urlsplit(uri).scheme
+    database = scheme.partition("+")[0]
+    if database not in _PORTS:
+        return
     import sqlalchemy
 
     try:
-        sqlalchemy.make_url(uri).get_dialect().import_dbapi()
-    except sqlalchemy.exc.NoSuchModuleError:
+        address = sqlalchemy.make_url(uri)
+        address.get_dialect().import_dbapi()
+    except (sqlalchemy.exc.NoSuchModuleError, sqlalchemy.exc.ArgumentError):
         raise UserError(
-            f"{URI_VARIABLE}: SQLAlchemy knows no driver '{scheme}:'. Use e.g. postgresql+psycopg:."
+            f"{URI_VARIABLE} is no address of a database that SQLAlchemy can open: {scheme}: is to be e.g. "
+            "postgresql+psycopg://USER@HOST/NAME."
         ) from None
-    except sqlalchemy.exc.ArgumentError:
-        raise UserError(f"{URI_VARIABLE} is no address of a database: {scheme}://USER@HOST/NAME.") from None
     except ModuleNotFoundError as error:
         raise UserError(
             f"{URI_VARIABLE}: the driver of '{scheme}:' is not installed (package '{error.name}'). Install it, or name "
             "an installed one, e.g. postgresql+psycopg:."
         ) from None
+    try:
+        if address.host:
+            socket.create_connection((address.host, address.port or _PORTS[database]), _KNOCK_S).close()
+        sqlalchemy.create_engine(address).connect().close()
+    except (OSError, sqlalchemy.exc.SQLAlchemyError) as error:
+        raise _refused(uri, error) from error
 
 
-def _no_answer(uri: str, reason: str, what: str = "server") -> UserError:
-    shown = urllib.parse.urlsplit(uri)
-    where = f"{shown.scheme}://{shown.hostname}" + (f":{shown.port}" if shown.port else "")
-    return UserError(
-        f"the MLflow {what} at {where} does not answer ({reason}). Start it, correct {URI_VARIABLE}, or unset "
-        f"{URI_VARIABLE} for an SQLite database in the results folder."
-    )
+def _check_folder(file: Path) -> None:
+    folder = next(parent for parent in file.absolute().parents if parent.exists())
+    if not (folder.is_dir() and os.access(folder, os.W_OK)):
+        raise UserError(f"{URI_VARIABLE}: {file} cannot be made: '{folder}' is no folder that can be written to.")
+
+
+def _refused(uri: str, error: Exception) -> UserError:
+    """Say why a tracking URI cannot be used, in the words of who refused it and without its password."""
+    reason = " ".join(str(error).split()) or type(error).__name__
+    if len(reason) > _LONGEST_REASON:
+        reason = reason[:_LONGEST_REASON] + " …"
+    scheme, elsewhere = urllib.parse.urlsplit(uri).scheme, "unset it for an SQLite database in the results folder"
+    if scheme in {"http", "https"}:
+        remedy = f"Start the server, correct {URI_VARIABLE}, or {elsewhere}."
+    elif scheme == "file" or not (scheme or uri in _NAMES):
+        remedy = f"Set {URI_VARIABLE}={_SQLITE}{DATABASE} or another database, or {elsewhere}."
+    else:
+        remedy = f"Correct {URI_VARIABLE} (other products' schemes need their MLflow plugin installed), or {elsewhere}."
+    return UserError(f"{URI_VARIABLE}: MLflow cannot use {_masked(uri)}: {_masked(reason).rstrip('.')}. {remedy}")
+
+
+def _masked(text: str) -> str:
+    return re.sub(r"(://)[^/@\s]+@", r"\1***@", text)
 
 
 def make_client(uri: str) -> Any:
@@ -106,7 +126,54 @@ def make_client(uri: str) -> Any:
     quiet_environment()
     from mlflow import MlflowClient
 
-    return MlflowClient(tracking_uri=uri, registry_uri=uri)
+    with _alone(uri):
+        return MlflowClient(tracking_uri=uri, registry_uri=uri)
+
+
+@contextlib.contextmanager
+def _alone(uri: str) -> Iterator[None]:
+    """Let one process at a time open a database file: the first one makes its tables, which two would spoil."""
+    file = _file(uri)
+    if file is None:
+        yield
+        return
+    file.parent.mkdir(parents=True, exist_ok=True)
+    with FileLock(file.with_name(f".{file.name}.lock")):
+        yield
+
+
+def _file(uri: str) -> Path | None:
+    """Return the file of an SQLite database; None for any other address."""
+    scheme, _, path = uri.partition(":///")
+    return Path(path.partition("?")[0]) if scheme.partition("+")[0] == "sqlite" and path else None
+
+
+def open_experiment(client: Any, name: str, location: str | None) -> str:
+    """Return the id of an experiment: found, restored where it was deleted, or made.
+
+    Args:
+        client: MLflow's client.
+        name: Name of the experiment.
+        location: Folder of the artifacts of all experiments, for a new one; None: as the server decides.
+    """
+    from mlflow.exceptions import MlflowException
+
+    found = client.get_experiment_by_name(name)
+    if found is None:
+        try:
+            made = client.create_experiment(name, artifact_location=location and f"{location}/{name}")
+        except MlflowException:  # another process made it meanwhile
+            found = client.get_experiment_by_name(name)
+            if found is None:
+                raise
+        else:
+            client.set_experiment_tag(made, KIND_TAG, KIND)
+            return str(made)
+    if found.lifecycle_stage == "deleted":
+        client.restore_experiment(found.experiment_id)
+    if KIND_TAG not in found.tags:
+        client.set_experiment_tag(found.experiment_id, KIND_TAG, KIND)
+    return str(found.experiment_id)
 
 
 def search_runs(client: Any, experiment_id: str, query: str) -> list[Any]:

@@ -1,4 +1,4 @@
-"""Logs the result of one command as a run of its own, in an experiment that all results of the command share."""
+"""Log the result of one command as a run of its own, in an experiment that all results of the command share."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from tune_sweeps.tracking.mlflow_client import artifact_location, make_client
+from tune_sweeps.tracking.mlflow_client import artifact_location, make_client, open_experiment
 from tune_sweeps.tracking.provenance import run_tags
 
 
@@ -42,13 +42,7 @@ def log_run(run: SingleRun, uri: str, results: Path) -> None:
     from mlflow.entities import Metric, Param
 
     client = make_client(uri)
-    experiment = client.get_experiment_by_name(run.experiment)
-    location = artifact_location(results, uri)
-    experiment_id = (
-        experiment.experiment_id
-        if experiment is not None
-        else client.create_experiment(run.experiment, artifact_location=location and f"{location}/{run.experiment}")
-    )
+    experiment_id = open_experiment(client, run.experiment, artifact_location(results, uri))
     logged = client.create_run(experiment_id, run_name=run.name, tags=run_tags()).info
     client.log_batch(
         logged.run_id,

@@ -12,9 +12,6 @@ from tune_sweeps.tracking.mlflow_client import make_client
 DESCRIPTION_TAG = "mlflow.note.content"
 """MLflow's own tag of a run's description, in Markdown."""
 
-KIND_TAG, KIND = "mlflow.experimentKind", "custom_model_development"
-"""MLflow's own tag of an experiment, and the kind whose page compares runs and draws their curves."""
-
 _MAX_DESCRIPTION = 5_000
 """Characters that every MLflow of our range takes in a tag."""
 

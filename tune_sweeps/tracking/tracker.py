@@ -20,8 +20,7 @@ import yaml
 from rllib_plugins import metrics
 from tune_sweeps.definition.grid import Trial
 from tune_sweeps.tracking.journal import Journal, Status, TrialJournal
-from tune_sweeps.tracking.mlflow_client import make_client, search_runs
-from tune_sweeps.tracking.summary import KIND, KIND_TAG
+from tune_sweeps.tracking.mlflow_client import make_client, open_experiment, search_runs
 
 logger = logging.getLogger(__name__)
 
@@ -237,15 +236,8 @@ class MlflowTracker:
     def _connect(self) -> None:
         """Find or make the experiment and the parent run, and look up what MLflow holds of each trial."""
         client = self._client = self._client or make_client(self.uri)
-        name, location = self._sweep.name, self._sweep.artifact_location
-        experiment = client.get_experiment_by_name(name)
-        if experiment is None:
-            self._experiment_id = client.create_experiment(name, artifact_location=location and f"{location}/{name}")
-            client.set_experiment_tag(self._experiment_id, KIND_TAG, KIND)
-        else:
-            if experiment.lifecycle_stage == "deleted":
-                client.restore_experiment(experiment.experiment_id)
-            self._experiment_id = experiment.experiment_id
+        name = self._sweep.name
+        self._experiment_id = open_experiment(client, name, self._sweep.artifact_location)
         runs = search_runs(client, self._experiment_id, f"tags.`{TAG_SWEEP_ID}` = '{self._sweep.sweep_id}'")
         parents = [run for run in runs if TAG_TRIAL not in run.data.tags]
         if parents:
