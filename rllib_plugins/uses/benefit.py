@@ -52,6 +52,16 @@ class Draws(NamedTuple):
         return np.eye(self.policy.shape[1])[self.actions] - self.policy
 
     @property
+    def treatment(self) -> Floats:
+        """Return whether the advised action was drawn minus its probability, t − m, ``(n,)``."""
+        return (self.actions == self.advised) - self.propensity
+
+    @property
+    def propensity(self) -> Floats:
+        """Return the probability with which the student draws the advised action, m, ``(n,)``."""
+        return self.policy[np.arange(len(self.advised)), self.advised]
+
+    @property
     def disputed(self) -> NDArray[np.bool_]:
         """Return where the advised action is not the student's own first choice, ``(n,)``."""
         return self.policy.argmax(axis=1) != self.advised
@@ -240,15 +250,13 @@ class Benefit:
         if not num_new:
             return
         self.num_steps += num_new
-        surprise, rows = draws.surprise, np.arange(num_new)
-        treatment = surprise[rows, draws.advised]
+        treatment = draws.treatment
         scores = treatment * draws.advantages
         self._all.add(scores)
         self._disputed.add(np.where(draws.disputed, scores, 0.0))
-        informed, unexplained = self._habit.add(surprise, treatment, draws.advantages)
+        informed, unexplained = self._habit.add(draws.surprise, treatment, draws.advantages)
         self._informed.add(informed * unexplained)
-        propensity = draws.policy[rows, draws.advised]
-        spread = propensity * (1.0 - propensity)
+        spread = draws.propensity * (1.0 - draws.propensity)
         weights = 0.5 ** (np.arange(num_new - 1, -1, -1) / self._half_life)
         decay = 0.5 ** (num_new / self._half_life)
         self._overlap = self._overlap * decay + float(weights @ spread)
@@ -292,8 +300,7 @@ class Benefit:
     def _regress(self, draws: Draws, features: RandomFeatures) -> None:
         """Add the normal equations of A ≈ (t − m)·features·w."""
         decay = 0.5 ** (len(draws.advantages) / self._half_life)
-        treatment = draws.surprise[np.arange(len(draws.advised)), draws.advised]
-        treated = features(draws.observations) * treatment[:, None]
+        treated = features(draws.observations) * draws.treatment[:, None]
         self._precision = self._precision * decay + treated.T @ treated
         self._moment = self._moment * decay + treated.T @ draws.advantages
         self._squares = self._squares * decay + float(draws.advantages @ draws.advantages)
