@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import zlib
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -56,16 +56,15 @@ def distorted(kind: str, observations: NDArray[np.float32], oracle: Rows) -> Row
     return np.eye(num_actions)[best]
 
 
-def recorded(task: Task, name: str, kind: str) -> dict[bytes, Rows]:
+def recorded(task: Task, kind: str) -> dict[bytes, Rows]:
     """Return the best guesses of a recorded kind by the bytes of a flat observation.
 
     Args:
-        task: Encodes the observations.
-        name: Its name.
+        task: Has recorded answers under its name, and encodes their observations.
         kind: One of ``RECORDED``.
     """
     way, is_calibrated = RECORDED[kind]
-    answers = json.loads(Path(__file__).with_name(f"{name}_answers.json").read_text())["ways"][way]
+    answers = json.loads(Path(__file__).with_name(f"{task.name}_answers.json").read_text())["ways"][way]
     rows = np.array([answer["probabilities"] for answer in answers])
     guesses = best_guess(rows / rows.mean(axis=0) if is_calibrated else rows)
     keys = [task.encode(np.array(answer["observation"])).astype(np.float32).tobytes() for answer in answers]
@@ -80,12 +79,10 @@ class Imperfect:
         **options: The task's own.
     """
 
-    NAME: ClassVar[str]
-
     def __init__(self, kind: str, **options: Any) -> None:
         super().__init__(**options)
         self._kind = kind
-        self._recorded = recorded(self, self.NAME, kind) if kind in RECORDED else None  # type: ignore[arg-type]
+        self._recorded = recorded(self, kind) if kind in RECORDED else None  # type: ignore[arg-type]
 
     def oracle_batch(self, observations: NDArray[np.float32]) -> Rows:
         """Return what the tutor says of flat observations ``(n, obs_dim)``."""
@@ -99,10 +96,6 @@ class Imperfect:
 class ImperfectSnake(Imperfect, SnakeTask):
     """Is Snake with a tutor of some kind."""
 
-    NAME = "snake"
-
 
 class ImperfectBlackjack(Imperfect, BlackjackTask):
     """Is Blackjack with a tutor of some kind; always the first action is always to stick, as SmolLM2 does."""
-
-    NAME = "blackjack"
