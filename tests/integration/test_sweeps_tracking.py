@@ -188,6 +188,8 @@ def test_an_address_where_nothing_answers_is_refused(server: Server) -> None:
         ("./mlruns", "maintenance mode.*MLFLOW_TRACKING_URI=sqlite:///mlflow.db"),
         ("databricks://nobody", "Databricks.*Correct MLFLOW_TRACKING_URI"),
         ("azureml://region/x", "unsupported URI.*plugin"),
+        ("ftp://x", "unsupported URI.*plugin"),
+        ("postgres://user:secret@host/mlflow", "unsupported URI.*plugin"),
         ("http://user:secret@127.0.0.1:9", "Connection refused.*Start the server"),
     ],
 )

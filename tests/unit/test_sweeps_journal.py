@@ -250,6 +250,8 @@ def test_a_database_is_knocked_at_before_mlflow_tries_it_for_hours(
 @pytest.mark.parametrize(
     ("uri", "said"),
     [
+        ("postgresql+a+b://user:secret@host/mlflow", r"no address of a database .* postgresql\+a\+b:"),
+        ("sqlite+nosuch:///mlflow.db?key=secret", r"no address of a database .* sqlite\+nosuch:"),
         ("postgresql+nosuch://user:secret@host/mlflow", r"no address of a database .* postgresql\+nosuch:"),
         ("postgresql+pg8000://user:secret@host/mlflow", r"not installed \(package 'pg8000'\)"),
         ("postgresql:secret:mlflow", "no address of a database"),

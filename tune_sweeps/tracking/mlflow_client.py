@@ -71,14 +71,14 @@ def check_database(uri: str) -> None:
     """
     scheme = urllib.parse.urlsplit(uri).scheme
     database = scheme.partition("+")[0]
-    if database not in _PORTS:
+    if database not in _PORTS and not scheme.startswith("sqlite+"):
         return
     import sqlalchemy
 
     try:
         address = sqlalchemy.make_url(uri)
         address.get_dialect().import_dbapi()
-    except (sqlalchemy.exc.NoSuchModuleError, sqlalchemy.exc.ArgumentError):
+    except (sqlalchemy.exc.NoSuchModuleError, sqlalchemy.exc.ArgumentError, ValueError):  # ValueError: two drivers
         raise UserError(
             f"{URI_VARIABLE} is no address of a database that SQLAlchemy can open: {scheme}: is to be e.g. "
             "postgresql+psycopg://USER@HOST/NAME."
@@ -88,6 +88,8 @@ def check_database(uri: str) -> None:
             f"{URI_VARIABLE}: the driver of '{scheme}:' is not installed (package '{error.name}'). Install it, or name "
             "an installed one, e.g. postgresql+psycopg:."
         ) from None
+    if database not in _PORTS:
+        return
     try:
         if address.host:
             socket.create_connection((address.host, address.port or _PORTS[database]), _KNOCK_S).close()
@@ -104,7 +106,7 @@ def _check_folder(file: Path) -> None:
 
 def _refused(uri: str, error: Exception) -> UserError:
     """Say why a tracking URI cannot be used, in the words of who refused it and without its password."""
-    reason = " ".join(str(error).split()) or type(error).__name__
+    reason = _masked(" ".join(str(error).split()) or type(error).__name__)
     if len(reason) > _LONGEST_REASON:
         reason = reason[:_LONGEST_REASON] + " …"
     scheme, elsewhere = urllib.parse.urlsplit(uri).scheme, "unset it for an SQLite database in the results folder"
@@ -114,7 +116,7 @@ def _refused(uri: str, error: Exception) -> UserError:
         remedy = f"Set {URI_VARIABLE}={_SQLITE}{DATABASE} or another database, or {elsewhere}."
     else:
         remedy = f"Correct {URI_VARIABLE} (other products' schemes need their MLflow plugin installed), or {elsewhere}."
-    return UserError(f"{URI_VARIABLE}: MLflow cannot use {_masked(uri)}: {_masked(reason).rstrip('.')}. {remedy}")
+    return UserError(f"{URI_VARIABLE}: MLflow cannot use {_masked(uri)}: {reason.rstrip('.')}. {remedy}")
 
 
 def _masked(text: str) -> str:
