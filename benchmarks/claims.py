@@ -11,7 +11,8 @@ import json
 import re
 import statistics
 from collections.abc import Iterator
-from fnmatch import fnmatchcase
+from fnmatch import translate
+from functools import cache
 from typing import Any, NamedTuple
 
 from benchmarks.harness import RESULTS
@@ -64,8 +65,9 @@ def measured(name: str, path: str, how: str | None = None) -> float:
         path: Dotted; ``*`` matches anything. A check's path leads to its value.
         how: min, median or max.
     """
-    result = json.loads((RESULTS / f"{name}.json").read_text(encoding="utf-8"))
-    found = [value for key, value in _figures(result, "") if fnmatchcase(key, path)]
+    figures = _figures_of_file(name)
+    is_match = re.compile(translate(path)).match
+    found = [figures[path]] if path in figures else [value for key, value in figures.items() if is_match(key)]
     if not found or (how is None and len(found) > 1):
         raise LookupError(f"{name}.json has {len(found)} figures at '{path}'")
     return float(_AGGREGATES[how](found) if how else found[0])
@@ -76,6 +78,11 @@ def unmet(text: str) -> list[str]:
     names = [found["file"] for found in _MET.finditer(text)]
     checks = {name: json.loads((RESULTS / f"{name}.json").read_text(encoding="utf-8"))["checks"] for name in names}
     return [name for name in names if not all(check["ok"] for check in checks[name].values())]
+
+
+@cache
+def _figures_of_file(name: str) -> dict[str, float]:
+    return dict(_figures(json.loads((RESULTS / f"{name}.json").read_text(encoding="utf-8")), ""))
 
 
 def _figures(value: Any, path: str) -> Iterator[tuple[str, float]]:

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import contextlib
+import inspect
 import json
 import socket
 import threading
 import time
 from collections.abc import Iterator
+from functools import partial
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any, ClassVar
@@ -15,6 +17,7 @@ from typing import Any, ClassVar
 import pytest
 import yaml
 
+from tune_sweeps.cluster import submit
 from tune_sweeps.cluster.address import dashboard_url, keeps_secrets
 from tune_sweeps.cluster.bundle import entrypoint, runtime_env, submission_id, write_bundle
 from tune_sweeps.cluster.dashboard import HEAD, ClusterFacts, read_facts
@@ -264,7 +267,11 @@ class TestCommand:
             url = f"http://127.0.0.1:{silent.getsockname()[1]}"
             assert "cannot be reached" in self.refused(url, monkeypatch, capsys)
             silent.listen()
-            assert "does not answer (waited 8 s)" in self.refused(url, monkeypatch, capsys)
+            monkeypatch.setattr(submit, "read_facts", partial(read_facts, timeout_s=0.3))
+            assert "does not answer (waited 0.3 s)" in self.refused(url, monkeypatch, capsys)
+
+    def test_a_cluster_that_says_nothing_is_waited_for_less_than_ten_seconds(self) -> None:
+        assert inspect.signature(read_facts).parameters["timeout_s"].default < 10
 
 
 def facts(*nodes: dict[str, float], applications: tuple[str, ...] = ()) -> ClusterFacts:

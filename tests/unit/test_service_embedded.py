@@ -285,7 +285,7 @@ def hub(index, monkeypatch):
     def start(content: bytes) -> list[int]:
         cut: list[int] = []
         server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), partial(Hub, content=content, cut=cut))
-        threading.Thread(target=server.serve_forever, daemon=True).start()
+        threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True).start()
         servers.append(server)
         monkeypatch.setenv("HF_ENDPOINT", f"http://127.0.0.1:{server.server_port}")
         monkeypatch.delenv("HF_HUB_OFFLINE", raising=False)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+
 import pytest
 
 from tune_sweeps.cluster.session import RayCluster
@@ -11,6 +13,7 @@ from tune_sweeps.definition.resolve import resolve
 from tutor_service import serving
 from tutor_service.client import URL_VARIABLE
 from tutor_service.config import load_tutor
+from tutor_service.serving.leases import Grant
 
 
 @pytest.fixture
@@ -20,6 +23,10 @@ def deployments(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     monkeypatch.setattr(serving, "status", list)
     monkeypatch.setattr(serving, "delete", lambda names: None)
     monkeypatch.setattr(serving, "deploy", lambda tutors, progress: found.extend(tutor.name for tutor in tutors))
+    monkeypatch.setattr(serving, "wait_until_ready", lambda names, progress: None)
+    monkeypatch.setattr(serving, "lease_holders", dict)
+    lease = SimpleNamespace(acquire=lambda tutor: Grant(deploy=True), release=lambda: None)
+    monkeypatch.setattr(serving, "Lease", lambda holder: lease)
     return found
 
 
