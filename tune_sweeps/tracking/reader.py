@@ -35,7 +35,8 @@ UNTRAINED = "untrained networks, greedy"
 """Names of references that every task has."""
 
 TUTORED_SERIES = ("advice/effect", "advice/effect_se", "advice/trust", "advice/probability")
-_THREADS = 8
+THREADS = 8
+"""Requests to MLflow at once."""
 
 
 @dataclass(frozen=True)
@@ -66,6 +67,7 @@ class RunRecord:
         series: By metric, what was logged over training.
         last: By metric, the last value.
         tags: Its tags.
+        run_id: MLflow's id of its run.
     """
 
     key: str
@@ -75,6 +77,7 @@ class RunRecord:
     series: dict[str, Series] = field(default_factory=dict)
     last: dict[str, float] = field(default_factory=dict)
     tags: dict[str, str] = field(default_factory=dict)
+    run_id: str = ""
 
     @property
     def curve(self) -> Series:
@@ -94,6 +97,7 @@ class SweepRecord:
         references: By task, the returns of players that learn nothing, and of the oracle where it is known.
         runs: Its trials.
         doubts: What speaks against its tutors, by tutor and task.
+        experiment_id: MLflow's experiment of it.
     """
 
     name: str
@@ -103,6 +107,7 @@ class SweepRecord:
     references: dict[str, dict[str, float]]
     runs: list[RunRecord]
     doubts: dict[str, str] = field(default_factory=dict)
+    experiment_id: str = ""
 
 
 def read_sweep(uri: str, name: str) -> SweepRecord:
@@ -117,7 +122,7 @@ def read_sweep(uri: str, name: str) -> SweepRecord:
     """
     client = _client_of_existing(uri)
     parent, children = _find(client, name)
-    with ThreadPoolExecutor(_THREADS) as pool:
+    with ThreadPoolExecutor(THREADS) as pool:
         records = list(pool.map(lambda run: _record(client, run), children))
     return SweepRecord(
         name=name,
@@ -127,6 +132,7 @@ def read_sweep(uri: str, name: str) -> SweepRecord:
         references=_references(client, parent.info.run_id),
         runs=sorted(records, key=lambda record: record.key),
         doubts=_doubts(client, parent.info.run_id),
+        experiment_id=parent.info.experiment_id,
     )
 
 
@@ -220,6 +226,7 @@ def _record(client: Any, run: Any) -> RunRecord:
         },
         last=dict(run.data.metrics),
         tags=dict(tags),
+        run_id=run.info.run_id,
     )
 
 

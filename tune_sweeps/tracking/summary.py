@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from tune_sweeps.tracking.mlflow_client import make_client
+from tune_sweeps.tracking.reader import THREADS, RunRecord
 
 DESCRIPTION_TAG = "mlflow.note.content"
 """MLflow's own tag of a run's description, in Markdown."""
@@ -36,6 +38,28 @@ def put_summary(uri: str, run_id: str, files: tuple[Path, str], description: str
     found = [Metric(name, value, now_ms, 0) for name, value in metrics.items() if math.isfinite(value)]
     if found:
         client.log_batch(run_id, metrics=found)
+
+
+def put_trial_results(uri: str, results: Iterable[tuple[RunRecord, Mapping[str, float]]]) -> None:
+    """Log what a report computed of each trial as metrics of its run, at its last env step; what is there stays.
+
+    Args:
+        uri: Tracking URI.
+        results: Trials with their metrics by name.
+    """
+    from mlflow.entities import Metric
+
+    client, now_ms = make_client(uri), int(time.time() * 1000)
+
+    def put(item: tuple[RunRecord, Mapping[str, float]]) -> None:
+        run, metrics = item
+        step = int(run.curve.steps[-1])
+        new = [Metric(name, value, now_ms, step) for name, value in metrics.items() if run.last.get(name) != value]
+        if new:
+            client.log_batch(run.run_id, metrics=new)
+
+    with ThreadPoolExecutor(THREADS) as pool:
+        list(pool.map(put, results))
 
 
 def shortened(text: str) -> str:

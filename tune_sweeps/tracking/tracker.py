@@ -21,6 +21,7 @@ from rllib_plugins import metrics
 from tune_sweeps.definition.grid import Trial
 from tune_sweeps.tracking.journal import Journal, Status, TrialJournal
 from tune_sweeps.tracking.mlflow_client import make_client, open_experiment, search_runs
+from tune_sweeps.tracking.prepared_view import put_view
 
 logger = logging.getLogger(__name__)
 
@@ -248,6 +249,9 @@ class MlflowTracker:
         else:
             run = client.create_run(self._experiment_id, run_name=name, tags=self._tags)
             self.parent_id = run.info.run_id
+        put_view(
+            client, self._experiment_id, self.parent_id, {trial.cell.task for trial in self._sweep.trials.values()}
+        )
         client.log_text(self.parent_id, self._sweep.config_yaml, CONFIG_ARTIFACT)  # seeds may have been added
         self._children = {}
         for run in runs:
@@ -286,7 +290,9 @@ class MlflowTracker:
         trial = self._sweep.trials[key]
         tags = {**self._tags, TAG_TRIAL: key, TAG_PARENT: self.parent_id, **self._sweep.trial_tags.get(key, {})}
         self._doubtful = True  # until the answer is here, the run may or may not have been made
-        run = self._client.create_run(self._experiment_id, run_name=trial.label, tags=tags)
+        run = self._client.create_run(
+            self._experiment_id, start_time=self._journal[key].started_ms, run_name=trial.label, tags=tags
+        )
         child = _Child(run.info.run_id)
         self._describe(child, trial)
         self._children[key] = child
