@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from rich.table import Table
@@ -30,6 +30,22 @@ def ways_table(audition: Audition) -> Table:
     for name, score in sorted(audition.references.items(), key=lambda item: -item[1].mean):
         table.add_row(name, "", "", "", *_figures(score), "")
     return table
+
+
+def ways_values(audition: Audition) -> dict[str, Any]:
+    """Return the verdict, the ways, the best first, and who was played beside, for a program."""
+    ways = []
+    for standing in audition.race.standings:
+        asking, calibration, advice = standing.player
+        way = {**asking._asdict(), "calibration": calibration, "advice": advice}
+        ways.append({**way, **_values(standing.score), "dropped_in_round": standing.dropped})
+    return {
+        "tutor": audition.tutor,
+        "task": audition.task,
+        "verdict": audition.verdict,
+        "ways": ways,
+        "references": {name: _values(score) for name, score in audition.references.items()},
+    }
 
 
 def returns_table(played: Played) -> Table:
@@ -91,6 +107,11 @@ def write_figure(audition: Audition, path: Path) -> Path:
     path.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(path, dpi=140)
     return path
+
+
+def _values(score: Score) -> dict[str, float]:
+    low, high = score.interval()
+    return {"return": score.mean, "return_low": low, "return_high": high, "episodes": score.episodes}
 
 
 def _figures(score: Score) -> tuple[str, str, str]:

@@ -6,12 +6,16 @@ import json
 import re
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 from typer.testing import CliRunner
 
 from tune_sweeps.cli import app as cli
+from tune_sweeps.definition.loading import load_sweep
+from tune_sweeps.run.workspace import create_workspace, existing_workspace
 
 COMMANDS = ["sweep", "serve", "ask", "grade", "train", "play", "report", "ui", "store", "tutors", "tasks", "presets"]
 
@@ -66,6 +70,10 @@ def test_every_command_explains_itself(name: str) -> None:
         (["sweep", "demo", "--more-seeds", "5"], "no sweep 'demo'"),
         (["sweep", "--resume", "demo"], "Run `tutor sweep demo`"),
         (["sweep", "--resume", "demo", "--results", "my runs"], "Run `tutor sweep demo --results 'my runs'`"),
+        (["sweep", "--from", "demo"], "no sweep 'demo'"),
+        (["sweep", "demo", "--from", "demo"], "Leave one of them out"),
+        (["sweep", "--resume", "demo", "--from", "demo"], "--from"),
+        (["sweep", "demo", "--json"], "--json goes with --dry-run"),
         (["report", "demo"], "no sweep has run here"),
         (["ui"], "no sweep has run here"),
         (["ui", "--results", "mine"], "Run `tutor sweep demo --results mine`"),
@@ -107,6 +115,41 @@ def test_a_dry_run_shows_everything_and_starts_nothing(
     for words in ("63 cells, 63 trials", "env steps: ", "LLM evaluations of smollm2: at most", "time: ", "resources: "):
         assert words in out
     assert sorted(path.name for path in here.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("arguments", "holds"),
+    [
+        (["tutors"], lambda found: {"tutor", "backend", "model", "licence", "what_it_is"} == set(found[0])),
+        (["tasks"], lambda found: [row["env_steps"] for row in found if row["task"] == "blackjack"] == [40_000]),
+        (["presets"], lambda found: "demo" in [row["preset"] for row in found]),
+        (["ask", "oracle", "blackjack"], lambda found: sum(found["probability"].values()) == 1),
+        (["sweep", "demo", "--dry-run"], lambda found: found["num_trials"] == 27 and len(found["cells"]) == 3),
+    ],
+)
+def test_what_prints_a_table_prints_json_for_a_program(
+    arguments: list[str],
+    holds: Callable[[Any], bool],
+    here: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    status, out, _ = tutor(*arguments, "--json", capsys=capsys, monkeypatch=monkeypatch)
+    assert status == 0 and holds(json.loads(out))
+
+
+def test_a_fork_gets_a_name_of_its_own_and_leaves_the_sweep_as_it_is(
+    here: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = load_sweep("demo", ["tutors=[oracle]", "seeds=1"])
+    create_workspace(here / "runs", config)
+    fork = ["sweep", "--from", "demo", "--dry-run", "--set", "seeds=2", "--set", "num_envs=4"]
+    status, out, _ = tutor(*fork, capsys=capsys, monkeypatch=monkeypatch)
+    assert status == 0 and "this is 'demo-2'" in out and "6 cells, 12 trials" in out
+    for same in (fork[:4], fork[:6]):
+        status, _, err = tutor(*same, capsys=capsys, monkeypatch=monkeypatch)
+        assert status == 2 and "that is the same sweep, seeds apart" in " ".join(err.split())
+    assert existing_workspace(here / "runs", "demo").config() == config
 
 
 def test_a_cluster_that_is_away_is_refused_before_anything_is_made(

@@ -20,6 +20,7 @@ from tune_sweeps.definition.loading import (
     continued,
     difference,
     dump_sweep,
+    forked,
     load_sweep,
     preset_names,
     validate_sweep,
@@ -293,6 +294,27 @@ def test_a_sweep_survives_the_way_to_disk(name: str) -> None:
     again = validate_sweep(yaml.safe_load(dump_sweep(config)), "copy")
     assert again == config
     assert not difference(config, again)
+
+
+@pytest.mark.parametrize("reuse", [[True], [True, False]])
+def test_a_sweep_has_the_same_trials_after_the_way_to_disk(reuse: list[bool]) -> None:
+    config = sweep(reuse=reuse)
+    again = validate_sweep(yaml.safe_load(dump_sweep(config)), "copy")
+    assert [trial.student for trial in grid(again, STEPS)] == [trial.student for trial in grid(config, STEPS)]
+
+
+def test_a_fork_is_the_sweep_with_some_fields_changed_and_all_its_seeds() -> None:
+    old = with_more_seeds(sweep(seeds=2, reuse=[True, False]), 2)
+    fork = forked(old, ["advice.theta_frac=0.3"])
+    assert difference(fork, old) == [
+        "seeds: [0, 1, 2, 3] → [0, 1]",
+        "extensions: [] → [{'seeds': [2, 3], 'cells': None}]",
+        "advice.theta_frac: 0.3 → 0.5",
+    ]
+    assert len(grid(fork, STEPS)) == len(grid(old, STEPS))
+    assert forked(old, ["seeds=1"]).all_seeds == [0]
+    with pytest.raises(UserError, match="Did you mean 'seeds'"):
+        forked(old, ["seed=1"])
 
 
 def test_a_difference_names_the_field_and_both_values() -> None:

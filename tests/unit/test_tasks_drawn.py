@@ -16,7 +16,6 @@ from tests.unit import drawn_tasks
 from tutor_service.errors import UserError
 
 
-
 def test_a_drawn_task_is_refused_in_one_line_or_works() -> None:
     outcomes: list[bool] = []
 

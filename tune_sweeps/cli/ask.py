@@ -5,11 +5,11 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from tune_sweeps.cli.options import TaskArgument, TutorArgument
+from tune_sweeps.cli.options import JsonOption, TaskArgument, TutorArgument
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -27,6 +27,7 @@ def ask(
     notes: Annotated[
         Path | None, typer.Option(help="Write the tutor's strategy notes (its briefing) to this .txt or .md file.")
     ] = None,
+    as_json: JsonOption = False,
 ) -> None:
     """Ask a tutor one question: shows the prompt, the probability of each action, the legal mass and the latency.
 
@@ -42,13 +43,14 @@ def ask(
     """
     from rllib_plugins.tasks import load_task
     from rllib_plugins.tutors import check_tutor
+    from tune_sweeps.console.rows import print_json
     from tune_sweeps.console.terminal import make_console
 
     config = check_tutor(tutor)
     chosen = load_task(task).with_hint(config is not None and config.hint)
     console = make_console()
     if config is None or not config.is_served:
-        _ask_in_process(console, tutor, chosen, seed)
+        _ask_in_process(console, tutor, chosen, seed, as_json)
         return
     import numpy as np
 
@@ -61,7 +63,7 @@ def ask(
         state, actions = _visited(chosen, seed)
     else:
         actions = chosen.actions
-    with quiet(log_path("ask")) as screen:
+    with quiet(log_path("ask"), as_json) as screen:
         request = AdviceRequest(chosen.rules, state, tuple(actions), chosen.synonyms_of(actions))
         prior = Prior.of(chosen, config.calibration)
         others = prior.questions if prior else ()
@@ -69,14 +71,18 @@ def ask(
     advice = asked.advice
     legal = np.isin(chosen.actions, actions)
     rows = read([advice], legal[None], Reading.of(config), prior.mean(asked.others) if prior else None)
+    shown = {"raw": advice.probabilities, "read": rows.opinions[0][legal], "followed": rows.followed[0][legal]}
+    if notes is not None:
+        _write_notes(notes, asked.briefing, tutor)
+    if as_json:
+        found = {"prompt": asked.prompt, "thought": asked.thought, "notes": asked.notes}
+        counted = {name: getattr(advice, name) for name in ("legal_mass", "source", "latency_ms", "tokens", "invalid")}
+        print_json(_values(state, actions, shown) | found | counted | {"round_trip_ms": asked.round_trip_ms})
+        return
     console.print(compact(asked.prompt), style="dim", markup=False)
     if asked.thought:
         console.print(f"thought: {asked.thought}", markup=False)
-    _show(
-        console,
-        actions,
-        {"raw": advice.probabilities, "read": rows.opinions[0][legal], "followed": rows.followed[0][legal]},
-    )
+    _show(console, actions, shown)
     console.print(Reading.of(config).words)
     console.print(
         f"legal mass {advice.legal_mass:.3f} · from the {advice.source} · {advice.latency_ms:.1f} ms in the service, "
@@ -86,7 +92,6 @@ def ask(
     if doubt := config.doubt(advice.legal_mass):
         console.print(f"warning: {doubt}", style="yellow", markup=False)
     if notes is not None:
-        _write_notes(notes, asked.briefing, tutor)
         console.print(f"the notes are in {notes}: edit them, and set `briefing: {notes}` in a tutor file", markup=False)
     for note in asked.notes:
         console.print(note, style="dim", markup=False)
@@ -126,13 +131,14 @@ def _visited(task: Task, seed: int) -> tuple[str, tuple[str, ...]]:
     return task.describe(task.raw_observation(states[row])), actions
 
 
-def _ask_in_process(console: Console, tutor: str, task: Task, seed: int) -> None:
+def _ask_in_process(console: Console, tutor: str, task: Task, seed: int, as_json: bool) -> None:
     import numpy as np
 
     from rllib_plugins.advising.advisor import legal_mask
     from rllib_plugins.advising.llm import LLMAdvisor, question, raw_rows
     from rllib_plugins.grading.states import visited_states
     from rllib_plugins.tutors import make_advisor
+    from tune_sweeps.console.rows import print_json
     from tutor_service.errors import UserError
 
     advisor = make_advisor(tutor, task)
@@ -144,16 +150,29 @@ def _ask_in_process(console: Console, tutor: str, task: Task, seed: int) -> None
     if not answered.any():
         raise UserError(f"'{tutor}' was asked none of {len(states)} states of '{task.name}'. Try another --seed.")
     row = int(answered.argmax())
-    console.print(task.describe(task.raw_observation(states[row])), style="dim")
+    state = task.describe(task.raw_observation(states[row]))
     if not isinstance(advisor, LLMAdvisor) or batch.opinions is None:
-        _show(console, task.actions, {"probability": batch.probabilities[row]})
-        console.print(f"'{tutor}' is a scripted reference: it reads no prompt")
+        shown, said = (
+            {"probability": batch.probabilities[row]},
+            f"'{tutor}' is a scripted reference: it reads no prompt",
+        )
+    else:
+        legal = legal_mask(task, states)
+        raw = raw_rows(advisor.client.advise([question(task, states[row], legal[row])]), legal[[row]])
+        shown = {"raw": raw[0], "read": batch.opinions[row], "followed": batch.probabilities[row]}
+        said = f"{advisor.reader.reading.words}\n'{tutor}' is a recording: it reads no prompt"
+    if as_json:
+        print_json(_values(state, task.actions, shown))
         return
-    legal = legal_mask(task, states)
-    raw = raw_rows(advisor.client.advise([question(task, states[row], legal[row])]), legal[[row]])
-    shown = {"raw": raw[0], "read": batch.opinions[row], "followed": batch.probabilities[row]}
+    console.print(state, style="dim")
     _show(console, task.actions, shown)
-    console.print(f"{advisor.reader.reading.words}\n'{tutor}' is a recording: it reads no prompt")
+    console.print(said)
+
+
+def _values(state: str, actions: Sequence[str], columns: Mapping[str, Sequence[float]]) -> dict[str, Any]:
+    """Return a state and its distributions, by name and action, for a program."""
+    found = {name: dict(zip(actions, (float(value) for value in row), strict=True)) for name, row in columns.items()}
+    return {"state": state, **found}
 
 
 def _show(console: Console, actions: Sequence[str], columns: Mapping[str, Sequence[float]]) -> None:

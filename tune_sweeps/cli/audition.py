@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from tune_sweeps.cli.options import AddressOption, ResultsOption, TaskArgument, TutorArgument
+from tune_sweeps.cli.options import AddressOption, JsonOption, ResultsOption, TaskArgument, TutorArgument
 
 if TYPE_CHECKING:
     from rllib_plugins.audition import Audition
@@ -33,6 +33,7 @@ def audition(
     seed: Annotated[int, typer.Option(min=0, help="Seeds the episodes.")] = 0,
     results: ResultsOption = Path("runs"),
     address: AddressOption = None,
+    as_json: JsonOption = False,
 ) -> None:
     """Play a tutor by itself in every way of asking and reading it, and keep the best way as a tutor file.
 
@@ -46,9 +47,10 @@ def audition(
 
     - `tutor audition advice.jsonl snake --set advice=best`
     """
-    from rllib_plugins.audition.view import cost_table, left_out_lines, ways_table, write_figure
+    from rllib_plugins.audition.view import cost_table, left_out_lines, ways_table, ways_values, write_figure
     from rllib_plugins.tasks import load_task
     from rllib_plugins.tutors import check_recorded, check_tutor
+    from tune_sweeps.console.rows import print_json
     from tune_sweeps.console.signals import interruptible
     from tune_sweeps.console.terminal import log_path, make_console, quiet
     from tune_sweeps.run.audition import Wanted, hold_audition, wanted_ways
@@ -65,10 +67,11 @@ def audition(
     uri = tracking_uri(results)
     check_writable(results)
     check_uri(uri)
-    with interruptible(), quiet(log_path("audition")) as screen:
+    with interruptible(), quiet(log_path("audition"), as_json) as screen:
         held = hold_audition(config, chosen, wanted, address, screen)
     found = held.audition
     console = make_console()
+    console.quiet = as_json
     console.print(ways_table(found))
     for line in left_out_lines(found):
         console.print(line)
@@ -82,6 +85,8 @@ def audition(
         _log(found, uri, results, [path, figure])
     console.print(f"wrote {path}: give it in place of the tutor's name, e.g. `tutor ask {path} {task}`")
     console.print(f"wrote {figure}; the audition is in MLflow, experiment '{EXPERIMENT}'")
+    if as_json:
+        print_json({**ways_values(found), "tutor_file": path, "figure": figure})
 
 
 def _log(found: Audition, uri: str, results: Path, files: list[Path]) -> None:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from tune_sweeps.cli.options import AddressOption, ResultsOption, TaskArgument, TutorArgument
+from tune_sweeps.cli.options import AddressOption, JsonOption, ResultsOption, TaskArgument, TutorArgument
 
 if TYPE_CHECKING:
     from rllib_plugins.audition import Played
@@ -23,6 +23,7 @@ def grade(
     seed: Annotated[int, typer.Option(min=0, help="Draws the states.")] = 0,
     results: ResultsOption = Path("runs"),
     address: AddressOption = None,
+    as_json: JsonOption = False,
 ) -> None:
     """Grade a tutor on states that students visit: against the oracle and against the best constant answer.
 
@@ -40,6 +41,7 @@ def grade(
     from rllib_plugins.tutors import check_recorded, check_tutor, make_advisor
     from tune_sweeps.cluster.tutors import tutors_up
     from tune_sweeps.console.asking import asking
+    from tune_sweeps.console.rows import print_json
     from tune_sweeps.console.signals import interruptible
     from tune_sweeps.console.terminal import log_path, make_console, quiet
     from tune_sweeps.run.workspace import check_writable
@@ -65,7 +67,7 @@ def grade(
         played = play_beside(chosen, lambda states: advisor.ask(states).probabilities, tutor, seed)
     else:
         way = Way(Asking(config.decoding, "none"), config.calibration, config.advice)
-        with interruptible(), quiet(log_path("grade")) as screen, tutors_up([config], screen.print, address):
+        with interruptible(), quiet(log_path("grade"), as_json) as screen, tutors_up([config], screen.print, address):
             client = connect(config, deadline_s=600.0)
             with asking(screen, client.advise) as ask:
                 card = grade_tutor(
@@ -82,6 +84,7 @@ def grade(
                 else:
                     card = replace(card, missed_because=client.stats.last_error)
     console = make_console()
+    console.quiet = as_json
     console.print(render(card))
     if config is not None and card.legal_mass is not None and (doubt := config.doubt(card.legal_mass)):
         console.print(f"warning: {doubt}", style="yellow", markup=False)
@@ -89,14 +92,17 @@ def grade(
         console.print(returns_table(played))
     results.mkdir(parents=True, exist_ok=True)
     figure = write_figure(card, results / f"grade-{card.tutor.replace('/', '_')}-{card.task}.png")
+    metrics = card.to_metrics() | (played.to_metrics() if played else {})
     run = SingleRun(
         experiment=EXPERIMENT,
         name=f"{card.tutor} · {card.task}",
         params={"tutor": card.tutor, "task": card.task},
-        metrics=card.to_metrics() | (played.to_metrics() if played else {}),
+        metrics=metrics,
         texts={"verdict.txt": card.verdict + "\n"},
         files=[figure],
     )
     with quiet(log_path("grade")):  # a new database tells of each of its tables
         log_run(run, uri, results)
     console.print(f"wrote {figure}; the card is in MLflow, experiment '{EXPERIMENT}'")
+    if as_json:
+        print_json({"tutor": card.tutor, "task": card.task, "verdict": card.verdict, **metrics, "figure": figure})

@@ -22,6 +22,7 @@ ResultsOption = Annotated[Path, typer.Option(help="Folder of all sweeps and of M
 AddressOption = Annotated[
     str | None, typer.Option(help="Address of a running Ray cluster. Default: $RAY_ADDRESS, else a local Ray.")
 ]
+JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON in place of tables.")]
 
 
 def takes(record: type[Record]) -> Callable[[Callable[[Record], None]], Callable[..., None]]:

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from tune_sweeps.cli.options import ResultsOption
+from tune_sweeps.cli.options import JsonOption, ResultsOption
 from tune_sweeps.cli.ui import where_to_look
 
 
@@ -15,6 +15,7 @@ def report(
     name: Annotated[str, typer.Argument(help="Name of the sweep.")],
     results: ResultsOption = Path("runs"),
     output: Annotated[Path | None, typer.Option(help="Folder of the report. Default: RESULTS/NAME/report.")] = None,
+    as_json: JsonOption = False,
 ) -> None:
     """Report on a sweep, also on one that is still running: tables, learning curves, speed-ups with intervals.
 
@@ -22,14 +23,19 @@ def report(
 
     Example: `tutor report demo`
     """
+    from tune_sweeps.console.rows import print_json
     from tune_sweeps.console.terminal import make_console
     from tune_sweeps.report.build import make_report, show
+    from tune_sweeps.report.export import to_json
     from tune_sweeps.tracking.mlflow_client import check_uri, tracking_uri
 
     uri = tracking_uri(results)
     check_uri(uri)
     console = make_console()
     analysis, files = make_report(uri, name, output or results / name / "report")
+    if as_json:
+        print_json(to_json(analysis) | {"files": files})
+        return
     show(analysis, console)
     for path in files:
         if path.suffix in {".md", ".png"}:

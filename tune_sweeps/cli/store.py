@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from tune_sweeps.cli.options import JsonOption
+
 if TYPE_CHECKING:
     from tutor_service.store import AdviceStore
 
@@ -17,20 +19,18 @@ store_app = typer.Typer(help="Advice that tutors gave and that is kept: sizes, e
 
 
 @store_app.command("stats")
-def stats(tutor: NameArgument = None) -> None:
+def stats(tutor: NameArgument = None, as_json: JsonOption = False) -> None:
     """How many answers are stored, and how large the stores are."""
-    from rich.table import Table
-
+    from tune_sweeps.console.rows import print_rows
     from tune_sweeps.console.terminal import make_console
 
-    table = Table(box=None, pad_edge=False)
-    for column in ("tutor", "answers", "size", "folder"):
-        table.add_column(column, justify="right" if column in {"answers", "size"} else "left")
+    rows = []
     for path in _folders(tutor):
         with _open(path) as opened:
             found = opened.stats()
-        table.add_row(path.name, f"{found.answers:,}", f"{found.file_bytes / 2**20:.1f} MiB", str(path))
-    make_console().print(table)
+        size = found.file_bytes / 2**20
+        rows.append({"tutor": path.name, "answers": found.answers, "size (MiB)": size, "folder": str(path)})
+    print_rows(make_console(), rows, as_json=as_json)
 
 
 @store_app.command("export")

@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from tune_sweeps.cli.options import SetOption, takes
+from tune_sweeps.cli.options import JsonOption, SetOption, takes
 
 AddressOption = Annotated[
     str,
@@ -75,23 +75,26 @@ def submit(options: SubmitOptions) -> None:
 
 
 @jobs_app.command("list")
-def list_(address: AddressOption) -> None:
+def list_(address: AddressOption, as_json: JsonOption = False) -> None:
     """List the jobs of sweeps, oldest first."""
     from datetime import datetime
 
-    from rich.table import Table
-
     from tune_sweeps.cluster.submit import list_jobs
+    from tune_sweeps.console.rows import print_rows
     from tune_sweeps.console.terminal import make_console
 
-    console = make_console()
-    table = Table(box=None, pad_edge=False)
-    for column in ("sweep", "job", "status", "started"):
-        table.add_column(column, overflow="fold")
-    for job in list_jobs(address, console.print):
-        started = datetime.fromtimestamp(job.start_ms / 1000).strftime("%Y-%m-%d %H:%M") if job.start_ms else "–"
-        table.add_row(job.sweep, job.id, job.status.lower(), started)
-    console.print(table)
+    said = make_console()
+    said.quiet = as_json
+    rows = [
+        {
+            "sweep": job.sweep,
+            "job": job.id,
+            "status": job.status.lower(),
+            "started": datetime.fromtimestamp(job.start_ms / 1000).strftime("%Y-%m-%d %H:%M") if job.start_ms else None,
+        }
+        for job in list_jobs(address, said.print)
+    ]
+    print_rows(said, rows, as_json=as_json)
 
 
 @jobs_app.command("logs")

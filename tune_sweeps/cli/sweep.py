@@ -37,6 +37,10 @@ class SweepOptions:
     ] = None
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Show what would run, and run nothing.")] = False
     set_: SetOption = None
+    from_: Annotated[
+        str | None,
+        typer.Option("--from", metavar="NAME", help="Fork a sweep: run it with other settings, under another name."),
+    ] = None
     task: Annotated[
         list[str] | None,
         typer.Option(metavar="TASK", help="Tasks in place of the preset's: by name, or your own as module:object."),
@@ -53,6 +57,7 @@ class SweepOptions:
     ] = None
     address: AddressOption = None
     results: ResultsOption = Path("runs")
+    as_json: Annotated[bool, typer.Option("--json", help="With --dry-run: print JSON in place of tables.")] = False
 
 
 @takes(SweepOptions)
@@ -76,17 +81,22 @@ def sweep(options: SweepOptions) -> None:
     - `tutor sweep demo --set seeds=5 --until-decided --name sure`
 
     - `tutor sweep --resume mine`
+
+    - `tutor sweep --from mine --set advice.theta_frac=0.5` – as mine, but for that; `tutor compare` shows both
     """
     from tune_sweeps.console.terminal import make_console
     from tune_sweeps.definition.resolve import resolve
+    from tutor_service.errors import UserError
 
     console = make_console()
+    if options.as_json and not options.dry_run:
+        raise UserError("--json goes with --dry-run; `tutor report NAME --json` prints the results of a sweep.")
     choice = _choose(options)
     resolved = resolve(choice.config)
-    if choice.note:
+    if choice.note and not options.as_json:
         console.print(choice.note)
     if options.dry_run:
-        _show_estimate(console, resolved, options.results)
+        _show_estimate(console, resolved, options)
         return
     _run(console, resolved, choice.existing, options)
 
@@ -99,18 +109,18 @@ def _choose(options: SweepOptions) -> Choice:
     from tune_sweeps.run.workspace import Choice, choose, existing_workspace, open_workspace
     from tutor_service.errors import UserError
 
-    others = [options.set_, options.task, options.name]
+    others = [options.set_, options.task, options.name, options.from_]
     if options.resume is not None:
         if options.preset is not None or options.more_seeds or any(others):
             raise UserError(
-                "--resume takes the sweep as it was begun: leave out the preset, --set, --task, --name and "
-                "--more-seeds."
+                "--resume takes the sweep as it was begun: leave out the preset, --set, --task, --name, "
+                "--from and --more-seeds."
             )
         workspace = existing_workspace(options.results, options.resume)
         return Choice(workspace.config(), workspace)
     if options.more_seeds is not None:
         if options.preset is None or any(others):
-            raise UserError("--more-seeds takes the name of a sweep, and no --set, --task or --name.")
+            raise UserError("--more-seeds takes the name of a sweep, and no --set, --task, --name or --from.")
         workspace = existing_workspace(options.results, options.preset)
         config = with_more_seeds(workspace.config(), options.more_seeds)
         added = ", ".join(map(str, config.extensions[-1].seeds))
@@ -118,6 +128,8 @@ def _choose(options: SweepOptions) -> Choice:
     existing = open_workspace(options.results, options.preset or "")
     if options.until_decided and existing is not None and not any(others):
         return Choice(existing.config(), existing)
+    if options.from_ is not None:
+        return _fork(options.from_, options)
     if options.preset is None and not options.task:
         raise UserError("which sweep? Name a preset, e.g. `tutor sweep demo`, a --task, or --resume NAME.")
     settings = [*_only_tasks(options.task), *(options.set_ or [])]
@@ -126,6 +138,29 @@ def _choose(options: SweepOptions) -> Choice:
         config = _planned(config)
     if options.preset is None and config.name == PRESET_FOR_TASKS:
         config = _named_by_tasks(config)
+    resolved = resolve(config)
+    check_hyperparameters(trial.student for trial in resolved.trials)
+    return choose(options.results, config, options.name, len(resolved.trials))
+
+
+def _fork(name: str, options: SweepOptions) -> Choice:
+    """Take another sweep's settings but for some, under the next free number of its name where no name is given."""
+    from tune_sweeps.definition.loading import continued, forked
+    from tune_sweeps.definition.resolve import resolve
+    from tune_sweeps.run.checks import check_hyperparameters
+    from tune_sweeps.run.workspace import choose, existing_workspace
+    from tutor_service.errors import UserError
+
+    if options.preset is not None:
+        raise UserError(f"--from '{name}' and '{options.preset}': a sweep is forked from one. Leave one of them out.")
+    old = existing_workspace(options.results, name).config()
+    config = forked(old, [*_only_tasks(options.task), *(options.set_ or [])])
+    config = config.model_copy(update={"name": name, "numbered": True})
+    if options.name is None and continued(old, config) is not None:
+        raise UserError(
+            f"--from '{name}': that is the same sweep, seeds apart. Change something with --set, add seeds to it by "
+            f"`tutor sweep {name} --more-seeds N`, or give the fork a --name."
+        )
     resolved = resolve(config)
     check_hyperparameters(trial.student for trial in resolved.trials)
     return choose(options.results, config, options.name, len(resolved.trials))
@@ -157,15 +192,19 @@ def _named_by_tasks(config: SweepConfig) -> SweepConfig:
     return config.model_copy(update={"name": name, "description": "", "exclude": [*config.exclude, *left_out]})
 
 
-def _show_estimate(console: Console, resolved: ResolvedSweep, results: Path) -> None:
+def _show_estimate(console: Console, resolved: ResolvedSweep, options: SweepOptions) -> None:
     from tune_sweeps.cluster.session import local_cpus
+    from tune_sweeps.console.rows import print_json
     from tune_sweeps.run.estimate import estimate
-    from tune_sweeps.run.estimate_view import estimate_lines
+    from tune_sweeps.run.estimate_view import estimate_lines, estimate_values
     from tune_sweeps.run.speeds import known_speeds
 
     cpus = local_cpus(resolved.tutor_cpus + resolved.config.resources.num_cpus_per_trial)
-    speeds = known_speeds(results)
-    for line in estimate_lines(resolved, estimate(resolved, cpus, speeds), cpus):
+    needed = estimate(resolved, cpus, known_speeds(options.results))
+    if options.as_json:
+        print_json(estimate_values(resolved, needed))
+        return
+    for line in estimate_lines(resolved, needed, cpus):
         console.print(line)
 
 

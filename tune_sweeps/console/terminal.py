@@ -13,11 +13,12 @@ from rich.console import Console
 
 
 @contextmanager
-def quiet(log: Path) -> Iterator[Console]:
+def quiet(log: Path, silent: bool = False) -> Iterator[Console]:
     """Send standard output and error of this process and its children to a file, below Python.
 
     Args:
         log: The file; it is appended to.
+        silent: Whether the console says nothing either: a program reads what comes at the end.
 
     Yields:
         A console on what was standard output before: the one way to reach the user meanwhile.
@@ -32,7 +33,9 @@ def quiet(log: Path) -> Iterator[Console]:
     os.close(target)
     screen: TextIO = os.fdopen(os.dup(kept_out), "w", buffering=1, encoding="utf-8", errors="replace")
     try:
-        yield make_console(screen, is_terminal)
+        console = make_console(screen, is_terminal)
+        console.quiet = silent
+        yield console
     finally:
         sys.stdout.flush()
         sys.stderr.flush()

@@ -48,6 +48,24 @@ def load_sweep(name_or_path: str, settings: Sequence[str] = ()) -> SweepConfig:
     return validate_sweep(fields, f"{path.name} with --set" if settings else str(path))
 
 
+def forked(config: SweepConfig, settings: Sequence[str]) -> SweepConfig:
+    """Return a sweep as another one with some settings changed; seeds that were added to that one are among its own.
+
+    Args:
+        config: The sweep that is forked.
+        settings: Changes as ``key=value``.
+
+    Raises:
+        UserError: An unknown key, or a field that is invalid.
+    """
+    fields = _fields(config)
+    if not config.tuning:
+        fields |= {"seeds": config.all_seeds, "extensions": []}
+    for setting in settings:
+        apply_setting(fields, setting)
+    return validate_sweep(fields, f"sweep '{config.name}' with --set")
+
+
 def validate_sweep(fields: Mapping[str, Any], source: str) -> SweepConfig:
     """Check the fields of a sweep.
 
@@ -105,7 +123,15 @@ def set_nested(fields: dict[str, Any], path: Sequence[str], value: Any) -> None:
 
 def dump_sweep(config: SweepConfig) -> str:
     """Write the whole configuration as YAML, defaults included."""
-    return yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
+    return yaml.safe_dump(_fields(config), sort_keys=False, allow_unicode=True)
+
+
+def _fields(config: SweepConfig) -> dict[str, Any]:
+    """Return all fields; a use of advice that nobody named stays unnamed, since each cell chooses its own."""
+    fields = config.model_dump(mode="json")
+    if "use" not in config.advice.model_fields_set:
+        del fields["advice"]["use"]
+    return fields
 
 
 def with_more_seeds(config: SweepConfig, count: int, cells: Sequence[Match] | None = None) -> SweepConfig:

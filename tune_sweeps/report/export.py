@@ -12,6 +12,7 @@ import numpy as np
 
 from tune_sweeps.definition.grid import REUSE_WORDS, Cell
 from tune_sweeps.report.convergence import FloatArray
+from tune_sweeps.report.notes import notes
 from tune_sweeps.report.results import COUNTERS, Analysis, CellResult
 from tune_sweeps.report.statistics import Interval
 from tune_sweeps.report.tables import by_task
@@ -29,6 +30,17 @@ def write_numbers(analysis: Analysis, folder: Path) -> None:
     np.savez(folder / "scores.npz", **{name: matrix.scores for name, matrix in matrices.items()})  # type: ignore[arg-type]
     axes = {name: {"runs": matrix.seeds, "tasks": matrix.tasks} for name, matrix in matrices.items()}
     (folder / "scores.json").write_text(json.dumps(axes, indent=1) + "\n", encoding="utf-8")
+
+
+def to_json(analysis: Analysis) -> dict[str, Any]:
+    """Return the results for a program: a row per cell, as in ``cells.csv``, and the notes."""
+    return {
+        "sweep": analysis.sweep.name,
+        "status": analysis.sweep.status,
+        "trials": analysis.counts,
+        "cells": [_cell_row(cell) for cell in by_task(analysis.cells)],
+        "notes": notes(analysis),
+    }
 
 
 class ScoreMatrix(NamedTuple):

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import asdict
 from itertools import groupby
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from rich.console import RenderableType
-from rich.table import Table
 
+from tune_sweeps.console.rows import key, table
 from tune_sweeps.console.terminal import duration
 from tune_sweeps.definition.grid import REUSE_WORDS, Cell
 from tune_sweeps.definition.resolve import ResolvedSweep
@@ -24,7 +25,7 @@ def estimate_lines(resolved: ResolvedSweep, needed: Estimate, cpus: float) -> It
         cpus: Ray CPUs that this was estimated for.
     """
     yield f"sweep '{resolved.config.name}': {needed.num_cells} cells, {needed.num_trials} trials; nothing is started"
-    yield _cells(resolved)
+    yield table(_cells(resolved))
     yield (
         f"resources: {needed.trial_cpus:g} CPUs per trial, {needed.concurrent} trials at once on {cpus:g} CPUs; tutors "
         f"take {needed.tutor_cpus:g} CPUs and {needed.tutor_gpus:g} GPUs"
@@ -44,26 +45,32 @@ def estimate_lines(resolved: ResolvedSweep, needed: Estimate, cpus: float) -> It
     yield f"time: about {duration(needed.seconds)} at {speed} tutors' start and first answers not counted"
 
 
-def _cells(resolved: ResolvedSweep) -> Table:
-    table = Table(box=None, pad_edge=False)
-    for column in ("task", "tutor", "reuse", "algorithms", "seeds", "env steps each"):
-        table.add_column(column)
+def estimate_values(resolved: ResolvedSweep, needed: Estimate) -> dict[str, Any]:
+    """Return what a sweep takes for a program: its name, its cells, and the fields of the estimate."""
+    cells = [{key(name): value for name, value in row.items()} for row in _cells(resolved)]
+    return {"sweep": resolved.config.name, "cells": cells, **asdict(needed)}
+
+
+def _cells(resolved: ResolvedSweep) -> list[dict[str, Any]]:
     rows = sorted(
         {(trial.cell, trial.student.num_env_steps) for trial in resolved.trials},
         key=lambda row: (_arm(row[0]), row[1], row[0].algorithm),
     )
+    found: list[dict[str, Any]] = []
     for (arm, steps), group in groupby(rows, key=lambda row: (_arm(row[0]), row[1])):
         members = [cell for cell, _ in group]
         seeds = sorted({sum(trial.cell == cell for trial in resolved.trials) for cell in members})
-        table.add_row(
-            arm.task,
-            members[0].arm,
-            REUSE_WORDS[members[0].reuse],
-            ", ".join(cell.algorithm for cell in members),
-            "–".join(map(str, dict.fromkeys((seeds[0], seeds[-1])))),
-            f"{steps:,}",
+        found.append(
+            {
+                "task": arm.task,
+                "tutor": members[0].arm,
+                "reuse": None if members[0].reuse is None else REUSE_WORDS[members[0].reuse],
+                "algorithms": [cell.algorithm for cell in members],
+                "seeds": "–".join(map(str, dict.fromkeys((seeds[0], seeds[-1])))),
+                "env steps each": steps,
+            }
         )
-    return table
+    return found
 
 
 class _Arm(NamedTuple):
