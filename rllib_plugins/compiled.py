@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import inspect
 import os
 import stat
 import tempfile
@@ -11,7 +12,9 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any, TypeVar
 
+import numpy as np
 from numba import config, njit
+from numba.core.caching import UserProvidedCacheLocator
 from numba.core.dispatcher import Dispatcher
 
 from tutor_service.paths import home
@@ -22,17 +25,29 @@ Function = TypeVar("Function", bound=Callable[..., object])
 def compiled(function: Function) -> Function:
     """Compile a function of arrays and numbers when it is first called; division by zero gives ∞ or NaN, as in numpy.
 
-    The machine code is kept in ``cache_folder``, so that only the first process ever pays for it. Where no folder can
-    be written, each process compiles for itself.
+    The machine code is kept in ``cache_folder``, so that only the first process ever pays for it, wherever its copy of
+    the sources lies. Where no folder can be written, each process compiles for itself.
     """
-    given, folder = config.CACHE_DIR, cache_folder(_digest(function))
+    given, folder = (config.CACHE_DIR, config.CACHE_LOCATOR_CLASSES), cache_folder(_digest(function))
     if folder is None:
         return njit(error_model="numpy")(function)
-    try:
-        config.CACHE_DIR = str(folder)  # read when a function is decorated
+    try:  # both are read when a function is decorated
+        config.CACHE_DIR, config.CACHE_LOCATOR_CLASSES = str(folder), f"{__name__}.{_ByDigest.__name__}"
         return njit(cache=True, error_model="numpy")(function)
     finally:
-        config.CACHE_DIR = given
+        config.CACHE_DIR, config.CACHE_LOCATOR_CLASSES = given
+
+
+class _ByDigest(UserProvidedCacheLocator):
+    """Find code in the folder that is named by what it was compiled from; numba's own asks where that lies, and when
+    it was written, too."""
+
+    def __init__(self, py_func: Callable[..., object], py_file: str) -> None:
+        super().__init__(py_func, py_file)
+        self._cache_path = config.CACHE_DIR
+
+    def get_source_stamp(self) -> str:
+        return ""
 
 
 def cache_folder(digest: str) -> Path | None:
@@ -42,7 +57,7 @@ def cache_folder(digest: str) -> Path | None:
     in a folder of this user's own among the temporary files.
 
     Args:
-        digest: Of the sources that the code was compiled from.
+        digest: Of what the code was compiled from.
     """
     own = Path(tempfile.gettempdir()) / f"llm-tutors-{os.getuid()}"
     for base in (Path(config.CACHE_DIR) if config.CACHE_DIR else home() / "compiled", own):
@@ -62,23 +77,24 @@ def cache_folder(digest: str) -> Path | None:
 
 
 def _digest(function: Callable[..., object]) -> str:
-    """Return a digest of the sources of a function and of the compiled ones that it calls.
-
-    The compiler's own cache notices changes to the function's file only, and its code holds that of what it calls.
-    """
+    """Return a digest of what a function is compiled from: its source, and what it names and is compiled into it."""
     digest = hashlib.sha256()
-    for source in sorted(_sources(function)):
-        digest.update(_digest_of_file(source))
+    for ingredient in sorted(_ingredients(function)):
+        digest.update(ingredient)
     return digest.hexdigest()[:16]
 
 
-def _sources(function: Any) -> set[str]:
-    files = {function.__code__.co_filename}
+def _ingredients(function: Any) -> set[bytes]:
+    found = {_digest_of_file(function.__code__.co_filename)}
     for name in function.__code__.co_names:
         used = function.__globals__.get(name)
         if isinstance(used, Dispatcher) and used.py_func is not function:
-            files |= _sources(used.py_func)
-    return files
+            found |= _ingredients(used.py_func)
+        elif isinstance(used, int | float | np.generic):
+            found.add(f"{name}={used!r}".encode())
+        elif isinstance(used, type) and hasattr(used, "_fields"):
+            found.add(_digest_of_file(inspect.getfile(used)))
+    return found
 
 
 @lru_cache

@@ -5,7 +5,9 @@ from __future__ import annotations
 import importlib
 import os
 import sys
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import numba
 import numpy as np
@@ -75,16 +77,42 @@ def twice(x):
 """
 
 
-def test_code_is_made_anew_where_a_function_that_it_calls_has_changed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    """The compiler alone would see a change to the caller's file only."""
-    monkeypatch.syspath_prepend(str(tmp_path))
-    (tmp_path / "caller.py").write_text(CALLER)
-    for factor in (3.0, 5.0):
-        (tmp_path / "callee.py").write_text(CALLEE.replace("FACTOR", str(factor)))
+@pytest.fixture
+def load(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., Any]]:
+    """Writes modules into a folder, and imports the last one of them as a new process would."""
+
+    def _load(folder: str, **sources: str) -> Any:
+        monkeypatch.syspath_prepend(str(tmp_path / folder))
+        (tmp_path / folder).mkdir(exist_ok=True)
         module._digest_of_file.cache_clear()
         importlib.invalidate_caches()
-        for name in ("callee", "caller"):
-            monkeypatch.delitem(sys.modules, name, raising=False)
-        assert importlib.import_module("caller").twice(1.0) == factor**2
-    for name in ("callee", "caller"):
-        monkeypatch.delitem(sys.modules, name)
+        for name, source in sources.items():
+            (tmp_path / folder / f"{name}.py").write_text(source)
+            sys.modules.pop(name, None)
+        return importlib.import_module(list(sources)[-1])
+
+    yield _load
+    for name in ("constants", "callee", "caller"):
+        sys.modules.pop(name, None)
+
+
+def test_code_is_made_anew_where_a_function_that_it_calls_has_changed(load: Callable[..., Any]):
+    """The compiler alone would see a change to the caller's file only."""
+    for factor in (3.0, 5.0):
+        loaded = load("here", callee=CALLEE.replace("FACTOR", str(factor)), caller=CALLER)
+        assert loaded.twice(1.0) == factor**2
+
+
+def test_code_is_made_anew_where_a_number_of_another_module_has_changed(load: Callable[..., Any]):
+    for factor in (3.0, 5.0):
+        callee = f"from constants import FACTOR\n{CALLEE}"
+        assert load("here", constants=f"FACTOR = {factor}\n", callee=callee).scale(1.0) == factor
+
+
+def test_code_is_found_by_another_copy_of_its_source(load: Callable[..., Any]):
+    hits = []
+    for folder in ("here", "there"):
+        scale = load(folder, callee=CALLEE.replace("FACTOR", "3.0")).scale
+        assert scale(1.0) == 3.0
+        hits.append(sum(scale.stats.cache_hits.values()))
+    assert hits == [0, 1]
