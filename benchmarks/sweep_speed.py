@@ -17,11 +17,10 @@ import tempfile
 import time
 from pathlib import Path
 
-from benchmarks.harness import FOLDER, Benchmark, add_arguments, median
+from benchmarks.harness import FOLDER, Benchmark, add_arguments, median, sized
 
 MEASURES = ("tune_sweeps/run", "rllib_plugins")
 CONSOLE = Path(sys.executable).with_name("tutor")
-STARTS = 5
 
 
 def sweep_s(folder: Path, name: str, *settings: str) -> float:
@@ -40,7 +39,7 @@ def num_trials(folder: Path, name: str) -> int:
     return len(list((folder / name / "trials").glob("*")))
 
 
-def trial_starts() -> list[float]:
+def trial_starts(num_seeds: int) -> list[float]:
     """Seconds from a trial's config to its first env step, in a process that ran another trial before."""
     from rllib_plugins.config import StudentConfig
     from rllib_plugins.trial import StudentTrial, ensure_ray
@@ -48,7 +47,7 @@ def trial_starts() -> list[float]:
     ensure_ray()
     configs = [
         StudentConfig(algorithm=algorithm, task="snake", tutor="oracle", seed=seed, eval_episodes=1).model_dump()
-        for seed in range(STARTS)
+        for seed in range(num_seeds)
         for algorithm in ("dqn", "ppo", "a2c")
     ]
     trial, seconds = StudentTrial(config=configs[0]), []
@@ -83,7 +82,7 @@ def main() -> int:
             rate = 3600 * num_trials(folder, f"cores-{cores}") / seconds
             print(f"{cores} trials at once, a core each: {rate:,.0f} trials/h", flush=True)
             benchmark.record(f"trials_per_h_{cores}", rate)
-    starts = trial_starts()
+    starts = trial_starts(sized(args, full=5, quick=5, smoke=1))
     benchmark.record("trial_start_s", starts)
     benchmark.check("trial_start_s", median(starts), bar=3.0, higher_is_better=False)
     return benchmark.finish(args)

@@ -5,9 +5,14 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from collections.abc import Iterator
+from importlib import import_module
 from pathlib import Path
 
 import pytest
+import ray
+
+from rllib_plugins.trial import ensure_ray
 
 ROOT = Path(__file__).parents[2]
 NAMES = sorted(path.stem for path in (ROOT / "benchmarks").glob("*.py") if "add_arguments(parser)" in path.read_text())
@@ -15,23 +20,46 @@ NAMES.remove("harness")
 OF_A_CLUSTER = {"fault_drill", "refusals", "tutor_throughput"}
 """Need minutes for what other tests of a cluster, and of the real LLM, start too: they only have to load."""
 
-
-def run(name: str, *arguments: str) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", f"benchmarks.{name}", *arguments]
-    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=300)
+WITH_A_RAY_OF_ITS_OWN = {"store"}
+SMOKED = sorted(set(NAMES) - OF_A_CLUSTER, key=lambda name: (name in WITH_A_RAY_OF_ITS_OWN, name))
 
 
-@pytest.mark.parametrize("name", [name for name in NAMES if name not in OF_A_CLUSTER])
-def test_its_smallest_form_measures_all_that_the_result_holds(name: str) -> None:
-    done = run(name, "--smoke")
-    assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-4000:]
-    summary = json.loads(done.stdout.splitlines()[-1])
+@pytest.fixture(scope="module", autouse=True)
+def _no_ray_is_left() -> Iterator[None]:
+    yield
+    ray.shutdown()
+
+
+@pytest.mark.parametrize("name", SMOKED)
+def test_its_smallest_form_measures_all_that_the_result_holds(
+    name: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """In this process, whose packages and Ray they share."""
+    if name in WITH_A_RAY_OF_ITS_OWN:
+        ray.shutdown()
+    else:
+        ensure_ray(2)
+    monkeypatch.setattr(sys, "argv", [name, "--smoke"])
+    status = import_module(f"benchmarks.{name}").main()
+    said = capsys.readouterr().out
+    assert status == 0, said
+    summary = json.loads(said.splitlines()[-1])
     assert summary["benchmark"] == name
     assert summary["checks"]
 
 
-@pytest.mark.parametrize("name", sorted(OF_A_CLUSTER))
-def test_it_loads(name: str) -> None:
-    done = run(name, "--help")
-    assert done.returncode == 0, done.stderr
-    assert "--smoke" in done.stdout
+def test_they_are_run_as_modules() -> None:
+    running = {
+        name: subprocess.Popen(
+            [sys.executable, "-m", f"benchmarks.{name}", "--help"],
+            cwd=ROOT,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        for name in NAMES
+    }
+    for name, process in running.items():
+        said, complaint = process.communicate(timeout=60)
+        assert process.returncode == 0, complaint
+        assert "--smoke" in said, name
