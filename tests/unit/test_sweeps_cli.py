@@ -18,6 +18,7 @@ from tune_sweeps.definition.loading import load_sweep
 from tune_sweeps.run.workspace import create_workspace, existing_workspace
 
 COMMANDS = ["sweep", "serve", "ask", "grade", "train", "play", "report", "ui", "store", "tutors", "tasks", "presets"]
+COMMANDS += ["compare", "doctor"]
 
 
 def tutor(*arguments: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> tuple[int, str, str]:
@@ -75,6 +76,7 @@ def test_every_command_explains_itself(name: str) -> None:
         (["sweep", "--resume", "demo", "--from", "demo"], "--from"),
         (["sweep", "demo", "--json"], "--json goes with --dry-run"),
         (["report", "demo"], "no sweep has run here"),
+        (["compare", "demo", "demo-2"], "no sweep has run here"),
         (["ui"], "no sweep has run here"),
         (["ui", "--results", "mine"], "Run `tutor sweep demo --results mine`"),
         (["play", "demo"], "no sweep has run here"),

@@ -15,6 +15,7 @@ from tune_sweeps.definition.loading import load_sweep
 from tune_sweeps.definition.resolve import resolve
 from tune_sweeps.report.analysis import analyse
 from tune_sweeps.report.build import to_markdown, trial_metrics
+from tune_sweeps.report.compare import changed_settings, compare, values, words
 from tune_sweeps.report.drawing import LineEnd, label_ends, spread
 from tune_sweeps.report.export import write_numbers
 from tune_sweeps.report.growth import grown
@@ -107,6 +108,28 @@ def test_a_trials_own_speed_up_is_of_the_untutored_students_mean_steps_over_its_
     assert cell.speed_up is not None
     assert np.exp(np.log(own).mean()) == pytest.approx(cell.speed_up.value)
     assert {metrics["final_return"] for metrics in by_key.values()} == {1.0}
+
+
+def test_two_sweeps_are_compared_cell_by_cell_with_intervals() -> None:
+    first = two_to_one()
+    quick = [run("none", s, 8_000 + 400 * s) for s in range(6)] + [run("oracle", s, 2_000 + 100 * s) for s in range(6)]
+    second = analyse(record([*quick, run("random", 0, 9_000)], "num_envs=4"))
+    pairs = compare(first, second)
+    assert [(pair.cell.tutor, pair.final is None) for pair in pairs] == [
+        ("none", False),
+        ("oracle", False),
+        ("random", True),
+    ]
+    untutored, oracle, alone = pairs
+    assert untutored.sooner is not None and untutored.sooner.value == pytest.approx(1.0)
+    assert oracle.sooner is not None and oracle.sooner.low > 1.4 and oracle.sooner.value < 2.0
+    assert oracle.final is not None and oracle.final.value == 0.0 and alone.first is None
+    assert changed_settings(first, second) == ["num_envs: 8 → 4"]
+    row = words(pairs, ("a", "b"))[1]
+    assert row["return a"] == "1" and row["b sooner"].endswith("×")
+    assert values(pairs)[2]["first"] is None
+    slower = compare(second, first)[1]
+    assert slower.sooner is not None and slower.sooner.high < 1
 
 
 def test_the_same_runs_give_the_same_numbers() -> None:

@@ -8,7 +8,22 @@ import sys
 import typer
 from rich.console import Console
 
-from tune_sweeps.cli import ask, audition, grade, lists, play, report, serve, store, submit, sweep, train, ui
+from tune_sweeps.cli import (
+    ask,
+    audition,
+    compare,
+    doctor,
+    grade,
+    lists,
+    play,
+    report,
+    serve,
+    store,
+    submit,
+    sweep,
+    train,
+    ui,
+)
 from tune_sweeps.console.signals import EXIT_INTERRUPTED
 from tutor_service.errors import UserError
 from tutor_service.proxies import spare_loopback
@@ -25,8 +40,19 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 for command in (
-    *(sweep.sweep, report.report, ui.ui, ask.ask, grade.grade, audition.audition, train.train, play.play),
+    *(
+        sweep.sweep,
+        report.report,
+        compare.compare,
+        ui.ui,
+        ask.ask,
+        grade.grade,
+        audition.audition,
+        train.train,
+        play.play,
+    ),
     *(serve.serve, submit.submit, lists.tutors, lists.tasks, lists.presets),
+    doctor.doctor,
 ):
     app.command()(command)
 app.add_typer(store.store_app, name="store")

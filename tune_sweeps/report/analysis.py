@@ -158,9 +158,11 @@ def _geometric_mean(steps: Sequence[float]) -> float | None:
     return float(np.exp(np.mean(np.log(np.maximum(steps, 1.0))))) if steps else None
 
 
-def _comparison(
+def comparison(
     untutored: Sequence[TrialResult], tutored: Sequence[TrialResult], scale: Scale, *, sustained: bool = True
 ) -> Comparison:
+    """Return two arms for a speed-up: what their trials had reached by env steps, on the first arm's scale."""
+
     def reached(trials: Sequence[TrialResult]) -> list[Progress]:
         return [trial.sustained if sustained else trial.first_hits for trial in trials]
 
@@ -188,7 +190,7 @@ def _versus(result: CellResult, groups: Groups, sweep: SweepRecord) -> Versus:
         if scale is None or _threshold(scale, frac, references).level is None:
             return SpeedUp(frac, None, None)
         both = [
-            speed_up(_comparison(untutored, trials, scale, sustained=kind), frac, constants.confidence)
+            speed_up(comparison(untutored, trials, scale, sustained=kind), frac, constants.confidence)
             for kind in (True, False)
         ]
         return SpeedUp(frac, *both)
@@ -210,8 +212,8 @@ def _over_control(result: CellResult, groups: Groups, config: SweepConfig) -> In
     if not result.cell.tutored or control not in groups or result.scale is None or result.threshold.level is None:
         return None
     fixed = replace(result.scale, fixed=result.scale.upper)
-    comparison = _comparison(groups[control], result.trials, fixed)
-    return speed_up(comparison, config.convergence.threshold_frac, config.statistics.confidence)
+    compared = comparison(groups[control], result.trials, fixed)
+    return speed_up(compared, config.convergence.threshold_frac, config.statistics.confidence)
 
 
 def _bootstrap(config: SweepConfig) -> Bootstrap:
@@ -271,7 +273,7 @@ def _p_value(result: CellResult, groups: Groups, looks: Sequence[set[int]], look
     new = any(trial.run.seed not in before for trial in tutored)
     if not new or min(len(tutored), len(untutored)) < 2 or result.scale is None or result.threshold.level is None:
         return float("nan")
-    return permutation_test(_comparison(untutored, tutored, result.scale), config.convergence.threshold_frac)
+    return permutation_test(comparison(untutored, tutored, result.scale), config.convergence.threshold_frac)
 
 
 def _aggregates(cells: Sequence[CellResult], groups: Groups, config: SweepConfig) -> list[Aggregate]:
@@ -290,7 +292,7 @@ def _aggregates(cells: Sequence[CellResult], groups: Groups, config: SweepConfig
         for value in dict.fromkeys(value_of(result.cell) for result in counted):
             members = [result for result in counted if value_of(result.cell) == value]
             comparisons = [
-                _comparison(groups[_baseline(result.cell)], result.trials, result.scale)
+                comparison(groups[_baseline(result.cell)], result.trials, result.scale)
                 for result in members
                 if result.scale is not None
             ]

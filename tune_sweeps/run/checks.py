@@ -11,7 +11,7 @@ from tune_sweeps.tracking.mlflow_client import check_uri
 from tutor_service import machine
 from tutor_service.errors import UserError
 
-_DRIVER_MIB = 1_200
+DRIVER_MIB = 1_200
 """Memory of the driver with Ray's own processes and MLflow."""
 
 
@@ -45,7 +45,7 @@ def check_machine(results: Path, uri: str, concurrent: int, memory_mib_per_trial
     check_writable(results)
     check_uri(uri)
     if local:
-        needed = _DRIVER_MIB + concurrent * memory_mib_per_trial
+        needed = DRIVER_MIB + concurrent * memory_mib_per_trial
         available = machine.available_bytes() / 2**20
         if needed > available:
             raise UserError(

@@ -106,7 +106,7 @@ def _check_folder(file: Path) -> None:
 
 def _refused(uri: str, error: Exception) -> UserError:
     """Say why a tracking URI cannot be used, in the words of who refused it and without its password."""
-    reason = _masked(" ".join(str(error).split()) or type(error).__name__)
+    reason = masked(" ".join(str(error).split()) or type(error).__name__)
     if len(reason) > _LONGEST_REASON:
         reason = reason[:_LONGEST_REASON] + " …"
     scheme, elsewhere = urllib.parse.urlsplit(uri).scheme, "unset it for an SQLite database in the results folder"
@@ -116,10 +116,11 @@ def _refused(uri: str, error: Exception) -> UserError:
         remedy = f"Set {URI_VARIABLE}={_SQLITE}{DATABASE} or another database, or {elsewhere}."
     else:
         remedy = f"Correct {URI_VARIABLE} (other products' schemes need their MLflow plugin installed), or {elsewhere}."
-    return UserError(f"{URI_VARIABLE}: MLflow cannot use {_masked(uri)}: {reason.rstrip('.')}. {remedy}")
+    return UserError(f"{URI_VARIABLE}: MLflow cannot use {masked(uri)}: {reason.rstrip('.')}. {remedy}")
 
 
-def _masked(text: str) -> str:
+def masked(text: str) -> str:
+    """Return a text with user and password of each address in it left out."""
     return re.sub(r"(://)[^/@\s]+@", r"\1***@", text)
 
 

@@ -1,0 +1,30 @@
+"""Implement ``tutor doctor``: what of this machine is fit for sweeps."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import typer
+
+from tune_sweeps.cli.options import AddressOption, JsonOption, ResultsOption
+
+EXIT_UNFIT = 1
+
+
+def doctor(results: ResultsOption = Path("runs"), address: AddressOption = None, as_json: JsonOption = False) -> None:
+    """Say what of the machine, Python, Ray, vLLM, GPU, MLflow, cache, disk and package index is fit, and the remedy.
+
+    Starts nothing and changes nothing. Status 1 where something is unfit: a sweep would not run.
+
+    Example: `tutor doctor`
+    """
+    from tune_sweeps.console.rows import print_rows
+    from tune_sweeps.console.terminal import make_console, quiet
+    from tune_sweeps.run.doctor import examine
+
+    with quiet(Path(os.devnull)):
+        findings = examine(results, address)
+    print_rows(make_console(), [finding._asdict() for finding in findings], as_json=as_json)
+    if any(finding.state == "unfit" for finding in findings):
+        raise typer.Exit(EXIT_UNFIT)
