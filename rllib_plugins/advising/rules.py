@@ -6,7 +6,6 @@ action of this step: the behaviour policy μ is computed from the rule's answer.
 
 from __future__ import annotations
 
-import importlib
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any, ClassVar, Generic, Literal, TypeVar
@@ -15,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from rllib_plugins.importing import import_from_here
 from tutor_service.errors import UserError, did_you_mean, field_problems, unknown_name
 
 FloatArray = NDArray[np.float64]
@@ -79,7 +79,7 @@ class RuleRegistry(Generic[RuleT]):
         if not colon:
             raise unknown_name(self.field, name, self._classes)
         try:
-            cls = getattr(importlib.import_module(module_name), class_name)
+            cls = getattr(import_from_here(module_name), class_name)
         except (ImportError, AttributeError, ValueError) as error:
             raise UserError(
                 f"{self.field} = '{name}' cannot be imported ({error}). Give module:Class of something importable, "

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import importlib
 import json
-import sys
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
+from rllib_plugins.importing import import_from_here
 from rllib_plugins.tasks.base import Task
 from rllib_plugins.tasks.validation import validate
 from tutor_service.errors import UserError, unknown_name
@@ -94,11 +92,8 @@ def _build(source: Any, options: dict[str, Any], name: str) -> Task:
 
 def _import(path: str) -> Any:
     module_name, _, attribute = path.partition(":")
-    here = str(Path.cwd())
-    if here not in sys.path:
-        sys.path.append(here)
     try:
-        module = importlib.import_module(module_name)
+        module = import_from_here(module_name)
     except ModuleNotFoundError as error:
         raise UserError(
             f"task '{path}': no module '{error.name}'. Run from the folder that holds it, or install it."

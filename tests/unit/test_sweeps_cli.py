@@ -18,7 +18,7 @@ from tune_sweeps.definition.loading import load_sweep
 from tune_sweeps.run.workspace import create_workspace, existing_workspace
 
 COMMANDS = ["sweep", "serve", "ask", "grade", "train", "play", "report", "ui", "store", "tutors", "tasks", "presets"]
-COMMANDS += ["compare", "doctor"]
+COMMANDS += ["compare", "doctor", "init"]
 
 
 def tutor(*arguments: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> tuple[int, str, str]:

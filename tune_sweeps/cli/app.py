@@ -14,6 +14,7 @@ from tune_sweeps.cli import (
     compare,
     doctor,
     grade,
+    init,
     lists,
     play,
     report,
@@ -52,7 +53,7 @@ for command in (
         play.play,
     ),
     *(serve.serve, submit.submit, lists.tutors, lists.tasks, lists.presets),
-    doctor.doctor,
+    *(init.init, doctor.doctor),
 ):
     app.command()(command)
 app.add_typer(store.store_app, name="store")

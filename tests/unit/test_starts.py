@@ -1,0 +1,80 @@
+"""What `tutor init` writes works as it is and passes its own test."""
+
+from __future__ import annotations
+
+import importlib
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+from rllib_plugins.evaluation import random_return
+from rllib_plugins.tasks import load_task
+from rllib_plugins.tasks.registry import task_names
+from tune_sweeps.cli import app as cli
+from tune_sweeps.run.references import reference_returns
+from tune_sweeps.run.starts import KINDS, write_start
+from tutor_service.errors import UserError
+
+ROOT = Path(__file__).parents[2]
+
+
+@pytest.fixture(autouse=True)
+def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", [*sys.path])
+    importlib.invalidate_caches()
+    return tmp_path
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_start_is_written_and_loaded(kind: str, here: Path) -> None:
+    shown = CliRunner().invoke(cli.app, ["init", kind, f"begun_{kind}"])
+    assert shown.exit_code == 0, shown.exception
+    written = sorted(path.name for path in here.iterdir() if path.is_file())
+    assert written and all(f"wrote {name}" in shown.output for name in written)
+    assert all("$" not in path.read_text() for path in here.iterdir() if path.is_file())
+    assert shown.output.splitlines()[-1].startswith("next: tutor ")
+
+
+def test_the_tests_that_are_written_pass(here: Path) -> None:
+    write_start("task", "own_maze")
+    write_start("rule", "own_rule")
+    done = subprocess.run(
+        [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "test_own_maze.py", "test_own_rule.py"],
+        env=os.environ | {"PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0 and "3 passed" in done.stdout, done.stdout
+
+
+def test_the_tasks_oracle_beats_who_learns_nothing(here: Path) -> None:
+    write_start("task", "worth_learning")
+    task = load_task("worth_learning:WorthLearning")
+    returns = reference_returns(task, oracle=True)
+    best = returns.pop("oracle")
+    assert best > 0.6 and best > max(returns.values()) + 0.3
+    assert random_return(task) < 0.5
+
+
+@pytest.mark.parametrize(
+    ("kind", "name", "said"),
+    [
+        ("tsak", "maze", "Did you mean 'task'"),
+        ("task", "My-Task", "no name for a task"),
+        ("rule", "class", "no name for a rule"),
+        ("task", "json", "installed already"),
+        ("sweep", "../up", "no name for a sweep"),
+        ("tutor", "there", "there.yaml exists already"),
+    ],
+)
+def test_what_cannot_be_written_is_refused_and_nothing_is_left(kind: str, name: str, said: str, here: Path) -> None:
+    (here / "there.yaml").write_text("")
+    with pytest.raises(UserError, match=said):
+        write_start(kind, name)
+    assert [path.name for path in here.iterdir()] == ["there.yaml"]
+    assert name not in task_names()
