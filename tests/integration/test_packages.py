@@ -9,6 +9,7 @@ import subprocess
 import sys
 import zipfile
 from pathlib import Path
+from typing import NamedTuple
 
 import pytest
 
@@ -31,26 +32,52 @@ CASES = [
 ]  # the images are of one Python
 
 
+class Resolved(NamedTuple):
+    """What the resolver said of a set of packages."""
+
+    status: int
+    complaint: str
+    packages: set[str]
+
+
+@pytest.fixture(scope="module")
+def resolved(tmp_path_factory: pytest.TempPathFactory) -> dict[tuple[str, str], Resolved]:
+    """All sets by name and Python's version; they mostly wait for the index, and wait together."""
+    folder, environ = tmp_path_factory.mktemp("resolved"), {**os.environ, **index_options(Path(sys.executable))}
+    running = {}
+    for number, (name, python) in enumerate(CASES):
+        command = [sys.executable, "-m", "uv", "pip", "compile", "--quiet", "--no-header", "--no-annotate"]
+        command += ["--python-version", python, "--constraints", "constraints.txt", "-o", str(folder / f"{number}.txt")]
+        command += [f"--extra={extra}" for extra in SETS[name]]
+        if "cpu" in SETS[name]:
+            command += ["--override", "tools/uv-overrides.txt"]
+        process = subprocess.Popen(
+            [*command, "pyproject.toml"],
+            cwd=ROOT,
+            env=environ,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        running[name, python] = (process, folder / f"{number}.txt")
+    found = {}
+    for case, (process, path) in running.items():
+        complaint = process.communicate(timeout=300)[1]
+        packages = set() if process.returncode else set(path.read_text().splitlines())
+        found[case] = Resolved(process.returncode, complaint, packages)
+    return found
+
+
 @pytest.mark.parametrize(("name", "python"), CASES)
-def test_every_set_resolves(name: str, python: str, tmp_path: Path) -> None:
-    extras = SETS[name]
-    command = [sys.executable, "-m", "uv", "pip", "compile", "--quiet", "--no-header", "--no-annotate"]
-    command += ["--python-version", python, "--constraints", "constraints.txt", "-o", str(tmp_path / "resolved.txt")]
-    command += [f"--extra={extra}" for extra in extras]
-    if "cpu" in extras:
-        command += ["--override", "tools/uv-overrides.txt"]
-    environ = {**os.environ, **index_options(Path(sys.executable))}
-    result = subprocess.run(
-        [*command, "pyproject.toml"], cwd=ROOT, env=environ, capture_output=True, text=True, timeout=300
-    )
-    if result.returncode and UNREACHABLE.search(result.stderr):
+def test_every_set_resolves(name: str, python: str, resolved: dict[tuple[str, str], Resolved]) -> None:
+    found = resolved[name, python]
+    if found.status and UNREACHABLE.search(found.complaint):
         pytest.skip("no package index is reachable")
-    if result.returncode and "torch==2.13.0+cpu" in result.stderr:
+    if found.status and "torch==2.13.0+cpu" in found.complaint:
         pytest.skip("the index lacks torch's CPU build, which `make setup` then takes from PyTorch's own")
-    assert result.returncode == 0, result.stderr
-    resolved = set((tmp_path / "resolved.txt").read_text().splitlines())
+    assert found.status == 0, found.complaint
     pinned = set((ROOT / "constraints.txt").read_text().splitlines())
-    loose = {line for line in resolved - pinned if line.replace("+cpu", "") not in pinned}
+    loose = {line for line in found.packages - pinned if line.replace("+cpu", "") not in pinned}
     assert loose == set(), "every package is pinned"
 
 

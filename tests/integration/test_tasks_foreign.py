@@ -92,7 +92,7 @@ def test_rllib_s_own_evaluation_takes_legal_actions_alone(algorithm: str) -> Non
     assert wishes == {0, 1}
 
 
-@settings(max_examples=25, deadline=None, suppress_health_check=list(HealthCheck), phases=[Phase.generate])
+@settings(max_examples=12, deadline=None, suppress_health_check=list(HealthCheck), phases=[Phase.generate])
 @given(drawn=drawn_tasks.tasks(), algorithm=st.sampled_from(ALGORITHMS))
 def test_a_drawn_task_that_is_not_refused_is_trained_restored_and_evaluated(drawn: type[Task], algorithm: Any) -> None:
     drawn_tasks.Drawn = drawn
