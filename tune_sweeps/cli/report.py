@@ -38,7 +38,7 @@ def report(
         return
     show(analysis, console)
     for path in files:
-        if path.suffix in {".md", ".png"}:
+        if path.suffix in {".md", ".html", ".png"}:
             console.print(f"wrote {path}")
     if page := where_to_look(analysis.sweep, uri, results):
         console.print(page)

@@ -315,7 +315,7 @@ def _report(workspace: Workspace, uri: str, console: Console) -> Analysis:
     analysis, files = make_report(uri, workspace.name, workspace.report)
     show(analysis, console)
     curves = next((path for path in files if path.name == "learning_curves.png"), None)
-    console.print(f"report: {files[0]}" + (f" · learning curves: {curves}" if curves else ""))
+    console.print(f"report: {files[0]} · page: {files[1]}" + (f" · learning curves: {curves}" if curves else ""))
     if page := where_to_look(analysis.sweep, uri, workspace.results):
         console.print(page)
     return analysis

@@ -10,6 +10,7 @@ from rich.console import Console
 from tune_sweeps.report.analysis import DEFAULT_WINDOW_FRAC, analyse
 from tune_sweeps.report.export import write_numbers
 from tune_sweeps.report.notes import notes
+from tune_sweeps.report.page import to_page
 from tune_sweeps.report.results import Analysis
 from tune_sweeps.report.tables import (
     Table,
@@ -27,6 +28,7 @@ from tune_sweeps.tracking.summary import put_summary, put_trial_results
 from tutor_service.errors import UserError
 
 ARTIFACT_FOLDER = "report"
+PAGE = "report.html"
 _LEFT = {"task", "student", "tutor", "reuse", "axis", "value"}
 
 
@@ -40,7 +42,7 @@ def make_report(uri: str, name: str, folder: Path, *, log: bool = True) -> tuple
         log: Whether to put them on the parent run.
 
     Returns:
-        The results, and the files: the report first, then figures.
+        The results, and the files: the report as Markdown, as a page of HTML, then figures.
 
     Raises:
         UserError: MLflow has no such sweep, or no trial of it has finished yet.
@@ -55,12 +57,14 @@ def make_report(uri: str, name: str, folder: Path, *, log: bool = True) -> tuple
     figures = draw_all(analysis, folder)
     report = folder / "report.md"
     report.write_text(to_markdown(analysis, figures), encoding="utf-8")
+    page = folder / PAGE
+    page.write_text(to_page(analysis, to_markdown(analysis, []), figures), encoding="utf-8")
     if log:
         put_summary(
             uri, analysis.sweep.parent_id, (folder, ARTIFACT_FOLDER), to_description(analysis), to_metrics(analysis)
         )
         put_trial_results(uri, trial_metrics(analysis))
-    return analysis, [report, *figures]
+    return analysis, [report, page, *figures]
 
 
 def show(analysis: Analysis, console: Console) -> None:
@@ -161,7 +165,7 @@ def to_markdown(analysis: Analysis, figures: list[Path]) -> str:
         aggregate_table(analysis).markdown(),
         "Score: final return as a share of the way; `scores.npz` has the matrices. A cell that is identical to another "
         "counts once.",
-        "## Figures",
+        "## Figures" if figures else "",
         "\n\n".join(f"![{path.stem.replace('_', ' ')}]({path.name})" for path in figures if path.suffix == ".png"),
         "## How convergence is defined",
         f"The threshold is {frac:g} of the way {way}. A trial has converged at the first evaluation from which the "

@@ -1,0 +1,75 @@
+"""A report's page needs nothing but itself, and draws the numbers of the results."""
+
+from __future__ import annotations
+
+import json
+import re
+from html.parser import HTMLParser
+from pathlib import Path
+
+import pytest
+
+from tests.unit.test_sweeps_report import record, run, tutored, two_to_one
+from tune_sweeps.report.analysis import analyse
+from tune_sweeps.report.build import to_markdown
+from tune_sweeps.report.page import figure_data, to_html, to_page
+
+
+class Parsed(HTMLParser):
+    """Counts what is open, and keeps every address that would be fetched."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.addresses: list[str] = []
+        self.tags: list[str] = []
+        self.feed(text)
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append(tag)
+        self.addresses += [value or "" for name, value in attrs if name in {"src", "href"}]
+
+
+def test_the_page_fetches_nothing_and_has_every_part_of_the_report(tmp_path: Path) -> None:
+    analysis = two_to_one()
+    figures = [tmp_path / name for name in ("learning_curves.png", "survival.png", "survival.svg")]
+    for path in figures:
+        path.write_bytes(b"picture")
+    text = to_markdown(analysis, [])
+    page = to_page(analysis, text, figures)
+    parsed = Parsed(page)
+    assert [address.partition(",")[0] for address in parsed.addresses] == ["data:image/png;base64"]  # the one not drawn
+    assert parsed.tags.count("table") == text.count("| --- |\n") > 4
+    for heading in re.findall(r"^#+ (.*)", text, re.MULTILINE):
+        assert heading in page
+    assert "## " not in page.partition("<script")[0]
+
+
+def test_the_figures_hold_the_numbers_of_the_results() -> None:
+    analysis = two_to_one()
+    curves, speed_ups, by_threshold = figure_data(analysis)
+    cell = tutored(analysis)
+    (panel,) = curves["panels"]
+    assert panel["title"] == "ppo · blackjack" and panel["level"] == cell.threshold.level
+    assert [line["name"] for line in panel["lines"]] == ["untutored", "oracle"]
+    assert panel["lines"][1]["y"][-1] == 1.0
+    assert cell.speed_up is not None
+    (row,) = speed_ups["rows"]
+    assert (row["value"], row["low"], row["high"]) == (cell.speed_up.value, cell.speed_up.low, cell.speed_up.high)
+    (line,) = by_threshold["panels"][0]["lines"]
+    assert line["x"][0] == 0.5 and len(line["x"]) == len(line["low"]) == 10
+
+
+@pytest.mark.parametrize("random_return", [0.0, None])
+def test_one_seed_or_no_reference_makes_a_page_of_plain_json(random_return: float | None) -> None:
+    analysis = analyse(record([run("none", 0, 8_000), run("oracle", 0, 4_000)], random_return=random_return))
+    page = to_page(analysis, to_markdown(analysis, []), [])
+    (data,) = re.findall(r'<script id="data" type="application/json">(.*?)</script>', page, re.DOTALL)
+    found = json.loads(data, parse_constant=pytest.fail)  # no NaN, which browsers do not read
+    assert len(found) == (1 if random_return is None else 3)
+
+
+def test_text_is_text_whatever_is_in_it() -> None:
+    assert to_html("# A <b>\n\n- one\n- two `x`\n\n| a | b |\n| --- | --- |\n| 1 | <script> |\n\n3 < 4") == (
+        "<h1>A &lt;b&gt;</h1>\n<ul><li>one</li><li>two <code>x</code></li></ul>\n"
+        "<table><tr><th>a</th><th>b</th></tr><tr><td>1</td><td>&lt;script&gt;</td></tr></table>\n<p>3 &lt; 4</p>"
+    )
