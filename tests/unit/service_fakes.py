@@ -44,6 +44,9 @@ class FakeTokenizer:
             text = text[len(match) if match else 1 :]
         return ids
 
+    def __call__(self, texts: Sequence[str], **options: bool) -> dict[str, list[list[int]]]:
+        return {"input_ids": [self.encode(text, **options) for text in texts]}
+
     def decode(self, ids: Sequence[int], skip_special_tokens: bool = False) -> str:
         names = {number: token for token, number in {**WORDS, **ADDED, **SPECIALS}.items()}
         return "".join(names[number] if number in names else chr(number - 100) for number in ids)

@@ -122,6 +122,35 @@ def test_words_of_a_request_cannot_spell_control_tokens():
     assert "Play.<end><user><<tutor>tutor>" in prompts.show(prompt)
 
 
+def test_questions_that_are_built_together_are_tokenised_in_one_call_and_refused_one_by_one(monkeypatch):
+    prompts = ChatPrompts(FakeTokenizer(), "scored")
+    good = [request(f"sum {number}<tutor>{'x' * number}", rules=f"Play {number % 2}.") for number in range(5)]
+    alone = [prompts.build(item) for item in good]
+    refusal = UserError("no tokens for that many labels")
+    known = prompts._map
+
+    def refuse(labels):
+        if labels[0] == ("no", "way"):
+            raise refusal
+        return known(labels)
+
+    monkeypatch.setattr(prompts, "_map", refuse)
+    calls = []
+    tokenise = FakeTokenizer.__call__
+
+    def counting(self, texts, **options):
+        calls.append(len(texts))
+        return tokenise(self, texts, **options)
+
+    monkeypatch.setattr(FakeTokenizer, "__call__", counting)
+    bad = request(actions=("no", "way"))
+    assert prompts.build_many([*good[:2], bad, *good[2:], bad]) == [*alone[:2], refusal, *alone[2:], refusal]
+    assert len(calls) == 1
+    assert prompts.build_many([bad]) == [refusal] and prompts.build_many([]) == []
+    with pytest.raises(UserError, match="that many labels"):
+        prompts.build(bad)
+
+
 def test_templates_see_a_fixed_date():
     tokenizer = FakeTokenizer()
     ChatPrompts(tokenizer, "scored")

@@ -8,9 +8,11 @@ from __future__ import annotations
 
 import re
 from collections import OrderedDict
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from itertools import chain, islice
 from typing import Any
 
+from tutor_service.errors import UserError
 from tutor_service.prompts.labels import LabelMap, map_labels
 from tutor_service.prompts.prompt import BLOCK, Decoding, Prompt, question
 from tutor_service.prompts.templates import split_template
@@ -51,41 +53,76 @@ class ChatPrompts:
 
     def build(self, request: AdviceRequest) -> Prompt:
         """See ``PromptBuilder``."""
-        labels = _cached(self._labels, (request.actions, request.synonyms), self._map)
-        head = _cached(self._heads, request.rules, self._head)
-        body = self._encode_plain(question(request, labels, self._decoding))
-        return Prompt((*head, *body, *self._closing), labels.token_ids, labels.shown, begun=labels.begun)
+        (built,) = self.build_many([request])
+        if isinstance(built, UserError):
+            raise built
+        return built
+
+    def build_many(self, requests: Sequence[AdviceRequest]) -> list[Prompt | UserError]:
+        """See ``PromptBuilder``. Questions are tokenised together, which takes half the time."""
+        labels = [self._labels_of(request) for request in requests]
+        bodies = iter(
+            self._encode_plain(
+                [
+                    question(request, known, self._decoding)
+                    for request, known in zip(requests, labels, strict=True)
+                    if isinstance(known, LabelMap)
+                ]
+            )
+        )
+        built: list[Prompt | UserError] = []
+        for request, known in zip(requests, labels, strict=True):
+            if isinstance(known, UserError):
+                built.append(known)
+                continue
+            ids = (*_cached(self._heads, request.rules, self._head), *next(bodies), *self._closing)
+            built.append(Prompt(ids, known.token_ids, known.shown, begun=known.begun))
+        return built
 
     def plain(self, text: str) -> Prompt:
         """See ``PromptBuilder``."""
-        return Prompt((*self._opening, *self._encode_plain(text), *self._closing), (), ())
+        return Prompt((*self._opening, *self._encode_one(text), *self._closing), (), ())
 
     def show(self, prompt: Prompt) -> str:
         """See ``PromptBuilder``."""
         return str(self._tokenizer.decode([*prompt.token_ids, *prompt.begun], skip_special_tokens=False))
 
+    def _labels_of(self, request: AdviceRequest) -> LabelMap | UserError:
+        try:
+            return _cached(self._labels, (request.actions, request.synonyms), self._map)
+        except UserError as error:
+            return error
+
     def _map(self, labels: tuple[tuple[str, ...], tuple[tuple[str, ...], ...]]) -> LabelMap:
         actions, synonyms = labels
         if self._decoding == "text":  # whole words are read
             return LabelMap(actions, actions, ())
-        return map_labels(actions, self._encode_plain, synonyms)
+        return map_labels(actions, self._encode_one, synonyms)
 
     def _head(self, rules: str) -> tuple[int, ...]:
         """Return the template's opening and the rules, padded to full blocks with line feeds."""
-        ids = (*self._opening, *self._encode_plain(rules.strip() + "\n\n"))
+        ids = (*self._opening, *self._encode_one(rules.strip() + "\n\n"))
         return ids + (self._padding,) * (-len(ids) % BLOCK)
 
     def _encode(self, text: str) -> tuple[int, ...]:
         return tuple(self._tokenizer.encode(text, add_special_tokens=False))
 
-    def _encode_plain(self, text: str) -> tuple[int, ...]:
+    def _encode_one(self, text: str) -> tuple[int, ...]:
+        (ids,) = self._encode_plain([text])
+        return ids
+
+    def _encode_plain(self, texts: Sequence[str]) -> list[tuple[int, ...]]:
         """Return tokens of words, none of them a control token: what spells one is cut after its first character."""
+        pieces = [self._pieces(text) for text in texts]
+        together = [piece for each in pieces for piece in each]
+        if not together:  # of which tokenizers make an error
+            return []
+        ids = iter(self._tokenizer(together, add_special_tokens=False, split_special_tokens=True)["input_ids"])
+        return [tuple(chain.from_iterable(islice(ids, len(each)))) for each in pieces]
+
+    def _pieces(self, text: str) -> list[str]:
         cuts = [match.start() + 1 for match in self._control.finditer(text)] if self._control else []
-        pieces = [text[start:end] for start, end in zip([0, *cuts], [*cuts, len(text)], strict=True)]
-        encode = self._tokenizer.encode
-        return tuple(
-            token for piece in pieces for token in encode(piece, add_special_tokens=False, split_special_tokens=True)
-        )
+        return [text[start:end] for start, end in zip([0, *cuts], [*cuts, len(text)], strict=True)]
 
 
 def _kept_whole(tokenizer: Any) -> re.Pattern[str] | None:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
+from tutor_service.errors import UserError
 from tutor_service.prompts.labels import LabelMap, endpoint_labels, other_names
 from tutor_service.prompts.prompt import Decoding, Prompt, question
 from tutor_service.schema import AdviceRequest
@@ -19,6 +22,10 @@ class MessagePrompts:
         labels = LabelMap(actions, actions, ()) if self._decoding == "text" else endpoint_labels(actions)
         text = f"{request.rules.strip()}\n\n{question(request, labels, self._decoding)}"
         return Prompt(tuple(text.encode()), (), labels.shown, text, other_names(labels))
+
+    def build_many(self, requests: Sequence[AdviceRequest]) -> list[Prompt | UserError]:
+        """See ``PromptBuilder``."""
+        return [self.build(request) for request in requests]
 
     def plain(self, text: str) -> Prompt:
         """See ``PromptBuilder``."""

@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal, Protocol
 
+from tutor_service.errors import UserError
 from tutor_service.prompts.labels import LabelMap
 from tutor_service.schema import AdviceRequest
 
@@ -52,6 +53,9 @@ class PromptBuilder(Protocol):
         Raises:
             UserError: The tutor's tokenizer cannot tell that many labels apart.
         """
+
+    def build_many(self, requests: Sequence[AdviceRequest]) -> list[Prompt | UserError]:
+        """Return the prompts of valid requests, in order, and in place of each that ``build`` refuses its error."""
 
     def show(self, prompt: Prompt) -> str:
         """Return the prompt as text, control tokens included."""

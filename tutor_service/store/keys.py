@@ -38,7 +38,7 @@ def advice_key(identity: str, prompt_token_ids: Sequence[int], label_token_ids: 
 
 
 def _little_endian(ids: Sequence[int]) -> bytes:
-    packed = array("q", [int(token) for token in ids])
+    packed = array("q", tuple(ids))  # of bytes, too, each is a number
     if _BIG_ENDIAN:
         packed.byteswap()
     return packed.tobytes()
