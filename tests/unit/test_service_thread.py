@@ -13,6 +13,7 @@ class FakeEngine:
     def __init__(self):
         self.left: dict[str, list] = {}
         self.steps: list[int] = []
+        self.aborted: list[list[int]] = []
         self.gate = threading.Event()
         self.gate.set()
         self.failing: Exception | None = None
@@ -23,6 +24,9 @@ class FakeEngine:
         if sampling < 1:
             raise ValueError("no such sampling")
         self.left[number] = [sampling, prompt["prompt_token_ids"]]
+
+    def abort_request(self, numbers):
+        self.aborted += [self.left.pop(number)[1] for number in numbers]
 
     def step(self):
         self.gate.wait()
@@ -105,6 +109,21 @@ async def test_a_caller_that_leaves_disturbs_nobody(running):
     leaving.cancel()
     engine.gate.set()
     assert len(await thread.generate([([2], 1)])) == 1
+
+
+async def test_what_a_caller_gives_up_on_is_taken_back_from_the_engine_or_never_given_to_it(running):
+    engine, thread = running
+    engine.gate.clear()
+    thinking = asyncio.create_task(thread.generate([([1], 10_000), ([2], 10_000)], "think"))
+    scoring = asyncio.create_task(thread.generate([([3], 1)], "score"))
+    await asyncio.sleep(0.01)
+    for call in (scoring, thinking):
+        call.cancel()
+    await asyncio.sleep(0.01)
+    engine.gate.set()
+    assert len(await thread.generate([([4], 1)], "score")) == 1
+    assert engine.aborted == [[1], [2]] and not engine.left
+    assert sum(engine.steps) <= 5
 
 
 async def test_a_failing_engine_is_dead_to_all(running):

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import ctypes
+import functools
 import itertools
 import logging
 import os
@@ -35,7 +36,7 @@ _SILENCE_S = 15.0
 _LENGTH_BYTES = 8
 _PR_SET_PDEATHSIG = 1
 
-_Method = Literal["start", "evaluate", "write", "check_health"]
+_Method = Literal["start", "evaluate", "write", "check_health", "give_up"]
 
 
 class _Call(NamedTuple):
@@ -123,14 +124,19 @@ class EngineProcess:
         number = next(self._numbers)
         answer = self._waiting[number] = asyncio.get_running_loop().create_future()
         self._writer.write(_frame(_Call(number, method, argument)))
-        return await answer
+        try:
+            return await answer
+        except asyncio.CancelledError:
+            self._waiting.pop(number, None)
+            self._writer.write(_frame(_Call(next(self._numbers), "give_up", number)))
+            raise
 
     async def _listen(self, reader: asyncio.StreamReader) -> None:
         try:
             while True:
                 reply: _Reply = await _receive(reader)
-                answer = self._waiting.pop(reply.number)
-                if answer.done():
+                answer = self._waiting.pop(reply.number, None)
+                if answer is None or answer.done():  # whoever asked has given up
                     continue
                 if reply.error is None:
                     answer.set_result(reply.value)
@@ -164,7 +170,7 @@ async def _serve(connection: socket.socket) -> None:
 
     engine: Engine | None = None
     reader, writer = await asyncio.open_connection(sock=connection)
-    under_way: set[asyncio.Task[None]] = set()
+    under_way: dict[int, asyncio.Task[None]] = {}
 
     async def do(call: _Call) -> Any:
         if engine is None:
@@ -195,12 +201,19 @@ async def _serve(connection: socket.socket) -> None:
             call: _Call = await _receive(reader)
             if call.method == "start":
                 engine = VllmEngine(call.argument)
-            task = asyncio.create_task(answer(call))
-            under_way.add(task)
-            task.add_done_callback(under_way.discard)
+            if call.method == "give_up":
+                if task := under_way.get(call.argument):
+                    task.cancel()
+                continue
+            task = under_way[call.number] = asyncio.create_task(answer(call))
+            task.add_done_callback(functools.partial(_forget, under_way, call.number))
     except (EOFError, OSError, asyncio.CancelledError):
         if engine is not None:
             engine.shutdown()
+
+
+def _forget(under_way: dict[int, asyncio.Task[None]], number: int, task: asyncio.Task[None]) -> None:
+    del under_way[number]
 
 
 def _die_with(parent: int) -> None:

@@ -31,6 +31,8 @@ class _Job:
     sampling: Any
     loop: asyncio.AbstractEventLoop
     output: asyncio.Future[Any]
+    number: str = ""
+    """Its name at the engine; empty before it is there."""
 
 
 class _Group(NamedTuple):
@@ -45,17 +47,24 @@ class _Group(NamedTuple):
     jobs: list[_Job]
 
 
+class _GivenUp(NamedTuple):
+    """Name requests that nobody waits for any more."""
+
+    jobs: list[_Job]
+
+
 class EngineThread:
     """Own one engine and the thread that makes it, steps it and ends it.
 
     Args:
-        make: Makes the engine: an ``LLMEngine``, or something with its ``add_request``, ``step`` and ``engine_core``.
+        make: Makes the engine: an ``LLMEngine``, or something with its ``add_request``, ``abort_request``, ``step`` and
+            ``engine_core``.
     """
 
     def __init__(self, make: Callable[[], Any]) -> None:
         self._make = make
         self._engine: Any = None
-        self._inbox: queue.SimpleQueue[_Group | None] = queue.SimpleQueue()
+        self._inbox: queue.SimpleQueue[_Group | _GivenUp | None] = queue.SimpleQueue()
         self._held: deque[_Group] = deque()
         self._kind = ""
         self._jobs: dict[str, _Job] = {}
@@ -77,7 +86,7 @@ class EngineThread:
         return await asyncio.wrap_future(self._ready)
 
     async def generate(self, requests: Sequence[tuple[Sequence[int], Any]], kind: str = "") -> list[Any]:
-        """Return the final output of each request, in order.
+        """Return the final output of each request, in order; the engine drops them where the caller is cancelled.
 
         Args:
             requests: Prompt token ids and sampling parameters of each.
@@ -94,7 +103,11 @@ class EngineThread:
             if self._error is not None or self._stopping:
                 raise EngineDead(f"the engine has stopped: {self._error!r}")
             self._inbox.put(_Group(kind, jobs))
-        return list(await asyncio.gather(*(job.output for job in jobs)))
+        try:
+            return list(await asyncio.gather(*(job.output for job in jobs)))
+        except asyncio.CancelledError:
+            self._inbox.put(_GivenUp(jobs))
+            raise
 
     def check(self, hang_s: float) -> None:
         """Return when the engine is alive and its current step, if any, is younger than ``hang_s`` seconds.
@@ -129,7 +142,9 @@ class EngineThread:
         try:
             while self._accept():
                 self._step_since = time.monotonic()
-                finished = [output for output in self._engine.step() if output.finished]
+                finished = [
+                    output for output in self._engine.step() if output.finished and output.request_id in self._jobs
+                ]
                 self._step_since = None
                 self._deliver([(self._jobs.pop(output.request_id), output) for output in finished])
             self._error = EngineDead("stopped")
@@ -143,19 +158,30 @@ class EngineThread:
         """Take in what may start now, at least one request when there is no other work; False: stop."""
         while True:
             while not self._inbox.empty() or not (self._jobs or self._held):
-                group = self._inbox.get()
-                if group is None:
+                item = self._inbox.get()
+                if item is None:
                     return False
-                self._held.append(group)
+                if isinstance(item, _GivenUp):
+                    self._drop(item.jobs)
+                else:
+                    self._held.append(item)
             while self._held and (not self._jobs or self._held[0].kind == self._kind):
                 self._kind, jobs = self._held.popleft()
                 self._add(jobs)
             if self._jobs:
                 return True
 
+    def _drop(self, jobs: Sequence[_Job]) -> None:
+        """Take back requests, at the engine or not."""
+        numbers = [job.number for job in jobs if self._jobs.pop(job.number, None)]
+        if numbers:
+            self._engine.abort_request(numbers)
+
     def _add(self, jobs: Sequence[_Job]) -> None:
         for job in jobs:
-            number = str(next(self._numbers))
+            if job.output.cancelled():  # given up while it was held
+                continue
+            number = job.number = str(next(self._numbers))
             prompt = {"prompt_token_ids": list(job.token_ids)}
             try:
                 self._engine.add_request(number, prompt, job.sampling)
@@ -175,9 +201,9 @@ class EngineThread:
         with self._lock:
             left = list(self._jobs.values())
             while not self._inbox.empty():
-                group = self._inbox.get()
-                if group is not None:
-                    self._held.append(group)
+                item = self._inbox.get()
+                if isinstance(item, _Group):
+                    self._held.append(item)
             for group in self._held:
                 left.extend(group.jobs)
         error = EngineDead(f"the engine has failed: {self._error!r}")
