@@ -27,10 +27,15 @@ class ScalingConfig(BaseModel):
     min_replicas: int = Field(default=1, ge=0, description="Replicas that always run; 0: scale to zero when idle.")
     max_replicas: int = Field(default=1, ge=1, description="Replicas at full load.")
     target_ongoing_requests: float = Field(
-        default=32, gt=0, description="Prompts in flight per replica that autoscaling aims at."
+        default=32,
+        gt=0,
+        description="Prompts in flight per replica that autoscaling aims at; at an endpoint half of its concurrency "
+        "at most.",
     )
     max_pending: int = Field(
-        default=4096, ge=1, description="Prompts that may wait for the model; beyond, requests are refused."
+        default=4096,
+        ge=1,
+        description="Prompts that may queue for the model, beside those at it; beyond, requests are refused.",
     )
     num_gpus: float = Field(
         default=0, ge=0, description="GPUs per replica; equals tensor_parallel_size for a sharded model."

@@ -40,7 +40,7 @@ class FakeGateway:
     def __init__(self, log: str) -> None:
         self._log = Path(log)
 
-    async def advise(self, requests: list[AdviceRequest]) -> list[Advice | AdviceError]:
+    async def advise(self, requests: list[AdviceRequest], within_s: float) -> list[Advice | AdviceError]:
         import asyncio
 
         word, _, argument = requests[0].state.partition(" ")

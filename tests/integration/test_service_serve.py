@@ -22,6 +22,7 @@ from tutor_service.errors import UserError
 from tutor_service.paths import HOME_VARIABLE
 from tutor_service.schema import Advice, AdviceRequest
 from tutor_service.serving.ask import ask
+from tutor_service.serving.live_replicas import num_running
 from tutor_service.serving.serve_file import deploy_serve_file, read_serve_file
 from tutor_service.store import AdviceStore
 
@@ -155,6 +156,7 @@ def test_callers_in_flight_are_answered_while_their_tutor_changes_and_goes(endpo
         wait_until(lambda: any(body["model"] == "other" for body in endpoint.bodies))
 
     serving.deploy([both])
+    assert num_running("tutor-going", "TutorReplica") == 2, "what the gateway's window follows"
     with Callers(endpoint, both, "fewer", 6, until=lambda: time.sleep(2)) as fewer:
         serving.deploy([one])
     with Callers(endpoint, one, "another", 6, until=other_starts) as another:

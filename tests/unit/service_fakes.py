@@ -11,6 +11,7 @@ from tutor_service.engines.base import Written
 from tutor_service.gateway.briefing import Briefing, Write
 from tutor_service.gateway.gateway import Gateway, GatewaySettings
 from tutor_service.gateway.metrics import GatewayMetrics
+from tutor_service.gateway.queue import QueueLimits
 from tutor_service.prompts.chat import ChatPrompts
 from tutor_service.prompts.prompt import Prompt
 from tutor_service.schema import Advice, AdviceError, AdviceRequest
@@ -82,18 +83,20 @@ class FakeStore:
     def __init__(self) -> None:
         self.kept: dict[bytes, Advice] = {}
         self.notes: dict[bytes, str] = {}
+        self.commits: list[int] = []
 
     def get_notes(self, key: bytes) -> str | None:
         return self.notes.get(key)
 
-    def put_notes(self, key: bytes, notes: str) -> None:
-        self.notes.setdefault(key, notes)
+    def keep_notes(self, key: bytes, notes: str) -> str:
+        return self.notes.setdefault(key, notes)
 
     def get_many(self, keys: Sequence[bytes]) -> list[Advice | None]:
         return [self.kept.get(key) for key in keys]
 
-    def put_many(self, entries: Sequence[Entry]) -> None:
-        self.kept.update((entry.key, entry.advice) for entry in entries)
+    def keep_many(self, entries: Sequence[Entry]) -> list[Advice]:
+        self.commits.append(len(entries))
+        return [self.kept.setdefault(entry.key, entry.advice) for entry in entries]
 
 
 async def write_notes(prompt: Prompt, max_tokens: int) -> Written | AdviceError:
@@ -109,9 +112,12 @@ def make_gateway(
     write: Write = write_notes,
     **settings: object,
 ) -> Gateway:
-    """A gateway over fakes."""
+    """A gateway over fakes; ``settings`` are those of ``GatewaySettings`` and ``QueueLimits``."""
     builder = ChatPrompts(FakeTokenizer(), "scored")
-    options = GatewaySettings(**{"identity": "fake", **settings})  # type: ignore[arg-type]
+    limits = {name: settings.pop(name) for name in ("batch", "max_waiting", "aborts") if name in settings}
+    options = GatewaySettings(
+        **{"identity": "fake", "limits": QueueLimits(**{"batch": 32, "max_waiting": 4096, **limits}), **settings}  # type: ignore[arg-type]
+    )
     store = store or FakeStore()
     notes = Briefing(briefing, 220, options.identity, builder, write, store)
     return Gateway(options, builder, notes, model, store, metrics or GatewayMetrics("fake"))

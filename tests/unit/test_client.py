@@ -261,6 +261,28 @@ def test_an_overloaded_tutor_opens_the_circuit_an_invalid_request_does_not() -> 
     assert invalid.breaker_state is BreakerState.CLOSED
 
 
+def test_what_the_service_had_by_the_deadline_is_used_and_the_rest_is_not_asked_again() -> None:
+    def partly(requests: Sequence[AdviceRequest]) -> list[Answer]:
+        time.sleep(0.1)
+        return [advice(), *(AdviceError("late", retry=True) for _ in requests[1:])]
+
+    backend = Scripted(partly)
+    client = client_of(backend, deadline_s=0.12, retries=5)
+    assert client.advise(ask(1, 2)) == [advice(), None]
+    assert len(backend.seen) == 1 and client.breaker_state is BreakerState.CLOSED
+
+
+def test_a_student_that_waits_asks_again_for_what_was_late(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("tutor_service.client.client.MAX_CALL_S", 0.01)
+
+    def late(requests: Sequence[AdviceRequest]) -> list[Answer]:
+        time.sleep(0.009)
+        return [AdviceError("late", retry=True) for _ in requests]
+
+    client = client_of(Scripted(late, late, late, answering), deadline_s=math.inf)
+    assert client.advise(ask(1)) == [advice()]
+
+
 def test_answers_that_do_not_match_the_questions_are_dropped() -> None:
     client = client_of(Scripted(lambda _: [advice()]), retries=0)
     assert client.advise(ask(1, 2)) == [None, None]

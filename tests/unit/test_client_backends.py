@@ -134,7 +134,9 @@ class FakeResponse:
 def handle_backend(result: object) -> tuple[ServeHandleBackend, FakeResponse]:
     response = FakeResponse(result)
     backend = ServeHandleBackend("tutor-x")
-    backend._handle = type("Handle", (), {"advise": type("M", (), {"remote": lambda self, requests: response})()})()
+    backend._handle = type(
+        "Handle", (), {"advise": type("M", (), {"remote": lambda self, requests, within_s: response})()}
+    )()
     return backend, response
 
 

@@ -28,7 +28,7 @@ def make(path, failures):
 
 def test_keeps_and_finds(tmp_path, failures):
     store, _ = make(tmp_path / "store", failures)
-    store.put_many([Entry(b"key", ADVICE)])
+    store.keep_many([Entry(b"key", ADVICE)])
     assert store.get_many([b"key", b"other"])[1] is None
     assert store.get_many([b"key"])[0].probabilities == (0.5, 0.5)
     assert store.stats().answers == 1
@@ -42,31 +42,31 @@ def test_a_store_that_cannot_be_opened_is_done_without_and_tried_again(tmp_path,
     store, clock = make(blocked, failures)
     with caplog.at_level(logging.ERROR):
         assert store.get_many([b"key"]) == [None]
-        store.put_many([Entry(b"key", ADVICE)])
+        store.keep_many([Entry(b"key", ADVICE)])
     assert len(failures) == 1 and "going on without it" in caplog.text
     assert store.stats() is None
     blocked.unlink()
     assert store.get_many([b"key"]) == [None]
     clock.now += RETRY_S + 1
-    store.put_many([Entry(b"key", ADVICE)])
+    store.keep_many([Entry(b"key", ADVICE)])
     assert store.get_many([b"key"])[0] is not None
     store.close()
 
 
 def test_a_full_disk_stops_writing_and_not_reading(tmp_path, failures, monkeypatch, caplog):
     store, clock = make(tmp_path / "store", failures)
-    store.put_many([Entry(b"old", ADVICE)])
+    store.keep_many([Entry(b"old", ADVICE)])
 
     def full(self, entries):
         raise StoreError("disk full")
 
     with monkeypatch.context() as patch, caplog.at_level(logging.ERROR):
-        patch.setattr(AdviceStore, "put_many", full)
-        store.put_many([Entry(b"new", ADVICE)])
-        store.put_many([Entry(b"new", ADVICE)])
+        patch.setattr(AdviceStore, "keep_many", full)
+        store.keep_many([Entry(b"new", ADVICE)])
+        store.keep_many([Entry(b"new", ADVICE)])
     assert len(failures) == 1 and "disk full" in caplog.text
     assert store.get_many([b"old"])[0] is not None
     clock.now += RETRY_S + 1
-    store.put_many([Entry(b"new", ADVICE)])
+    store.keep_many([Entry(b"new", ADVICE)])
     assert store.get_many([b"new"])[0] is not None
     store.close()

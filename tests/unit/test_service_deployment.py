@@ -20,10 +20,10 @@ from tutor_service.serving.deployment import (
     TutorGateway,
     TutorReplica,
     build,
-    gateway_settings,
     load_tokenizer,
     version,
 )
+from tutor_service.serving.load import gateway_settings
 
 TUTOR = TutorConfig(name="t", model="a/b")
 PROMPT = Prompt((1, 2), (3, 4), ("hit", "stick"))
@@ -177,7 +177,64 @@ def test_an_endpoint_is_sent_no_more_than_may_be_under_way_there(
     fields: dict[str, Any], batch: int, in_flight: int, timeout_s: float | None
 ) -> None:
     settings = gateway_settings(TutorConfig(name="t", model="a/b", **fields), FACTS)
-    assert (settings.batch, settings.max_in_flight, settings.evaluation_timeout_s) == (batch, in_flight, timeout_s)
+    limits = settings.limits
+    assert (limits.batch, settings.in_flight_per_replica, limits.timeout_s) == (batch, in_flight, timeout_s)
+    assert limits.aborts == (timeout_s is not None), "what an endpoint works on is paid for"
+
+
+@pytest.mark.parametrize("backend", ["vllm", "openai"])
+def test_how_much_is_sent_to_a_replica_does_not_depend_on_how_many_there_may_be(backend: str) -> None:
+    one, many = (
+        TutorConfig.model_validate({"name": "t", "model": "a/b", "backend": backend, "scaling": {"max_replicas": n}})
+        for n in (1, 100)
+    )
+    assert gateway_settings(one, FACTS) == gateway_settings(many, FACTS)
+
+
+def replicas_wanted(config: TutorConfig, num_calls: int, num_prompts: int) -> float:
+    """How many replicas Serve would want of a tutor, one of whose replicas has so much to do."""
+    from ray.serve.config import AutoscalingContext
+
+    scaling = build(config)._bound_deployment.init_args[1]._bound_deployment._deployment_config.autoscaling_config
+    context = AutoscalingContext(
+        deployment_id=None, deployment_name="TutorReplica", app_name="tutor-t", current_num_replicas=1,
+        target_num_replicas=1, running_replicas=[], total_num_requests=num_calls, total_queued_requests=0,
+        aggregated_metrics={"prompts": {"replica": float(num_prompts)}}, raw_metrics=None,
+        capacity_adjusted_min_replicas=1, capacity_adjusted_max_replicas=8, policy_state={}, last_scale_up_time=None,
+        last_scale_down_time=None, current_time=None, config=scaling,
+    )  # fmt: skip
+    wanted, _ = scaling.policy.get_policy()(context)
+    return float(wanted)
+
+
+@pytest.mark.parametrize("num_calls", [3, 96])
+def test_replicas_are_added_by_prompts_however_many_a_call_holds(num_calls: int) -> None:
+    config = TutorConfig.model_validate({**TUTOR.model_dump(), "scaling": {"max_replicas": 8}})
+    assert replicas_wanted(config, num_calls, num_prompts=96) == 3.0
+
+
+@pytest.mark.parametrize("backend", ["vllm", "openai"])
+@pytest.mark.parametrize("num_most", [2, 100])
+def test_a_replica_that_is_sent_as_much_as_it_may_be_is_seen_as_too_few(backend: str, num_most: int) -> None:
+    scaling = {"max_replicas": num_most}
+    config = TutorConfig.model_validate({"name": "t", "model": "a/b", "backend": backend, "scaling": scaling})
+    most = round(gateway_settings(config, FACTS).in_flight_per_replica)
+    assert replicas_wanted(config, -(-most // 32), most) >= 2.0
+
+
+async def test_a_replica_tells_serve_how_many_prompts_it_has() -> None:
+    replica = object.__new__(TutorReplica)
+    told: list[dict[str, float]] = []
+
+    class Telling(Engine):
+        async def evaluate(self, prompts: Sequence[Prompt]) -> list[Advice | AdviceError]:
+            told.append(await replica.record_autoscaling_stats())
+            raise RuntimeError("gone")
+
+    replica._version, replica._engine = version(TUTOR), Telling(dead=False)
+    with pytest.raises(RuntimeError, match="gone"):
+        await replica.evaluate([PROMPT] * 5, version(TUTOR))
+    assert [*told, await replica.record_autoscaling_stats()] == [{"prompts": 5}, {"prompts": 0}]
 
 
 async def test_the_ingress_briefs_asks_explains_and_keeps(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -192,8 +249,13 @@ async def test_the_ingress_briefs_asks_explains_and_keeps(tmp_path: Path, monkey
     async def write(prompt: Prompt, max_tokens: int, wanted: str) -> Written:
         return Written("Stick on 17. And the", whole=False)
 
+    monkeypatch.setattr("tutor_service.serving.deployment.num_running", lambda application, deployment: 1)
     methods = {"facts": facts, "evaluate": evaluate, "write": write}
-    replica = SimpleNamespace(**{name: SimpleNamespace(remote=method) for name, method in methods.items()})
+    replica = SimpleNamespace(
+        app_name="tutor-t",
+        deployment_name="TutorReplica",
+        **{name: SimpleNamespace(remote=method) for name, method in methods.items()},
+    )
     config = TutorConfig(name="t", backend="openai", model="m", base_url="http://x", briefing="self")
     gateway = object.__new__(TutorGateway)
     await gateway.__init__(config, replica, None, {})  # type: ignore[misc]

@@ -4,19 +4,28 @@ import random
 
 import pytest
 
-from tests.unit.service_fakes import FakeModel, FakeStore, make_gateway, request
+from tests.unit.service_fakes import FakeModel, FakeStore, FakeTokenizer, make_gateway, request
 from tutor_service.gateway.gateway import MAX_LIST
 from tutor_service.gateway.metrics import GatewayMetrics
 from tutor_service.schema import Advice, AdviceError, AdviceRequest
+from tutor_service.store.best_effort import BestEffortStore
 
 
 def sources(answers):
     return [answer.source if isinstance(answer, Advice) else "error" for answer in answers]
 
 
-async def turns():
-    """Lets the event loop do all that it can do now."""
-    for _ in range(200):
+async def idle(gateway):
+    """Waits until nothing is under way."""
+    async with asyncio.timeout(10):
+        while gateway.num_pending:
+            await asyncio.sleep(0.001)
+    await turns()
+
+
+async def turns(number=200):
+    """Lets the event loop do all that it can do now, or in so many turns."""
+    for _ in range(number):
         await asyncio.sleep(0)
 
 
@@ -80,11 +89,11 @@ async def test_what_a_caller_gave_up_on_is_finished_and_kept():
     assert len(store.kept) == len(model.evaluated) == 1
 
 
-@pytest.mark.parametrize("max_pending", [100, 1000])
-async def test_what_nobody_waits_for_any_more_is_dropped_from_the_queue(max_pending):
+@pytest.mark.parametrize("max_waiting", [92, 1000])
+async def test_what_nobody_waits_for_any_more_is_dropped_from_the_queue(max_waiting):
     model, store = FakeModel(), FakeStore()
     model.open.clear()
-    gateway = make_gateway(model, store, batch=4, max_in_flight=8, max_pending=max_pending)
+    gateway = make_gateway(model, store, batch=4, in_flight_per_replica=8, max_waiting=max_waiting, aborts=False)
     flood = asyncio.create_task(gateway.advise([request(n) for n in range(100)]))
     await turns()
     assert gateway.num_pending == 100 and sum(model.batches) == 8
@@ -102,7 +111,7 @@ async def test_a_flood_leaves_the_event_loop_to_others():
     model, store = FakeModel(), FakeStore()
     looked_up: list[int] = []
     store.get_many = lambda keys: looked_up.append(len(keys)) or [None] * len(keys)
-    gateway = make_gateway(model, store, max_pending=10)
+    gateway = make_gateway(model, store, in_flight_per_replica=4, max_waiting=6)
     flood = [asyncio.create_task(gateway.advise([request((n, m)) for m in range(400)])) for n in range(16)]
     at_each_turn = [0]
     while not all(call.done() for call in flood[:2]):
@@ -120,7 +129,7 @@ async def test_a_flood_leaves_the_event_loop_to_others():
 async def test_beyond_its_bound_requests_are_refused_for_the_moment():
     model = FakeModel()
     model.open.clear()
-    gateway = make_gateway(model, max_pending=10)
+    gateway = make_gateway(model, in_flight_per_replica=4, max_waiting=6)
     flood = asyncio.create_task(gateway.advise([request(n) for n in range(25)]))
     await turns()
     assert gateway.num_pending == 10
@@ -231,3 +240,164 @@ async def test_a_caller_whose_deadline_passed_is_counted_with_the_remedy():
     ((reason, number),) = metrics.reasons.items()
     assert number == 2 and "advice.deadline_s" in reason
     model.open.set()
+
+
+async def test_what_is_answered_at_the_deadline_is_returned_and_the_rest_is_kept_for_the_next_time():
+    model, store, metrics = FakeModel(), FakeStore(), GatewayMetrics("fake")
+    gateway = make_gateway(model, store, metrics, batch=2, in_flight_per_replica=4)
+    await gateway.advise([request(0)])
+    model.open.clear()
+    answers = await gateway.advise([request(n) for n in range(9)], within_s=0.05)
+    assert sources(answers) == ["store", *["error"] * 8]
+    assert all(answer.retry and "advice.deadline_s" in answer.reason for answer in answers[1:])
+    assert metrics.failed == {"late": 8}
+    another = asyncio.create_task(gateway.advise([request(9)]))
+    await turns()
+    model.open.set()
+    assert sources(await another) == ["model"]
+    await idle(gateway)
+    assert len(model.evaluated) == len(store.kept) == 6, "what was at the model is finished, what queued is dropped"
+    assert sources(await gateway.advise([request(1), request(8)])) == ["store", "model"]
+
+
+async def test_a_slow_half_of_a_list_does_not_hold_up_the_other_one():
+    held = asyncio.Event()
+
+    async def evaluate(prompts):
+        if any("slow" in prompt_text(prompt) for prompt in prompts):
+            await held.wait()
+        return await FakeModel()(prompts)
+
+    gateway = make_gateway(evaluate, batch=1)  # type: ignore[arg-type]
+    answers = await gateway.advise([request("slow"), request("quick")], within_s=0.1)
+    assert sources(answers) == ["error", "model"]
+    held.set()
+
+
+def prompt_text(prompt):
+    return FakeTokenizer().decode(prompt.token_ids)
+
+
+async def test_the_window_follows_the_replicas_that_live():
+    model = FakeModel()
+    model.open.clear()
+    gateway = make_gateway(model, batch=4, in_flight_per_replica=8)
+    asked = asyncio.create_task(gateway.advise([request(n) for n in range(64)]))
+    await turns()
+    assert sum(model.batches) == 8
+    gateway.set_replicas(3)
+    await turns()
+    assert sum(model.batches) == 24
+    gateway.set_replicas(0)
+    model.open.set()
+    assert "error" not in sources(await asked)
+    assert set(model.batches) == {4}
+
+
+async def test_what_goes_to_the_model_at_once_does_not_count_as_waiting():
+    model = FakeModel()
+    model.open.clear()
+    gateway = make_gateway(model, in_flight_per_replica=32, max_waiting=10)
+    call = asyncio.create_task(gateway.advise([request(n) for n in range(60)]))
+    await turns()
+    assert gateway.num_pending == 42
+    model.open.set()
+    assert sources(await call).count("model") == 42
+
+
+async def test_what_finishes_together_is_written_together():
+    model, store = FakeModel(), FakeStore()
+    model.open.clear()
+    gateway = make_gateway(model, store, batch=2, in_flight_per_replica=100)
+    call = asyncio.create_task(gateway.advise([request(n) for n in range(100)]))
+    await turns()
+    model.open.set()
+    assert sources(await call).count("model") == 100
+    assert len(store.commits) < 10 and sum(store.commits) == 100
+
+
+async def test_work_that_nobody_has_a_use_for_is_ended_when_others_wait():
+    ended: list[int] = []
+    model = FakeModel()
+    model.open.clear()
+
+    async def evaluate(prompts):
+        try:
+            return await model(prompts)
+        except asyncio.CancelledError:
+            ended.append(len(prompts))
+            raise
+
+    gateway = make_gateway(evaluate, batch=4, in_flight_per_replica=8)  # type: ignore[arg-type]
+    gone = asyncio.create_task(gateway.advise([request(n) for n in range(8)]))
+    await turns()
+    gone.cancel()
+    await turns()
+    assert not ended, "nobody else waits: it is finished"
+    calls = [asyncio.create_task(gateway.advise([request(n)])) for n in (8, 0)]
+    await turns()
+    assert ended == [4, 4]
+    model.open.set()
+    assert sources([answer for call in calls for answer in await call]) == ["model", "model"]
+    assert gateway.num_pending == 0
+
+
+async def test_what_one_caller_left_behind_is_not_ended_for_the_rest_of_it():
+    model, store = FakeModel(), FakeStore()
+    model.open.clear()
+    gateway = make_gateway(model, store, batch=4, in_flight_per_replica=8)
+    gone = asyncio.create_task(gateway.advise([request(n) for n in range(30)]))
+    await turns()
+    gone.cancel()
+    await turns()
+    model.open.set()
+    await idle(gateway)
+    assert len(model.evaluated) == len(store.kept) == 8
+
+
+@pytest.mark.parametrize("seed", range(20))
+async def test_callers_who_come_and_go_at_any_turn_leave_nothing_under_way(seed):
+    dice = random.Random(seed)
+    model = FakeModel()
+    gateway = make_gateway(model, batch=2, in_flight_per_replica=4, max_waiting=20)
+    calls = []
+
+    async def caller():
+        calls.append(asyncio.create_task(gateway.advise([request(dice.randrange(12)) for _ in range(3)])))
+        call = calls[-1]
+        await turns(dice.randrange(6))
+        call.cancel()
+
+    for _ in range(30):
+        model.open.clear() if dice.random() < 0.5 else model.open.set()
+        await asyncio.gather(*(caller() for _ in range(dice.randrange(1, 6))))
+    model.open.set()
+    await idle(gateway)
+    model.open.clear()
+    model.batches.clear()
+    asked = asyncio.create_task(gateway.advise([request(n) for n in range(100, 116)]))
+    await turns()
+    assert model.batches == [2, 2], "as many as may be at the model at a time"
+    model.open.set()
+    assert set(sources(await asyncio.wait_for(asked, 5))) == {"model"}
+
+
+@pytest.mark.parametrize("order", [(0, 1), (1, 0)])
+async def test_two_gateways_on_one_store_give_one_answer(order, tmp_path):
+    models = [FakeModel(lambda prompt: (0.9, 0.1)), FakeModel(lambda prompt: (0.2, 0.8))]
+    stores = [BestEffortStore(tmp_path), BestEffortStore(tmp_path)]
+    gateways = [make_gateway(model, store) for model, store in zip(models, stores, strict=True)]
+    for model in models:
+        model.open.clear()
+    calls = [asyncio.create_task(gateway.advise([request(1)])) for gateway in gateways]
+    await turns()
+    for number in order:
+        models[number].open.set()
+        await calls[number]
+    first = (await calls[order[0]])[0].probabilities
+    (later,) = await calls[order[1]]
+    assert (later.probabilities, later.source) == (first, "model") and later.tokens > 0
+    for gateway in gateways:
+        assert (await gateway.advise([request(1)]))[0].probabilities == first, "in memory, too"
+    for store in stores:
+        store.close()

@@ -1,3 +1,4 @@
+import asyncio
 import hashlib
 
 import httpx
@@ -85,8 +86,42 @@ async def test_a_declared_large_body_is_refused_before_it_is_read():
         raise AssertionError("the application was reached")
 
     scope = {"type": "http", "method": "POST", "path": "/advise", "headers": [(b"content-length", b"501")]}
-    await BodyLimit(inner, max_bytes=500)(scope, receive, send)
+    await BodyLimit(inner, max_bytes=500, max_held_bytes=1000)(scope, receive, send)
     assert sent[0]["status"] == 413
+
+
+async def test_bodies_of_calls_under_way_are_bounded_together():
+    answer = asyncio.Event()
+    reached = []
+
+    async def inner(scope, receive, send):
+        reached.append((await receive())["body"])
+        await answer.wait()
+
+    def post(limit):
+        parts = [{"type": "http.request", "body": b"x" * 200, "more_body": more} for more in (False, True)]
+
+        async def receive():
+            return parts.pop()
+
+        sent = []
+
+        async def send(message):
+            sent.append(message)
+
+        scope = {"type": "http", "method": "POST", "path": "/advise", "headers": []}
+        return asyncio.create_task(limit(scope, receive, send)), sent
+
+    limit = BodyLimit(inner, max_bytes=500, max_held_bytes=1000)
+    calls = [post(limit) for _ in range(3)]
+    await asyncio.wait_for(calls[2][0], 10)
+    headers = dict(calls[2][1][0]["headers"])
+    assert calls[2][1][0]["status"] == 503 and headers[b"retry-after"] == b"1" and len(reached) == 2
+    answer.set()
+    for call, _ in calls:
+        await call
+    await post(limit)[0]
+    assert len(reached) == 3, "what was answered is held no longer"
 
 
 async def test_the_token_is_asked_for_and_told_apart():
@@ -103,12 +138,26 @@ async def test_the_token_is_asked_for_and_told_apart():
 
 
 async def test_a_tutor_that_cannot_answer_now_says_when_to_come_back():
-    async def busy(requests):
+    async def busy(requests, within_s):
         return [AdviceError("tutor: overloaded", retry=True)] * len(requests)
 
     async with client(advise=busy) as http:
         reply = await http.post("/advise", json={"requests": [GOOD]})
     assert reply.status_code == 503 and reply.headers["Retry-After"] and "overloaded" in reply.text
+
+
+async def test_a_caller_says_how_long_it_waits():
+    told = []
+
+    async def advise(requests, within_s):
+        told.append(within_s)
+        return [AdviceError("late", retry=True)] * len(requests)
+
+    async with client(advise=advise) as http:
+        for body in ({"within_s": 2.5}, {}):
+            await http.post("/advise", json={"requests": [GOOD], **body})
+        assert (await http.post("/advise", json={"requests": [GOOD], "within_s": 0.0})).status_code == 422
+    assert told == [2.5, None]
 
 
 async def test_the_api_documents_itself():

@@ -242,8 +242,8 @@ def test_a_forked_child_opens_anew(store: AdviceStore) -> None:
 
 def test_notes_are_kept_once_and_checked(store: AdviceStore) -> None:
     assert store.get_notes(key_of(1)) is None
-    store.put_notes(key_of(1), "Stick on 17. é")
-    store.put_notes(key_of(1), "Hit always.")
+    store.keep_notes(key_of(1), "Stick on 17. é")
+    store.keep_notes(key_of(1), "Hit always.")
     assert store.get_notes(key_of(1)) == "Stick on 17. é" and store.get_notes(key_of(2)) is None
     path = store.path
     store.close()
@@ -272,7 +272,7 @@ def test_a_store_of_an_earlier_version_is_read(tmp_path: Path) -> None:
         assert list(old.entries()) == [Entry(key_of(1), advice(), Context("model@1", "Rules.", *QUESTION))]
         assert old.get_notes(key_of(1)) is None
     with AdviceStore(tmp_path / "old") as new:
-        new.put_notes(key_of(1), "Notes.")
+        new.keep_notes(key_of(1), "Notes.")
         assert new.get_many([key_of(1)]) == [advice()] and new.get_notes(key_of(1)) == "Notes."
 
 

@@ -26,6 +26,11 @@ class BackendError(Exception):
         self.retry = retry
 
 
+def service_share_s(timeout_s: float) -> float:
+    """Return the seconds after which the service is to answer with what it has, in time for its caller's timeout."""
+    return max(timeout_s - 1.0, 0.8 * timeout_s)
+
+
 class Backend(Protocol):
     """Reach one tutor. Cheap to make, to copy and to pickle: it connects at the first call."""
 
@@ -34,7 +39,8 @@ class Backend(Protocol):
 
         Args:
             requests: Distinct, at least one.
-            timeout_s: Seconds after which the attempt is to be given up.
+            timeout_s: Seconds after which the attempt is to be given up. The service answers with what it has after
+                ``service_share_s`` of them.
 
         Returns:
             An answer per request, in order.

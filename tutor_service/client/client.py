@@ -17,7 +17,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from tutor_service.client.backend import Backend, BackendError
+from tutor_service.client.backend import Backend, BackendError, service_share_s
 from tutor_service.client.bounded_calls import BoundedCalls, StillBusy
 from tutor_service.client.breaker import BreakerState, CircuitBreaker
 from tutor_service.config import TutorConfig
@@ -267,7 +267,8 @@ class TutorClient:
             self._breaker.succeeded()
         else:
             self._failed(self._stats.last_error)
-        return settled, True
+        time_is_over = time.monotonic() - started >= service_share_s(timeout_s)
+        return settled, self.settings.waits or not time_is_over
 
     def _call(self, requests: list[AdviceRequest], timeout_s: float) -> list[Advice | AdviceError]:
         with self._lock:

@@ -10,7 +10,7 @@ from typing import Any
 
 import httpx
 
-from tutor_service.client.backend import BackendError
+from tutor_service.client.backend import BackendError, service_share_s
 from tutor_service.proxies import open_client, proxy_words
 from tutor_service.schema import Advice, AdviceError, AdviceRequest
 
@@ -46,7 +46,7 @@ class HttpBackend:
         if self._http is None:
             headers = {"Authorization": f"Bearer {self._token}"} if self._token else {}
             self._http = open_client(httpx.Client, self.url, headers=headers)
-        body = {"requests": [_item(request) for request in requests]}
+        body = {"requests": [_item(request) for request in requests], "within_s": service_share_s(timeout_s)}
         try:
             response = self._http.post(f"{self.url}/advise", json=body, timeout=timeout_s)
         except httpx.TimeoutException:

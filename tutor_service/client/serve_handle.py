@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from tutor_service.client.backend import BackendError
+from tutor_service.client.backend import BackendError, service_share_s
 from tutor_service.schema import Advice, AdviceError, AdviceRequest
 
 
@@ -24,7 +24,7 @@ class ServeHandleBackend:
         """Call the ingress's ``advise``: see ``Backend``."""
         response = None
         try:
-            response = self._connected().advise.remote(list(requests))
+            response = self._connected().advise.remote(list(requests), service_share_s(timeout_s))
             return list(response.result(timeout_s=timeout_s))
         except BackendError:
             raise

@@ -27,11 +27,11 @@ Write = Callable[[Prompt, int], Awaitable[Written | AdviceError]]
 
 
 class NotesStore(Protocol):
-    """Keep notes by key; neither call raises."""
+    """Keep notes by key; neither call raises. ``keep_notes`` returns those that count."""
 
     def get_notes(self, key: bytes) -> str | None: ...  # noqa: D102
 
-    def put_notes(self, key: bytes, notes: str) -> None: ...  # noqa: D102
+    def keep_notes(self, key: bytes, notes: str) -> str: ...  # noqa: D102
 
 
 class Briefing:
@@ -93,8 +93,7 @@ class Briefing:
         notes = tidy(written)
         if not notes:
             return AdviceError("briefing: the tutor wrote nothing. Give notes of your own, or briefing = 'none'.")
-        await asyncio.to_thread(self._store.put_notes, key, notes)
-        return notes
+        return await asyncio.to_thread(self._store.keep_notes, key, notes)
 
 
 def tidy(written: Written) -> str:

@@ -15,24 +15,26 @@ from typing import NamedTuple, Protocol
 
 from tutor_service.errors import UserError
 from tutor_service.gateway.briefing import Briefing, notes_in
-from tutor_service.gateway.metrics import GatewayMetrics
-from tutor_service.gateway.queue import Evaluate, Joined, JoiningQueue, Ticket
+from tutor_service.gateway.keeping import GroupCommit
+from tutor_service.gateway.metrics import LATE, GatewayMetrics
+from tutor_service.gateway.queue import Answers, Evaluate, Joined, JoiningQueue, QueueLimits, Ticket
 from tutor_service.prompts.prompt import Prompt, PromptBuilder
 from tutor_service.schema import Advice, AdviceError, AdviceRequest
 from tutor_service.store import Context, Entry, advice_key
 from tutor_service.validation import MAX_LIST, problem
 
 MEMORY_ENTRIES = 200_000
+_LATE = AdviceError(LATE, retry=True)
 _SLICE = 32
 """Cold requests looked up at a time, a few milliseconds' work; whoever needs less of the event loop waits no longer."""
 
 
 class Store(Protocol):
-    """Keep answers for a gateway; neither call raises."""
+    """Keep answers for a gateway; neither call raises. ``keep_many`` returns what counts, in order."""
 
     def get_many(self, keys: Sequence[bytes]) -> list[Advice | None]: ...  # noqa: D102
 
-    def put_many(self, entries: Sequence[Entry]) -> None: ...  # noqa: D102
+    def keep_many(self, entries: Sequence[Entry]) -> list[Advice]: ...  # noqa: D102
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,19 +43,15 @@ class GatewaySettings:
 
     Attributes:
         identity: Of the tutor and everything that can change an answer beside the prompt; part of the store's key.
+        limits: How many prompts go to a replica in one call, and how many may wait.
         max_prompt_tokens: Longest prompt that leaves room for the answer; None: no limit known.
-        batch: Most prompts per call of a replica.
-        max_in_flight: Most prompts at the replicas at a time.
-        max_pending: Most prompts that wait for the model; what comes beyond is turned away.
-        evaluation_timeout_s: Seconds after which a call of a replica is given up; None: never, the engine sees to it.
+        in_flight_per_replica: Most prompts at the replicas at a time, for each one that lives.
     """
 
     identity: str
+    limits: QueueLimits
     max_prompt_tokens: int | None = None
-    batch: int = 32
-    max_in_flight: int = 128
-    max_pending: int = 4096
-    evaluation_timeout_s: float | None = 600.0
+    in_flight_per_replica: float = 128
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,14 +108,8 @@ class Gateway:
         self._metrics = metrics
         self._memory: OrderedDict[AdviceRequest, Advice] = OrderedDict()
         self._looking_up = asyncio.Lock()
-        self._queue = JoiningQueue(
-            evaluate,
-            self._keep,
-            batch=settings.batch,
-            max_in_flight=settings.max_in_flight,
-            max_pending=settings.max_pending,
-            timeout_s=settings.evaluation_timeout_s,
-        )
+        self._commit = GroupCommit(store.keep_many)
+        self._queue = JoiningQueue(evaluate, self._keep, settings.limits, self._window(1))
         metrics.show_pending(lambda: self.num_pending)
 
     @property
@@ -125,12 +117,28 @@ class Gateway:
         """Return how many prompts wait for the model."""
         return len(self._queue)
 
-    async def advise(self, requests: Sequence[AdviceRequest]) -> list[Advice | AdviceError]:
+    def set_replicas(self, num_live: int) -> None:
+        """Send as much to the model as the replicas that live now keep busy with."""
+        self._queue.set_window(self._window(num_live))
+
+    def _window(self, num_live: int) -> int:
+        """Return how many prompts may be at the model; a replica's worth where none lives, so that one is started."""
+        return max(1, round(self._settings.in_flight_per_replica * max(1, num_live)))
+
+    async def advise(
+        self, requests: Sequence[AdviceRequest], within_s: float | None = None
+    ) -> list[Advice | AdviceError]:
         """Return one answer per request, in order. A request that cannot be answered does not harm the others.
 
-        What is at the model when the caller gives up is finished and stored; what still queues for it only is dropped.
+        What still queues for this caller alone is dropped when its time is over or it gives up. What is at the model
+        then is finished and stored where its time is over, and may be ended where the caller is gone.
+
+        Args:
+            requests: What to answer.
+            within_s: Seconds after which what has no answer yet is a miss; None: it waits for all.
         """
         started = time.perf_counter()
+        ends = None if within_s is None else started + within_s
         if len(requests) > MAX_LIST:
             return [AdviceError(f"list: {len(requests)} requests; at most {MAX_LIST} in one call")] * len(requests)
         answers: list[Advice | AdviceError | None] = [None] * len(requests)
@@ -148,7 +156,7 @@ class Gateway:
                 answers[index] = AdviceError(problem(request) or "request: its fields must be text and a tuple of text")
         if cold:
             try:
-                await self._answer_cold(cold, answers, started)
+                await self._answer_cold(cold, answers, started, ends)
             except asyncio.CancelledError:
                 self._metrics.abandoned(sum(map(len, cold.values())))
                 raise
@@ -162,7 +170,7 @@ class Gateway:
         (briefed,) = await self._briefed([request])
         if isinstance(briefed, AdviceError):
             return briefed
-        prompt = self._prompt(briefed)
+        (prompt,) = self._prompts([briefed])
         if isinstance(prompt, AdviceError):
             return prompt
         (answer,) = await self.advise([request])
@@ -184,20 +192,20 @@ class Gateway:
             briefed.append(known if isinstance(known, AdviceError) else replace(request, rules=known))
         return briefed
 
-    def _prompt(self, request: AdviceRequest) -> Prompt | AdviceError:
-        """Return the prompt of a valid request, or why there is none."""
-        try:
-            prompt = self._builder.build(request)
-        except UserError as error:
-            return AdviceError(f"actions: {error}")
+    def _prompts(self, requests: Sequence[AdviceRequest]) -> list[Prompt | AdviceError]:
+        """Return the prompts of valid requests, in order, or why there is none."""
         limit = self._settings.max_prompt_tokens
-        if limit is not None and len(prompt.token_ids) > limit:
-            parts = "rules, briefing and state" if notes_in(request.rules) else "rules and state"
-            return AdviceError(
-                f"{parts}: {len(prompt.token_ids)} tokens in the prompt; this tutor takes {limit}. "
-                "Shorten them or raise the tutor's engine.max_model_len."
-            )
-        return prompt
+        prompts: list[Prompt | AdviceError] = []
+        for request, built in zip(requests, self._builder.build_many(requests), strict=True):
+            if isinstance(built, UserError):
+                prompts.append(AdviceError(f"actions: {built}"))
+            elif limit is not None and len(built.token_ids) > limit:
+                parts = "rules, briefing and state" if notes_in(request.rules) else "rules and state"
+                reason = f"{parts}: {len(built.token_ids)} tokens in the prompt; this tutor takes {limit}. "
+                prompts.append(AdviceError(reason + "Shorten them or raise the tutor's engine.max_model_len."))
+            else:
+                prompts.append(built)
+        return prompts
 
     def _key(self, prompt: Prompt) -> bytes:
         return advice_key(self._settings.identity, (*prompt.token_ids, *prompt.begun), prompt.label_token_ids)
@@ -207,9 +215,10 @@ class Gateway:
         cold: dict[AdviceRequest, list[int]],
         answers: list[Advice | AdviceError | None],
         started: float,
+        ends: float | None,
     ) -> None:
         """Fill in what memory does not hold, and remember it."""
-        found = await self._find(list(cold))
+        found = await self._find(list(cold), ends)
         latency_ms = (time.perf_counter() - started) * 1e3
         for (request, indices), answer in zip(cold.items(), found, strict=True):
             first, *others = indices
@@ -225,29 +234,31 @@ class Gateway:
         while len(self._memory) > MEMORY_ENTRIES:
             self._memory.popitem(last=False)
 
-    async def _find(self, requests: Sequence[AdviceRequest]) -> list[Advice | AdviceError]:
+    async def _find(self, requests: Sequence[AdviceRequest], ends: float | None) -> list[Advice | AdviceError]:
         """Answer distinct requests from the store, from what is under way, or from the model."""
-        briefed = await self._briefed(requests)
         found: list[Advice | AdviceError | None] = [None] * len(requests)
         waiting: list[tuple[int, Joined]] = []
         try:
-            for start in range(0, len(requests), _SLICE):
-                async with self._looking_up:  # in turn: a flood of callers must not fill one turn of the event loop
-                    self._look_up(briefed[start : start + _SLICE], start, found, waiting)
-                    await asyncio.sleep(0)
-            if waiting:
-                await asyncio.wait({joined.ticket.result for _, joined in waiting})  # unlike await, never cancels them
-        finally:
+            async with asyncio.timeout_at(_loop_time(ends)):
+                briefed = await self._briefed(requests)
+                for start in range(0, len(requests), _SLICE):
+                    async with self._looking_up:  # in turn: a flood of callers must not fill one turn of the event loop
+                        self._look_up(briefed[start : start + _SLICE], start, found, waiting)
+                        await asyncio.sleep(0)
+                if waiting:
+                    await asyncio.wait({joined.ticket.result for _, joined in waiting})  # unlike await, cancels none
+        except TimeoutError:
+            self._queue.leave((joined.ticket for _, joined in waiting), wanted=True)
+        except BaseException:
+            self._queue.leave(joined.ticket for _, joined in waiting)
+            self._queue.pump()
+            raise
+        else:
             self._queue.leave(joined.ticket for _, joined in waiting)
         for index, (ticket, fresh) in waiting:
-            result = ticket.result.result()
-            if fresh:
-                found[index] = result
-            elif isinstance(result, Advice):
-                found[index] = _known(result)
-            else:
-                found[index] = replace(result, invalid=0, tokens=0)
-        return [item for item in found if item is not None]
+            if ticket.result.done():
+                found[index] = _shared(ticket.result.result(), fresh)
+        return [_LATE if item is None else item for item in found]
 
     def _look_up(
         self,
@@ -257,16 +268,18 @@ class Gateway:
         waiting: list[tuple[int, Joined]],
     ) -> None:
         """Look up without yielding: no evaluation may end between the look into the store and the joining."""
-        asked: list[_Asked] = []
-        for index, request in enumerate(requests):
+        valid: list[tuple[int, AdviceRequest]] = []
+        for place, request in enumerate(requests, offset):
             if isinstance(request, AdviceError):
-                found[offset + index] = request
-                continue
-            prompt = self._prompt(request)
+                found[place] = request
+            else:
+                valid.append((place, request))
+        asked: list[_Asked] = []
+        for (place, request), prompt in zip(valid, self._prompts([request for _, request in valid]), strict=True):
             if isinstance(prompt, AdviceError):
-                found[offset + index] = prompt
-                continue
-            asked.append(_Asked(offset + index, self._key(prompt), prompt, request))
+                found[place] = prompt
+            else:
+                asked.append(_Asked(place, self._key(prompt), prompt, request))
         stored = self._store.get_many([item.key for item in asked])
         for item, kept in zip(asked, stored, strict=True):
             if kept is not None:
@@ -277,19 +290,44 @@ class Gateway:
                 found[item.place] = AdviceError("tutor: overloaded, too many states wait for the model", retry=True)
         self._queue.pump()
 
-    async def _keep(self, evaluated: list[tuple[Ticket, Advice | AdviceError]]) -> None:
-        """Store what could be read, on a thread: a commit waits for the disk."""
-        entries = []
-        for ticket, answer in evaluated:
+    async def _keep(self, tickets: list[Ticket], answers: Answers) -> Answers:
+        """Store what could be read, and return what counts: where another gateway was sooner, what it stored."""
+        places, entries = [], []
+        for place, (ticket, answer) in enumerate(zip(tickets, answers, strict=True)):
             self._metrics.evaluated(answer)
             if isinstance(answer, Advice):
                 asked = ticket.request
                 context = Context(self._settings.identity, asked.rules, asked.state, asked.actions)
+                places.append(place)
                 entries.append(Entry(ticket.key, answer, context))
-        if entries:
-            await asyncio.to_thread(self._store.put_many, entries)
+        if not entries:
+            return answers
+        settled = list(answers)
+        for place, entry, kept in zip(places, entries, await self._commit.keep(entries), strict=True):
+            if kept is not entry.advice:
+                settled[place] = replace(
+                    entry.advice,
+                    probabilities=kept.probabilities,
+                    legal_mass=kept.legal_mass,
+                    thought=kept.thought,
+                )
+        return settled
 
 
 def _known(advice: Advice) -> Advice:
     """Return an answer in the form in which it is given out again."""
     return replace(advice, source="store", latency_ms=0.0, invalid=0, tokens=0, thought="")
+
+
+def _shared(result: Advice | AdviceError, fresh: bool) -> Advice | AdviceError:
+    """Return an evaluation to one of those who waited for it; what it cost is the first one's."""
+    if fresh:
+        return result
+    return _known(result) if isinstance(result, Advice) else replace(result, invalid=0, tokens=0)
+
+
+def _loop_time(ends: float | None) -> float | None:
+    """Return a time of the performance counter by the event loop's clock."""
+    if ends is None:
+        return None
+    return asyncio.get_running_loop().time() + ends - time.perf_counter()

@@ -16,10 +16,13 @@ from tutor_service.prompts.labels import MAX_ACTIONS
 from tutor_service.schema import Advice, AdviceError, AdviceRequest
 from tutor_service.validation import MAX_LABEL_CHARS, MAX_RULES_CHARS, MAX_STATE_CHARS
 
-Advise = Callable[[list[AdviceRequest]], Awaitable[list[Advice | AdviceError]]]
+Advise = Callable[[list[AdviceRequest], float | None], Awaitable[list[Advice | AdviceError]]]
 
 MAX_REQUESTS = 4096
 """Most requests in one HTTP call."""
+
+_LARGEST_AT_A_TIME = 64
+"""Bytes of all bodies that are held at a time, in multiples of the largest one: far more than students send."""
 
 
 class RequestItem(BaseModel):
@@ -45,6 +48,9 @@ class AdviseBody(BaseModel):
     model_config = ConfigDict(extra="forbid", strict=True)
 
     requests: list[RequestItem] = Field(min_length=1, max_length=MAX_REQUESTS)
+    within_s: float | None = Field(
+        default=None, gt=0, description="Seconds after which what has no answer yet gets an error to try again."
+    )
 
 
 class AdviceItem(BaseModel):
@@ -85,7 +91,7 @@ def build_app(tutor: str, advise: Advise, exposition: Callable[[], bytes], acces
 
     Args:
         tutor: Its name.
-        advise: Answers a list of requests.
+        advise: Answers a list of requests, within so many seconds.
         exposition: Metrics in Prometheus' text format.
         access: Who and what is let in.
     """
@@ -115,7 +121,7 @@ def build_app(tutor: str, advise: Advise, exposition: Callable[[], bytes], acces
             AdviceRequest(item.rules, item.state, tuple(item.actions), tuple(map(tuple, item.synonyms)))
             for item in body.requests
         ]
-        answers = await advise(requests)
+        answers = await advise(requests, body.within_s)
         errors = [answer for answer in answers if isinstance(answer, AdviceError)]
         if len(errors) == len(answers):
             reasons = sorted({error.reason for error in errors})[:10]
@@ -140,7 +146,8 @@ def build_app(tutor: str, advise: Advise, exposition: Callable[[], bytes], acces
     async def not_unicode(request: Request, error: UnicodeError) -> JSONResponse:
         return JSONResponse({"detail": "the body is not valid UTF-8"}, 400)
 
-    app.add_middleware(BodyLimit, max_bytes=access.max_body_bytes)
+    largest = access.max_body_bytes
+    app.add_middleware(BodyLimit, max_bytes=largest, max_held_bytes=_LARGEST_AT_A_TIME * largest)
     return app
 
 
@@ -150,38 +157,54 @@ def _item(answer: Advice | AdviceError) -> dict[str, Any]:
 
 
 class BodyLimit:
-    """Answer 413 to bodies beyond a size, declared or not, without reading them to the end (ASGI middleware)."""
+    """Bound bodies, each and in all, declared or not, without reading them to the end (ASGI middleware).
 
-    def __init__(self, app: Any, max_bytes: int) -> None:
+    Args:
+        app: What is asked where the body is small enough.
+        max_bytes: Of one body; beyond, the answer is 413.
+        max_held_bytes: Of all bodies whose calls are not answered yet; beyond, it is 503.
+    """
+
+    def __init__(self, app: Any, max_bytes: int, max_held_bytes: int) -> None:
         self._app = app
         self._max_bytes = max_bytes
+        self._max_held_bytes = max_held_bytes
+        self._held_bytes = 0
 
     async def __call__(self, scope: dict[str, Any], receive: Any, send: Any) -> None:
-        """Buffer the body up to the limit and hands it on in one piece."""
+        """Buffer the body up to the limits and hand it on in one piece."""
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
         declared = dict(scope["headers"]).get(b"content-length", b"0")
         body, more = b"", True
-        if declared.isdigit() and int(declared) > self._max_bytes:
-            await self._refuse(scope, receive, send)
-            return
-        while more:
-            message = await receive()
-            if message["type"] == "http.disconnect":
+        refusal = self._refusal(int(declared)) if declared.isdigit() else None
+        try:
+            while more and refusal is None:
+                message = await receive()
+                if message["type"] == "http.disconnect":
+                    return
+                chunk = message.get("body", b"")
+                body += chunk
+                self._held_bytes += len(chunk)
+                more = message.get("more_body", False)
+                refusal = self._refusal(len(body))
+            if refusal is not None:
+                await refusal(scope, receive, send)
                 return
-            body += message.get("body", b"")
-            more = message.get("more_body", False)
-            if len(body) > self._max_bytes:
-                await self._refuse(scope, receive, send)
-                return
-        pending = [{"type": "http.request", "body": body, "more_body": False}]
+            pending = [{"type": "http.request", "body": body, "more_body": False}]
 
-        async def replay() -> Any:
-            return pending.pop() if pending else await receive()
+            async def replay() -> Any:
+                return pending.pop() if pending else await receive()
 
-        await self._app(scope, replay, send)
+            await self._app(scope, replay, send)
+        finally:
+            self._held_bytes -= len(body)
 
-    async def _refuse(self, scope: dict[str, Any], receive: Any, send: Any) -> None:
-        response = JSONResponse({"detail": f"the body is larger than {self._max_bytes} bytes"}, 413)
-        await response(scope, receive, send)
+    def _refusal(self, num_bytes: int) -> JSONResponse | None:
+        """Return why a body of that size is not taken; None where it is."""
+        if num_bytes > self._max_bytes:
+            return JSONResponse({"detail": f"the body is larger than {self._max_bytes} bytes"}, 413)
+        if self._held_bytes > self._max_held_bytes:
+            return JSONResponse({"detail": "the bodies of calls under way are too large"}, 503, {"Retry-After": "1"})
+        return None

@@ -10,7 +10,7 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, gene
 from tutor_service.schema import Advice, AdviceError
 
 _LATENCY_S = (0.001, 0.003, 0.01, 0.03, 0.1, 0.3, 1.0, 3.0, 10.0, 30.0, 100.0)
-ABANDONED = "the student's deadline passed first: raise advice.deadline_s, or set advice.wait"
+LATE = "the student's deadline passed first: raise advice.deadline_s, or set advice.wait"
 _MAX_REASONS = 50
 _OTHER_REASONS = "other reasons"
 _MASS = (0.001, 0.01, 0.1, 0.3, 0.5, 0.7, 0.9, 0.99, 1.0)
@@ -76,7 +76,7 @@ class GatewayMetrics:
         """Count requests whose caller went away before they were answered."""
         self.failed["abandoned"] += num_requests
         self._errors.labels(self._tutor, "abandoned").inc(num_requests)
-        self._count_reason(ABANDONED, num_requests)
+        self._count_reason(LATE, num_requests)
 
     def _count_reason(self, reason: str, number: int = 1) -> None:
         """Count why there was no advice, reasons beyond the first few dozen as one."""
@@ -103,6 +103,8 @@ class GatewayMetrics:
 
 
 def _kind(error: AdviceError) -> str:
+    if error.reason == LATE:
+        return "late"
     if error.retry:
         return "unavailable"
     return "not_read" if error.invalid else "refused"

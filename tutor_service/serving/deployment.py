@@ -6,6 +6,7 @@ It binds ``gateway`` and ``engines`` to Serve and owns nothing of what they do.
 from __future__ import annotations
 
 import asyncio
+import functools
 import hashlib
 import json
 import logging
@@ -25,7 +26,7 @@ from tutor_service.engines.base import Engine, EngineFacts, Written
 from tutor_service.engines.factory import make_engine
 from tutor_service.errors import UserError
 from tutor_service.gateway.briefing import Briefing
-from tutor_service.gateway.gateway import Explanation, Gateway, GatewaySettings
+from tutor_service.gateway.gateway import Explanation, Gateway
 from tutor_service.gateway.http import AccessSettings, build_app
 from tutor_service.gateway.metrics import GatewayMetrics
 from tutor_service.prompts.chat import ChatPrompts
@@ -33,21 +34,12 @@ from tutor_service.prompts.messages import MessagePrompts
 from tutor_service.prompts.prompt import Decoding, Prompt, PromptBuilder
 from tutor_service.prompts.templates import read_template
 from tutor_service.schema import Advice, AdviceError, AdviceRequest
+from tutor_service.serving.autoscaling import PROMPTS
+from tutor_service.serving.live_replicas import follow_replicas, num_running
+from tutor_service.serving.load import autoscaling, gateway_settings
 from tutor_service.store.best_effort import BestEffortStore
 
 logger = logging.getLogger("ray.serve")
-
-BATCH = 32
-"""Most prompts in one call of a replica."""
-
-ENDPOINT_BATCH = 4
-"""The same where an endpoint answers, prompt by prompt: few callers wait for a slow answer to somebody else."""
-
-EVALUATION_TIMEOUT_S = 600.0
-"""A call of a replica that takes longer is given up; of an endpoint each request has a time of its own."""
-
-IN_FLIGHT = 4
-"""Prompts at the replicas, in multiples of what autoscaling aims at: keeps them busy, and is seen as load."""
 
 _NOT_THE_REPLICAS = (
     *("description", "license", "briefing", "briefing_tokens", "hint"),
@@ -55,8 +47,13 @@ _NOT_THE_REPLICAS = (
 )
 """Fields of a tutor that its gateway or its students act on alone."""
 
-_GATEWAY_CALLS = 256
+_GATEWAY_CALLS = 4096
+"""Calls at a gateway at a time. Calls for known states come in beside those that wait for the model, so it is more than
+a large sweep's trials, which make one each. What waits is bounded in prompts (``max_pending``) and in bytes of HTTP."""
+
 _GATEWAY_QUEUE = 1024
+"""Calls beyond that wait in each caller's process; HTTP's proxy is one caller."""
+
 _HEALTH_PERIOD_S = 2.0
 _HEALTH_TIMEOUT_S = 20.0
 _DRAIN_S = 15.0
@@ -110,6 +107,7 @@ class TutorReplica:
     """Hold one copy of a tutor's model."""
 
     _engine: Engine | None = None
+    _num_prompts = 0
 
     async def __init__(  # type: ignore[misc]  # Serve awaits it
         self, config: TutorConfig, environment: dict[str, str]
@@ -128,7 +126,11 @@ class TutorReplica:
         if wanted != self._version:
             return Evaluated([AdviceError("tutor: it is being changed", retry=True)] * len(prompts), "")
         assert self._engine is not None
-        return Evaluated(await self._engine.evaluate(prompts), self._engine.spent())
+        self._num_prompts += len(prompts)
+        try:
+            return Evaluated(await self._engine.evaluate(prompts), self._engine.spent())
+        finally:
+            self._num_prompts -= len(prompts)
 
     async def write(self, prompt: Prompt, max_tokens: int, wanted: str) -> Written | AdviceError:
         """See ``Engine.write``, and ``evaluate``."""
@@ -140,6 +142,10 @@ class TutorReplica:
     async def facts(self, wanted: str) -> EngineFacts | None:
         """Return what the gateway has to know; None where this replica is of another configuration."""
         return self._facts if wanted == self._version else None
+
+    async def record_autoscaling_stats(self) -> dict[str, float]:
+        """Tell Serve, which calls this, how much is asked of this replica."""
+        return {PROMPTS: self._num_prompts}
 
     async def check_health(self) -> None:
         """End the replica's process when its engine is dead; Serve, which calls this, replaces it at the next look.
@@ -188,7 +194,12 @@ class TutorGateway:
         self._spent = ""
 
         async def evaluate(prompts: list[Prompt]) -> list[Advice | AdviceError]:
-            result: Evaluated = await replica.evaluate.remote(prompts, wanted)
+            response = replica.evaluate.remote(prompts, wanted)
+            try:
+                result: Evaluated = await response
+            except asyncio.CancelledError:  # given up, or nobody waits any more
+                response.cancel()
+                raise
             self._spent = result.spent or self._spent
             return result.answers
 
@@ -198,10 +209,12 @@ class TutorGateway:
 
         briefing = Briefing(config.briefing, config.briefing_tokens, facts.identity, builder, write, store)
         self._gateway = Gateway(self._settings, builder, briefing, evaluate, store, self._metrics)
+        look = functools.partial(num_running, replica.app_name, replica.deployment_name)
+        self._following = asyncio.create_task(follow_replicas(look, self._gateway.set_replicas))
 
-    async def advise(self, requests: list[AdviceRequest]) -> list[Advice | AdviceError]:
+    async def advise(self, requests: list[AdviceRequest], within_s: float | None = None) -> list[Advice | AdviceError]:
         """Return one answer per request, in order: see ``Gateway.advise``."""
-        return await self._gateway.advise(requests)
+        return await self._gateway.advise(requests, within_s)
 
     async def explain(self, request: AdviceRequest) -> Explanation | AdviceError:
         """Answer one question and show how it was asked: see ``Gateway.explain``."""
@@ -231,24 +244,6 @@ class TutorGateway:
     def __del__(self) -> None:
         if self._store is not None:
             self._store.close()
-
-
-def gateway_settings(config: TutorConfig, facts: EngineFacts) -> GatewaySettings:
-    """Return how a tutor's gateway answers; to an endpoint it sends no more than may be under way there."""
-    scaling, replicas = config.scaling, config.scaling.max_replicas
-    if config.backend == "openai":
-        batch, in_flight, timeout_s = min(ENDPOINT_BATCH, config.concurrency), config.concurrency * replicas, None
-    else:
-        batch, timeout_s = max(1, BATCH // replicas), EVALUATION_TIMEOUT_S
-        in_flight = max(1, round(IN_FLIGHT * scaling.target_ongoing_requests * replicas))
-    return GatewaySettings(
-        identity=facts.identity,
-        max_prompt_tokens=facts.max_prompt_tokens,
-        batch=batch,
-        max_in_flight=in_flight,
-        max_pending=scaling.max_pending,
-        evaluation_timeout_s=timeout_s,
-    )
 
 
 def version(config: TutorConfig) -> str:
@@ -344,7 +339,7 @@ def build(
         health_check_timeout_s=_HEALTH_TIMEOUT_S,
         graceful_shutdown_timeout_s=_DRAIN_S,
         graceful_shutdown_wait_loop_s=0.2,
-        **({"num_replicas": scaling.max_replicas} if fixed else {"autoscaling_config": _autoscaling(config)}),
+        **({"num_replicas": scaling.max_replicas} if fixed else {"autoscaling_config": autoscaling(config)}),
     )
     gateway_class: Any = TutorGateway if access is None else serve.ingress()(TutorGateway)
     gateway: Any = serve.deployment(
@@ -370,15 +365,3 @@ def _loaded(config: TutorConfig) -> TutorConfig:
     kept = {"num_cpus", "num_gpus", "engine_process", "hang_s", "accelerator_type"}
     update: dict[str, Any] = {name: TutorConfig.model_fields[name].default for name in _NOT_THE_REPLICAS}
     return config.model_copy(update={**update, "scaling": ScalingConfig(**config.scaling.model_dump(include=kept))})
-
-
-def _autoscaling(config: TutorConfig) -> dict[str, Any]:
-    """Serve counts calls, of up to ``BATCH`` prompts each; the tutor's file counts prompts."""
-    scaling = config.scaling
-    prompts_per_call = max(1, BATCH // scaling.max_replicas)
-    return {
-        "min_replicas": scaling.min_replicas,
-        "initial_replicas": scaling.num_started,  # the gateway asks one about itself before it is ready
-        "max_replicas": scaling.max_replicas,
-        "target_ongoing_requests": max(0.1, scaling.target_ongoing_requests / prompts_per_call),
-    }

@@ -46,16 +46,21 @@ class BestEffortStore:
             self._give_up(error)
             return [None] * len(keys)
 
-    def put_many(self, entries: Sequence[Entry]) -> None:
-        """Keep answers, where the store lets us. A full disk stops writing for a while, not reading."""
+    def keep_many(self, entries: Sequence[Entry]) -> list[Advice]:
+        """Keep answers, where the store lets us, and return those that count: of two to a question the first kept.
+
+        A full disk stops writing for a while, not reading.
+        """
+        given = [entry.advice for entry in entries]
         store = self._open() if entries and self._clock() >= self._writing_from else None
         if store is None:
-            return
+            return given
         try:
-            store.put_many(entries)
+            return store.keep_many(entries)
         except (StoreError, OSError) as error:
             self._writing_from = self._clock() + RETRY_S
             self._report(f"{len(entries)} answers were not kept: {error}")
+            return given
 
     def get_notes(self, key: bytes) -> str | None:
         """Return notes that were kept; None where there are none, or no store."""
@@ -66,14 +71,14 @@ class BestEffortStore:
             self._give_up(error)
             return None
 
-    def put_notes(self, key: bytes, notes: str) -> None:
-        """Keep notes, where the store lets us."""
+    def keep_notes(self, key: bytes, notes: str) -> str:
+        """Keep notes, where the store lets us, and return those that count."""
         store = self._open()
         try:
-            if store:
-                store.put_notes(key, notes)
+            return store.keep_notes(key, notes) if store else notes
         except (StoreError, OSError) as error:
             self._report(f"notes were not kept: {error}")
+            return notes
 
     def stats(self) -> StoreStats | None:
         """Return what the store holds; None without a store."""

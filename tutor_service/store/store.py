@@ -127,25 +127,36 @@ class AdviceStore:
             StoreError: The disk is full, the store is read-only, or a key has no right length. Nothing was written.
         """
         kept = list(entries)
-        if not kept:
-            return 0
-        if any(not 0 < len(entry.key) <= _MAX_KEY_BYTES for entry in kept):
+        return sum(mine is one.advice for mine, one in zip(self.keep_many(kept), kept, strict=True))
+
+    def keep_many(self, entries: Sequence[Entry]) -> list[Advice]:
+        """Keep answers as ``put_many`` does, and return what is kept under their keys.
+
+        Returns:
+            In order, the answer that was given where it is kept now, else the one that was there first.
+
+        Raises:
+            StoreError: As above.
+        """
+        if not entries:
+            return []
+        if any(not 0 < len(entry.key) <= _MAX_KEY_BYTES for entry in entries):
             raise StoreError(f"a key of advice has 1 to {_MAX_KEY_BYTES} bytes.")
-        rows = [(entry.key, answer.encode(entry)) for entry in kept]
+        rows = [(entry.key, answer.encode(entry)) for entry in entries]
         texts = {
             answer.text_digest(text): text
-            for entry in kept
-            if entry.context is not None
-            for text in (answer.to_bytes(entry.context.identity), answer.to_bytes(entry.context.rules))
+            for shared in {(entry.context.identity, entry.context.rules) for entry in entries if entry.context}
+            for text in map(answer.to_bytes, shared)
         }
 
-        def work(transaction: lmdb.Transaction, tables: tuple[Any, ...]) -> int:
+        def work(transaction: lmdb.Transaction, tables: tuple[Any, ...]) -> list[Advice | None]:
             for digest, text in texts.items():
                 if transaction.get(digest, db=tables[1]) != text:
                     transaction.put(digest, text, db=tables[1])
-            return sum(_put_first(transaction, tables[0], key, value) for key, value in rows)
+            return [_put_first(transaction, tables[0], key, value) for key, value in rows]
 
-        return self._db().write(work)
+        earlier = self._db().write(work)
+        return [entry.advice if first is None else first for entry, first in zip(entries, earlier, strict=True)]
 
     def get_notes(self, key: bytes) -> str | None:
         """Return the notes that a tutor wrote under ``key``; None where there are none that can be trusted.
@@ -162,14 +173,23 @@ class AdviceStore:
             self._report(key, damage)
             return None
 
-    def put_notes(self, key: bytes, notes: str) -> None:
-        """Keep notes; those that are there already stay.
+    def keep_notes(self, key: bytes, notes: str) -> str:
+        """Keep notes, unless there are some already; return those that are kept.
 
         Raises:
             StoreError: The disk is full, or the store is read-only. Nothing was written.
         """
         value = answer.encode_notes(key, notes)
-        self._db().write(lambda transaction, tables: transaction.put(key, value, db=tables[2], overwrite=False))
+
+        def work(transaction: lmdb.Transaction, tables: tuple[Any, ...]) -> str:
+            if not transaction.put(key, value, db=tables[2], overwrite=False):
+                try:
+                    return answer.decode_notes(key, _get(transaction, tables[2], key) or b"")
+                except DamagedAnswer:
+                    transaction.put(key, value, db=tables[2])
+            return notes
+
+        return self._db().write(work)
 
     def stats(self) -> StoreStats:
         """Return what the store holds now."""
@@ -286,15 +306,15 @@ def _get(view: lmdb.Transaction, table: Any, key: bytes) -> bytes | None:
     return None if value is None else bytes(value)
 
 
-def _put_first(transaction: lmdb.Transaction, table: Any, key: bytes, value: bytes) -> bool:
+def _put_first(transaction: lmdb.Transaction, table: Any, key: bytes, value: bytes) -> Advice | None:
+    """Keep an answer, unless there is one that can be trusted: return that."""
     if transaction.put(key, value, db=table, overwrite=False):
-        return True
+        return None
     try:
-        answer.decode(key, _get(transaction, table, key) or b"")
+        return answer.decode(key, _get(transaction, table, key) or b"")[0]
     except DamagedAnswer:
         transaction.put(key, value, db=table)
-        return True
-    return False
+        return None
 
 
 def _reopen(path: Path, readonly: bool, max_bytes: int | None) -> AdviceStore:
