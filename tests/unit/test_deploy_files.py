@@ -337,7 +337,7 @@ class TestDockerfile:
 
 
 def test_scripts_pass_the_shell_linter() -> None:
-    scripts = sorted(DEPLOY.rglob("*.sh"))
+    scripts = sorted([*DEPLOY.rglob("*.sh"), *DEPLOY.rglob("*.sbatch")])
     result = subprocess.run([BIN / "shellcheck", *scripts], capture_output=True, text=True)
     assert scripts and result.returncode == 0, result.stdout
 
