@@ -391,6 +391,30 @@ def test_a_task_of_ones_own_goes_by_its_name_or_by_its_entry_in_every_field(name
     }
 
 
+@pytest.mark.parametrize("name", ["snake", "rllib_plugins.tasks.snake:SnakeTask"])
+def test_a_task_that_ships_goes_by_its_class_too(name: str) -> None:
+    config = sweep(
+        tasks=["snake"],
+        tutors=["random"],
+        num_env_steps={name: 700},
+        task_options={name: {"size": 5}},
+        exclude=[{"task": name, "algorithm": ["dqn", "a2c"]}],
+    )
+    found = resolve(config)
+    assert {(t.cell.algorithm, t.student.num_env_steps, t.student.task_options["size"]) for t in found.trials} == {
+        ("ppo", 700, 5)
+    }
+    assert "5 by 5" in found.tasks["snake"].rules or "5 rows" in found.tasks["snake"].rules
+
+
+def test_a_setting_may_name_a_task_by_its_class() -> None:
+    fields: dict[str, object] = {}
+    apply_setting(fields, "num_env_steps.examples.frozen_lake:FrozenLakeTask=700")
+    apply_setting(fields, "task_options.examples.frozen_lake:FrozenLakeTask.is_slippery=true")
+    entry = "examples.frozen_lake:FrozenLakeTask"
+    assert fields == {"num_env_steps": {entry: 700}, "task_options": {entry: {"is_slippery": True}}}
+
+
 def test_one_task_by_two_names_is_refused() -> None:
     entry = "examples.frozen_lake:FrozenLakeTask"
     with pytest.raises(UserError, match="the same task"):

@@ -94,7 +94,7 @@ def apply_setting(fields: dict[str, Any], setting: str, model: type[BaseModel] =
         UserError: No ``=``, an unknown key, or a value that is not YAML.
     """
     key, separator, text = setting.partition("=")
-    parts = key.strip().split(".")
+    parts = _parts(key.strip())
     if not separator or not all(parts):
         raise UserError(f"--set '{setting}' has no form key=value, e.g. --set seeds=3 or --set advice.theta_frac=0.3.")
     if parts[0] not in model.model_fields:
@@ -104,6 +104,13 @@ def apply_setting(fields: dict[str, Any], setting: str, model: type[BaseModel] =
     except yaml.YAMLError as error:
         raise UserError(f"--set {key}: '{text}' is not a YAML value ({error.__class__.__name__}).") from error
     set_nested(fields, parts, value)
+
+
+def _parts(key: str) -> list[str]:
+    """Split a dotted key; the dots of a ``module:object`` in it belong to its name."""
+    parts = key.split(".")
+    last = next((index for index, part in enumerate(parts) if ":" in part), 0)
+    return [parts[0], ".".join(parts[1 : last + 1]), *parts[last + 1 :]] if last else parts
 
 
 def set_nested(fields: dict[str, Any], path: Sequence[str], value: Any) -> None:

@@ -52,8 +52,8 @@ def resolve(config: SweepConfig) -> ResolvedSweep:
     """Look up tasks and tutors and lay out the trials.
 
     Args:
-        config: The sweep. A task or tutor that is listed by module or file may be meant by that or by its short name
-            in every other field.
+        config: The sweep. In every other field than the axes a task may be meant by its short name or by
+            ``module:Class``, a tutor by its short name or as it is listed.
 
     Raises:
         UserError: A name that does not exist, a tutor that cannot advise on a task, a grid of no or of too many
@@ -62,7 +62,8 @@ def resolve(config: SweepConfig) -> ResolvedSweep:
     configs = {entry: check_tutor(entry) for entry in config.tutored}
     tutor_names = {entry: _tutor_name(entry, found) for entry, found in configs.items()}
     tasks = {entry: _load(entry, config.task_options) for entry in config.tasks}
-    canonical = _canonical(config, {entry: task.name for entry, task in tasks.items()}, tutor_names)
+    places = {place: task.name for entry, task in tasks.items() for place in (entry, _place(task))}
+    canonical = _canonical(config, places, tutor_names)
     by_name = {task.name: task for task in tasks.values()}
     _check_names(canonical, by_name, tutor_names.values())
     entries = Entries(
@@ -99,10 +100,16 @@ def resolve(config: SweepConfig) -> ResolvedSweep:
     )
 
 
+def _place(task: Task) -> str:
+    """Return a task's class as ``module:Class``, which it may be named by whatever it is listed as."""
+    return f"{type(task).__module__}:{type(task).__qualname__}"
+
+
 def _load(entry: str, options: Mapping[str, dict[str, Any]]) -> Task:
-    """Make a task with its options, which are found by its entry or by its name."""
+    """Make a task with its options, which are found by its entry, its name or its class's place."""
     task = load_task(entry, **options.get(entry, {}))
-    return load_task(entry, **options[task.name]) if entry not in options and task.name in options else task
+    named = next((name for name in (task.name, _place(task)) if name in options and entry not in options), None)
+    return task if named is None else load_task(entry, **options[named])
 
 
 def _tutor_name(entry: str, found: TutorConfig | None) -> str:
