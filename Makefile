@@ -5,7 +5,8 @@ ENGINE ?= cpu
 TUTOR ?= smollm2
 SEED ?= 0
 BIN := .venv/bin
-QUICK_TIER := $(BIN)/python -m pytest tests/unit --numprocesses logical --maxprocesses 4 --dist loadfile
+QUICK_TIER := $(BIN)/python -m pytest tests/unit --numprocesses logical --maxprocesses 4
+OTHER_TIERS := $(BIN)/python -m pytest tests/integration tests/e2e --numprocesses logical --maxprocesses 2 --no-loadscope-reorder
 
 .DEFAULT_GOAL := help
 .PHONY: help setup demo test test-unit drill lint format ui clean
@@ -25,7 +26,7 @@ demo: setup  ## Run the demo sweep: a real LLM tutors DQN, PPO and A2C on Blackj
 
 test: setup  ## Run every test, the real LLM's included
 	@$(QUICK_TIER)
-	@exec $(BIN)/python -m pytest tests/integration tests/e2e
+	@exec $(OTHER_TIERS)
 
 test-unit: setup  ## Run the quick tier: no Ray, no LLM
 	@exec $(QUICK_TIER)

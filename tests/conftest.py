@@ -1,12 +1,41 @@
-"""What all tiers share: time for property tests, since a busy machine is no defect, and one folder for machine code."""
+"""What all tiers share: time for property tests, one folder for machine code, and who runs with whom on one worker."""
+
+from __future__ import annotations
 
 import os
+from pathlib import Path
+from typing import Any
 
+import pytest
 from hypothesis import settings
+from xdist.scheduler import LoadFileScheduling
 
 from tutor_service.paths import home
 
-settings.register_profile("untimed", deadline=None)
+ROOT = Path(__file__).parents[1]
+
+settings.register_profile("untimed", deadline=None)  # a busy machine is no defect
 settings.load_profile("untimed")
 
 os.environ.setdefault("NUMBA_CACHE_DIR", str(home() / "compiled"))  # many tests set a home of their own
+
+
+class FilesThatShareFixtures(LoadFileScheduling):
+    """Keep a file on one worker of several, and all files of a folder that has fixtures of its own."""
+
+    def _split_scope(self, nodeid: str) -> str:
+        return str(_shares_fixtures(ROOT / nodeid.partition("::")[0]))
+
+
+@pytest.hookimpl(optionalhook=True)  # without xdist there is none
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> FilesThatShareFixtures:
+    return FilesThatShareFixtures(config, log)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Begin with the folders that share fixtures, which take longest."""
+    items.sort(key=lambda item: _shares_fixtures(item.path).is_file())
+
+
+def _shares_fixtures(path: Path) -> Path:
+    return path.parent if path.parent != ROOT / "tests" and (path.parent / "conftest.py").exists() else path
