@@ -160,7 +160,7 @@ def test_a_report_is_made_from_mlflow_alone_and_put_there(ran: Ran, tmp_path: Pa
     assert tutored.speed_up is not None and tutored.speed_up.value > 1.3
     parent = runs_by_name(ran.uri)[NAME].info.run_id
     names = {item.path for item in make_client(ran.uri).list_artifacts(parent, "report")}
-    assert {"report/report.md", "report/cells.csv", "report/learning_curves.png"} <= names
+    assert {"report/report.md", "report/report.html", "report/cells.csv", "report/learning_curves.png"} <= names
 
 
 def test_resuming_runs_the_failed_trial_alone_and_then_nothing(ran: Ran) -> None:
