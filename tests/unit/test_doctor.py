@@ -100,6 +100,11 @@ def test_what_is_unfit_has_a_remedy(here: Path, monkeypatch: pytest.MonkeyPatch,
     assert {part for part, item in found.items() if item.state == "unfit"} >= {"machine", "MLflow", "results", "disk"}
 
 
+def test_code_that_is_not_installed_is_examined_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(doctor, "PACKAGE", "llm-tutors-of-nobody")
+    assert by_part()["packages"].state == "limited"
+
+
 def test_a_cluster_that_is_away_is_unfit() -> None:
     (ray,) = [item for item in examine(Path("runs"), "127.0.0.1:9") if item.part == "Ray"]
     assert ray.state == "unfit" and "no Ray answers" in ray.remedy

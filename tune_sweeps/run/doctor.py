@@ -84,6 +84,10 @@ def _python() -> Finding:
 
 def _packages() -> Finding:
     """Compare what is installed with the exact versions that this package asks for."""
+    if _version(PACKAGE) is None:
+        return Finding(
+            "packages", "limited", f"{PACKAGE} runs from a folder, not installed", "Install it: `make setup`."
+        )
     wrong = []
     for requirement in importlib.metadata.requires(PACKAGE) or []:
         pin = re.fullmatch(r"([A-Za-z0-9._-]+)(?:\[[^\]]*\])?==([^\s;]+)", requirement)
