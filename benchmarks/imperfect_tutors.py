@@ -37,8 +37,9 @@ NUM_ENV_STEPS, EVAL_EPISODES = 12_000, 20
 INTERVALS = {"snake": 125, "blackjack": 100}
 
 
-def student(algorithm: str, task: str, kind: str, seed: int, num_env_steps: int) -> Any:
-    """One trial; the tutor is its task's oracle, or nobody."""
+def student(algorithm: str, task: str, kind: str, seed: int, num_env_steps: int, played: Any = None) -> Any:
+    """One trial; the tutor is its task's oracle, or nobody. It knows what the tutor reaches, as in a sweep."""
+    from rllib_plugins.advising.config import AdviceConfig
     from rllib_plugins.config import StudentConfig
     from rllib_plugins.hyperparameters import default_hyperparameters
 
@@ -52,6 +53,7 @@ def student(algorithm: str, task: str, kind: str, seed: int, num_env_steps: int)
         eval_interval_steps=INTERVALS[task],
         eval_episodes=EVAL_EPISODES,
         eval_max_share=1.0,
+        advice=AdviceConfig(tutor_return=None if played is None else played.tutor_return),
         hyperparameters=default_hyperparameters(algorithm, task),  # type: ignore[arg-type]
     )
 
@@ -63,6 +65,18 @@ def own_level(task: str, kind: str) -> float:
 
     made = load_task(TASKS[task], kind=kind)
     return evaluate(made, lambda observations: made.oracle_batch(observations), episodes=400, seed=1).return_mean
+
+
+def own_play(task: str, kind: str) -> Any:
+    """What a sweep measures of a tutor before its trials."""
+    from rllib_plugins.audition.own_play import own_play as play
+    from rllib_plugins.tasks import load_task
+    from rllib_plugins.tutors import make_advisor
+    from tune_sweeps.definition.config import EvaluationConfig
+    from tune_sweeps.run.own_play import SEED
+
+    made = load_task(TASKS[task], kind=kind)
+    return play(made, make_advisor("oracle", made), episodes=EvaluationConfig().tutor_episodes, seed=SEED)
 
 
 def draw(path: Path, points: list[dict[str, Any]]) -> None:
@@ -121,8 +135,9 @@ def main() -> int:
     tutors: dict[str, tuple[str, ...]] = {"blackjack": ("oracle", "smollm2")} if args.quick else TUTORS
     benchmark = Benchmark("imperfect_tutors")
     cells = [(task, algorithm, kind) for task in tutors for algorithm in algorithms for kind in ("none", *tutors[task])]
+    played = {(task, kind): own_play(task, kind) for task, _, kind in cells if kind != "none"}
     jobs = [
-        (learning.train_ours, (student(algorithm, task, kind, seed, num_env_steps),))
+        (learning.train_ours, (student(algorithm, task, kind, seed, num_env_steps, played.get((task, kind))),))
         for task, algorithm, kind in cells
         for seed in seeds
     ]
@@ -148,6 +163,8 @@ def main() -> int:
             points[-1]
             | {
                 "own_return": level,
+                "told_return": played[task, kind].tutor_return,
+                "own_play_env_steps": played[task, kind].num_env_steps,
                 "final_difference": [final.value, final.low, final.high],
                 "speed_up": {
                     str(frac): found and [found.value, found.low, found.high] for frac, found in faster.items()

@@ -44,6 +44,11 @@ class AdviceConfig(BaseModel):
         "distil, and coin where a field of the coin's is set.",
     )
     use_options: dict[str, Any] = Field(default_factory=dict, description="Options of the use, by its own names.")
+    tutor_return: float | None = Field(
+        default=None,
+        description="Mean return of the tutor's own play, where known: distil follows it only while the student's "
+        "own return is below. A sweep measures it before its trials.",
+    )
     probability_initial: float = Field(
         default=1.0, ge=0, le=1, description="P_initial: consultation probability at step 0."
     )

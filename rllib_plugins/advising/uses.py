@@ -64,8 +64,9 @@ class Distil(Use):
     phase_steps: int = Field(
         default=2_000,
         gt=0,
-        description="Env steps after which DQN, whose values imitation distorts, is let go; it is helped again if it "
-        "falls back. PPO and A2C are helped for as long as evidence speaks for the advice.",
+        description="Env steps after which DQN, whose values imitation distorts, is let go where nobody knows what the "
+        "tutor reaches itself; it is helped again if it falls back. PPO and A2C are helped for as long as evidence "
+        "speaks for the advice.",
     )
     half_life: float = Field(default=1_024, gt=0, description="Env steps after which evidence counts half.")
     first_gradient_steps: int = Field(default=200, ge=0, description="Most gradient steps when a phase begins.")

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import asdict, dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -34,15 +34,32 @@ SETTLED_SHARE = 0.02
 """Share of the states that the student need not follow for the others to be left alone."""
 LEAST_EVIDENCE_STEPS = 128
 """Steps before which nothing is decided."""
-COMPARED_EPISODES = 32
+COMPARED_EPISODES = 16
 """Episodes whose mean return says how the student is doing."""
-LEAST_EPISODES = 16
+LEAST_EPISODES = 8
 """Episodes below which it says nothing."""
+
+
+class Limits(NamedTuple):
+    """Says when phases of imitation begin and end.
+
+    Attributes:
+        options: Thresholds of the evidence.
+        phase_steps: Env steps after which a phase ends; infinite: evidence alone ends it.
+        tutor_return: Mean return of the tutor's own play; infinite where it is not known.
+    """
+
+    options: Distil
+    phase_steps: float
+    tutor_return: float
 
 
 @dataclass(slots=True)
 class Phase:
     """Decides when advice is imitated, by evidence about it and by the student's own returns.
+
+    Whose own play is known to be worse than the student's is no tutor: advice that beats the actions of a beginner can
+    still lead nowhere, and a student that is held where its tutor is does not pass it.
 
     Attributes:
         is_on: Advice is imitated.
@@ -60,28 +77,30 @@ class Phase:
     returns: list[float] = field(default_factory=list)
     reached: float = math.nan
 
-    def update(
-        self, options: Distil, benefit: Benefit, new_returns: list[float], num_new: int, *, is_bounded: bool
-    ) -> bool:
+    def update(self, benefit: Benefit, new_returns: list[float], num_new: int, limits: Limits) -> bool:
         """Take note of new steps; return whether a phase begins.
 
         Args:
-            options: Thresholds.
             benefit: What is known about the advice; forgets its disputes when a phase ends.
             new_returns: Of the episodes that ended since the last call, in order.
             num_new: Steps since the last call.
-            is_bounded: Whether a phase ends after ``phase_steps``, not only where evidence speaks against it.
+            limits: When phases begin and end.
         """
         self.returns = (self.returns + new_returns)[-COMPARED_EPISODES:]
+        options = limits.options
         if self.is_on:
             self.num_steps += num_new
             is_refuted = benefit.z < options.evidence_left or benefit.disputed_z < -options.evidence_left
-            if is_refuted or (is_bounded and self.num_steps >= options.phase_steps):
+            is_passed = _bound(self.returns, 1.0) >= limits.tutor_return  # False on NaN
+            is_over = self.num_steps >= limits.phase_steps
+            if is_refuted or is_passed or is_over:
                 self.reached = math.nan if is_refuted else _bound(self.returns, -2.0)
                 self.is_on, self.num_idle, self.returns = False, 0, []
                 benefit.forget_disputes()
             return False
         self.num_idle += num_new
+        if limits.tutor_return < math.inf and not _bound(self.returns, 2.0) < limits.tutor_return:
+            return False
         if self.num_phases == 0:
             begins = benefit.num_steps >= LEAST_EVIDENCE_STEPS and benefit.z > options.evidence
         else:
@@ -127,6 +146,12 @@ class Distillation(AdviceUse):
         )
         self._goal = Goal(options.until, SETTLED_SHARE)
         self._phase = Phase()
+        is_bounded = config.value_based and advice.tutor_return is None
+        self._limits = Limits(
+            options,
+            phase_steps=options.phase_steps if is_bounded else math.inf,
+            tutor_return=math.inf if advice.tutor_return is None else advice.tutor_return,
+        )
         self._running_returns = np.zeros(trial.runner.num_envs)
         self._begins = False
         self._num_due = 0.0
@@ -143,10 +168,7 @@ class Distillation(AdviceUse):
         if chosen.size:
             self._ask(rollout, policy, chosen, advantages.reshape(-1))
         returns = self._ended(rollout)
-        is_bounded = self._trial.config.value_based
-        self._begins |= self._phase.update(
-            self._options, self._benefit, returns, rollout.rewards.size, is_bounded=is_bounded
-        )
+        self._begins |= self._phase.update(self._benefit, returns, rollout.rewards.size, self._limits)
 
     def imitate(self, learner: Imitator, step: int, weights: ImitationWeights) -> None:
         """Take the gradient steps that are due, on states where advice helps."""

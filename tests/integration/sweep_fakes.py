@@ -25,6 +25,7 @@ class FakeStudent(Trainable):
         self.student = StudentConfig.model_validate(config)
         self.sampled = -self.student.eval_interval_steps
         self._trace("setup")
+        self._trace(f"told:{self.student.advice.tutor_return}")
 
     def step(self) -> dict[str, Any]:
         options = self.student.hyperparameters

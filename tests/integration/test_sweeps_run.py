@@ -149,6 +149,18 @@ def test_the_random_return_is_with_the_parent(ran: Ran) -> None:
     )
 
 
+def test_the_tutor_played_by_itself_before_its_students_began(ran: Ran) -> None:
+    played = ran.read().own_play["blackjack"]["oracle"]
+    assert played["return_mean"] == pytest.approx(-0.0466, abs=1e-3)
+    told = {
+        line.split()[0]: line.split()[1].removeprefix("told:")
+        for line in (ran.results / "trace").read_text().splitlines()
+        if "told:" in line
+    }
+    assert told["ppo-none-0"] == "None"
+    assert float(told["ppo-oracle-0"]) == played["return_mean"]
+
+
 def test_a_report_is_made_from_mlflow_alone_and_put_there(ran: Ran, tmp_path: Path) -> None:
     analysis, files = make_report(ran.uri, NAME, tmp_path / "report")
     assert {path.name for path in files} >= {

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from types import SimpleNamespace
 
 import numpy as np
@@ -14,7 +15,7 @@ from rllib_plugins.metrics import Source
 from rllib_plugins.rollout.arrays import RolloutArrays
 from rllib_plugins.tasks import load_task
 from rllib_plugins.uses.base import AdviceUse, Trial
-from rllib_plugins.uses.distil import Distillation, Phase
+from rllib_plugins.uses.distil import Distillation, Limits, Phase
 from tutor_service.errors import UserError
 
 NUM_STEPS, NUM_ENVS, NUM_ACTIONS = 32, 8, 2
@@ -212,28 +213,44 @@ def known(z: float, disputed_z: float = 0.0) -> SimpleNamespace:
 
 
 def test_a_phase_begins_by_evidence_and_lasts_while_evidence_does():
-    phase, options = Phase(), Distil(phase_steps=100)
-    assert not phase.update(options, known(2.9), [], 50, is_bounded=False)
-    assert phase.update(options, known(3.1), [], 50, is_bounded=False)
-    assert not phase.update(options, known(2.1), [7.0] * 40, 10_000, is_bounded=False) and phase.is_on
-    phase.update(options, known(1.9), [7.0] * 40, 100, is_bounded=False)
+    phase, limits = Phase(), Limits(Distil(), math.inf, math.inf)
+    assert not phase.update(known(2.9), [], 50, limits)
+    assert phase.update(known(3.1), [], 50, limits)
+    assert not phase.update(known(2.1), [7.0] * 40, 10_000, limits) and phase.is_on
+    phase.update(known(1.9), [7.0] * 40, 100, limits)
     assert not phase.is_on
 
 
 def test_a_student_that_falls_back_is_helped_again():
-    phase, options = Phase(), Distil(phase_steps=100)
-    phase.update(options, known(3.1), [], 50, is_bounded=True)
-    phase.update(options, known(3.1), [5.0, 5.2] * 20, 100, is_bounded=True)
+    phase, limits = Phase(), Limits(Distil(), 100.0, math.inf)
+    phase.update(known(3.1), [], 50, limits)
+    phase.update(known(3.1), [5.0, 5.2] * 20, 100, limits)
     assert not phase.is_on
-    assert not phase.update(options, known(3.1), [5.1, 5.3] * 20, 100, is_bounded=True)
-    assert phase.update(options, known(3.1), [1.0, 1.2] * 20, 100, is_bounded=True)
+    assert not phase.update(known(3.1), [5.1, 5.3] * 20, 100, limits)
+    assert phase.update(known(3.1), [1.0, 1.2] * 20, 100, limits)
 
 
 def test_disputes_that_go_against_the_advice_end_a_phase():
-    phase, options = Phase(), Distil()
-    phase.update(options, known(3.1), [], 50, is_bounded=False)
-    phase.update(options, known(3.1, -2.1), [], 50, is_bounded=False)
+    phase, limits = Phase(), Limits(Distil(), math.inf, math.inf)
+    phase.update(known(3.1), [], 50, limits)
+    phase.update(known(3.1, -2.1), [], 50, limits)
     assert not phase.is_on
+
+
+def test_a_tutor_is_followed_while_the_student_is_below_what_the_tutor_reaches_itself():
+    phase, limits = Phase(), Limits(Distil(), math.inf, tutor_return=4.0)
+    assert not phase.update(known(9.0), [1.0, 1.2] * 3, 50, limits), "too few episodes to say where the student is"
+    assert phase.update(known(9.0), [1.0, 1.2], 50, limits)
+    phase.update(known(9.0), [3.0, 3.2] * 8, 500, limits)
+    assert phase.is_on
+    phase.update(known(9.0), [3.9, 4.1] * 8, 500, limits)
+    assert not phase.is_on
+    assert not phase.update(known(9.0, disputed_z=9.0), [4.2, 4.4] * 8, 500, limits)
+
+
+def test_a_tutor_that_plays_no_better_than_the_student_is_not_followed():
+    phase, limits = Phase(), Limits(Distil(), math.inf, tutor_return=0.9)
+    assert not phase.update(known(9.0), [1.0, 1.2] * 40, 5_000, limits)
 
 
 # What a config may say

@@ -80,6 +80,12 @@ class EvaluationConfig(_Frozen):
 
     interval_steps: int = Field(default=2_000, gt=0, description="Env steps between evaluations.")
     episodes: int = Field(default=200, gt=0, description="Episodes per evaluation where no exact evaluation exists.")
+    tutor_episodes: int = Field(
+        default=32,
+        ge=0,
+        description="Episodes that each tutor plays by itself before the trials: a student that distils advice follows "
+        "it only up to the tutor's own return. 0: it goes by its own evidence alone.",
+    )
     max_share: float = Field(
         default=1 / 3,
         gt=0,

@@ -141,6 +141,10 @@ def reference_table(analysis: Analysis) -> Table:
     for task, returns in sorted(analysis.sweep.references.items()):
         for name, value in sorted(returns.items(), key=lambda item: -item[1]):
             rows.append([task, name, f"{value:.3g}", "the task's best" if name == ORACLE else "trivial"])
+    for task, tutors in sorted(analysis.sweep.own_play.items()):
+        for name, played in sorted(tutors.items()):
+            steps = f", {count(played['num_env_steps'])} env steps" if played["num_env_steps"] else ""
+            rows.append([task, f"tutor {name}", f"{played['return_mean']:.3g}", f"plays itself{steps}"])
     thresholds = {(c.cell.task, c.cell.algorithm): c for c in analysis.cells if c.cell.baseline}
     for (task, algorithm), cell in sorted(thresholds.items()):
         level = cell.threshold.level

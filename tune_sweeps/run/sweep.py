@@ -20,6 +20,7 @@ from tune_sweeps.definition.loading import dump_sweep
 from tune_sweeps.definition.resolve import ResolvedSweep
 from tune_sweeps.run.estimate import concurrency
 from tune_sweeps.run.legal_mass import find_doubts
+from tune_sweeps.run.own_play import Played, as_record, play_tutors, with_level
 from tune_sweeps.run.progress import Progress
 from tune_sweeps.run.progress_view import View
 from tune_sweeps.run.references import reference_returns
@@ -29,7 +30,7 @@ from tune_sweeps.tracking.journal import EVAL, Journal
 from tune_sweeps.tracking.mlflow_client import artifact_location
 from tune_sweeps.tracking.policy_artifact import BestPolicies
 from tune_sweeps.tracking.provenance import run_tags, tutor_tags
-from tune_sweeps.tracking.tracker import MlflowTracker, TrackedSweep
+from tune_sweeps.tracking.tracker import DOUBTS_ARTIFACT, OWN_PLAY_ARTIFACT, MlflowTracker, TrackedSweep
 from tutor_service import serving
 from tutor_service.client import service_url
 from tutor_service.errors import UserError
@@ -166,18 +167,19 @@ def _run_missing(running: _Running, address: str | None, num_cpus: int | None) -
         missing = journal.missing()
         if missing:
             _doubt_tutors(resolved, tracker, console)
+        played = _play_tutors(running) if missing else {}
         concurrent = concurrency(resources, len(missing), cluster.cpus, resolved.tutor_cpus, nodes_on_demand())
         progress = Progress({trial.key: trial for trial in resolved.trials}, journal)
         console.print(f"running {len(missing)} of {len(resolved.trials)} trials, {concurrent} at once")
         watched = [] if service_url() else [tutor.name for tutor in tutors if tutor.is_served]
         watch = TutorWatch(watched, serving.status)
         with watch, View(console, progress, concurrent, lambda: _warning(tracker, journal), watch.lines) as view:
-            _tune(running, progress, view, concurrent)
+            _tune(running, progress, view, concurrent, played)
         for line in watch.lines():
             console.print(line, markup=False)
 
 
-def _tune(running: _Running, progress: Progress, view: View, concurrent: int) -> None:
+def _tune(running: _Running, progress: Progress, view: View, concurrent: int, played: Played) -> None:
     from ray import tune
 
     from tune_sweeps.run.journal_callback import JournalCallback
@@ -189,7 +191,7 @@ def _tune(running: _Running, progress: Progress, view: View, concurrent: int) ->
         {
             "sweep": workspace.name,
             "key": trial.key,
-            "student": trial.student.model_dump(),
+            "student": with_level(trial, played).model_dump(),
             "restore": journal[trial.key].last_checkpoint(),
         }
         for trial in running.resolved.trials
@@ -262,7 +264,20 @@ def _doubt_tutors(resolved: ResolvedSweep, tracker: MlflowTracker, console: Cons
     doubts = find_doubts(resolved.tutors.values(), tasks)
     for doubt in doubts.values():
         console.print(f"warning: {doubt}", style="yellow", markup=False)
-    tracker.set_doubts(doubts)
+    tracker.keep_json(DOUBTS_ARTIFACT, doubts)
+
+
+def _play_tutors(running: _Running) -> Played:
+    """Have tutors play by themselves, and keep what they reached with the parent run."""
+
+    def say(line: str) -> None:
+        running.console.print(line, markup=False)
+
+    config, kept = running.resolved.config, running.workspace.own_play
+    played = play_tutors(running.resolved.trials, kept, config.evaluation.tutor_episodes, say)
+    if played:
+        running.tracker.keep_json(OWN_PLAY_ARTIFACT, as_record(played))
+    return played
 
 
 def _references(entry: str, options: dict[str, Any], oracle: bool) -> tuple[str, dict[str, float]]:

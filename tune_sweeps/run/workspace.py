@@ -62,6 +62,11 @@ class Workspace:
         return self.folder / "tune"
 
     @property
+    def own_play(self) -> Path:
+        """What the tutors reached when they played themselves."""
+        return self.folder / "own_play.json"
+
+    @property
     def report(self) -> Path:
         """Tables and figures."""
         return self.folder / "report"

@@ -22,6 +22,7 @@ from tune_sweeps.tracking.mlflow_client import make_client, search_runs
 from tune_sweeps.tracking.tracker import (
     CONFIG_ARTIFACT,
     DOUBTS_ARTIFACT,
+    OWN_PLAY_ARTIFACT,
     REFERENCES_FOLDER,
     TAG_SWEEP,
     TAG_SWEEP_ID,
@@ -98,6 +99,7 @@ class SweepRecord:
         runs: Its trials.
         doubts: What speaks against its tutors, by tutor and task.
         experiment_id: MLflow's experiment of it.
+        own_play: By task and tutor, the fields of the tutor's ``OwnPlay``.
     """
 
     name: str
@@ -108,6 +110,7 @@ class SweepRecord:
     runs: list[RunRecord]
     doubts: dict[str, str] = field(default_factory=dict)
     experiment_id: str = ""
+    own_play: dict[str, dict[str, dict[str, float]]] = field(default_factory=dict)
 
 
 def read_sweep(uri: str, name: str) -> SweepRecord:
@@ -131,7 +134,8 @@ def read_sweep(uri: str, name: str) -> SweepRecord:
         config=_config(client, parent.info.run_id, name),
         references=_references(client, parent.info.run_id),
         runs=sorted(records, key=lambda record: record.key),
-        doubts=_doubts(client, parent.info.run_id),
+        doubts=_kept_json(client, parent.info.run_id, DOUBTS_ARTIFACT),
+        own_play=_kept_json(client, parent.info.run_id, OWN_PLAY_ARTIFACT),
         experiment_id=parent.info.experiment_id,
     )
 
@@ -190,12 +194,13 @@ def _references(client: Any, run_id: str) -> dict[str, dict[str, float]]:
     return found
 
 
-def _doubts(client: Any, run_id: str) -> dict[str, str]:
-    if DOUBTS_ARTIFACT not in {item.path for item in client.list_artifacts(run_id)}:
+def _kept_json(client: Any, run_id: str, name: str) -> dict[str, Any]:
+    """Read what the tracker kept under a name; nothing where it kept nothing."""
+    if name not in {item.path for item in client.list_artifacts(run_id)}:
         return {}
     with tempfile.TemporaryDirectory() as folder:
-        text = Path(client.download_artifacts(run_id, DOUBTS_ARTIFACT, folder)).read_text(encoding="utf-8")
-    return {str(name): str(doubt) for name, doubt in json.loads(text).items()}
+        found: dict[str, Any] = json.loads(Path(client.download_artifacts(run_id, name, folder)).read_text("utf-8"))
+    return found
 
 
 def _config(client: Any, run_id: str, name: str) -> SweepConfig:

@@ -33,7 +33,7 @@ TAG_PARENT = "mlflow.parentRunId"
 WALL_S = "wall_s"
 REFERENCES_FOLDER = "references"
 CONFIG_ARTIFACT = "sweep.yaml"
-DOUBTS_ARTIFACT = "doubts.json"
+DOUBTS_ARTIFACT, OWN_PLAY_ARTIFACT = "doubts.json", "own_play.json"
 STUDENT_ARTIFACT = "student.yaml"
 POLICY_ARTIFACT = "policy"
 
@@ -110,7 +110,7 @@ class MlflowTracker:
         self._children: dict[str, _Child] = {}
         self._references: dict[str, dict[str, float]] = {}
         self._references_sent: set[str] = set()
-        self._doubts: dict[str, str] | None = None
+        self._jsons: dict[str, dict[str, Any]] = {}
         self._files: list[tuple[Path, str]] = []
         self._doubtful = True
         self._stop = threading.Event()
@@ -132,9 +132,14 @@ class MlflowTracker:
         self._references[task] = returns
         self.wake()
 
-    def set_doubts(self, doubts: dict[str, str]) -> None:
-        """Keep what speaks against tutors with the parent run, where the report finds it."""
-        self._doubts = doubts
+    def keep_json(self, name: str, content: dict[str, Any]) -> None:
+        """Keep what is known of the sweep's tutors with the parent run, where the report finds it.
+
+        Args:
+            name: The artifact's file name.
+            content: What JSON can hold.
+        """
+        self._jsons[name] = content
         self.wake()
 
     def keep_file(self, path: Path, folder: str) -> None:
@@ -186,9 +191,10 @@ class MlflowTracker:
                 kept = {"task": task, "returns": returns}
                 self._client.log_dict(self.parent_id, kept, f"{REFERENCES_FOLDER}/{_file_name(task)}")
                 self._references_sent.add(_file_name(task))
-        if self._doubts is not None:
-            self._client.log_dict(self.parent_id, self._doubts, DOUBTS_ARTIFACT)
-            self._doubts = None
+        for name, content in list(self._jsons.items()):
+            self._client.log_dict(self.parent_id, content, name)
+            if self._jsons.get(name) is content:
+                del self._jsons[name]
         for key, journal in self._journal.trials.items():
             if journal.status != "pending":
                 self._sync_trial(key, journal)

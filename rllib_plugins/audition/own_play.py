@@ -1,0 +1,71 @@
+"""What a tutor reaches when it plays itself, as a student reads it: the level up to which it has anything to teach."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from rllib_plugins.advising.advisor import Advisor, legal_mask
+from rllib_plugins.advising.llm import best_guess
+from rllib_plugins.evaluation import evaluate
+from rllib_plugins.metrics import Source
+from rllib_plugins.tasks.base import Task
+
+MOST_MISSED = 0.1
+"""Share of its questions without an answer above which a tutor's play says nothing."""
+
+
+@dataclass(frozen=True, slots=True)
+class OwnPlay:
+    """The play of a tutor's best guesses.
+
+    Attributes:
+        return_mean: Mean episode return (undiscounted).
+        return_se: Its standard error; 0 where the value is exact.
+        num_env_steps: Env steps that were played; 0 where the value is exact.
+        missed_share: Share of the questions that got no answer: random play took its place.
+    """
+
+    return_mean: float
+    return_se: float
+    num_env_steps: int
+    missed_share: float
+
+    @property
+    def tutor_return(self) -> float | None:
+        """Return the mean; None where too many answers were missed for it to be the tutor's."""
+        return self.return_mean if self.missed_share <= MOST_MISSED else None
+
+
+def own_play(task: Task, advisor: Advisor, *, episodes: int, seed: int) -> OwnPlay:
+    """Have a tutor play a task by its best guesses; where it guesses nothing, at random.
+
+    Args:
+        task: The task.
+        advisor: The tutor.
+        episodes: Episodes to play where no exact evaluation exists.
+        seed: Of the episodes.
+    """
+    num_asked = num_missed = 0
+
+    def play(observations: NDArray[np.float32]) -> NDArray[np.float64]:
+        nonlocal num_asked, num_missed
+        batch = advisor.ask(observations)
+        num_asked += len(observations)
+        num_missed += int((batch.source == Source.MISSED).sum())
+        legal = legal_mask(task, observations)
+        uniform = legal / legal.sum(axis=1, keepdims=True)
+        told = np.where(np.isnan(batch.probabilities), uniform, batch.probabilities)
+        is_flat = told.max(axis=1) - np.where(legal, told, np.inf).min(axis=1) <= 1e-9
+        return np.where(is_flat[:, None], uniform, best_guess(told))
+
+    played = evaluate(task, play, episodes=episodes, seed=seed)
+    return OwnPlay(
+        return_mean=played.return_mean,
+        return_se=0.0 if played.exact else played.return_std / math.sqrt(played.num_episodes),
+        num_env_steps=played.num_env_steps,
+        missed_share=num_missed / max(num_asked, 1),
+    )

@@ -1,0 +1,94 @@
+"""What a tutor reaches when it plays itself, and how students are told."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from rllib_plugins.advising.advisor import AdviceBatch, Advisor
+from rllib_plugins.advising.config import AdviceConfig
+from rllib_plugins.audition.own_play import OwnPlay, own_play
+from rllib_plugins.config import StudentConfig
+from rllib_plugins.metrics import Source
+from rllib_plugins.tasks import load_task
+from rllib_plugins.tutors import make_advisor
+from tune_sweeps.definition.grid import Cell, Trial
+from tune_sweeps.run.own_play import as_record, play_tutors, read_played, with_level
+
+PLAYED = OwnPlay(return_mean=3.9, return_se=0.4, num_env_steps=1_000, missed_share=0.0)
+
+
+class Says(Advisor):
+    """Says one row to every state, or nothing to some."""
+
+    def __init__(self, task, row, missed_share=0.0) -> None:
+        super().__init__(task, Source.MODEL)
+        self._row, self._missed_share = np.array(row), missed_share
+
+    def evaluate(self, observations):
+        rows = np.tile(self._row, (len(observations), 1))
+        source = np.full(len(rows), int(Source.MODEL), dtype=np.int8)
+        num_missed = round(self._missed_share * len(rows))
+        rows[:num_missed], source[:num_missed] = np.nan, int(Source.MISSED)
+        return AdviceBatch(rows, source)
+
+
+def test_the_oracle_plays_as_well_as_the_task_can_be_played():
+    task = load_task("blackjack")
+    played = own_play(task, make_advisor("oracle", task), episodes=4, seed=0)
+    assert played.return_mean == pytest.approx(-0.0466, abs=1e-3)
+    assert (played.return_se, played.num_env_steps, played.missed_share) == (0.0, 0, 0.0)
+
+
+def test_the_best_guess_is_played_and_episodes_are_counted():
+    task = load_task("snake")
+    straight = own_play(task, Says(task, [0.4, 0.3, 0.3]), episodes=20, seed=0)
+    always = own_play(task, Says(task, [1.0, 0.0, 0.0]), episodes=20, seed=0)
+    assert straight == always
+    assert straight.num_env_steps > 20 and straight.return_se >= 0.0
+
+
+def test_a_tutor_that_prefers_nothing_plays_at_random():
+    task = load_task("blackjack")
+    played = own_play(task, Says(task, [0.5, 0.5]), episodes=4, seed=0)
+    assert played.return_mean == pytest.approx(task.exact_return(task.uniform_policy)[0])
+
+
+@pytest.mark.parametrize(("missed_share", "is_known"), [(0.05, True), (0.5, False)])
+def test_what_random_play_answered_for_the_tutor_is_not_its_level(missed_share, is_known):
+    task = load_task("blackjack")
+    played = own_play(task, Says(task, [1.0, 0.0], missed_share), episodes=4, seed=0)
+    assert (played.tutor_return is not None) == is_known
+
+
+def trial(**advice) -> Trial:
+    student = StudentConfig(algorithm="ppo", task="snake", tutor="oracle", seed=0, advice=AdviceConfig(**advice))
+    return Trial(Cell("ppo", "oracle", "snake", None), 0, student)
+
+
+@pytest.mark.parametrize(
+    ("advice", "told"),
+    [({}, 3.9), ({"tutor_return": 7.0}, 7.0), ({"use": "coin"}, None)],
+    ids=["measured", "the user's word", "a use that does not ask"],
+)
+def test_students_are_told_unless_they_know_or_do_not_ask(advice, told):
+    assert with_level(trial(**advice), {"snake": {"oracle": PLAYED}}).advice.tutor_return == told
+
+
+def test_students_of_a_tutor_that_could_not_play_go_by_evidence():
+    assert with_level(trial(), {}).advice.tutor_return is None
+
+
+def test_what_was_played_is_read_back_and_not_played_again(tmp_path):
+    kept = tmp_path / "own_play.json"
+    kept.write_text(
+        '{"snake": {"oracle": {"return_mean": 3.9, "return_se": 0.4, "num_env_steps": 1000, "missed_share": 0.0}}}'
+    )
+    said: list[str] = []
+    played = play_tutors([trial()], kept, 32, said.append)
+    assert played == {"snake": {"oracle": PLAYED}} == read_played(kept) and not said
+    assert as_record(played)["snake"]["oracle"]["num_env_steps"] == 1_000
+
+
+def test_no_episodes_means_that_nobody_plays(tmp_path):
+    assert play_tutors([trial()], tmp_path / "own_play.json", 0, print) == {}

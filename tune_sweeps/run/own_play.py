@@ -1,0 +1,112 @@
+"""Have each tutor play by itself before a sweep's trials, so that students know up to where it can lead them."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterable
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any, TypeAlias
+
+from rllib_plugins.advising.uses import make_use
+from rllib_plugins.audition.own_play import OwnPlay, own_play
+from rllib_plugins.config import StudentConfig
+from tune_sweeps.definition.grid import Trial
+
+Played: TypeAlias = dict[str, dict[str, OwnPlay]]
+"""By task and tutor."""
+
+SEED = 0
+"""Of the episodes: the same in every sweep."""
+
+
+def play_tutors(trials: Iterable[Trial], kept: Path, episodes: int, say: Callable[[str], None]) -> Played:
+    """Have tutors play where students ask for their level; what was played in an earlier run of the sweep is read back.
+
+    Ray and the tutors must be up. A tutor that cannot play is left out: its students go by their own evidence.
+
+    Args:
+        trials: Those of the sweep.
+        kept: File that holds what was played.
+        episodes: Per tutor and task; 0: none.
+        say: Tells the user what goes on.
+    """
+    import ray
+
+    played = read_played(kept)
+    asking = {
+        (trial.cell.task, trial.cell.tutor): trial.student
+        for trial in trials
+        if trial.cell.tutored and asks_for_level(trial.student)
+    }
+    unknown = {pair: student for pair, student in asking.items() if pair[1] not in played.get(pair[0], {})}
+    if not episodes or not unknown:
+        return played
+    say(f"tutors play {episodes} episodes by themselves: {', '.join(f'{tutor} on {task}' for task, tutor in unknown)}")
+    play = ray.remote(num_cpus=0)(_play)
+    futures = {pair: play.remote(student.model_dump(), episodes) for pair, student in unknown.items()}
+    for (task, tutor), future in futures.items():
+        try:
+            found = ray.get(future)
+        except ray.exceptions.RayTaskError as error:
+            say(f"warning: {tutor} cannot play {task} by itself: {error.cause}")
+            continue
+        played.setdefault(task, {})[tutor] = found
+        _keep(kept, played)
+        say(_line(task, tutor, found))
+    return played
+
+
+def asks_for_level(student: StudentConfig) -> bool:
+    """Say whether a student follows its tutor only up to the tutor's level, which nobody has told it."""
+    advice = student.advice
+    return advice.tutor_return is None and not make_use(advice.named_use, advice.use_options).acts
+
+
+def with_level(trial: Trial, played: Played) -> StudentConfig:
+    """Return a trial's student, told what its tutor reaches where that was played."""
+    found = played.get(trial.cell.task, {}).get(trial.cell.tutor)
+    if found is None or not asks_for_level(trial.student):
+        return trial.student
+    advice = trial.student.advice.model_copy(update={"tutor_return": found.tutor_return})
+    return trial.student.model_copy(update={"advice": advice})
+
+
+def read_played(kept: Path) -> Played:
+    """Read what was played; nothing where there is no file."""
+    if not kept.exists():
+        return {}
+    tasks = json.loads(kept.read_text(encoding="utf-8"))
+    return {task: {tutor: OwnPlay(**fields) for tutor, fields in tutors.items()} for task, tutors in tasks.items()}
+
+
+def as_record(played: Played) -> dict[str, Any]:
+    """Return what was played as JSON keeps it."""
+    return {task: {tutor: asdict(found) for tutor, found in tutors.items()} for task, tutors in played.items()}
+
+
+def _keep(kept: Path, played: Played) -> None:
+    part = kept.with_suffix(".part")
+    part.write_text(json.dumps(as_record(played)), encoding="utf-8")
+    part.rename(kept)
+
+
+def _line(task: str, tutor: str, found: OwnPlay) -> str:
+    reached = f"{found.return_mean:.3g}" + (f" ± {found.return_se:.2g}" if found.return_se else "")
+    if found.tutor_return is None:
+        return f"{tutor} on {task}: {found.missed_share:.0%} of its answers were missed, so its own level is not known"
+    return f"{tutor} on {task}: return {reached} when it plays itself"
+
+
+def _play(fields: dict[str, Any], episodes: int) -> OwnPlay:
+    from rllib_plugins.tasks import load_task
+    from rllib_plugins.tutors import make_advisor
+
+    student = StudentConfig.model_validate(fields)
+    task = load_task(student.task, **student.task_options)
+    try:
+        advisor = make_advisor(student.tutor, task, deadline_s=student.advice.patience_s)
+        assert advisor is not None, f"tutor '{student.tutor}' advises nobody"
+        return own_play(task, advisor, episodes=episodes, seed=SEED)
+    finally:
+        task.close()
