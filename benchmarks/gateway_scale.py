@@ -88,7 +88,7 @@ class Gateways:
 
     def __init__(self) -> None:
         from tutor_service import embedded
-        from tutor_service.serving.deployment import load_tokenizer
+        from tutor_service.serving.prompting import load_tokenizer
 
         self._model = str(embedded.prepare())
         self._tokenizer = load_tokenizer(self._config(1))

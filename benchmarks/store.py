@@ -81,16 +81,16 @@ def deploy(home: Path, tokenizer: Path) -> None:
     from tutor_service.config import TutorConfig
     from tutor_service.engines.base import EngineFacts
     from tutor_service.paths import HOME_VARIABLE
-    from tutor_service.serving.deployment import Evaluated, TutorGateway
+    from tutor_service.serving.deployment import Evaluated, TutorGateway, Wanted
 
     class Stub:
         def __init__(self) -> None:
             self.evaluations: dict[tuple[int, ...], int] = {}
 
-        async def facts(self, wanted: str) -> EngineFacts:
+        async def facts(self, version: str) -> EngineFacts:
             return EngineFacts(identity="stub", decoding="scored", max_prompt_tokens=4096)
 
-        async def evaluate(self, prompts: list[Any], wanted: str) -> Evaluated:
+        async def evaluate(self, prompts: list[Any], wanted: Wanted) -> Evaluated:
             import asyncio
 
             for prompt in prompts:

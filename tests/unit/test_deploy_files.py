@@ -73,6 +73,7 @@ class TestServeFiles:
         import importlib
 
         monkeypatch.setenv("LLM_TUTORS_TOKEN", "a-token")
+        monkeypatch.setattr("tutor_service.engines.models._hub_commit", lambda repo, revision: None)
         for application in load(path)["applications"]:
             module, _, function = application["import_path"].partition(":")
             built = getattr(importlib.import_module(module), function)(application["args"])

@@ -12,7 +12,7 @@ from tutor_service.gateway.briefing import tidy
 from tutor_service.gateway.gateway import Explanation
 from tutor_service.prompts.chat import ChatPrompts
 from tutor_service.schema import Advice, AdviceError
-from tutor_service.serving.deployment import check_briefing
+from tutor_service.serving.prompting import check_briefing
 
 SHOWN = "Play.\n\nStrategy notes: Stick on 17 or more."
 

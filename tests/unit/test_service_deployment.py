@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 
 from tutor_service.config import TutorConfig
+from tutor_service.engines import models
 from tutor_service.engines.base import EngineFacts, Written
 from tutor_service.prompts.prompt import Prompt
 from tutor_service.schema import Advice, AdviceError, AdviceRequest
@@ -19,16 +20,23 @@ from tutor_service.serving.deployment import (
     Evaluated,
     TutorGateway,
     TutorReplica,
+    Wanted,
     build,
-    load_tokenizer,
     version,
 )
 from tutor_service.serving.load import gateway_settings
+from tutor_service.serving.prompting import load_tokenizer
 
 TUTOR = TutorConfig(name="t", model="a/b")
 PROMPT = Prompt((1, 2), (3, 4), ("hit", "stick"))
 EVALUATION = Advice((0.5, 0.5), 1.0, tokens=3)
 FACTS = EngineFacts("identity", "scored", max_prompt_tokens=None)
+WANTED = Wanted(version(TUTOR), FACTS.identity)
+
+
+@pytest.fixture(autouse=True)
+def no_hub(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(models, "_hub_commit", lambda repo, revision: None)
 
 
 class Ended(BaseException):
@@ -69,6 +77,91 @@ async def test_a_dead_engine_ends_its_replica_so_that_serve_replaces_it_at_once(
         return
     with pytest.raises(Ended):
         await replica.check_health()
+
+
+async def test_a_replica_with_another_model_writes_nothing_under_the_gateways_key_and_ends(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """It started after its revision had moved, or on a node whose model folder differs."""
+
+    def end(status: int) -> None:
+        raise Ended
+
+    monkeypatch.setattr(os, "_exit", end)
+    replica = object.__new__(TutorReplica)
+    replica._version, replica._engine = version(TUTOR), Engine(dead=False)
+    replica._facts = EngineFacts("another identity", "scored", max_prompt_tokens=None)
+    ((refusal,), _) = await replica.evaluate([PROMPT], WANTED)
+    assert isinstance(refusal, AdviceError) and refusal.retry and "another model" in refusal.reason
+    assert isinstance(await replica.write(PROMPT, 9, WANTED), AdviceError)
+    with pytest.raises(Ended):
+        await replica.check_health()
+
+
+async def test_a_gateway_that_only_replicas_with_another_model_answer_ends_and_another_one_stays(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def end(status: int) -> None:
+        raise Ended
+
+    async def facts(version: str) -> EngineFacts:
+        return FACTS
+
+    async def evaluate(prompts: Sequence[Prompt], wanted: Wanted) -> Evaluated:
+        replica = object.__new__(TutorReplica)
+        replica._version, replica._engine = wanted.version, Engine(dead=False)
+        replica._facts = EngineFacts(held, "scored", max_prompt_tokens=None)
+        return await replica.evaluate(list(prompts), wanted)
+
+    monkeypatch.setattr(os, "_exit", end)
+    monkeypatch.setattr("tutor_service.serving.deployment._ALONE_S", 0.0)
+    gateway = await started(tmp_path, monkeypatch, facts=facts, evaluate=evaluate)
+    held = "another identity"
+    (refused,) = await gateway.advise([AdviceRequest("Rules.", "One.", ("hit", "stick"))])
+    assert isinstance(refused, AdviceError) and (await gateway.stats()).stored == 0
+    held = FACTS.identity
+    (answer,) = await gateway.advise([AdviceRequest("Rules.", "Two.", ("hit", "stick"))])
+    assert isinstance(answer, Advice)
+    await gateway.check_health()
+    held = "another identity"
+    await gateway.advise([AdviceRequest("Rules.", "Three.", ("hit", "stick"))])
+    with pytest.raises(Ended):
+        await gateway.check_health()
+    gateway.__del__()
+
+
+async def started(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, briefing: str = "none", **methods: Any
+) -> TutorGateway:
+    """A gateway of an endpoint's tutor without Serve; ``methods`` stand for those of its replicas."""
+    monkeypatch.setenv("LLM_TUTORS_HOME", str(tmp_path))
+    monkeypatch.setattr("tutor_service.serving.deployment.num_running", lambda application, deployment: 1)
+    replica = SimpleNamespace(
+        app_name="tutor-t",
+        deployment_name="TutorReplica",
+        **{name: SimpleNamespace(remote=method) for name, method in methods.items()},
+    )
+    config = TutorConfig(name="t", backend="openai", model="m", base_url="http://x", briefing=briefing)
+    gateway = object.__new__(TutorGateway)
+    await gateway.__init__(config, replica, None, {})  # type: ignore[misc]
+    return gateway
+
+
+def test_all_replicas_load_what_the_revision_was_when_the_tutor_was_deployed(monkeypatch: pytest.MonkeyPatch) -> None:
+    def loaded(config: TutorConfig, now: str | None, cached: str | None = None) -> tuple[str | None, str | None]:
+        monkeypatch.setattr(models, "_hub_commit", lambda repo, revision: now)
+        monkeypatch.setattr(models, "_cached_commit", lambda repo, revision: cached)
+        gateway = build(config)._bound_deployment
+        replica = gateway.init_args[1]._bound_deployment
+        return gateway.init_args[0].revision, replica.init_args[0].revision
+
+    one, two = "1" * 40, "2" * 40
+    assert loaded(TUTOR, one) == (one, one)
+    assert loaded(TUTOR, None, cached=two) == (two, two)
+    assert loaded(TUTOR, None) == (None, None)
+    assert loaded(TUTOR.model_copy(update={"revision": one}), two) == (one, one)
+    endpoint = TutorConfig(name="t", backend="openai", model="a/b", base_url="http://x")
+    assert loaded(endpoint, one) == (None, None)
 
 
 @pytest.mark.parametrize("resource", [None, "advice_store"])
@@ -113,9 +206,10 @@ async def test_a_replica_of_another_configuration_answers_no_question_and_tells_
     replica = object.__new__(TutorReplica)
     replica._version, replica._facts, replica._engine = version(TUTOR), FACTS, Engine(dead=False)
     other = version(TUTOR.model_copy(update={"thinking_tokens": 7}))
-    ((refusal,), _) = await replica.evaluate([PROMPT], other)
+    ((refusal,), _) = await replica.evaluate([PROMPT], Wanted(other, "identity"))
     assert isinstance(refusal, AdviceError) and refusal.retry
-    assert await replica.evaluate([PROMPT], version(TUTOR)) == ([EVALUATION], "3 requests")
+    assert await replica.evaluate([PROMPT], WANTED) == ([EVALUATION], "3 requests")
+    await replica.check_health()
     assert (await replica.facts(other), await replica.facts(version(TUTOR))) == (None, FACTS)
 
 
@@ -231,34 +325,23 @@ async def test_a_replica_tells_serve_how_many_prompts_it_has() -> None:
             told.append(await replica.record_autoscaling_stats())
             raise RuntimeError("gone")
 
-    replica._version, replica._engine = version(TUTOR), Telling(dead=False)
+    replica._version, replica._facts, replica._engine = version(TUTOR), FACTS, Telling(dead=False)
     with pytest.raises(RuntimeError, match="gone"):
-        await replica.evaluate([PROMPT] * 5, version(TUTOR))
+        await replica.evaluate([PROMPT] * 5, WANTED)
     assert [*told, await replica.record_autoscaling_stats()] == [{"prompts": 5}, {"prompts": 0}]
 
 
 async def test_the_ingress_briefs_asks_explains_and_keeps(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("LLM_TUTORS_HOME", str(tmp_path))
-
-    async def facts(wanted: str) -> EngineFacts:
+    async def facts(version: str) -> EngineFacts:
         return EngineFacts("identity", "scored", None)
 
-    async def evaluate(prompts: Sequence[Prompt], wanted: str) -> Evaluated:
+    async def evaluate(prompts: Sequence[Prompt], wanted: Wanted) -> Evaluated:
         return Evaluated([Advice((0.25, 0.75), 0.2, tokens=3, thought="hm") for _ in prompts], "")
 
-    async def write(prompt: Prompt, max_tokens: int, wanted: str) -> Written:
+    async def write(prompt: Prompt, max_tokens: int, wanted: Wanted) -> Written:
         return Written("Stick on 17. And the", whole=False)
 
-    monkeypatch.setattr("tutor_service.serving.deployment.num_running", lambda application, deployment: 1)
-    methods = {"facts": facts, "evaluate": evaluate, "write": write}
-    replica = SimpleNamespace(
-        app_name="tutor-t",
-        deployment_name="TutorReplica",
-        **{name: SimpleNamespace(remote=method) for name, method in methods.items()},
-    )
-    config = TutorConfig(name="t", backend="openai", model="m", base_url="http://x", briefing="self")
-    gateway = object.__new__(TutorGateway)
-    await gateway.__init__(config, replica, None, {})  # type: ignore[misc]
+    gateway = await started(tmp_path, monkeypatch, "self", facts=facts, evaluate=evaluate, write=write)
     asked = AdviceRequest("Rules.", "A state.", ("hit", "stick"))
     (answer,) = await gateway.advise([asked])
     explained = await gateway.explain(asked)

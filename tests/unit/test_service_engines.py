@@ -1,4 +1,5 @@
 import os
+import shutil
 
 import pytest
 
@@ -68,9 +69,30 @@ def test_a_changed_folder_is_another_model(tmp_path):
     (tmp_path / "config.json").write_text("{}")
     (tmp_path / "model.safetensors").write_bytes(b"1")
     before = models.fingerprint(str(tmp_path), None)
-    os.utime(tmp_path / "model.safetensors", (1, 1))
+    (tmp_path / "model.safetensors").write_bytes(b"2")
     assert models.fingerprint(str(tmp_path), None) != before
     assert models.weight_bytes(str(tmp_path)) == 1
+
+
+def test_a_copied_folder_is_the_same_model(tmp_path):
+    (tmp_path / "one").mkdir()
+    (tmp_path / "one" / "config.json").write_text("{}")
+    (tmp_path / "one" / "model.safetensors").write_bytes(bytes(range(256)) * 32_768)
+    shutil.copytree(tmp_path / "one", tmp_path / "two")
+    os.utime(tmp_path / "two" / "model.safetensors", (1, 1))
+    assert models.fingerprint(str(tmp_path / "one"), None) == models.fingerprint(str(tmp_path / "two"), None)
+
+
+@pytest.mark.parametrize("share", [0.0, 0.37, 0.9])
+def test_a_tenth_of_a_large_file_that_differs_is_noticed(tmp_path, share):
+    weights = bytearray(8 * 2**20)
+    path = tmp_path / "model.safetensors"
+    path.write_bytes(weights)
+    before = models.fingerprint(str(tmp_path), None)
+    start = int(share * len(weights))
+    weights[start : start + len(weights) // 10] = b"1" * (len(weights) // 10)
+    path.write_bytes(weights)
+    assert models.fingerprint(str(tmp_path), None) != before
 
 
 @pytest.mark.parametrize(

@@ -8,7 +8,6 @@ from __future__ import annotations
 import asyncio
 import functools
 import hashlib
-import json
 import logging
 import os
 import time
@@ -24,19 +23,16 @@ from tutor_service.config import ScalingConfig, TutorConfig
 from tutor_service.engines import models
 from tutor_service.engines.base import Engine, EngineFacts, Written
 from tutor_service.engines.factory import make_engine
-from tutor_service.errors import UserError
 from tutor_service.gateway.briefing import Briefing
 from tutor_service.gateway.gateway import Explanation, Gateway
 from tutor_service.gateway.http import AccessSettings, build_app
 from tutor_service.gateway.metrics import GatewayMetrics
-from tutor_service.prompts.chat import ChatPrompts
-from tutor_service.prompts.messages import MessagePrompts
-from tutor_service.prompts.prompt import Decoding, Prompt, PromptBuilder
-from tutor_service.prompts.templates import read_template
+from tutor_service.prompts.prompt import Prompt
 from tutor_service.schema import Advice, AdviceError, AdviceRequest
 from tutor_service.serving.autoscaling import PROMPTS
 from tutor_service.serving.live_replicas import follow_replicas, num_running
 from tutor_service.serving.load import autoscaling, gateway_settings
+from tutor_service.serving.prompting import check_briefing, load_tokenizer, make_builder
 from tutor_service.store.best_effort import BestEffortStore
 
 logger = logging.getLogger("ray.serve")
@@ -58,6 +54,10 @@ _HEALTH_PERIOD_S = 2.0
 _HEALTH_TIMEOUT_S = 20.0
 _DRAIN_S = 15.0
 _LOOK_AGAIN_S = 0.2
+_ALONE_S = 10.0
+"""A gateway that only replicas with another model answer for so long ends, and begins anew with what they hold."""
+
+_ANOTHER_MODEL = AdviceError("tutor: a replica that holds another model is being ended", retry=True)
 _A_TRACE = 0.001
 """Amount of the token resource; it is used only for placement."""
 
@@ -91,6 +91,18 @@ class GatewayStats:
     reasons: dict[str, int]
 
 
+class Wanted(NamedTuple):
+    """Say which replicas may answer a gateway: it keeps what they say under its own key.
+
+    Attributes:
+        version: Of the configuration. A tutor that is changed has gateways and replicas of both for a while.
+        identity: See ``EngineFacts``.
+    """
+
+    version: str
+    identity: str
+
+
 class Evaluated(NamedTuple):
     """Hold what a replica answers to one call.
 
@@ -108,6 +120,7 @@ class TutorReplica:
 
     _engine: Engine | None = None
     _num_prompts = 0
+    _is_another = False
 
     async def __init__(  # type: ignore[misc]  # Serve awaits it
         self, config: TutorConfig, environment: dict[str, str]
@@ -117,14 +130,10 @@ class TutorReplica:
         engine = self._engine = make_engine(config)
         self._facts = await engine.start()
 
-    async def evaluate(self, prompts: list[Prompt], wanted: str) -> Evaluated:
-        """See ``Engine.evaluate``.
-
-        A tutor that is changed has gateways and replicas of both configurations for a while. A gateway would keep what
-        the other's replica says under its own key: it is refused.
-        """
-        if wanted != self._version:
-            return Evaluated([AdviceError("tutor: it is being changed", retry=True)] * len(prompts), "")
+    async def evaluate(self, prompts: list[Prompt], wanted: Wanted) -> Evaluated:
+        """See ``Engine.evaluate``; refuses where another replica is wanted."""
+        if refusal := self._refusal(wanted):
+            return Evaluated([refusal] * len(prompts), "")
         assert self._engine is not None
         self._num_prompts += len(prompts)
         try:
@@ -132,23 +141,35 @@ class TutorReplica:
         finally:
             self._num_prompts -= len(prompts)
 
-    async def write(self, prompt: Prompt, max_tokens: int, wanted: str) -> Written | AdviceError:
-        """See ``Engine.write``, and ``evaluate``."""
-        if wanted != self._version:
-            return AdviceError("tutor: it is being changed", retry=True)
+    async def write(self, prompt: Prompt, max_tokens: int, wanted: Wanted) -> Written | AdviceError:
+        """See ``Engine.write``; refuses where another replica is wanted."""
+        if refusal := self._refusal(wanted):
+            return refusal
         assert self._engine is not None
         return await self._engine.write(prompt, max_tokens)
 
-    async def facts(self, wanted: str) -> EngineFacts | None:
+    async def facts(self, version: str) -> EngineFacts | None:
         """Return what the gateway has to know; None where this replica is of another configuration."""
-        return self._facts if wanted == self._version else None
+        return self._facts if version == self._version else None
+
+    def _refusal(self, wanted: Wanted) -> AdviceError | None:
+        if wanted.version != self._version:
+            return AdviceError("tutor: it is being changed", retry=True)
+        if wanted.identity == self._facts.identity:
+            return None
+        if not self._is_another:
+            logger.error("this replica holds another model than the gateway writes down:\n%s\n%s", self._facts, wanted)
+        self._is_another = True
+        return _ANOTHER_MODEL
 
     async def record_autoscaling_stats(self) -> dict[str, float]:
         """Tell Serve, which calls this, how much is asked of this replica."""
         return {PROMPTS: self._num_prompts}
 
     async def check_health(self) -> None:
-        """End the replica's process when its engine is dead; Serve, which calls this, replaces it at the next look.
+        """End the replica's process when its engine is dead or holds another model than its gateway began with.
+
+        Serve, which calls this, replaces it at the next look.
 
         By raising it would be replaced only after Serve's third look, and callers would meet the dead engine meanwhile.
         """
@@ -157,8 +178,11 @@ class TutorReplica:
                 await self._engine.check_health()
         except Exception:
             logger.exception("the engine is gone: this replica ends")
-            logging.shutdown()
-            os._exit(1)
+        else:
+            if not self._is_another:
+                return
+        logging.shutdown()
+        os._exit(1)
 
     def __del__(self) -> None:
         if self._engine is not None:
@@ -169,6 +193,7 @@ class TutorGateway:
     """Be the ingress of a tutor, reached by handle and, where that is asked for, by HTTP."""
 
     _store: BestEffortStore | None = None
+    _refused_since: float | None = None
 
     async def __init__(  # type: ignore[misc]  # Serve awaits it
         self,
@@ -179,9 +204,10 @@ class TutorGateway:
     ) -> None:
         os.environ.update(environment)
         loading = asyncio.create_task(asyncio.to_thread(load_tokenizer, config))  # seconds; the replica takes longer
-        wanted = version(_loaded(config))
-        while (facts := await replica.facts.remote(wanted)) is None:
+        number = version(_loaded(config))
+        while (facts := await replica.facts.remote(number)) is None:
             await asyncio.sleep(_LOOK_AGAIN_S)
+        wanted = Wanted(number, facts.identity)
         self._name = config.name
         self._access = access
         self._started = time.monotonic()
@@ -201,6 +227,10 @@ class TutorGateway:
                 response.cancel()
                 raise
             self._spent = result.spent or self._spent
+            if _ANOTHER_MODEL not in result.answers:
+                self._refused_since = None
+            elif self._refused_since is None:
+                self._refused_since = time.monotonic()
             return result.answers
 
         async def write(prompt: Prompt, max_tokens: int) -> Written | AdviceError:
@@ -219,6 +249,13 @@ class TutorGateway:
     async def explain(self, request: AdviceRequest) -> Explanation | AdviceError:
         """Answer one question and show how it was asked: see ``Gateway.explain``."""
         return await self._gateway.explain(request)
+
+    async def check_health(self) -> None:
+        """End the gateway's process where its model is gone and replicas hold another; Serve starts a new one."""
+        if self._refused_since is not None and time.monotonic() - self._refused_since > _ALONE_S:
+            logger.error("all replicas hold another model than this gateway began with: it ends")
+            logging.shutdown()
+            os._exit(1)
 
     async def stats(self) -> GatewayStats:
         """Return what this gateway did since it started."""
@@ -256,62 +293,6 @@ def store_path(config: TutorConfig) -> Path:
     return paths.advice_dir() / config.name
 
 
-def load_tokenizer(config: TutorConfig) -> Any:
-    """Return the tokenizer of a tutor that we host; None for an endpoint, which keeps it to itself."""
-    if config.backend == "openai":
-        return None
-    location = str(config.engine.get("tokenizer") or models.locate(config))
-    if models.is_local(location):
-        os.environ["HF_HUB_OFFLINE"] = "1"
-        if _is_plain(Path(location)):
-            from transformers import PreTrainedTokenizerFast
-
-            return PreTrainedTokenizerFast.from_pretrained(location)
-    from transformers import AutoTokenizer
-
-    options = {name: config.engine[name] for name in ("trust_remote_code",) if name in config.engine}
-    revision = config.engine.get("tokenizer_revision", config.revision)
-    return AutoTokenizer.from_pretrained(location, revision=revision, **options)
-
-
-def _is_plain(folder: Path) -> bool:
-    """Return whether a folder's tokenizer needs no model's code, and so not torch, which loads slowly."""
-    try:
-        described = json.loads((folder / "tokenizer_config.json").read_text(encoding="utf-8"))
-        plain = described.get("tokenizer_class") in ("PreTrainedTokenizerFast", "TokenizersBackend")
-    except (OSError, ValueError, AttributeError):
-        return False
-    return plain and "auto_map" not in described and (folder / "tokenizer.json").is_file()
-
-
-def make_builder(config: TutorConfig, decoding: Decoding, tokenizer: Any) -> PromptBuilder:
-    """Return the prompt builder that fits an engine.
-
-    Raises:
-        UserError: The tokenizer has no chat template, or the tutor's does not fit.
-    """
-    if tokenizer is None:
-        return MessagePrompts(decoding)
-    template = read_template(config.chat_template) if config.chat_template else None
-    return ChatPrompts(tokenizer, decoding, template, config.template_arguments)
-
-
-def check_briefing(config: TutorConfig, builder: PromptBuilder, limit: int | None) -> None:
-    """Refuse notes of the user's that leave no tokens for rules and state.
-
-    Raises:
-        UserError: They are too long.
-    """
-    if config.briefing in ("none", "self") or limit is None:
-        return
-    tokens = len(builder.plain(config.briefing).token_ids)
-    if tokens >= limit:
-        raise UserError(
-            f"tutor '{config.name}': briefing has {tokens} tokens; the tutor's context leaves {limit} for rules, notes "
-            "and state together. Shorten the notes or raise engine.max_model_len."
-        )
-
-
 def build(
     config: TutorConfig, access: AccessSettings | None = None, store_resource: str | None = None
 ) -> serve.Application:
@@ -322,6 +303,7 @@ def build(
         access: What HTTP lets in; None: no HTTP.
         store_resource: Ray resource of the node that keeps the advice store; None: any node will do.
     """
+    config = models.pinned(config)
     scaling = config.scaling
     # Ray shows actors' arguments to all who see the cluster: no secret may be among them.
     environment = {name: os.environ[name] for name in (paths.HOME_VARIABLE,) if name in os.environ}
