@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import time
 from dataclasses import dataclass
 
 import numpy as np
@@ -13,7 +14,10 @@ from rllib_plugins.advising.llm import best_guess
 from rllib_plugins.evaluation import evaluate
 from rllib_plugins.metrics import Source
 from rllib_plugins.tasks.base import Task
+from tutor_service.errors import UserError
 
+NUM_ENVS = 8
+"""Environments where they are stepped one after the other: a tutor is asked about so many states at once."""
 MOST_MISSED = 0.1
 """Share of its questions without an answer above which a tutor's play says nothing."""
 
@@ -40,7 +44,7 @@ class OwnPlay:
         return self.return_mean if self.missed_share <= MOST_MISSED else None
 
 
-def own_play(task: Task, advisor: Advisor, *, episodes: int, seed: int) -> OwnPlay:
+def own_play(task: Task, advisor: Advisor, *, episodes: int, seed: int, most_seconds: float = math.inf) -> OwnPlay:
     """Have a tutor play a task by its best guesses; where it guesses nothing, at random.
 
     Args:
@@ -48,11 +52,21 @@ def own_play(task: Task, advisor: Advisor, *, episodes: int, seed: int) -> OwnPl
         advisor: The tutor.
         episodes: Episodes to play where no exact evaluation exists.
         seed: Of the episodes.
+        most_seconds: How long it may take.
+
+    Raises:
+        UserError: It takes longer.
     """
     num_asked = num_missed = 0
+    started = time.monotonic()
 
     def play(observations: NDArray[np.float32]) -> NDArray[np.float64]:
         nonlocal num_asked, num_missed
+        if time.monotonic() - started > most_seconds:
+            raise UserError(
+                f"{episodes} episodes take longer than {most_seconds:.0f} s. Set evaluation.tutor_episodes lower, or "
+                "advice.tutor_return to what the tutor reaches."
+            )
         batch = advisor.ask(observations)
         num_asked += len(observations)
         num_missed += int((batch.source == Source.MISSED).sum())
@@ -62,7 +76,7 @@ def own_play(task: Task, advisor: Advisor, *, episodes: int, seed: int) -> OwnPl
         is_flat = told.max(axis=1) - np.where(legal, told, np.inf).min(axis=1) <= 1e-9
         return np.where(is_flat[:, None], uniform, best_guess(told))
 
-    played = evaluate(task, play, episodes=episodes, seed=seed)
+    played = evaluate(task, play, episodes=episodes, seed=seed, num_envs=NUM_ENVS)
     return OwnPlay(
         return_mean=played.return_mean,
         return_se=0.0 if played.exact else played.return_std / math.sqrt(played.num_episodes),

@@ -14,6 +14,7 @@ from rllib_plugins.tasks import load_task
 from rllib_plugins.tutors import make_advisor
 from tune_sweeps.definition.grid import Cell, Trial
 from tune_sweeps.run.own_play import as_record, play_tutors, read_played, with_level
+from tutor_service.errors import UserError
 
 PLAYED = OwnPlay(return_mean=3.9, return_se=0.4, num_env_steps=1_000, missed_share=0.0)
 
@@ -59,6 +60,12 @@ def test_what_random_play_answered_for_the_tutor_is_not_its_level(missed_share, 
     task = load_task("blackjack")
     played = own_play(task, Says(task, [1.0, 0.0], missed_share), episodes=4, seed=0)
     assert (played.tutor_return is not None) == is_known
+
+
+def test_a_tutor_that_takes_too_long_is_stopped_with_the_remedy():
+    task = load_task("snake")
+    with pytest.raises(UserError, match=r"longer than 0 s.*evaluation\.tutor_episodes"):
+        own_play(task, Says(task, [1.0, 0.0, 0.0]), episodes=4, seed=0, most_seconds=0.0)
 
 
 def trial(**advice) -> Trial:

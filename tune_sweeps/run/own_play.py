@@ -18,6 +18,8 @@ Played: TypeAlias = dict[str, dict[str, OwnPlay]]
 
 SEED = 0
 """Of the episodes: the same in every sweep."""
+MOST_SECONDS = 600.0
+"""How long a tutor may play one task: one that is slow must not keep its students waiting for hours."""
 
 
 def play_tutors(trials: Iterable[Trial], kept: Path, episodes: int, say: Callable[[str], None]) -> Played:
@@ -107,6 +109,6 @@ def _play(fields: dict[str, Any], episodes: int) -> OwnPlay:
     try:
         advisor = make_advisor(student.tutor, task, deadline_s=student.advice.patience_s)
         assert advisor is not None, f"tutor '{student.tutor}' advises nobody"
-        return own_play(task, advisor, episodes=episodes, seed=SEED)
+        return own_play(task, advisor, episodes=episodes, seed=SEED, most_seconds=MOST_SECONDS)
     finally:
         task.close()
