@@ -1,4 +1,4 @@
-"""Name the folders of what outlives a run: converted models and the advice of every tutor."""
+"""Name the folders of what outlives a run, converted models and the advice of every tutor, and find what is there."""
 
 from __future__ import annotations
 
@@ -14,6 +14,12 @@ def home() -> Path:
     """Return the folder for models and advice: ``$LLM_TUTORS_HOME``, else the user's cache folder."""
     override = os.environ.get(HOME_VARIABLE)
     return Path(override).expanduser().resolve() if override else user_cache_path("llm-tutors")
+
+
+def nearest(path: Path) -> Path:
+    """Return a path, or the nearest of the folders above it that is there and may be looked at."""
+    there = path.resolve()
+    return next(each for each in (there, *there.parents) if os.path.exists(each))  # noqa: PTH110 (that one raises)
 
 
 def models_dir() -> Path:

@@ -100,6 +100,16 @@ def test_what_is_unfit_has_a_remedy(here: Path, monkeypatch: pytest.MonkeyPatch,
     assert {part for part, item in found.items() if item.state == "unfit"} >= {"machine", "MLflow", "results", "disk"}
 
 
+def test_a_folder_that_cannot_be_looked_at_is_no_obstacle(here: Path) -> None:
+    found = by_part(here / ("long" * 100) / "runs")
+    assert {found[part].state for part in ("MLflow", "results")} == {"fit"} and str(here) in found["disk"].found
+
+
+def test_an_index_whose_address_is_none_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PIP_INDEX_URL", "http://host:port/simple")
+    assert by_part()["package index"].state == "limited"
+
+
 def test_code_that_is_not_installed_is_examined_too(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(doctor, "PACKAGE", "llm-tutors-of-nobody")
     assert by_part()["packages"].state == "limited"

@@ -42,6 +42,7 @@ def test_tasks_have_lines_of_their_own_where_there_are_several() -> None:
     ("uri", "begins"),
     [
         ("http://host:5000/", "all runs in MLflow: http://host:5000/#/experiments/7/runs?viewStateShareKey=p"),
+        ("https://me:secret@host/", "all runs in MLflow: https://host/#/experiments/7/runs"),
         ("sqlite:////x/mlflow.db", "all runs in MLflow: tutor ui --results elsewhere "),
         ("databricks://profile", ""),
     ],

@@ -19,11 +19,12 @@ PORT = 5000
 def where_to_look(sweep: SweepRecord, uri: str, results: Path) -> str:
     """Say where MLflow shows a sweep; nothing where another product's pages show it."""
     from tune_sweeps.run.workspace import results_option
+    from tune_sweeps.tracking.mlflow_client import without_login
     from tune_sweeps.tracking.prepared_view import view_page
 
     page = view_page(sweep.experiment_id, sweep.parent_id)
     if uri.startswith(("http://", "https://")):
-        return f"all runs in MLflow: {uri.rstrip('/')}{page}"
+        return f"all runs in MLflow: {without_login(uri).rstrip('/')}{page}"
     if uri.startswith("sqlite:"):
         return f"all runs in MLflow: tutor ui{results_option(results)}   (then open http://{HOST}:{PORT}{page})"
     return ""

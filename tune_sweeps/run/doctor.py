@@ -196,7 +196,7 @@ def _index() -> Finding:
     try:
         answer = httpx.get(f"{url.rstrip('/')}/pip/", timeout=_TIMEOUT_S, follow_redirects=True)
         reason = "" if answer.is_success else f"answers {answer.status_code}"
-    except httpx.HTTPError as error:
+    except (httpx.HTTPError, httpx.InvalidURL) as error:
         reason = str(error) or type(error).__name__
     if not reason:
         return Finding("package index", "fit", f"{masked(url)} answers")
@@ -216,10 +216,7 @@ def _index_url() -> str:
 
 
 def _free_gib(folder: Path) -> float:
-    there = folder.resolve()
-    while not there.exists():
-        there = there.parent
-    return shutil.disk_usage(there).free / 2**30
+    return shutil.disk_usage(paths.nearest(folder)).free / 2**30
 
 
 def _version(package: str) -> str | None:

@@ -18,6 +18,7 @@ from tune_sweeps.definition.config import NAME_PATTERN, SweepConfig
 from tune_sweeps.definition.loading import continued, difference, dump_sweep, load_sweep
 from tune_sweeps.tracking.journal import Journal
 from tutor_service.errors import UserError, unknown_name
+from tutor_service.paths import nearest
 
 RESULTS = Path("runs")
 """Default results folder, relative to the working directory."""
@@ -176,9 +177,7 @@ def check_writable(results: Path) -> None:
     Raises:
         UserError: They cannot; nothing is left behind.
     """
-    there = results.resolve()
-    while not there.exists():
-        there = there.parent
+    there = nearest(results)
     try:
         if not there.is_dir():
             raise NotADirectoryError(20, "not a folder", str(there))

@@ -14,6 +14,7 @@ from typing import Any
 from filelock import FileLock
 
 from tutor_service.errors import UserError
+from tutor_service.paths import nearest
 
 URI_VARIABLE = "MLFLOW_TRACKING_URI"
 DATABASE = "mlflow.db"
@@ -27,6 +28,7 @@ _KNOCK_S = 5.0
 _PAGE_SIZE = 1_000
 _LONGEST_REASON = 700
 _SQLITE = "sqlite:///"
+_LOGIN = re.compile(r"(://)[^/@\s]+@")
 _NAMES = frozenset({"databricks", "databricks-uc", "uc"})
 """Addresses of MLflow's without a scheme that are no folders."""
 
@@ -54,7 +56,7 @@ def check_uri(uri: str) -> None:
     """
     check_database(uri)
     file = _file(uri)
-    if file is not None and not file.exists():
+    if file is not None and nearest(file) != file.resolve():
         _check_folder(file)
         return
     try:
@@ -99,7 +101,7 @@ def check_database(uri: str) -> None:
 
 
 def _check_folder(file: Path) -> None:
-    folder = next(parent for parent in file.absolute().parents if parent.exists())
+    folder = nearest(file)
     if not (folder.is_dir() and os.access(folder, os.W_OK)):
         raise UserError(f"{URI_VARIABLE}: {file} cannot be made: '{folder}' is no folder that can be written to.")
 
@@ -120,8 +122,13 @@ def _refused(uri: str, error: Exception) -> UserError:
 
 
 def masked(text: str) -> str:
-    """Return a text with user and password of each address in it left out."""
-    return re.sub(r"(://)[^/@\s]+@", r"\1***@", text)
+    """Return a text with user and password of each address in it replaced by asterisks."""
+    return re.sub(_LOGIN, r"\1***@", text)
+
+
+def without_login(uri: str) -> str:
+    """Return an address without user and password, as a browser may open it."""
+    return re.sub(_LOGIN, r"\1", uri)
 
 
 def make_client(uri: str) -> Any:
