@@ -14,7 +14,9 @@ import pytest
 from typer.testing import CliRunner
 
 from tune_sweeps.cli import app as cli
+from tune_sweeps.cli import sweep
 from tune_sweeps.definition.loading import load_sweep
+from tune_sweeps.report.growth import MAX_SEEDS
 from tune_sweeps.run.workspace import create_workspace, existing_workspace
 
 COMMANDS = ["sweep", "serve", "ask", "grade", "train", "play", "report", "ui", "store", "tutors", "tasks", "presets"]
@@ -152,6 +154,12 @@ def test_a_fork_gets_a_name_of_its_own_and_leaves_the_sweep_as_it_is(
         status, _, err = tutor(*same, capsys=capsys, monkeypatch=monkeypatch)
         assert status == 2 and "that is the same sweep, seeds apart" in " ".join(err.split())
     assert existing_workspace(here / "runs", "demo").config() == config
+
+
+def test_a_fork_that_runs_until_it_is_decided_plans_its_seeds_first(here: Path) -> None:
+    create_workspace(here / "runs", load_sweep("demo", ["tutors=[oracle]", "seeds=3"]))
+    options = sweep.SweepOptions(from_="demo", set_=["num_envs=4"], until_decided=True)
+    assert sweep._choose(options).config.statistics.max_seeds == MAX_SEEDS
 
 
 def test_a_cluster_that_is_away_is_refused_before_anything_is_made(

@@ -103,7 +103,7 @@ def sweep(options: SweepOptions) -> None:
 
 def _choose(options: SweepOptions) -> Choice:
     """Find the sweep that is meant, and check it."""
-    from tune_sweeps.definition.loading import load_sweep, with_more_seeds
+    from tune_sweeps.definition.loading import with_more_seeds
     from tune_sweeps.definition.resolve import resolve
     from tune_sweeps.run.checks import check_hyperparameters
     from tune_sweeps.run.workspace import Choice, choose, existing_workspace, open_workspace
@@ -128,27 +128,30 @@ def _choose(options: SweepOptions) -> Choice:
     existing = open_workspace(options.results, options.preset or "")
     if options.until_decided and existing is not None and not any(others):
         return Choice(existing.config(), existing)
-    if options.from_ is not None:
-        return _fork(options.from_, options)
-    if options.preset is None and not options.task:
-        raise UserError("which sweep? Name a preset, e.g. `tutor sweep demo`, a --task, or --resume NAME.")
-    settings = [*_only_tasks(options.task), *(options.set_ or [])]
-    config = load_sweep(options.preset or PRESET_FOR_TASKS, settings)
+    config = _new(options) if options.from_ is None else _fork(options.from_, options)
     if options.until_decided and config.statistics.max_seeds is None:
         config = _planned(config)
-    if options.preset is None and config.name == PRESET_FOR_TASKS:
-        config = _named_by_tasks(config)
     resolved = resolve(config)
     check_hyperparameters(trial.student for trial in resolved.trials)
     return choose(options.results, config, options.name, len(resolved.trials))
 
 
-def _fork(name: str, options: SweepOptions) -> Choice:
+def _new(options: SweepOptions) -> SweepConfig:
+    """Take a preset's settings, or those for tasks of the user's."""
+    from tune_sweeps.definition.loading import load_sweep
+    from tutor_service.errors import UserError
+
+    if options.preset is None and not options.task:
+        raise UserError("which sweep? Name a preset, e.g. `tutor sweep demo`, a --task, or --resume NAME.")
+    settings = [*_only_tasks(options.task), *(options.set_ or [])]
+    config = load_sweep(options.preset or PRESET_FOR_TASKS, settings)
+    return _named_by_tasks(config) if options.preset is None and config.name == PRESET_FOR_TASKS else config
+
+
+def _fork(name: str, options: SweepOptions) -> SweepConfig:
     """Take another sweep's settings but for some, under the next free number of its name where no name is given."""
     from tune_sweeps.definition.loading import continued, forked
-    from tune_sweeps.definition.resolve import resolve
-    from tune_sweeps.run.checks import check_hyperparameters
-    from tune_sweeps.run.workspace import choose, existing_workspace
+    from tune_sweeps.run.workspace import existing_workspace
     from tutor_service.errors import UserError
 
     if options.preset is not None:
@@ -161,9 +164,7 @@ def _fork(name: str, options: SweepOptions) -> Choice:
             f"--from '{name}': that is the same sweep, seeds apart. Change something with --set, add seeds to it by "
             f"`tutor sweep {name} --more-seeds N`, or give the fork a --name."
         )
-    resolved = resolve(config)
-    check_hyperparameters(trial.student for trial in resolved.trials)
-    return choose(options.results, config, options.name, len(resolved.trials))
+    return config
 
 
 def _planned(config: SweepConfig) -> SweepConfig:
