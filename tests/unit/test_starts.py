@@ -30,9 +30,9 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
-@pytest.mark.parametrize("kind", KINDS)
-def test_a_start_is_written_and_loaded(kind: str, here: Path) -> None:
-    shown = CliRunner().invoke(cli.app, ["init", kind, f"begun_{kind}"])
+@pytest.mark.parametrize(("kind", "name"), [*((kind, f"begun_{kind}") for kind in KINDS), ("task", "corridor")])
+def test_a_start_is_written_and_loaded(kind: str, name: str, here: Path) -> None:
+    shown = CliRunner().invoke(cli.app, ["init", kind, name])
     assert shown.exit_code == 0, shown.exception
     written = sorted(path.name for path in here.iterdir() if path.is_file())
     assert written and all(f"wrote {name}" in shown.output for name in written)
