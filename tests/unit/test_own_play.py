@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
+import ray
 
 from rllib_plugins.advising.advisor import AdviceBatch, Advisor
 from rllib_plugins.advising.config import AdviceConfig
@@ -99,3 +102,14 @@ def test_what_was_played_is_read_back_and_not_played_again(tmp_path):
 
 def test_no_episodes_means_that_nobody_plays(tmp_path):
     assert play_tutors([trial()], tmp_path / "own_play.json", 0, print) == {}
+
+
+def test_a_process_that_dies_costs_a_tutor_its_level_and_not_the_sweep(tmp_path, monkeypatch):
+    def get(future):
+        raise ray.exceptions.WorkerCrashedError
+
+    monkeypatch.setattr(ray, "get", get)
+    monkeypatch.setattr(ray, "remote", lambda **_: lambda _: SimpleNamespace(remote=lambda *_: None))
+    said: list[str] = []
+    assert play_tutors([trial()], tmp_path / "own_play.json", 32, said.append) == {}
+    assert said[-1].startswith("warning: oracle cannot play snake by itself: The worker died")

@@ -110,6 +110,15 @@ def test_a_trials_own_speed_up_is_of_the_untutored_students_mean_steps_over_its_
     assert {metrics["final_return"] for metrics in by_key.values()} == {1.0}
 
 
+def test_a_tutor_that_missed_questions_is_not_shown_as_if_it_had_played_itself() -> None:
+    played = {"return_mean": 0.4, "return_se": 0.1, "num_env_steps": 900, "missed_share": 0.5}
+    own_play = {"blackjack": {"oracle": played | {"missed_share": 0.0}, "smollm2": played}}
+    analysis = two_to_one()
+    rows = reference_table(replace(analysis, sweep=replace(analysis.sweep, own_play=own_play))).rows
+    assert ["blackjack", "tutor oracle", "0.4", "plays itself, 900 env steps"] in rows
+    assert ["blackjack", "tutor smollm2", "0.4", "plays itself, 900 env steps, 50% of its answers missed"] in rows
+
+
 def test_two_sweeps_are_compared_cell_by_cell_with_intervals() -> None:
     first = two_to_one()
     quick = [run("none", s, 8_000 + 400 * s) for s in range(6)] + [run("oracle", s, 2_000 + 100 * s) for s in range(6)]

@@ -144,7 +144,8 @@ def reference_table(analysis: Analysis) -> Table:
     for task, tutors in sorted(analysis.sweep.own_play.items()):
         for name, played in sorted(tutors.items()):
             steps = f", {count(played['num_env_steps'])} env steps" if played["num_env_steps"] else ""
-            rows.append([task, f"tutor {name}", f"{played['return_mean']:.3g}", f"plays itself{steps}"])
+            missed = f", {played['missed_share']:.0%} of its answers missed" if played["missed_share"] else ""
+            rows.append([task, f"tutor {name}", f"{played['return_mean']:.3g}", f"plays itself{steps}{missed}"])
     thresholds = {(c.cell.task, c.cell.algorithm): c for c in analysis.cells if c.cell.baseline}
     for (task, algorithm), cell in sorted(thresholds.items()):
         level = cell.threshold.level

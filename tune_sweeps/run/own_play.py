@@ -50,8 +50,9 @@ def play_tutors(trials: Iterable[Trial], kept: Path, episodes: int, say: Callabl
     for (task, tutor), future in futures.items():
         try:
             found = ray.get(future)
-        except ray.exceptions.RayTaskError as error:
-            say(f"warning: {tutor} cannot play {task} by itself: {error.cause}")
+        except ray.exceptions.RayError as error:  # of the task, or of the process or node that it ran on
+            reason = error.cause if isinstance(error, ray.exceptions.RayTaskError) else error
+            say(f"warning: {tutor} cannot play {task} by itself: {reason}")
             continue
         played.setdefault(task, {})[tutor] = found
         _keep(kept, played)
