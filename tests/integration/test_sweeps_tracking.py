@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import socket
 import subprocess
 import sys
@@ -315,8 +316,10 @@ def test_a_sweep_has_a_prepared_view_and_its_trials_their_results(database: str,
     record = RunRecord(
         KEY, resolve(config()).trials[0].cell, 0, "FINISHED", {EVAL: Series(np.array([0.0, 90.0]), np.zeros(2))}
     )
+    results = {"final_return": 0.5, "speed_up": math.nan}
     for _ in range(2):  # what is there already is not logged again
         known = dict(children(database)[KEY].data.metrics)
-        put_trial_results(database, [(replace(record, run_id=run.info.run_id, last=known), {"final_return": 0.5})])
+        put_trial_results(database, [(replace(record, run_id=run.info.run_id, last=known), results)])
     logged = client.get_metric_history(run.info.run_id, "final_return")
     assert [(entry.step, entry.value) for entry in logged] == [(90, 0.5)]
+    assert "speed_up" not in children(database)[KEY].data.metrics

@@ -45,7 +45,7 @@ def put_trial_results(uri: str, results: Iterable[tuple[RunRecord, Mapping[str, 
 
     Args:
         uri: Tracking URI.
-        results: Trials with their metrics by name.
+        results: Trials with their metrics by name; those that are not finite are left out.
     """
     from mlflow.entities import Metric
 
@@ -54,7 +54,11 @@ def put_trial_results(uri: str, results: Iterable[tuple[RunRecord, Mapping[str, 
     def put(item: tuple[RunRecord, Mapping[str, float]]) -> None:
         run, metrics = item
         step = int(run.curve.steps[-1])
-        new = [Metric(name, value, now_ms, step) for name, value in metrics.items() if run.last.get(name) != value]
+        new = [
+            Metric(name, value, now_ms, step)
+            for name, value in metrics.items()
+            if math.isfinite(value) and run.last.get(name) != value
+        ]
         if new:
             client.log_batch(run.run_id, metrics=new)
 
