@@ -272,14 +272,15 @@ def test_what_the_service_had_by_the_deadline_is_used_and_the_rest_is_not_asked_
     assert len(backend.seen) == 1 and client.breaker_state is BreakerState.CLOSED
 
 
-def test_a_student_that_waits_asks_again_for_what_was_late(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("deadline_s", [5.0, math.inf], ids=["a call's time is over", "it waits"])
+def test_what_was_late_is_asked_again_while_there_is_time(deadline_s: float, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("tutor_service.client.client.MAX_CALL_S", 0.01)
 
     def late(requests: Sequence[AdviceRequest]) -> list[Answer]:
         time.sleep(0.009)
         return [AdviceError("late", retry=True) for _ in requests]
 
-    client = client_of(Scripted(late, late, late, answering), deadline_s=math.inf)
+    client = client_of(Scripted(late, late, answering), deadline_s=deadline_s)
     assert client.advise(ask(1)) == [advice()]
 
 

@@ -226,12 +226,13 @@ class TutorClient:
                 if self._breaker.allow_probe():
                     threading.Thread(target=self._probe, args=(batch,), name="tutor-probe", daemon=True).start()
                 return False
-            settled, retry = self._try(batch, min(remaining_s, MAX_CALL_S))
+            timeout_s = min(remaining_s, MAX_CALL_S)
+            settled, retry = self._try(batch, timeout_s)
             for question, advice in settled.items():
                 del open_questions[question]
                 if advice is not None:
                     found[question] = advice
-            if not retry:
+            if not retry or deadline - time.monotonic() <= timeout_s - service_share_s(timeout_s):
                 return False
         return True
 
@@ -267,8 +268,7 @@ class TutorClient:
             self._breaker.succeeded()
         else:
             self._failed(self._stats.last_error)
-        time_is_over = time.monotonic() - started >= service_share_s(timeout_s)
-        return settled, self.settings.waits or not time_is_over
+        return settled, True
 
     def _call(self, requests: list[AdviceRequest], timeout_s: float) -> list[Advice | AdviceError]:
         with self._lock:
