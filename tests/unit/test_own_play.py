@@ -16,9 +16,10 @@ from rllib_plugins.metrics import Source
 from rllib_plugins.tasks import load_task
 from rllib_plugins.tutors import make_advisor
 from tune_sweeps.definition.grid import Cell, Trial
-from tune_sweeps.run.own_play import as_record, play_tutors, read_played, with_level
+from tune_sweeps.run.own_play import Playing, as_record, play_tutors, read_played, with_level
 from tutor_service.errors import UserError
 
+PLAYING = Playing(episodes=32, num_cpus=0.5)
 PLAYED = OwnPlay(return_mean=3.9, return_se=0.4, num_env_steps=1_000, missed_share=0.0)
 
 
@@ -95,13 +96,17 @@ def test_what_was_played_is_read_back_and_not_played_again(tmp_path):
         '{"snake": {"oracle": {"return_mean": 3.9, "return_se": 0.4, "num_env_steps": 1000, "missed_share": 0.0}}}'
     )
     said: list[str] = []
-    played = play_tutors([trial()], kept, 32, said.append)
+    played = play_tutors([trial()], set(), kept, PLAYING, said.append)
     assert played == {"snake": {"oracle": PLAYED}} == read_played(kept) and not said
     assert as_record(played)["snake"]["oracle"]["num_env_steps"] == 1_000
 
 
 def test_no_episodes_means_that_nobody_plays(tmp_path):
-    assert play_tutors([trial()], tmp_path / "own_play.json", 0, print) == {}
+    assert play_tutors([trial()], set(), tmp_path / "own_play.json", Playing(0, 0.5), print) == {}
+
+
+def test_a_tutor_whose_students_have_begun_without_its_level_is_not_played_any_more(tmp_path):
+    assert play_tutors([trial()], {trial().key}, tmp_path / "own_play.json", PLAYING, print) == {}
 
 
 def test_a_process_that_dies_costs_a_tutor_its_level_and_not_the_sweep(tmp_path, monkeypatch):
@@ -109,7 +114,14 @@ def test_a_process_that_dies_costs_a_tutor_its_level_and_not_the_sweep(tmp_path,
         raise ray.exceptions.WorkerCrashedError
 
     monkeypatch.setattr(ray, "get", get)
-    monkeypatch.setattr(ray, "remote", lambda **_: lambda _: SimpleNamespace(remote=lambda *_: None))
+
+    def remote(**options):
+        asked.append(options)
+        return lambda _: SimpleNamespace(remote=lambda *_: None)
+
+    asked = []
+    monkeypatch.setattr(ray, "remote", remote)
     said: list[str] = []
-    assert play_tutors([trial()], tmp_path / "own_play.json", 32, said.append) == {}
+    assert play_tutors([trial()], set(), tmp_path / "own_play.json", PLAYING, said.append) == {}
+    assert asked == [{"num_cpus": 0.5}]
     assert said[-1].startswith("warning: oracle cannot play snake by itself: The worker died")

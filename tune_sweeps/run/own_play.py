@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Container, Iterable
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import Any, NamedTuple, TypeAlias
 
 from rllib_plugins.advising.uses import make_use
 from rllib_plugins.audition.own_play import OwnPlay, own_play
@@ -22,31 +22,46 @@ MOST_SECONDS = 600.0
 """How long a tutor may play one task: one that is slow must not keep its students waiting for hours."""
 
 
-def play_tutors(trials: Iterable[Trial], kept: Path, episodes: int, say: Callable[[str], None]) -> Played:
+class Playing(NamedTuple):
+    """How tutors play.
+
+    Attributes:
+        episodes: Per tutor and task; 0: none.
+        num_cpus: Ray CPUs that a tutor's play takes, as a trial does: so many run at a time.
+    """
+
+    episodes: int
+    num_cpus: float
+
+
+def play_tutors(
+    trials: Iterable[Trial], begun: Container[str], kept: Path, playing: Playing, say: Callable[[str], None]
+) -> Played:
     """Have tutors play where students ask for their level; what was played in an earlier run of the sweep is read back.
 
-    Ray and the tutors must be up. A tutor that cannot play is left out: its students go by their own evidence.
+    Ray and the tutors must be up. A tutor that cannot play is left out: its students go by their own evidence. So do
+    those of one that had not played when the first of them began, since all students of a tutor are to know the same.
 
     Args:
         trials: Those of the sweep.
+        begun: Keys of the trials that have been started before.
         kept: File that holds what was played.
-        episodes: Per tutor and task; 0: none.
+        playing: How.
         say: Tells the user what goes on.
     """
     import ray
 
     played = read_played(kept)
-    asking = {
-        (trial.cell.task, trial.cell.tutor): trial.student
-        for trial in trials
-        if trial.cell.tutored and asks_for_level(trial.student)
-    }
-    unknown = {pair: student for pair, student in asking.items() if pair[1] not in played.get(pair[0], {})}
-    if not episodes or not unknown:
+    asking = [trial for trial in trials if trial.cell.tutored and asks_for_level(trial.student)]
+    settled = {(task, tutor) for task, tutors in played.items() for tutor in tutors}
+    settled |= {_pair(trial) for trial in asking if trial.key in begun}
+    unknown = {_pair(trial): trial.student for trial in asking if _pair(trial) not in settled}
+    if not playing.episodes or not unknown:
         return played
-    say(f"tutors play {episodes} episodes by themselves: {', '.join(f'{tutor} on {task}' for task, tutor in unknown)}")
-    play = ray.remote(num_cpus=0)(_play)
-    futures = {pair: play.remote(student.model_dump(), episodes) for pair, student in unknown.items()}
+    names = ", ".join(f"{tutor} on {task}" for task, tutor in unknown)
+    say(f"tutors play {playing.episodes} episodes by themselves: {names}")
+    play = ray.remote(num_cpus=playing.num_cpus)(_play)
+    futures = {pair: play.remote(student.model_dump(), playing.episodes) for pair, student in unknown.items()}
     for (task, tutor), future in futures.items():
         try:
             found = ray.get(future)
@@ -58,6 +73,10 @@ def play_tutors(trials: Iterable[Trial], kept: Path, episodes: int, say: Callabl
         _keep(kept, played)
         say(_line(task, tutor, found))
     return played
+
+
+def _pair(trial: Trial) -> tuple[str, str]:
+    return trial.cell.task, trial.cell.tutor
 
 
 def asks_for_level(student: StudentConfig) -> bool:

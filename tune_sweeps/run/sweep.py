@@ -20,7 +20,7 @@ from tune_sweeps.definition.loading import dump_sweep
 from tune_sweeps.definition.resolve import ResolvedSweep
 from tune_sweeps.run.estimate import concurrency
 from tune_sweeps.run.legal_mass import find_doubts
-from tune_sweeps.run.own_play import Played, as_record, play_tutors, with_level
+from tune_sweeps.run.own_play import Played, Playing, as_record, play_tutors, with_level
 from tune_sweeps.run.progress import Progress
 from tune_sweeps.run.progress_view import View
 from tune_sweeps.run.references import reference_returns
@@ -273,8 +273,10 @@ def _play_tutors(running: _Running) -> Played:
     def say(line: str) -> None:
         running.console.print(line, markup=False)
 
-    config, kept = running.resolved.config, running.workspace.own_play
-    played = play_tutors(running.resolved.trials, kept, config.evaluation.tutor_episodes, say)
+    config = running.resolved.config
+    begun = {key for key, trial in running.journal.trials.items() if trial.attempts}
+    playing = Playing(config.evaluation.tutor_episodes, config.resources.num_cpus_per_trial)
+    played = play_tutors(running.resolved.trials, begun, running.workspace.own_play, playing, say)
     if played:
         running.tracker.keep_json(OWN_PLAY_ARTIFACT, as_record(played))
     return played
