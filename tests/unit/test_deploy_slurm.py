@@ -23,14 +23,16 @@ STAND_INS = {
     "hostname": "echo 10.0.0.7 fd00::7",
     "python": 'grep -c "^srun" "$CALLS" | sed "s/2/$ALL/"',  # the second step brings all other nodes
     "tutor": 'echo "tutor $*" >>"$CALLS"; echo "token $(wc -c <"$RAY_AUTH_TOKEN_PATH") $RAY_AUTH_MODE" >>"$CALLS"; '
-    'trap \'exit 130\' TERM; for _ in $(seq "$SLEEP"); do sleep 0.1; done; exit "$STATUS"',
+    'trap \'exit "$AT_TERM"\' TERM; for _ in $(seq "$SLEEP"); do sleep 0.1; done; exit "$STATUS"',
 }
 
 
 class Job:
     """A run of the file with stand-ins in place of the programs that it calls."""
 
-    def __init__(self, folder: Path, nodes: str, *arguments: str, tenths: int = 0, status: int = 0) -> None:
+    def __init__(
+        self, folder: Path, nodes: str, *arguments: str, tenths: int = 0, status: int = 0, at_term: int = 130
+    ) -> None:
         self.folder = folder
         programs = folder / ".venv" / "bin"
         programs.mkdir(parents=True)
@@ -45,6 +47,7 @@ class Job:
             "ALL": str(NODES[nodes]),
             "SLEEP": str(tenths),
             "STATUS": str(status),
+            "AT_TERM": str(at_term),
             "SLURM_SUBMIT_DIR": str(folder),
             "SLURM_JOB_ID": "123456",
             "SLURM_JOB_NODELIST": "nodes[1-3]",
@@ -89,6 +92,14 @@ def test_a_job_whose_time_is_up_stops_the_sweep_and_queues_itself_again(tmp_path
     job.process.send_signal(signal.SIGUSR1)
     assert job.process.wait(30) == 130
     assert job.lines()[-1] == "scontrol requeue 123456"
+
+
+def test_a_sweep_that_is_finished_when_the_time_is_up_is_not_queued_again(tmp_path: Path) -> None:
+    job = Job(tmp_path, "one", "demo", tenths=600, at_term=0)
+    job.wait_for("token")
+    job.process.send_signal(signal.SIGUSR1)
+    assert job.process.wait(30) == 0
+    assert not any("requeue" in line for line in job.lines())
 
 
 def test_a_job_that_is_cancelled_stops_the_sweep_and_is_not_queued_again(tmp_path: Path) -> None:
