@@ -164,8 +164,7 @@ def _results(results: Path) -> Finding:
 def _cache() -> Finding:
     folder = paths.home()
     try:
-        folder.mkdir(parents=True, exist_ok=True)
-        with tempfile.NamedTemporaryFile(dir=folder, prefix=".writable-"):
+        with tempfile.NamedTemporaryFile(dir=paths.nearest(folder), prefix=".writable-"):
             pass
     except OSError as error:
         remedy = f"Set {paths.HOME_VARIABLE} to a folder of yours ({error.strerror})."
