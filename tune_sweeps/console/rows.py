@@ -26,7 +26,7 @@ def print_rows(console: Console, rows: Sequence[Mapping[str, Any]], *, as_json: 
     if as_json:
         print_json([{key(name): value for name, value in row.items()} for row in rows])
         return
-    console.print(table(rows))
+    console.print(table(rows) if rows else "none")
 
 
 def table(rows: Sequence[Mapping[str, Any]]) -> Table:
