@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from tune_sweeps.cli.options import AddressOption, JsonOption, ResultsOption, TaskArgument, TutorArgument
+from tune_sweeps.cli.options import AddressOption, JsonOption, ResultsOption, TaskArgument, TutorArgument, takes
 
 if TYPE_CHECKING:
     from rllib_plugins.audition import Audition
@@ -15,9 +16,12 @@ if TYPE_CHECKING:
 EXPERIMENT = "auditions"
 
 
-def audition(
-    tutor: TutorArgument,
-    task: TaskArgument,
+@dataclass(frozen=True)
+class AuditionOptions:
+    """The options of ``tutor audition``."""
+
+    tutor: TutorArgument
+    task: TaskArgument
     set_: Annotated[
         list[str] | None,
         typer.Option(
@@ -26,15 +30,18 @@ def audition(
             help="Values to try of calibration, advice, briefing or decoding; may be repeated. Default: all, decoding "
             "as the tutor's file says.",
         ),
-    ] = None,
+    ] = None
     episodes: Annotated[
         int | None, typer.Option(min=1, help="Episodes that say enough about one way. Default: by their length.")
-    ] = None,
-    seed: Annotated[int, typer.Option(min=0, help="Seeds the episodes.")] = 0,
-    results: ResultsOption = Path("runs"),
-    address: AddressOption = None,
-    as_json: JsonOption = False,
-) -> None:
+    ] = None
+    seed: Annotated[int, typer.Option(min=0, help="Seeds the episodes.")] = 0
+    results: ResultsOption = Path("runs")
+    address: AddressOption = None
+    as_json: JsonOption = False
+
+
+@takes(AuditionOptions)
+def audition(options: AuditionOptions) -> None:
     """Play a tutor by itself in every way of asking and reading it, and keep the best way as a tutor file.
 
     No oracle is needed: what counts is the return of the episodes that the tutor plays, beside random play and the
@@ -58,20 +65,23 @@ def audition(
     from tune_sweeps.tracking.mlflow_client import check_uri, tracking_uri
     from tutor_service.errors import UserError
 
-    config = check_tutor(tutor)
+    config = check_tutor(options.tutor)
     if config is None:
-        raise UserError(f"tutor '{tutor}' is scripted: there is one way to ask and read it. `tutor grade` grades it.")
-    chosen = load_task(task)
+        raise UserError(
+            f"tutor '{options.tutor}' is scripted: there is one way to ask and read it. `tutor grade` grades it."
+        )
+    chosen = load_task(options.task)
     check_recorded(config, chosen, several_ways=True)
-    wanted = Wanted(wanted_ways(set_ or []), episodes, seed)
+    wanted = Wanted(wanted_ways(options.set_ or []), options.episodes, options.seed)
+    results = options.results
     uri = tracking_uri(results)
     check_writable(results)
     check_uri(uri)
-    with interruptible(), quiet(log_path("audition"), as_json) as screen:
-        held = hold_audition(config, chosen, wanted, address, screen)
+    with interruptible(), quiet(log_path("audition"), options.as_json) as screen:
+        held = hold_audition(config, chosen, wanted, options.address, screen)
     found = held.audition
     console = make_console()
-    console.quiet = as_json
+    console.quiet = options.as_json
     console.print(ways_table(found))
     for line in left_out_lines(found):
         console.print(line)
@@ -83,9 +93,9 @@ def audition(
     figure = write_figure(found, path.with_suffix(".png"))
     with quiet(log_path("audition")):  # a new database tells of each of its tables
         _log(found, uri, results, [path, figure])
-    console.print(f"wrote {path}: give it in place of the tutor's name, e.g. `tutor ask {path} {task}`")
+    console.print(f"wrote {path}: give it in place of the tutor's name, e.g. `tutor ask {path} {options.task}`")
     console.print(f"wrote {figure}; the audition is in MLflow, experiment '{EXPERIMENT}'")
-    if as_json:
+    if options.as_json:
         print_json({**ways_values(found), "tutor_file": path, "figure": figure})
 
 
