@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import argparse
 import sys
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +32,8 @@ TASKS = {
 USELESS_SHARE = 0.1
 """A tutor below this share of the way from random play to the trained student is useless, and one of one answer."""
 ONE_ANSWER = ("constant", "smollm2")
+SHOWN = {"none": "no tutor", "oracle": "oracle", "strategy": "Qwen2.5-Coder-1.5B", "smollm2": "SmolLM2-135M"}
+"""Kinds whose learning curves are drawn, and what the figure calls them."""
 LEVELS = (0.5, 0.75, 0.9)
 """Shares of the way from random play to the untutored student's final return."""
 NUM_ENV_STEPS, EVAL_EPISODES = 12_000, 20
@@ -120,6 +123,25 @@ def draw(path: Path, points: list[dict[str, Any]]) -> None:
     plt.close(figure)
 
 
+def draw_curves(path: Path, groups: Mapping[tuple[str, str, str], Sequence[Any]]) -> None:
+    """Writes a figure of the students of a real LLM, of the oracle and of nobody: a panel per task and algorithm.
+
+    Args:
+        path: PNG file to write.
+        groups: Curves by task, algorithm and kind of tutor.
+    """
+    from benchmarks.shared import learning
+
+    panels = {
+        f"{algorithm} · {task}": {
+            label: groups[task, algorithm, kind] for kind, label in SHOWN.items() if (task, algorithm, kind) in groups
+        }
+        for task, algorithm, kind in groups
+        if kind == "none"
+    }
+    learning.draw(path, panels)
+
+
 def main() -> int:
     """Measures and reports."""
     parser = argparse.ArgumentParser(description=__doc__)
@@ -182,7 +204,12 @@ def main() -> int:
         elif own_share >= 0.5 and faster[0.9] is not None:
             benchmark.check(f"{name}_speed_to_0.9", faster[0.9].value, bar=1.0)
         benchmark.check(f"{name}_final_upper_end", final.high, bar=0.0)
-    return benchmark.finish(args, lambda path: draw(path, points))
+
+    def figures(path: Path) -> None:
+        draw(path, points)
+        draw_curves(path.with_stem(f"{path.stem}_curves"), groups)
+
+    return benchmark.finish(args, figures)
 
 
 if __name__ == "__main__":

@@ -172,6 +172,7 @@ def draw(path: Path, panels: Mapping[str, Mapping[str, Sequence[Curve]]], column
             ax.fill_between(curves[0].steps[:length], low, high, color=colour, alpha=0.15, linewidth=0)
         ax.set(title=title, xlabel="env steps", ylabel="greedy return, tutor off")
         ax.spines[["top", "right"]].set_visible(False)
-    axes.flat[0].legend(frameon=False, fontsize=8)
+    lines = {line.get_label(): line for ax in figure.axes for line in ax.get_lines()}
+    figure.legend(lines.values(), lines.keys(), loc="outside upper center", ncols=len(lines), frameon=False, fontsize=9)
     figure.savefig(path, dpi=110)
     plt.close(figure)

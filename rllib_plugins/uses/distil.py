@@ -34,8 +34,8 @@ SETTLED_SHARE = 0.02
 """Share of the states that the student need not follow for the others to be left alone."""
 LEAST_EVIDENCE_STEPS = 128
 """Steps before which nothing is decided."""
-COMPARED_EPISODES = 16
-"""Episodes whose mean return says how the student is doing."""
+COMPARED_STEPS, COMPARED_EPISODES = 512, 16
+"""Env steps whose episodes say by their mean return how the student is doing, and how many they are at least."""
 LEAST_EPISODES = 8
 """Episodes below which it says nothing."""
 
@@ -54,6 +54,31 @@ class Limits(NamedTuple):
     tutor_return: float
 
 
+class Played(NamedTuple):
+    """Sums up the episodes that ended in some steps.
+
+    Attributes:
+        num_steps: Env steps.
+        num_episodes: Episodes that ended in them.
+        returns: Sum of their returns.
+        squares: Sum of the squares.
+    """
+
+    num_steps: int
+    num_episodes: int
+    returns: float
+    squares: float
+
+    def without(self, other: Played) -> Played:
+        """Return the rest."""
+        return Played(
+            self.num_steps - other.num_steps,
+            self.num_episodes - other.num_episodes,
+            self.returns - other.returns,
+            self.squares - other.squares,
+        )
+
+
 @dataclass(slots=True)
 class Phase:
     """Decides when advice is imitated, by evidence about it and by the student's own returns.
@@ -66,7 +91,7 @@ class Phase:
         num_steps: Steps of the present phase so far.
         num_phases: Phases begun so far.
         num_idle: Steps since the last phase ended, or since the beginning.
-        returns: Of the latest episodes that ended since the last phase began or ended, at most ``COMPARED_EPISODES``.
+        latest: The latest rollouts since the last phase began or ended, as ``Played``.
         reached: Lower bound of the mean return that the last phase ended with; NaN where it says nothing.
     """
 
@@ -74,7 +99,7 @@ class Phase:
     num_steps: int = 0
     num_phases: int = 0
     num_idle: int = 0
-    returns: list[float] = field(default_factory=list)
+    latest: list[Played] = field(default_factory=list)
     reached: float = math.nan
 
     def update(self, benefit: Benefit, new_returns: list[float], num_new: int, limits: Limits) -> bool:
@@ -86,37 +111,54 @@ class Phase:
             num_new: Steps since the last call.
             limits: When phases begin and end.
         """
-        self.returns = (self.returns + new_returns)[-COMPARED_EPISODES:]
+        self._note(new_returns, num_new)
         options = limits.options
         if self.is_on:
             self.num_steps += num_new
             is_refuted = benefit.z < options.evidence_left or benefit.disputed_z < -options.evidence_left
-            is_passed = _bound(self.returns, 1.0) >= limits.tutor_return  # False on NaN
+            is_passed = self._bound(1.0) >= limits.tutor_return  # False on NaN
             is_over = self.num_steps >= limits.phase_steps
             if is_refuted or is_passed or is_over:
-                self.reached = math.nan if is_refuted else _bound(self.returns, -2.0)
-                self.is_on, self.num_idle, self.returns = False, 0, []
+                self.reached = math.nan if is_refuted else self._bound(-2.0)
+                self.is_on, self.num_idle, self.latest = False, 0, []
                 benefit.forget_disputes()
             return False
         self.num_idle += num_new
-        if limits.tutor_return < math.inf and not _bound(self.returns, 2.0) < limits.tutor_return:
+        if limits.tutor_return < math.inf and not self._bound(2.0) < limits.tutor_return:
             return False
         if self.num_phases == 0:
             begins = benefit.num_steps >= LEAST_EVIDENCE_STEPS and benefit.z > options.evidence
         else:
-            has_fallen = _bound(self.returns, 2.0) < self.reached  # False on NaN
+            has_fallen = self._bound(2.0) < self.reached  # False on NaN
             begins = has_fallen or benefit.disputed_z > options.evidence
         if begins:
-            self.is_on, self.num_steps, self.returns = True, 0, []
+            self.is_on, self.num_steps, self.latest = True, 0, []
             self.num_phases += 1
         return begins
 
+    def _note(self, new_returns: list[float], num_new: int) -> None:
+        """Add a rollout, and drop those that are no longer compared."""
+        returns = np.array(new_returns)
+        self.latest.append(Played(num_new, len(returns), float(returns.sum()), float(returns @ returns)))
+        kept = _total(self.latest)
+        while True:
+            kept = kept.without(self.latest[0])
+            if kept.num_steps < COMPARED_STEPS or kept.num_episodes < COMPARED_EPISODES:
+                return
+            self.latest.pop(0)
 
-def _bound(returns: list[float], num_errors: float) -> float:
-    """Return the mean plus so many standard errors; NaN of too few."""
-    if len(returns) < LEAST_EPISODES:
-        return math.nan
-    return float(np.mean(returns) + num_errors * np.std(returns) / math.sqrt(len(returns)))
+    def _bound(self, num_errors: float) -> float:
+        """Return the mean return plus so many standard errors; NaN of too few episodes."""
+        played = _total(self.latest)
+        if played.num_episodes < LEAST_EPISODES:
+            return math.nan
+        mean = played.returns / played.num_episodes
+        variance = max(played.squares / played.num_episodes - mean**2, 0.0)
+        return mean + num_errors * math.sqrt(variance / played.num_episodes)
+
+
+def _total(parts: list[Played]) -> Played:
+    return Played(*(sum(column) for column in zip(*parts, strict=True))) if parts else Played(0, 0, 0.0, 0.0)
 
 
 class Distillation(AdviceUse):
@@ -320,7 +362,7 @@ class Distillation(AdviceUse):
         self._rng.bit_generator.state = state["rng"]
         self._benefit.set_state(state["benefit"])
         self._memory.set_state(state["memory"])
-        self._phase = Phase(**state["phase"])
+        self._phase = Phase(**state["phase"] | {"latest": [Played(*part) for part in state["phase"]["latest"]]})
         self._running_returns = state["running_returns"].copy()
         self._begins, self._num_due = state["begins"], state["num_due"]
         self._imitated_at = state["imitated_at"]

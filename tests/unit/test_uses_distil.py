@@ -243,9 +243,19 @@ def test_a_tutor_is_followed_while_the_student_is_below_what_the_tutor_reaches_i
     assert phase.update(known(9.0), [1.0, 1.2], 50, limits)
     phase.update(known(9.0), [3.0, 3.2] * 8, 500, limits)
     assert phase.is_on
-    phase.update(known(9.0), [3.9, 4.1] * 8, 500, limits)
+    phase.update(known(9.0), [3.9, 4.1] * 8, 600, limits)
     assert not phase.is_on
-    assert not phase.update(known(9.0, disputed_z=9.0), [4.2, 4.4] * 8, 500, limits)
+    assert not phase.update(known(9.0, disputed_z=9.0), [4.2, 4.4] * 8, 600, limits)
+
+
+def test_a_student_is_judged_by_its_latest_steps_and_by_enough_episodes():
+    phase, limits = Phase(), Limits(Distil(), math.inf, tutor_return=1.0)
+    for _ in range(20):  # short episodes: the latest 512 steps have enough
+        phase.update(known(0.0), [0.0] * 10, 100, limits)
+    assert sum(part.num_episodes for part in phase.latest) == 60
+    for _ in range(4):  # long ones: the latest 16
+        phase.update(known(0.0), [0.0] * 4, 5_000, limits)
+    assert sum(part.num_episodes for part in phase.latest) == 16
 
 
 def test_a_tutor_that_plays_no_better_than_the_student_is_not_followed():
