@@ -125,6 +125,8 @@ async def test_a_gateway_that_only_replicas_with_another_model_answer_ends_and_a
     await gateway.check_health()
     held = "another identity"
     await gateway.advise([AdviceRequest("Rules.", "Three.", ("hit", "stick"))])
+    await gateway.check_health()  # nobody has asked again since
+    await gateway.advise([AdviceRequest("Rules.", "Four.", ("hit", "stick"))])
     with pytest.raises(Ended):
         await gateway.check_health()
     gateway.__del__()

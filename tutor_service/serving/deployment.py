@@ -194,6 +194,7 @@ class TutorGateway:
 
     _store: BestEffortStore | None = None
     _refused_since: float | None = None
+    _refused_last = 0.0
 
     async def __init__(  # type: ignore[misc]  # Serve awaits it
         self,
@@ -227,10 +228,7 @@ class TutorGateway:
                 response.cancel()
                 raise
             self._spent = result.spent or self._spent
-            if _ANOTHER_MODEL not in result.answers:
-                self._refused_since = None
-            elif self._refused_since is None:
-                self._refused_since = time.monotonic()
+            self._note(is_refused=_ANOTHER_MODEL in result.answers)
             return result.answers
 
         async def write(prompt: Prompt, max_tokens: int) -> Written | AdviceError:
@@ -250,9 +248,18 @@ class TutorGateway:
         """Answer one question and show how it was asked: see ``Gateway.explain``."""
         return await self._gateway.explain(request)
 
+    def _note(self, is_refused: bool) -> None:
+        """Remember for how long nothing but refusals has come; a quiet time is none."""
+        if not is_refused:
+            self._refused_since = None
+            return
+        self._refused_last = time.monotonic()
+        if self._refused_since is None:
+            self._refused_since = self._refused_last
+
     async def check_health(self) -> None:
         """End the gateway's process where its model is gone and replicas hold another; Serve starts a new one."""
-        if self._refused_since is not None and time.monotonic() - self._refused_since > _ALONE_S:
+        if self._refused_since is not None and self._refused_last - self._refused_since > _ALONE_S:
             logger.error("all replicas hold another model than this gateway began with: it ends")
             logging.shutdown()
             os._exit(1)
