@@ -118,6 +118,15 @@ def test_a_dry_run_shows_everything_and_starts_nothing(
     assert status == 0
     for words in ("63 cells, 63 trials", "env steps: ", "LLM evaluations of smollm2: at most", "time: ", "resources: "):
         assert words in out
+    own_play = "each tutor plays 32 episodes"
+    assert own_play not in out, "its students do not ask for their tutor's level"
+    for setting, is_played in (
+        ("seeds=1", True),
+        ("evaluation.tutor_episodes=0", False),
+        ("tutors=[oracle]", False),
+    ):
+        command = ("sweep", "demo", "--dry-run", "--set", setting)
+        assert (own_play in tutor(*command, capsys=capsys, monkeypatch=monkeypatch)[1]) == is_played
     assert sorted(path.name for path in here.iterdir()) == []
 
 

@@ -33,8 +33,8 @@ class Estimate:
         env_steps: Env steps of all trials.
         evaluations: By task, how its trials are evaluated, those that are evaluated most.
         expected_consultations: Consultations of all trials, expected from P(τ) alone; earned trust makes them fewer.
-        max_evaluations: Most LLM evaluations, by tutor: no more than consultations can be, nor than the task has
-            observations where these can be counted; fewer where the advice store knows states already.
+        max_evaluations: Most LLM evaluations in trials, by tutor: no more than consultations can be, nor than the task
+            has observations where these can be counted; fewer where the advice store knows states already.
         seconds: Estimated wall time beside the start of the tutors.
         rough: Whether the estimate goes by ``TYPICAL_STEPS_PER_S``, because an algorithm has not run here yet.
     """

@@ -14,6 +14,7 @@ from tune_sweeps.console.terminal import duration
 from tune_sweeps.definition.grid import REUSE_WORDS, Cell
 from tune_sweeps.definition.resolve import ResolvedSweep
 from tune_sweeps.run.estimate import Estimate
+from tune_sweeps.run.own_play import asks_for_level
 
 
 def estimate_lines(resolved: ResolvedSweep, needed: Estimate, cpus: float) -> Iterator[RenderableType]:
@@ -38,11 +39,14 @@ def estimate_lines(resolved: ResolvedSweep, needed: Estimate, cpus: float) -> It
         yield f"evaluation of {task}: every {plan.interval_steps:,} env steps, {how}"
     yield f"consultations by P(τ): about {needed.expected_consultations:,.0f}; earned trust makes them fewer"
     for tutor, most in needed.max_evaluations.items():
-        yield f"LLM evaluations of {tutor}: at most {most:,}; fewer where its advice store knows states already"
+        yield f"LLM evaluations of {tutor}: at most {most:,} in trials; fewer where its store knows states already"
     if not needed.max_evaluations:
         yield "LLM evaluations: none"
+    episodes = resolved.config.evaluation.tutor_episodes
+    if episodes and any(t.cell.tutor in needed.max_evaluations and asks_for_level(t.student) for t in resolved.trials):
+        yield f"before the trials each tutor plays {episodes} episodes of each task by itself, which asks it, too"
     speed = "a laptop's typical speed, roughly," if needed.rough else "the speed of the sweeps in this results folder,"
-    yield f"time: about {duration(needed.seconds)} at {speed} tutors' start and first answers not counted"
+    yield f"time: about {duration(needed.seconds)} at {speed} tutors' start, first answers and own play not counted"
 
 
 def estimate_values(resolved: ResolvedSweep, needed: Estimate) -> dict[str, Any]:
