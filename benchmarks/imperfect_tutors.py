@@ -70,6 +70,11 @@ def own_level(task: str, kind: str) -> float:
     return evaluate(made, lambda observations: made.oracle_batch(observations), episodes=400, seed=1).return_mean
 
 
+def in_numbers(faster: Mapping[float, Any]) -> dict[str, list[float] | None]:
+    """Speed-ups by level as a result file keeps them: value, low and high end."""
+    return {str(frac): found and [found.value, found.low, found.high] for frac, found in faster.items()}
+
+
 def own_play(task: str, kind: str) -> Any:
     """What a sweep measures of a tutor before its trials."""
     from rllib_plugins.audition.own_play import own_play as play
@@ -176,8 +181,13 @@ def main() -> int:
         level = own_level(task, kind)
         own_share = (level - floor) / (trained - floor)
         area = sum(curve.area - floor for curve in group) / sum(curve.area - floor for curve in untutored)
-        compared = learning.compared(untutored, group, floor, sustained=False)
-        faster = {frac: learning.faster(compared, frac) for frac in LEVELS}
+        faster, held = (
+            {
+                frac: learning.faster(learning.compared(untutored, group, floor, sustained=sustained), frac)
+                for frac in LEVELS
+            }
+            for sustained in (False, True)
+        )
         final = learning.difference([c.final for c in group], [c.final for c in untutored])
         points.append({"task": task, "algorithm": algorithm, "kind": kind, "own_share": own_share, "area": area})
         benchmark.record(
@@ -188,9 +198,8 @@ def main() -> int:
                 "told_return": played[task, kind].tutor_return,
                 "own_play_env_steps": played[task, kind].num_env_steps,
                 "final_difference": [final.value, final.low, final.high],
-                "speed_up": {
-                    str(frac): found and [found.value, found.low, found.high] for frac, found in faster.items()
-                },
+                "speed_up": in_numbers(faster),
+                "speed_up_sustained": in_numbers(held),
                 "consultations": [curve.last["advice/consultations"] for curve in group],
             },
         )
