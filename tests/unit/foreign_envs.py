@@ -209,7 +209,7 @@ class Spoken(Corridor):
 
 def task_of(env: type[gym.Env], **fields: Any) -> type[Task]:  # type: ignore[type-arg]
     """A task around an environment, registered under its class' name."""
-    env_id = f"{env.__name__}-v0"
+    env_id = f"foreign/{env.__name__}-v0"
     if env_id not in gym.registry:
         gym.register(env_id, entry_point=env)
     defaults = {

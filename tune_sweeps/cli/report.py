@@ -23,6 +23,7 @@ def report(
 
     Example: `tutor report demo`
     """
+    from tune_sweeps.console.counting import counting
     from tune_sweeps.console.rows import print_json
     from tune_sweeps.console.terminal import make_console
     from tune_sweeps.report.build import make_report, show
@@ -32,10 +33,13 @@ def report(
     uri = tracking_uri(results)
     check_uri(uri)
     console = make_console()
-    analysis, files = make_report(uri, name, output or results / name / "report")
+    folder = output or results / name / "report"
     if as_json:
+        analysis, files = make_report(uri, name, folder)
         print_json(to_json(analysis) | {"files": files})
         return
+    with counting(console, "reading trials", "read {} trials") as count:
+        analysis, files = make_report(uri, name, folder, follow=count.follow)
     show(analysis, console)
     for path in files:
         if path.suffix in {".md", ".html", ".png"}:

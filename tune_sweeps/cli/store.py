@@ -109,13 +109,15 @@ def merge(
 @store_app.command("verify")
 def verify(tutor: NameArgument = None) -> None:
     """Read every answer and check it; status 1 where one is damaged. Such an answer is never used: it is asked anew."""
+    from tune_sweeps.console.counting import counting
     from tune_sweeps.console.terminal import make_console
 
     console = make_console()
     damaged = 0
     for path in _folders(tutor):
-        with _open(path) as opened:
-            found = opened.verify()
+        with _open(path) as opened, counting(console, "reading", f"{path.name}: read {{}} answers") as count:
+            count.expect(opened.stats().answers)
+            found = opened.verify(count.advance)
         damaged += len(found.damaged)
         console.print(f"{path.name}: {found.answers:,} answers, {len(found.damaged)} damaged")
         for key, flaw in found.damaged:

@@ -23,7 +23,7 @@ from tune_sweeps.report.tables import (
     versus_table,
 )
 from tune_sweeps.tracking.prepared_view import FINAL_RETURN, SPEED_UP
-from tune_sweeps.tracking.reader import RunRecord, read_sweep
+from tune_sweeps.tracking.reader import Follow, RunRecord, read_sweep
 from tune_sweeps.tracking.summary import put_summary, put_trial_results
 from tutor_service.errors import UserError
 
@@ -32,7 +32,9 @@ PAGE = "report.html"
 _LEFT = {"task", "student", "tutor", "reuse", "axis", "value"}
 
 
-def make_report(uri: str, name: str, folder: Path, *, log: bool = True) -> tuple[Analysis, list[Path]]:
+def make_report(
+    uri: str, name: str, folder: Path, *, log: bool = True, follow: Follow = lambda items, _: items
+) -> tuple[Analysis, list[Path]]:
     """Read a sweep from MLflow, write its report, and put it on the parent run.
 
     Args:
@@ -40,6 +42,7 @@ def make_report(uri: str, name: str, folder: Path, *, log: bool = True) -> tuple
         name: Name of the sweep.
         folder: Where the files go; made when missing.
         log: Whether to put them on the parent run.
+        follow: Shows how far the reading of its trials is.
 
     Returns:
         The results, and the files: the report as Markdown, as a page of HTML, then figures.
@@ -49,7 +52,7 @@ def make_report(uri: str, name: str, folder: Path, *, log: bool = True) -> tuple
     """
     from tune_sweeps.report.plots import draw_all
 
-    analysis = analyse(read_sweep(uri, name))
+    analysis = analyse(read_sweep(uri, name, follow))
     if not analysis.cells:
         raise UserError(f"sweep '{name}' has no finished trial yet: there is nothing to report.")
     folder.mkdir(parents=True, exist_ok=True)

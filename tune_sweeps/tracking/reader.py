@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import json
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 import yaml
@@ -86,6 +86,10 @@ class RunRecord:
         return self.series.get(EVAL, Series(np.empty(0), np.empty(0)))
 
 
+Follow: TypeAlias = Callable[[Iterable[RunRecord], int], Iterable[RunRecord]]
+"""Passes items on as they come, of which there are so many, and may show that."""
+
+
 @dataclass(frozen=True)
 class SweepRecord:
     """One sweep as MLflow has it.
@@ -113,12 +117,13 @@ class SweepRecord:
     own_play: dict[str, dict[str, dict[str, float]]] = field(default_factory=dict)
 
 
-def read_sweep(uri: str, name: str) -> SweepRecord:
+def read_sweep(uri: str, name: str, follow: Follow = lambda items, _: items) -> SweepRecord:
     """Read a sweep by name, the newest of that name.
 
     Args:
         uri: Tracking URI.
         name: Name of the sweep.
+        follow: Shows how far the reading of its trials is.
 
     Raises:
         UserError: MLflow has no such sweep, or what it has cannot be read.
@@ -126,7 +131,7 @@ def read_sweep(uri: str, name: str) -> SweepRecord:
     client = _client_of_existing(uri)
     parent, children = _find(client, name)
     with ThreadPoolExecutor(THREADS) as pool:
-        records = list(pool.map(lambda run: _record(client, run), children))
+        records = list(follow(pool.map(lambda run: _record(client, run), children), len(children)))
     return SweepRecord(
         name=name,
         parent_id=parent.info.run_id,

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
@@ -205,11 +205,16 @@ class AdviceStore:
             set_aside=database.set_aside,
         )
 
-    def verify(self) -> StoreVerification:
-        """Read every answer and check its checksum and its numbers."""
+    def verify(self, on_answer: Callable[[], object] = lambda: None) -> StoreVerification:
+        """Read every answer and check its checksum and its numbers.
+
+        Args:
+            on_answer: Called after each of them.
+        """
         count, damaged = 0, []
         for key, value in self._scan():
             count += 1
+            on_answer()
             try:
                 answer.decode(key, value)
             except DamagedAnswer as damage:
