@@ -114,7 +114,7 @@ class Gateway:
 
     @property
     def num_pending(self) -> int:
-        """Return how many prompts wait for the model."""
+        """Return how many prompts wait for the model or are at it."""
         return len(self._queue)
 
     def set_replicas(self, num_live: int) -> None:

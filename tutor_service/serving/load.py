@@ -19,7 +19,7 @@ _ENDPOINT_BATCH = 4
 _EVALUATION_TIMEOUT_S = 600.0
 """A call of a replica that takes longer is given up; of an endpoint each request has a time of its own."""
 
-_IN_FLIGHT = 4
+IN_FLIGHT = 4
 """Prompts per live replica, in multiples of what autoscaling aims at: keeps it busy, and is seen as load."""
 
 _BUSY_SHARE = 0.5
@@ -29,7 +29,7 @@ _BUSY_SHARE = 0.5
 def gateway_settings(config: TutorConfig, facts: EngineFacts) -> GatewaySettings:
     """Return how a tutor's gateway answers; to an endpoint it sends no more than may be under way there."""
     at_endpoint = config.backend == "openai"
-    in_flight = config.concurrency if at_endpoint else _IN_FLIGHT * config.scaling.target_ongoing_requests
+    in_flight = config.concurrency if at_endpoint else IN_FLIGHT * config.scaling.target_ongoing_requests
     limits = QueueLimits(
         batch=min(_ENDPOINT_BATCH, config.concurrency) if at_endpoint else _BATCH,
         max_waiting=config.scaling.max_pending,
