@@ -77,14 +77,11 @@ def in_numbers(faster: Mapping[float, Any]) -> dict[str, list[float] | None]:
 
 def own_play(task: str, kind: str) -> Any:
     """What a sweep measures of a tutor before its trials."""
-    from rllib_plugins.audition.own_play import own_play as play
-    from rllib_plugins.tasks import load_task
-    from rllib_plugins.tutors import make_advisor
     from tune_sweeps.definition.config import EvaluationConfig
-    from tune_sweeps.run.own_play import SEED
+    from tune_sweeps.run.own_play import play_tutor
 
-    made = load_task(TASKS[task], kind=kind)
-    return play(made, make_advisor("oracle", made), episodes=EvaluationConfig().tutor_episodes, seed=SEED)
+    anyone = student(ALGORITHMS[0], task, kind, seed=0, num_env_steps=NUM_ENV_STEPS)
+    return play_tutor(anyone, EvaluationConfig().tutor_episodes)
 
 
 def draw(path: Path, points: list[dict[str, Any]]) -> None:

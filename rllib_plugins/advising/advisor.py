@@ -110,6 +110,17 @@ def legal_mask(task: Task, observations: NDArray[np.float32]) -> NDArray[np.bool
     return np.ones((len(observations), len(task.actions)), dtype=bool) if mask is None else np.asarray(mask, dtype=bool)
 
 
+def holds_guess(told: NDArray[np.float64], legal: NDArray[np.bool_] | None) -> NDArray[np.bool_]:
+    """Return where advice prefers a legal action to another, ``(n,)``; False where it is missed.
+
+    Args:
+        told: Distributions ``(n, num_actions)``, NaN where missed.
+        legal: ``(n, num_actions)``; None: every action.
+    """
+    least = told if legal is None else np.where(legal, told, np.inf)
+    return np.asarray(told.max(axis=1) > least.min(axis=1) + 1e-9)
+
+
 def _usable(rows: NDArray[np.float64], legal: NDArray[np.bool_] | None) -> NDArray[np.bool_]:
     """Return which of ``(n, num_actions)`` are distributions over legal actions: no NaN, nothing negative, mass 1."""
     mass = (rows if legal is None else np.where(legal, rows, 0.0)).sum(axis=1)

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from rllib_plugins.advising.advisor import Advisor, legal_mask
+from rllib_plugins.advising.advisor import Advisor, holds_guess
 from rllib_plugins.advising.llm import best_guess
 from rllib_plugins.evaluation import evaluate
 from rllib_plugins.metrics import Source
@@ -70,11 +70,9 @@ def own_play(task: Task, advisor: Advisor, *, episodes: int, seed: int, most_sec
         batch = advisor.ask(observations)
         num_asked += len(observations)
         num_missed += int((batch.source == Source.MISSED).sum())
-        legal = legal_mask(task, observations)
-        uniform = legal / legal.sum(axis=1, keepdims=True)
-        told = np.where(np.isnan(batch.probabilities), uniform, batch.probabilities)
-        is_flat = told.max(axis=1) - np.where(legal, told, np.inf).min(axis=1) <= 1e-9
-        return np.where(is_flat[:, None], uniform, best_guess(told))
+        told = batch.probabilities
+        guessed = holds_guess(told, task.legal_batch(observations))
+        return np.where(guessed[:, None], best_guess(told), 0.0)  # nothing on any action is played at random
 
     played = evaluate(task, play, episodes=episodes, seed=seed, num_envs=NUM_ENVS)
     return OwnPlay(

@@ -16,6 +16,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from rllib_plugins.advising.advisor import holds_guess
 from rllib_plugins.advising.config import ImitationWeights
 from rllib_plugins.advising.rules import LinearSchedule, make_rule
 from rllib_plugins.advising.uses import Distil
@@ -54,7 +55,7 @@ class Limits(NamedTuple):
     tutor_return: float
 
 
-class Played(NamedTuple):
+class Episodes(NamedTuple):
     """Sums up the episodes that ended in some steps.
 
     Attributes:
@@ -69,9 +70,9 @@ class Played(NamedTuple):
     returns: float
     squares: float
 
-    def without(self, other: Played) -> Played:
+    def without(self, other: Episodes) -> Episodes:
         """Return the rest."""
-        return Played(
+        return Episodes(
             self.num_steps - other.num_steps,
             self.num_episodes - other.num_episodes,
             self.returns - other.returns,
@@ -91,7 +92,7 @@ class Phase:
         num_steps: Steps of the present phase so far.
         num_phases: Phases begun so far.
         num_idle: Steps since the last phase ended, or since the beginning.
-        latest: The latest rollouts since the last phase began or ended, as ``Played``.
+        latest: The latest rollouts since the last phase began or ended, as ``Episodes``.
         reached: Lower bound of the mean return that the last phase ended with; NaN where it says nothing.
     """
 
@@ -99,7 +100,7 @@ class Phase:
     num_steps: int = 0
     num_phases: int = 0
     num_idle: int = 0
-    latest: list[Played] = field(default_factory=list)
+    latest: list[Episodes] = field(default_factory=list)
     reached: float = math.nan
 
     def update(self, benefit: Benefit, new_returns: list[float], num_new: int, limits: Limits) -> bool:
@@ -139,7 +140,7 @@ class Phase:
     def _note(self, new_returns: list[float], num_new: int) -> None:
         """Add a rollout, and drop those that are no longer compared."""
         returns = np.array(new_returns)
-        self.latest.append(Played(num_new, len(returns), float(returns.sum()), float(returns @ returns)))
+        self.latest.append(Episodes(num_new, len(returns), float(returns.sum()), float(returns @ returns)))
         kept = _total(self.latest)
         while True:
             kept = kept.without(self.latest[0])
@@ -157,8 +158,8 @@ class Phase:
         return mean + num_errors * math.sqrt(variance / played.num_episodes)
 
 
-def _total(parts: list[Played]) -> Played:
-    return Played(*(sum(column) for column in zip(*parts, strict=True))) if parts else Played(0, 0, 0.0, 0.0)
+def _total(parts: list[Episodes]) -> Episodes:
+    return Episodes(*(sum(column) for column in zip(*parts, strict=True))) if parts else Episodes(0, 0, 0.0, 0.0)
 
 
 class Distillation(AdviceUse):
@@ -308,8 +309,7 @@ class Distillation(AdviceUse):
         if batch.latency_ms > 0.0:
             self._latency.add(batch.latency_ms, 1)
         told = batch.probabilities
-        least = told if rollout.legal is None else np.where(flat(rollout.legal)[chosen], told, np.inf)
-        guessed = told.max(axis=1) > least.min(axis=1) + 1e-9  # False where advice is NaN
+        guessed = holds_guess(told, None if rollout.legal is None else flat(rollout.legal)[chosen])
         if self._rule.reads_advice:
             guessed &= self._rule.on_advice(told)
         chosen, told = chosen[guessed], told[guessed]
@@ -362,7 +362,7 @@ class Distillation(AdviceUse):
         self._rng.bit_generator.state = state["rng"]
         self._benefit.set_state(state["benefit"])
         self._memory.set_state(state["memory"])
-        self._phase = Phase(**state["phase"] | {"latest": [Played(*part) for part in state["phase"]["latest"]]})
+        self._phase = Phase(**state["phase"] | {"latest": [Episodes(*part) for part in state["phase"]["latest"]]})
         self._running_returns = state["running_returns"].copy()
         self._begins, self._num_due = state["begins"], state["num_due"]
         self._imitated_at = state["imitated_at"]

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import importlib.metadata
 import json
+import os
+import subprocess
+import sys
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
@@ -103,6 +106,15 @@ def test_what_is_unfit_has_a_remedy(here: Path, monkeypatch: pytest.MonkeyPatch,
 def test_a_folder_that_cannot_be_looked_at_is_no_obstacle(here: Path) -> None:
     found = by_part(here / ("long" * 100) / "runs")
     assert {found[part].state for part in ("MLflow", "results")} == {"fit"} and str(here) in found["disk"].found
+
+
+def test_where_no_index_is_configured_it_is_pips_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    for variable in ("PIP_INDEX_URL", "UV_DEFAULT_INDEX"):
+        monkeypatch.delenv(variable, raising=False)
+    monkeypatch.setenv("PIP_CONFIG_FILE", os.devnull)
+    ask = [sys.executable, "-m", "pip", "download", "--help"]
+    told = subprocess.run(ask, capture_output=True, text=True, check=True)
+    assert doctor._index_url() in "".join(told.stdout.split())
 
 
 def test_an_index_whose_address_is_none_is_told(monkeypatch: pytest.MonkeyPatch) -> None:

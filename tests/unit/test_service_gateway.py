@@ -126,20 +126,22 @@ async def test_a_flood_leaves_the_event_loop_to_others():
     assert sum(looked_up) <= before + 32, "what nobody waits for any more is not looked up"
 
 
-async def test_beyond_its_bound_requests_are_refused_for_the_moment():
+@pytest.mark.parametrize(("at_the_model", "max_waiting"), [(4, 6), (32, 10)])
+async def test_beyond_its_bound_requests_are_refused_for_the_moment(at_the_model: int, max_waiting: int):
+    """What goes to the model at once does not count as waiting."""
     model = FakeModel()
     model.open.clear()
-    gateway = make_gateway(model, in_flight_per_replica=4, max_waiting=6)
-    flood = asyncio.create_task(gateway.advise([request(n) for n in range(25)]))
+    gateway = make_gateway(model, in_flight_per_replica=at_the_model, max_waiting=max_waiting)
+    flood = asyncio.create_task(gateway.advise([request(n) for n in range(60)]))
     await turns()
-    assert gateway.num_pending == 10
+    assert gateway.num_pending == at_the_model + max_waiting
     refused = await gateway.advise([request("new")])
     assert refused[0].retry and "overloaded" in refused[0].reason
     model.open.set()
     answers = await flood
-    assert sources(answers).count("model") == 10
+    assert sources(answers).count("model") == at_the_model + max_waiting
     assert all(answer.retry for answer in answers if isinstance(answer, AdviceError))
-    assert sources(await gateway.advise([request(24)])) == ["model"]
+    assert sources(await gateway.advise([request(59)])) == ["model"]
 
 
 async def test_the_queue_that_prometheus_sees_is_the_one_of_this_moment():
@@ -292,17 +294,6 @@ async def test_the_window_follows_the_replicas_that_live():
     model.open.set()
     assert "error" not in sources(await asked)
     assert set(model.batches) == {4}
-
-
-async def test_what_goes_to_the_model_at_once_does_not_count_as_waiting():
-    model = FakeModel()
-    model.open.clear()
-    gateway = make_gateway(model, in_flight_per_replica=32, max_waiting=10)
-    call = asyncio.create_task(gateway.advise([request(n) for n in range(60)]))
-    await turns()
-    assert gateway.num_pending == 42
-    model.open.set()
-    assert sources(await call).count("model") == 42
 
 
 async def test_what_finishes_together_is_written_together():

@@ -33,13 +33,12 @@ def report(
     uri = tracking_uri(results)
     check_uri(uri)
     console = make_console()
-    folder = output or results / name / "report"
+    console.quiet = as_json
+    with counting(console, "reading trials", "read {} trials") as count:
+        analysis, files = make_report(uri, name, output or results / name / "report", follow=count.follow)
     if as_json:
-        analysis, files = make_report(uri, name, folder)
         print_json(to_json(analysis) | {"files": files})
         return
-    with counting(console, "reading trials", "read {} trials") as count:
-        analysis, files = make_report(uri, name, folder, follow=count.follow)
     show(analysis, console)
     for path in files:
         if path.suffix in {".md", ".html", ".png"}:

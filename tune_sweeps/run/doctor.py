@@ -26,7 +26,6 @@ PACKAGE = "llm-tutors"
 TRIAL_MIB = 700
 LEAST_FREE_GIB = 2.0
 WISHED_FREE_GIB = 10.0
-INDEX = "https://pypi.org/simple"
 _TIMEOUT_S = 5.0
 
 State = Literal["fit", "limited", "unfit"]
@@ -204,14 +203,24 @@ def _index() -> Finding:
 
 
 def _index_url() -> str:
+    """Return the index that pip asks: the environment's, else the configured one, else pip's own."""
     if url := os.environ.get("PIP_INDEX_URL") or os.environ.get("UV_DEFAULT_INDEX"):
         return url
     try:
         command = [sys.executable, "-m", "pip", "config", "get", "global.index-url"]
         done = subprocess.run(command, capture_output=True, text=True, timeout=_TIMEOUT_S * 4)
     except (OSError, subprocess.SubprocessError):
-        return INDEX
-    return done.stdout.strip() or INDEX
+        return _default_index()
+    return done.stdout.strip() or _default_index()
+
+
+def _default_index() -> str:
+    """Return what pip asks where nothing is configured; nothing where there is no pip."""
+    try:
+        from pip._internal.models.index import PyPI
+    except ImportError:
+        return ""
+    return str(PyPI.simple_url)
 
 
 def _free_gib(folder: Path) -> float:

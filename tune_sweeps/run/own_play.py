@@ -60,8 +60,8 @@ def play_tutors(
         return played
     names = ", ".join(f"{tutor} on {task}" for task, tutor in unknown)
     say(f"tutors play {playing.episodes} episodes by themselves: {names}")
-    play = ray.remote(num_cpus=playing.num_cpus)(_play)
-    futures = {pair: play.remote(student.model_dump(), playing.episodes) for pair, student in unknown.items()}
+    play = ray.remote(num_cpus=playing.num_cpus)(play_tutor)
+    futures = {pair: play.remote(student, playing.episodes) for pair, student in unknown.items()}
     for (task, tutor), future in futures.items():
         try:
             found = ray.get(future)
@@ -120,11 +120,15 @@ def _line(task: str, tutor: str, found: OwnPlay) -> str:
     return f"{tutor} on {task}: return {reached} when it plays itself"
 
 
-def _play(fields: dict[str, Any], episodes: int) -> OwnPlay:
+def play_tutor(student: StudentConfig, episodes: int) -> OwnPlay:
+    """Have a student's tutor play its task.
+
+    Raises:
+        UserError: It takes longer than ``MOST_SECONDS``.
+    """
     from rllib_plugins.tasks import load_task
     from rllib_plugins.tutors import make_advisor
 
-    student = StudentConfig.model_validate(fields)
     task = load_task(student.task, **student.task_options)
     try:
         advisor = make_advisor(student.tutor, task, deadline_s=student.advice.patience_s)
