@@ -70,14 +70,17 @@ class Episodes(NamedTuple):
     returns: float
     squares: float
 
-    def without(self, other: Episodes) -> Episodes:
-        """Return the rest."""
+    def plus(self, other: Episodes, sign: int = 1) -> Episodes:
+        """Return both together, or with ``sign`` −1 what is left without the other."""
         return Episodes(
-            self.num_steps - other.num_steps,
-            self.num_episodes - other.num_episodes,
-            self.returns - other.returns,
-            self.squares - other.squares,
+            self.num_steps + sign * other.num_steps,
+            self.num_episodes + sign * other.num_episodes,
+            self.returns + sign * other.returns,
+            self.squares + sign * other.squares,
         )
+
+
+NO_EPISODES = Episodes(0, 0, 0.0, 0.0)
 
 
 @dataclass(slots=True)
@@ -92,7 +95,8 @@ class Phase:
         num_steps: Steps of the present phase so far.
         num_phases: Phases begun so far.
         num_idle: Steps since the last phase ended, or since the beginning.
-        latest: The latest rollouts since the last phase began or ended, as ``Episodes``.
+        latest: The latest rollouts since the last phase began or ended.
+        total: Their sum, kept since it is asked for at every rollout.
         reached: Lower bound of the mean return that the last phase ended with; NaN where it says nothing.
     """
 
@@ -101,6 +105,7 @@ class Phase:
     num_phases: int = 0
     num_idle: int = 0
     latest: list[Episodes] = field(default_factory=list)
+    total: Episodes = NO_EPISODES
     reached: float = math.nan
 
     def update(self, benefit: Benefit, new_returns: list[float], num_new: int, limits: Limits) -> bool:
@@ -121,7 +126,8 @@ class Phase:
             is_over = self.num_steps >= limits.phase_steps
             if is_refuted or is_passed or is_over:
                 self.reached = math.nan if is_refuted else self._bound(-2.0)
-                self.is_on, self.num_idle, self.latest = False, 0, []
+                self.is_on, self.num_idle = False, 0
+                self._forget()
                 benefit.forget_disputes()
             return False
         self.num_idle += num_new
@@ -133,33 +139,35 @@ class Phase:
             has_fallen = self._bound(2.0) < self.reached  # False on NaN
             begins = has_fallen or benefit.disputed_z > options.evidence
         if begins:
-            self.is_on, self.num_steps, self.latest = True, 0, []
+            self.is_on, self.num_steps = True, 0
+            self._forget()
             self.num_phases += 1
         return begins
 
+    def _forget(self) -> None:
+        """Begin anew with the episodes."""
+        self.latest, self.total = [], NO_EPISODES
+
     def _note(self, new_returns: list[float], num_new: int) -> None:
         """Add a rollout, and drop those that are no longer compared."""
-        returns = np.array(new_returns)
-        self.latest.append(Episodes(num_new, len(returns), float(returns.sum()), float(returns @ returns)))
-        kept = _total(self.latest)
+        new = Episodes(num_new, len(new_returns), sum(new_returns), sum(value * value for value in new_returns))
+        self.latest.append(new)
+        self.total = self.total.plus(new)
         while True:
-            kept = kept.without(self.latest[0])
-            if kept.num_steps < COMPARED_STEPS or kept.num_episodes < COMPARED_EPISODES:
+            rest = self.total.plus(self.latest[0], -1)
+            if rest.num_steps < COMPARED_STEPS or rest.num_episodes < COMPARED_EPISODES:
                 return
             self.latest.pop(0)
+            self.total = rest
 
     def _bound(self, num_errors: float) -> float:
         """Return the mean return plus so many standard errors; NaN of too few episodes."""
-        played = _total(self.latest)
+        played = self.total
         if played.num_episodes < LEAST_EPISODES:
             return math.nan
         mean = played.returns / played.num_episodes
         variance = max(played.squares / played.num_episodes - mean**2, 0.0)
         return mean + num_errors * math.sqrt(variance / played.num_episodes)
-
-
-def _total(parts: list[Episodes]) -> Episodes:
-    return Episodes(*(sum(column) for column in zip(*parts, strict=True))) if parts else Episodes(0, 0, 0.0, 0.0)
 
 
 class Distillation(AdviceUse):
@@ -362,7 +370,9 @@ class Distillation(AdviceUse):
         self._rng.bit_generator.state = state["rng"]
         self._benefit.set_state(state["benefit"])
         self._memory.set_state(state["memory"])
-        self._phase = Phase(**state["phase"] | {"latest": [Episodes(*part) for part in state["phase"]["latest"]]})
+        phase = state["phase"]
+        latest, total = [Episodes(*part) for part in phase["latest"]], Episodes(*phase["total"])
+        self._phase = Phase(**phase | {"latest": latest, "total": total})
         self._running_returns = state["running_returns"].copy()
         self._begins, self._num_due = state["begins"], state["num_due"]
         self._imitated_at = state["imitated_at"]
