@@ -1,8 +1,17 @@
 """Whether our untutored students learn as well as Stable-Baselines3's at the same settings: final return and area.
 
 Both sides are evaluated greedily, by the same function, on the same grid of env steps. Per algorithm and task, the 95 %
-interval of our mean minus theirs must lie above a non-inferiority margin, which is a share of the range of the mean
-returns of both.
+interval of our mean minus theirs must lie above a non-inferiority margin: 2 % of the return's range, which is that of
+the mean returns of both over training.
+
+What differs although the settings are the same (``benchmarks.shared.students``):
+
+* PPO standardises advantages over the batch, as RLlib does; the peer over each minibatch.
+* Until learning starts, DQN explores by its ε-schedule; the peer acts at random whatever its schedule says.
+* The peer is evaluated at the first vector step on or after a point of the grid, ours at the point.
+* Environments are stepped as arrays where the task allows; the peer's one after the other. The rules are the same, the
+  random streams are not: seeds of one side do not pair with those of the other.
+* Updates run in compiled code with the same formulas, rounded differently.
 
 Run ``.venv/bin/python -m benchmarks.student_parity`` (``--quick``: 2 seeds of short runs).
 """
@@ -18,6 +27,7 @@ from benchmarks.harness import Benchmark, add_arguments, sized
 MEASURES = ("rllib_plugins",)
 EVALUATION_EPISODES = 50
 MARGIN = 0.02
+"""Non-inferiority margin, as a share of the return's range."""
 
 
 def train_peer(algorithm: str, task: str, num_env_steps: int, interval: int, seed: int) -> Any:
@@ -58,7 +68,7 @@ def train_peer(algorithm: str, task: str, num_env_steps: int, interval: int, see
 
 def main() -> int:
     """Measures and reports."""
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     add_arguments(parser)
     parser.add_argument("--seeds", type=int, default=None, help="seeds per cell (default: 10, with --quick 2)")
     args = parser.parse_args()
