@@ -40,8 +40,9 @@ class AdviceConfig(BaseModel):
     use: str | None = Field(
         default=None,
         description="What a student makes of advice: distil (imitate it where the student's own draws say that it "
-        "helps; the tutor never acts), coin (the tutor acts in a share P(τ) of the steps), or module:Class. Default: "
-        "distil, and coin where a field of the coin's is set.",
+        "helps; the tutor never acts), coin (the tutor acts in a share P(τ) of the steps), clone (a control: imitate "
+        "it everywhere and learn nothing from reward), or module:Class. Default: distil, and coin where a field of the "
+        "coin's is set.",
     )
     use_options: dict[str, Any] = Field(default_factory=dict, description="Options of the use, by its own names.")
     tutor_return: float | None = Field(

@@ -99,9 +99,29 @@ class Distil(Use):
         return Distillation(self, trial)
 
 
+class Clone(Use):
+    """Imitate the tutor wherever it was asked and learn nothing from reward: a control; the tutor never acts."""
+
+    until: float = Field(
+        default=0.9,
+        gt=0,
+        le=1,
+        description="A state is left alone once the student takes the advised action with this probability. Typical: "
+        "0.8 to 1.",
+    )
+    gradient_steps: float = Field(default=60.0, ge=0, description="Most gradient steps per 256 env steps.")
+
+    def make(self, trial: Trial) -> AdviceUse:
+        """Make the working object of a trial."""
+        from rllib_plugins.uses.clone import Cloning
+
+        return Cloning(self, trial)
+
+
 _REGISTRY: RuleRegistry[Use] = RuleRegistry("advice.use", Use)
 _REGISTRY.register("distil", Distil)
 _REGISTRY.register("coin", Coin)
+_REGISTRY.register("clone", Clone)
 
 
 def register_use(name: str, cls: type[Use]) -> type[Use]:

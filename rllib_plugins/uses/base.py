@@ -77,7 +77,12 @@ class AdviceUse:
 
     Args:
         trial: What it works with.
+
+    Attributes:
+        learns_from_reward: Whether the student makes its own updates, which ``compare`` follows.
     """
+
+    learns_from_reward = True
 
     def __init__(self, trial: Trial) -> None:
         self._runner = trial.runner

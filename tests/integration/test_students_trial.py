@@ -47,7 +47,7 @@ def assert_same(one: list[dict[str, Any]], other: list[dict[str, Any]]) -> None:
 
 
 @pytest.mark.parametrize("tutor", ["none", "oracle+random:0.5"])
-@pytest.mark.parametrize("use", ["distil", "coin"])
+@pytest.mark.parametrize("use", ["distil", "coin", "clone"])
 @pytest.mark.parametrize("algorithm", ALGORITHMS)
 def test_a_restored_trial_goes_on_as_if_never_stopped(algorithm, use: str, tutor: str, tmp_path: Path):
     config = student(algorithm=algorithm, tutor=tutor, advice=AdviceConfig(use=use)).model_dump()
@@ -188,6 +188,24 @@ def test_a_student_with_the_worst_tutor_learns_what_it_would_learn_alone(algorit
     assert [r["return_mean"] for r in tutored] == [r["return_mean"] for r in alone]
     assert tutored[-1]["advice/consultations"] > 500
     assert tutored[-1]["advice/effect"] < 0
+
+
+@pytest.mark.parametrize("algorithm", ALGORITHMS)
+def test_a_clone_comes_to_play_as_its_tutor_does_good_or_bad(algorithm):
+    returns = {}
+    for tutor in ("oracle", "worst"):
+        config = student(algorithm=algorithm, tutor=tutor, num_env_steps=4_000, advice=AdviceConfig(use="clone"))
+        returns[tutor] = train(config)[-1]["eval/return_mean"]
+    assert returns["oracle"] > -0.07, "the oracle's own is -0.047"
+    assert returns["worst"] < -0.5
+
+
+@pytest.mark.parametrize("algorithm", ALGORITHMS)
+def test_a_clone_whose_tutor_may_not_be_asked_learns_nothing(algorithm):
+    advice = AdviceConfig(use="clone", advice_budget=0)
+    results = train(student(algorithm=algorithm, tutor="oracle", advice=advice))
+    assert results[-1]["updates"] == 0
+    assert len({r["eval/return_mean"] for r in results}) == 1
 
 
 @pytest.mark.parametrize("algorithm", ALGORITHMS)

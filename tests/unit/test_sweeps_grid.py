@@ -139,6 +139,36 @@ def test_a_control_is_an_untutored_cell_of_its_own() -> None:
     assert len(resolve(config).trials) == 3
 
 
+def test_each_tutor_is_cloned_where_it_tutors() -> None:
+    config = sweep(
+        algorithms=["ppo", "dqn"],
+        tutors=["oracle", "random"],
+        reuse=[True, False],
+        controls=["cloning", "more_updates"],
+        advice={"use": "coin", "trust": "fixed", "probability_final": 0.3},
+        exclude=[{"algorithm": "dqn", "tutor": "random"}],
+        overrides=[
+            {"match": {"task": "blackjack"}, "set": {"advice.weight_cap": 2.0}},
+            {"match": {"tutor": "cloning"}, "set": {"advice.use_options.until": 0.95}},
+        ],
+    )
+    clones = [trial for trial in grid(config, STEPS) if trial.cell.control == "cloning"]
+    assert [trial.cell.tutor for trial in clones] == ["cloning:oracle", "cloning:random", "cloning:oracle"]
+    assert {trial.key for trial in clones} >= {"ppo-cloning_oracle-blackjack-s0", "dqn-cloning_oracle-blackjack-s0"}
+    assert clones[0].label == "ppo · cloning of oracle · blackjack · seed 0"
+    assert (clones[0].student.tutor, clones[0].cell.asks) == ("oracle", "oracle")
+    advice = clones[0].student.advice
+    assert (advice.use, advice.probability_final, advice.use_options) == ("clone", 0.3, {"until": 0.95})
+    assert not clones[0].cell.tutored and not clones[0].cell.baseline
+    assert all(t.student.advice.use == "coin" for t in grid(config, STEPS) if t.cell.control is None)
+
+
+def test_a_clone_of_an_oracle_needs_one() -> None:
+    fields: dict[str, Any] = {"tasks": ["examples.minigrid_door_key:DoorKeyTask"], "controls": "cloning"}
+    with pytest.raises(UserError, match="tutor 'oracle' cannot serve task 'door_key'"):
+        resolve(sweep(**fields))
+
+
 def test_exclusions_and_overrides_meet_the_cells_that_they_name() -> None:
     config = sweep(
         tasks=["blackjack", "snake"],
@@ -188,6 +218,7 @@ def test_the_grid_is_the_product_of_its_axes(
     [
         ({"seeds": MAX_TRIALS}, "10,000"),
         ({"exclude": [{"task": "blackjack"}]}, "0 trials"),
+        ({"controls": ["cloning"], "tutors": ["none"]}, "controls lists cloning"),
         ({"seeds": 0}, "seeds = 0: a sweep has 1 to"),
         ({"seeds": 10**12}, "1 to 10,000"),
         ({"algorithms": ["ppo", "ppo"]}, "ppo more than once"),

@@ -16,7 +16,7 @@ from tune_sweeps.definition.resolve import resolve
 from tune_sweeps.report.analysis import analyse
 from tune_sweeps.report.build import to_markdown, trial_metrics
 from tune_sweeps.report.compare import changed_settings, compare, values, words
-from tune_sweeps.report.drawing import LineEnd, label_ends, spread
+from tune_sweeps.report.drawing import LineEnd, colours, label_ends, spread
 from tune_sweeps.report.export import write_numbers
 from tune_sweeps.report.growth import grown
 from tune_sweeps.report.notes import notes
@@ -315,6 +315,25 @@ def test_a_control_is_compared_with_and_compared() -> None:
     assert [row[2] for row in main_table(analysis).rows] == ["untutored", "untutored, more updates", "oracle"]
     assert "over more updates" in versus_table(analysis).header
     assert "over more updates" not in versus_table(analyse(record(runs))).header
+
+
+def test_a_tutored_student_is_compared_with_the_clone_of_its_tutor() -> None:
+    runs = [run("none", s, 8_000 + 400 * s) for s in range(6)]
+    for tutor, full_at in (("oracle", 4_000), ("random", 9_000)):
+        runs += [run(tutor, s, full_at + 200 * s) for s in range(6)]
+    clones = [
+        replace(run("oracle", s, 2_000 + 200 * s), cell=Cell("ppo", "cloning:oracle", "blackjack", None))
+        for s in range(6)
+    ]
+    analysis = analyse(record([*runs, *clones]))
+    over = {cell.cell.tutor: cell.versus.over_cloning for cell in analysis.cells if cell.versus is not None}
+    assert over["oracle"] is not None and over["oracle"].value < 1
+    assert over["random"] is None and over["cloning:oracle"] is None
+    assert "cloning of oracle" in [row[2] for row in main_table(analysis).rows]
+    assert "over cloning" in versus_table(analysis).header
+    assert "over cloning" not in versus_table(analyse(record(runs))).header
+    known = colours(analysis)
+    assert known["cloning:oracle"] == known["oracle"] != known["random"]
 
 
 def test_undecided_cells_and_their_baselines_get_more_seeds() -> None:

@@ -19,8 +19,10 @@ SCHEMA_VERSION = 1
 
 MAX_TRIALS = 10_000
 UNTUTORED = "none"
-CONTROLS: dict[str, dict[str, Any]] = {"more_updates": {"updates_factor": 2.0}}
-"""Untutored students that differ from the baseline, by name, with the fields of the student that differ."""
+CLONING = "cloning"
+CONTROLS: dict[str, dict[str, Any]] = {"more_updates": {"updates_factor": 2.0}, CLONING: {}}
+"""Students to compare tutored ones with beside the baseline, by name, with the fields that differ from it; those that
+clone their tutor differ in what they make of advice (``rllib_plugins.uses.clone``)."""
 
 TUNING_SEEDS = tuple(range(100, 120))
 """Seeds for choosing settings; the shipped hyperparameters were chosen on some of them."""
@@ -202,10 +204,12 @@ class SweepConfig(_Frozen):
         default=True, description="Whether untutored baselines run; without them nothing is compared."
     )
 
-    controls: list[Literal["more_updates"]] = Field(
+    controls: list[Literal["more_updates", "cloning"]] = Field(
         default_factory=list,
-        description="Further untutored cells beside each baseline. more_updates: twice the gradient steps per env step "
-        "(updates_factor, to be changed by an override of tutor: more_updates).",
+        description="Further cells to compare tutored ones with. more_updates: an untutored student beside each "
+        "baseline with twice the gradient steps per env step (updates_factor, to be changed by an override of tutor: "
+        "more_updates). cloning: per tutor a student that imitates it and learns nothing from reward (advice.use: "
+        "clone; an override of tutor: cloning changes its options).",
     )
 
     exclude: list[Match] = Field(default_factory=list, description="Cells that are left out.")
@@ -284,6 +288,10 @@ class SweepConfig(_Frozen):
         most = self.statistics.max_seeds
         if most is not None and most < len(self.first_seeds):
             raise ValueError(f"statistics.max_seeds = {most}: the sweep begins with {len(self.first_seeds)} seeds")
+        if CLONING in self.controls and not self.tutored:
+            raise ValueError(
+                "controls lists cloning, which imitates a tutor, and tutors lists none: list one, or leave it"
+            )
         if self.tuning and not self.tuning_seeds:
             raise ValueError("tuning = True, but tuning_seeds is empty: give some, e.g. tuning_seeds: 5")
         return self

@@ -9,8 +9,9 @@ from typing import Any
 
 from pydantic import ValidationError
 
+from rllib_plugins.advising.config import COIN_FIELDS
 from rllib_plugins.config import StudentConfig
-from tune_sweeps.definition.config import CONTROLS, MAX_TRIALS, UNTUTORED, Extension, Match, SweepConfig
+from tune_sweeps.definition.config import CLONING, CONTROLS, MAX_TRIALS, UNTUTORED, Extension, Match, SweepConfig
 from tune_sweeps.definition.loading import set_nested
 from tutor_service.errors import UserError, field_problems
 
@@ -23,7 +24,8 @@ class Cell:
 
     Attributes:
         algorithm: Student algorithm.
-        tutor: The tutor's short name; ``none`` for the untutored baseline, or the name of a control.
+        tutor: The tutor's short name; ``none`` for the untutored baseline, or the name of a control:
+            ``more_updates``, ``cloning:oracle``.
         task: The task's name.
         reuse: Whether advice is reused; None without a tutor.
     """
@@ -36,7 +38,20 @@ class Cell:
     @property
     def tutored(self) -> bool:
         """False for a baseline and for a control."""
-        return not self.baseline and self.tutor not in CONTROLS
+        return not self.baseline and self.control is None
+
+    @property
+    def control(self) -> str | None:
+        """Which control it is; None for a baseline and for a tutored cell."""
+        name = self.tutor.partition(":")[0]
+        return name if name in CONTROLS else None
+
+    @property
+    def asks(self) -> str:
+        """The short name of the tutor that its students ask; ``none`` where they ask nobody."""
+        if self.control == CLONING:
+            return self.tutor.partition(":")[2]
+        return self.tutor if self.tutored else UNTUTORED
 
     @property
     def baseline(self) -> bool:
@@ -50,9 +65,11 @@ class Cell:
 
     @property
     def arm(self) -> str:
-        """The tutor's name, or ``untutored`` and what differs from the baseline."""
+        """The tutor's name, that it is cloned, or ``untutored`` and what differs from the baseline."""
         if self.tutored:
             return self.tutor
+        if self.control == CLONING:
+            return f"cloning of {self.asks}"
         return "untutored" if self.baseline else f"untutored, {self.tutor.replace('_', ' ')}"
 
     @property
@@ -108,18 +125,19 @@ class Entries:
 
 
 def cells(config: SweepConfig, entries: Entries | None = None) -> list[Cell]:
-    """List the cells of a sweep, baselines first.
+    """List the cells of a sweep, baselines first; a tutor is cloned where it tutors.
 
     Args:
         config: The sweep; tasks and tutors in matches by their short names.
         entries: The axes; None: all entries are names.
     """
     found = entries or Entries.of(config)
+    alone = [UNTUTORED] * config.baselines + [name for name in config.controls if name != CLONING]
     untutored = [
         Cell(algorithm, name, task, None)
         for task in found.tasks
         for algorithm in config.algorithms
-        for name in ([UNTUTORED] * config.baselines + config.controls)
+        for name in alone + [f"{CLONING}:{tutor}" for tutor in found.tutors] * (CLONING in config.controls)
     ]
     tutored = [
         Cell(algorithm, tutor, task, reuse)
@@ -128,7 +146,9 @@ def cells(config: SweepConfig, entries: Entries | None = None) -> list[Cell]:
         for tutor in found.tutors
         for reuse in config.reuse
     ]
-    return [cell for cell in untutored + tutored if not any(matches(match, cell) for match in config.exclude)]
+    kept = [cell for cell in untutored + tutored if not any(matches(match, cell) for match in config.exclude)]
+    pairs = {(cell.algorithm, cell.tutor, cell.task) for cell in kept if cell.tutored}
+    return [cell for cell in kept if cell.control != CLONING or (cell.algorithm, cell.asks, cell.task) in pairs]
 
 
 def grid(config: SweepConfig, default_steps: Mapping[str, int], entries: Entries | None = None) -> list[Trial]:
@@ -169,8 +189,9 @@ def grid(config: SweepConfig, default_steps: Mapping[str, int], entries: Entries
 
 
 def matches(match: Match, cell: Cell) -> bool:
-    """Say whether a cell is selected."""
-    return all(cell.axes[axis] in values for axis, values in match.wanted.items())
+    """Say whether a cell is selected; the name of a control selects all its cells."""
+    names = {axis: (value,) for axis, value in cell.axes.items()} | {"tutor": (cell.tutor, cell.control)}
+    return all(any(name in values for name in names[axis]) for axis, values in match.wanted.items())
 
 
 def _advice(config: SweepConfig) -> dict[str, Any]:
@@ -186,6 +207,11 @@ def _advice(config: SweepConfig) -> dict[str, Any]:
     return advice
 
 
+def _cloning(advice: dict[str, Any]) -> dict[str, Any]:
+    """Return fields of advice for a student that clones its tutor, without those that only the coin reads."""
+    return {name: value for name, value in advice.items() if name not in COIN_FIELDS} | {"use": "clone"}
+
+
 def _student(config: SweepConfig, cell: Cell, entries: Entries, default_steps: int) -> StudentConfig:
     steps = config.num_env_steps
     if not isinstance(steps, int):
@@ -194,7 +220,7 @@ def _student(config: SweepConfig, cell: Cell, entries: Entries, default_steps: i
         "algorithm": cell.algorithm,
         "task": entries.tasks[cell.task],
         "task_options": dict(config.task_options.get(cell.task, {})),
-        "tutor": entries.tutors.get(cell.tutor, UNTUTORED),
+        "tutor": entries.tutors.get(cell.asks, UNTUTORED),
         "num_env_steps": steps,
         "num_envs": config.num_envs,
         "eval_interval_steps": config.evaluation.interval_steps,
@@ -202,9 +228,12 @@ def _student(config: SweepConfig, cell: Cell, entries: Entries, default_steps: i
         "eval_max_share": config.evaluation.max_share,
         "rollout": config.rollout,
         "hyperparameters": dict(config.hyperparameters.get(cell.algorithm, {})),
-        **CONTROLS.get(cell.tutor, {}),
+        **CONTROLS.get(cell.control or UNTUTORED, {}),
         "advice": _advice(config),
     }
+    is_cloning = cell.control == CLONING
+    if is_cloning:
+        fields["advice"]["use_options"] = {}  # those of the sweep are another use's
     if cell.reuse is False:
         fields["advice"] |= {"reuse": "off", "reuse_options": {}}
     elif cell.reuse and config.advice.reuse == "off":
@@ -213,6 +242,8 @@ def _student(config: SweepConfig, cell: Cell, entries: Entries, default_steps: i
         if matches(override.match, cell):
             for key, value in override.set.items():
                 set_nested(fields, key.split("."), value)
+    if is_cloning:
+        fields["advice"] = _cloning(fields["advice"])
     try:
         return StudentConfig.model_validate(fields)
     except ValidationError as error:

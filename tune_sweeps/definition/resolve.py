@@ -10,7 +10,7 @@ from typing import Any
 from rllib_plugins.config import ALGORITHMS
 from rllib_plugins.tasks import Task, load_task, task_names
 from rllib_plugins.tutors import check_recorded, check_tutor
-from tune_sweeps.definition.config import UNTUTORED, Match, SweepConfig
+from tune_sweeps.definition.config import CLONING, UNTUTORED, Match, SweepConfig
 from tune_sweeps.definition.grid import Entries, Trial, grid
 from tutor_service.client import service_url
 from tutor_service.config import TutorConfig, is_tutor_file
@@ -72,22 +72,22 @@ def resolve(config: SweepConfig) -> ResolvedSweep:
     )
     trials = grid(canonical, {name: task.num_env_steps for name, task in by_name.items()}, entries)
     for cell in {trial.cell for trial in trials}:
-        if cell.tutor in ORACLES and not by_name[cell.task].has_oracle:
+        if cell.asks in ORACLES and not by_name[cell.task].has_oracle:
             raise UserError(
-                f"tutor '{cell.tutor}' cannot serve task '{cell.task}': the task has no oracle. Leave the pair out "
+                f"tutor '{cell.asks}' cannot serve task '{cell.task}': the task has no oracle. Leave the pair out "
                 f"(exclude: [{{tutor: {cell.tutor}, task: {cell.task}}}])."
             )
     if config.convergence.scale == "oracle":
         missing = [name for name, task in by_name.items() if not task.has_oracle]
         if missing:
             raise UserError(f"convergence.scale = 'oracle': {', '.join(missing)} has no oracle. Use scale: task.")
-    used = {trial.cell.tutor for trial in trials}
+    used = {trial.cell.asks for trial in trials}
     by_tutor = {
         tutor_names[entry]: found
         for entry, found in configs.items()
         if found is not None and tutor_names[entry] in used
     }
-    for tutor, task in sorted({(trial.cell.tutor, trial.cell.task) for trial in trials}):
+    for tutor, task in sorted({(trial.cell.asks, trial.cell.task) for trial in trials}):
         if tutor in by_tutor:
             check_recorded(by_tutor[tutor], by_name[task])
     for made in by_name.values():
@@ -174,10 +174,11 @@ def _check_names(config: SweepConfig, tasks: Mapping[str, Task], tutors: Iterabl
         for key in keys:
             if key not in known:
                 raise unknown_name(f"key of {field}", key, known)
+    names = list(tutors)
     valid: dict[str, list[Any]] = {
         "algorithm": list(ALGORITHMS),
         "task": [*tasks, *(name for name in task_names() if name not in tasks)],
-        "tutor": [*tutors, UNTUTORED, *config.controls],
+        "tutor": [*names, UNTUTORED, *config.controls, *(f"{CLONING}:{name}" for name in names)],
         "reuse": [True, False],
     }
     for match in [*config.exclude, *(override.match for override in config.overrides)]:

@@ -9,7 +9,7 @@ from statistics import fmean
 
 import numpy as np
 
-from tune_sweeps.definition.config import UNTUTORED, SweepConfig
+from tune_sweeps.definition.config import CLONING, UNTUTORED, SweepConfig
 from tune_sweeps.definition.grid import REUSE_WORDS, Cell
 from tune_sweeps.report.convergence import Progress, Scale, area_under_curve, final_return, progress, stability
 from tune_sweeps.report.results import (
@@ -202,13 +202,14 @@ def _versus(result: CellResult, groups: Groups, sweep: SweepRecord) -> Versus:
         not_worse=not_worse(final, constants.margin_frac * way) if way else None,
         at_threshold=at(sweep.config.convergence.threshold_frac),
         curve=[at(frac) for frac in THRESHOLD_FRACS],
-        over_control=_over_control(result, groups, sweep.config),
+        over_control=_over(MORE_UPDATES, result, groups, sweep.config),
+        over_cloning=_over(f"{CLONING}:{result.cell.tutor}", result, groups, sweep.config),
     )
 
 
-def _over_control(result: CellResult, groups: Groups, config: SweepConfig) -> Interval | None:
-    """Compare a tutored cell with the untutored student of more updates, at the same level as with the baseline."""
-    control = replace(result.cell, tutor=MORE_UPDATES, reuse=None)
+def _over(name: str, result: CellResult, groups: Groups, config: SweepConfig) -> Interval | None:
+    """Compare a tutored cell with a control, at the same level as with the baseline."""
+    control = replace(result.cell, tutor=name, reuse=None)
     if not result.cell.tutored or control not in groups or result.scale is None or result.threshold.level is None:
         return None
     fixed = replace(result.scale, fixed=result.scale.upper)

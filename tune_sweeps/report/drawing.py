@@ -54,11 +54,12 @@ def cells(analysis: Analysis, task: str, algorithm: str) -> list[CellResult]:
 
 
 def colours(analysis: Analysis) -> dict[str, str]:
-    """Return a colour per tutor."""
+    """Return a colour per tutor; a tutor's clones have its own."""
     tutors = sorted({cell.cell.tutor for cell in analysis.cells if cell.cell.tutored})
-    return dict.fromkeys(("none", *CONTROLS), GREY) | {
+    found = dict.fromkeys(("none", *CONTROLS), GREY) | {
         tutor: PALETTE[i % len(PALETTE)] for i, tutor in enumerate(tutors)
     }
+    return {cell.cell.tutor: found.get(cell.cell.asks, GREY) for cell in analysis.cells} | found
 
 
 def line(cell: CellResult) -> str:

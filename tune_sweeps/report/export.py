@@ -88,6 +88,7 @@ def _cell_row(cell: CellResult) -> Row:
         **_ends("final", cell.final),
         **_ends("speed_up", cell.speed_up),
         **_ends("speed_up_over_more_updates", versus.over_control if versus else None),
+        **_ends("speed_up_over_cloning", versus.over_cloning if versus else None),
         **_ends("first_hit_speed_up", versus.at_threshold.first_hit if versus else None),
         "p": versus and versus.p,
         "p_corrected": versus and versus.p_corrected,

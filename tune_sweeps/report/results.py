@@ -69,6 +69,8 @@ class Versus:
         at_threshold: The speed-up at the sweep's threshold.
         curve: The speed-up at every share of the way.
         over_control: The speed-up over the untutored student of more updates; None where there is none.
+        over_cloning: The speed-up over the student that imitates the same tutor and learns nothing from reward; None
+            where there is none.
         p: p-value at the last look; NaN where there is none.
         p_corrected: The same after correction for cells and looks.
         twin: The cell whose trials are identical and that counts in its place; None: it counts itself.
@@ -81,6 +83,7 @@ class Versus:
     at_threshold: SpeedUp
     curve: list[SpeedUp]
     over_control: Interval | None = None
+    over_cloning: Interval | None = None
     p: float = float("nan")
     p_corrected: float = float("nan")
     twin: Cell | None = None

@@ -97,6 +97,7 @@ def versus_table(analysis: Analysis) -> Table:
         "speed-up": speed_word,
         "by first hit": of(lambda v: times(v.at_threshold.first_hit)),
         "over more updates": of(lambda v: times(v.over_control)),
+        "over cloning": of(lambda v: times(v.over_cloning)),
         "p": of(lambda v: probability(v.p)),
         "p (corrected)": of(lambda v: probability(v.p_corrected) if v.twin is None else f"as {REUSE_WORDS[True]}"),
         "Δ final return": of(lambda v: interval(v.final, sign=True)),
@@ -106,8 +107,11 @@ def versus_table(analysis: Analysis) -> Table:
         "stability": lambda c: NONE if c.stability is None else f"{c.stability:.0%}",
         "store hits": lambda c: count(c.totals["store_hits"]),
     }
-    if not any(cell.versus and cell.versus.over_control for cell in analysis.cells):
+    compared = [cell.versus for cell in analysis.cells if cell.versus is not None]
+    if not any(versus.over_control for versus in compared):
         del columns["over more updates"]
+    if not any(versus.over_cloning for versus in compared):
+        del columns["over cloning"]
     return _table(columns, [cell for cell in analysis.cells if cell.versus is not None])
 
 

@@ -10,7 +10,7 @@ import numpy as np
 from rllib_plugins.config import StudentConfig
 from rllib_plugins.evaluation_plan import EvaluationPlan, evaluation_wish, plan_evaluation
 from rllib_plugins.tasks import Task
-from tune_sweeps.definition.config import ResourcesConfig
+from tune_sweeps.definition.config import UNTUTORED, ResourcesConfig
 from tune_sweeps.definition.grid import Trial
 from tune_sweeps.definition.resolve import ResolvedSweep
 
@@ -73,9 +73,9 @@ def estimate(resolved: ResolvedSweep, cpus: float, speeds: Mapping[str, float]) 
         tutor_gpus=sum(t.scaling.num_gpus * t.scaling.num_started for t in resolved.tutors.values()),
         env_steps=sum(trial.student.num_env_steps for trial in trials),
         evaluations=evaluations(trials, resolved.tasks),
-        expected_consultations=sum(consultations(trial.student) for trial in trials if trial.cell.tutored),
+        expected_consultations=sum(consultations(trial.student) for trial in trials if trial.cell.asks != UNTUTORED),
         max_evaluations={
-            name: max_evaluations([t for t in trials if t.cell.tutor == name], resolved.tasks)
+            name: max_evaluations([t for t in trials if t.cell.asks == name], resolved.tasks)
             for name in resolved.tutors
         },
         seconds=max(sum(work) / concurrent, max(work)),

@@ -99,7 +99,7 @@ def run_sweep(
         config_yaml=dump_sweep(resolved.config),
         trials=trials,
         tags=run_tags(),
-        trial_tags={key: tutor_tags(resolved.tutors.get(trial.cell.tutor)) for key, trial in trials.items()},
+        trial_tags={key: tutor_tags(resolved.tutors.get(trial.cell.asks)) for key, trial in trials.items()},
         artifact_location=artifact_location(workspace.results, uri),
     )
     tracker = MlflowTracker(uri, tracked, journal, BestPolicies())

@@ -138,10 +138,11 @@ class DQN(LeanTraining, RLlibDQN):
             self._num_fragments += 1
             step = runner.num_env_steps_sampled_lifetime
             weights = self.advice.weights(step)
-            if self.config.learns_at(step) and self._num_fragments % self._fragments_per_update == 0:
+            is_due = self.config.learns_at(step) and self._num_fragments % self._fragments_per_update == 0
+            if is_due and self.advice.learns_from_reward:
                 self._update(step, weights)
             self.advice.imitate(self.learner, step, weights)
-        if runner.complete and self.config.tutor != "none":
+        if runner.complete and self.config.tutor != "none" and self.advice.learns_from_reward:
             self.advice.compare(generalised_advantages(runner.rollout, self.config.gamma, COMPARISON_LAMBDA))
 
     def _update(self, step: int, imitation_weights: ImitationWeights) -> None:

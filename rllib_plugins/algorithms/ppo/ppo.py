@@ -82,7 +82,11 @@ class PPO(LeanTraining, RLlibPPO):
             return
         step = runner.num_env_steps_sampled_lifetime
         weights = self.advice.weights(step)
-        advantages = self.learner.update_from_rollout(runner.rollout, num_env_steps=step, imitation_weights=weights)
-        self.advice.remember()
-        self.advice.compare(advantages)
+        if self.advice.learns_from_reward:
+            rollout = runner.rollout
+            advantages = self.learner.update_from_rollout(rollout, num_env_steps=step, imitation_weights=weights)
+            self.advice.remember()
+            self.advice.compare(advantages)
+        else:
+            self.advice.remember()
         self.advice.imitate(self.learner, step, weights)
