@@ -6,9 +6,10 @@ Trials run as Ray tasks with one core each, in the order given; workers keep the
 
 from __future__ import annotations
 
+import tempfile
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -61,6 +62,29 @@ def run_all(jobs: Sequence[tuple[Callable[..., Curve], tuple[Any, ...]]], cores:
         _, left = ray.wait(left, num_returns=min(len(left), max(1, len(jobs) // 20)))
         print(f"{len(jobs) - len(left)}/{len(jobs)} trials, {time.monotonic() - started:.0f} s", flush=True)
     return ray.get(asked)
+
+
+def told(students: Sequence[tuple[str, Any]], cores: int) -> tuple[list[Any], dict[str, Any]]:
+    """Let tutors play by themselves, and tell their students what a sweep would tell them of it.
+
+    Args:
+        students: Names of places and configs of students there.
+        cores: Cores that may be used.
+
+    Returns:
+        The configs in the same order, and by place and tutor what was played.
+    """
+    from rllib_plugins.trial import ensure_ray
+    from tune_sweeps.definition.config import EvaluationConfig
+    from tune_sweeps.definition.grid import Cell, Trial
+    from tune_sweeps.run.own_play import Playing, as_record, play_tutors, with_level
+
+    ensure_ray(cores)
+    trials = [Trial(Cell(s.algorithm, s.tutor, place, None), s.seed, s) for place, s in students]
+    with tempfile.TemporaryDirectory() as folder:
+        playing = Playing(EvaluationConfig().tutor_episodes, num_cpus=1.0)
+        played = play_tutors(trials, (), Path(folder) / "own_play.json", playing, print)
+    return [with_level(trial, played) for trial in trials], as_record(played)
 
 
 def _call(function: Callable[..., Curve], arguments: tuple[Any, ...]) -> Curve:
@@ -122,12 +146,21 @@ def faster(comparison: Any, frac: float) -> Any:
     return speed_up(comparison, frac, CONFIDENCE)
 
 
-def trivial_return(task: str) -> float:
-    """The return of the best player that learns nothing: a constant, a one-line rule, an untrained network."""
-    from rllib_plugins.tasks import load_task
-    from tune_sweeps.run.references import reference_returns
+def against_control(comparison: Any, control: Sequence[Curve]) -> Any:
+    """Return a comparison with other untutored students in the place of the first, at the same level.
 
-    return max(reference_returns(load_task(task), oracle=False).values())
+    Args:
+        comparison: Of sustained levels.
+        control: One curve per seed.
+    """
+    from tune_sweeps.report.convergence import progress
+
+    scale = comparison.scale
+    return replace(
+        comparison,
+        untutored=[progress(c.steps, c.returns, window_steps(c)) for c in control],
+        scale=replace(scale, peers=(np.array([c.final for c in control]), *scale.peers[1:]), fixed=scale.upper),
+    )
 
 
 def random_return(task: str, episodes: int = 2_000) -> float:
