@@ -9,7 +9,7 @@ QUICK_TIER := $(BIN)/python -m pytest tests/unit --numprocesses logical --maxpro
 OTHER_TIERS := $(BIN)/python -m pytest tests/integration tests/e2e --numprocesses logical --maxprocesses 2 --no-loadscope-reorder
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-unit drill lint format ui clean
+.PHONY: help setup demo test test-unit drill lint format pins ui clean
 
 help:  ## Show this list
 	@grep -hE '^[a-z-]+:.*?## ' $(MAKEFILE_LIST) | awk -F ':.*?## ' '{printf "  make %-10s %s\n", $$1, $$2}'
@@ -39,6 +39,9 @@ lint: setup  ## Check style, types and which package imports which
 
 format: setup  ## Rewrite the code in the house style
 	@$(BIN)/ruff check --fix . && $(BIN)/ruff format .
+
+pins: setup  ## Propose newer pins and run the quick tier on them, in an environment of their own
+	@exec $(BIN)/python -m tools.pins --try
 
 ui: setup  ## Open the MLflow UI over runs/
 	@exec $(BIN)/tutor ui

@@ -35,7 +35,6 @@ MIN_FREE_GIB = 6
 HEARTBEAT_S = 5.0
 STARTED_AGAIN = "LLM_TUTORS_SETUP_STARTED_AGAIN"
 VLLM_MACHINES = ("x86_64", "aarch64")
-CPU_TORCH = "torch==2.13.0+cpu"
 EXTRAS = {"cpu": "cpu,solver,dev", "gpu": "gpu,solver,dev", "none": "solver,dev"}
 
 
@@ -145,6 +144,11 @@ def use_fitting_interpreter() -> None:
     os.execv(path, [path, *sys.argv])
 
 
+def pinned(package: str) -> str:
+    """The line ``package==version`` of the constraints."""
+    return next(line for line in CONSTRAINTS.read_text().splitlines() if line.startswith(f"{package}=="))
+
+
 def create_venv() -> None:
     """Creates ``.venv`` with pip and uv, replacing one that does not run or is of another Python."""
     check = f"import sys, uv; sys.exit(sys.version_info[:3] != {tuple(sys.version_info[:3])})"
@@ -154,9 +158,8 @@ def create_venv() -> None:
         shutil.rmtree(VENV)
     say(f"creating .venv with Python {platform.python_version()}")
     venv.create(VENV, with_pip=True)
-    pinned = [line for line in CONSTRAINTS.read_text().splitlines() if line.startswith("uv==")]
     run(
-        [str(PYTHON), "-m", "pip", "install", "--quiet", *(pinned or ["uv"])],
+        [str(PYTHON), "-m", "pip", "install", "--quiet", pinned("uv")],
         "The package 'uv' could not be fetched: is a package index reachable (see `pip config list`)?",
     )
 
@@ -179,7 +182,7 @@ def install(engine: str) -> None:
         return
     command += ["--override", str(OVERRIDES)]
     if engine == "none" and sys.platform == "linux":
-        command.append(CPU_TORCH)
+        command.append(f"{pinned('torch')}+cpu")
     try:
         run(command, remedy, env)
     except SetupError as error:

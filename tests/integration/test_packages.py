@@ -9,75 +9,31 @@ import subprocess
 import sys
 import zipfile
 from pathlib import Path
-from typing import NamedTuple
 
 import pytest
 
-from tools.bootstrap import FITTING, index_options
+from tools.resolve import CASES, Case, Resolved, pins, requirements, resolve
 
 ROOT = Path(__file__).parents[2]
-SETS = {
-    "make setup": ["cpu", "solver", "dev"],
-    "make setup ENGINE=gpu": ["gpu", "solver", "dev"],
-    "make setup ENGINE=none": ["solver", "dev"],
-    "docker cpu": ["cpu", "cluster"],
-    "docker gpu": ["gpu", "cluster"],
-    "docker mlflow": ["mlflow-server"],
-}
 UNREACHABLE = re.compile(r"failed to fetch|connection|dns|timed out|offline", re.IGNORECASE)
 
 
-CASES = [
-    (name, f"{major}.{minor}") for name in SETS for major, minor in (FITTING if "make" in name else FITTING[:1])
-]  # the images are of one Python
-
-
-class Resolved(NamedTuple):
-    """What the resolver said of a set of packages."""
-
-    status: int
-    complaint: str
-    packages: set[str]
-
-
 @pytest.fixture(scope="module")
-def resolved(tmp_path_factory: pytest.TempPathFactory) -> dict[tuple[str, str], Resolved]:
-    """All sets by name and Python's version; they mostly wait for the index, and wait together."""
-    folder, environ = tmp_path_factory.mktemp("resolved"), {**os.environ, **index_options(Path(sys.executable))}
-    running = {}
-    for number, (name, python) in enumerate(CASES):
-        command = [sys.executable, "-m", "uv", "pip", "compile", "--quiet", "--no-header", "--no-annotate"]
-        command += ["--python-version", python, "--constraints", "constraints.txt", "-o", str(folder / f"{number}.txt")]
-        command += [f"--extra={extra}" for extra in SETS[name]]
-        if "cpu" in SETS[name]:
-            command += ["--override", "tools/uv-overrides.txt"]
-        process = subprocess.Popen(
-            [*command, "pyproject.toml"],
-            cwd=ROOT,
-            env=environ,
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.PIPE,
-            text=True,
-        )
-        running[name, python] = (process, folder / f"{number}.txt")
-    found = {}
-    for case, (process, path) in running.items():
-        complaint = process.communicate(timeout=300)[1]
-        packages = set() if process.returncode else set(path.read_text().splitlines())
-        found[case] = Resolved(process.returncode, complaint, packages)
-    return found
+def resolved() -> dict[Case, Resolved]:
+    """All sets under the committed pins, by name and Python's version."""
+    asked = {case: requirements(case.name) for case in CASES}
+    return resolve(asked, (ROOT / "constraints.txt").read_text().splitlines())
 
 
-@pytest.mark.parametrize(("name", "python"), CASES)
-def test_every_set_resolves(name: str, python: str, resolved: dict[tuple[str, str], Resolved]) -> None:
-    found = resolved[name, python]
-    if found.status and UNREACHABLE.search(found.complaint):
+@pytest.mark.parametrize("case", CASES, ids=" ".join)
+def test_every_set_resolves(case: Case, resolved: dict[Case, Resolved]) -> None:
+    found = resolved[case]
+    if UNREACHABLE.search(found.complaint):
         pytest.skip("no package index is reachable")
-    if found.status and "torch==2.13.0+cpu" in found.complaint:
+    if found.lacks_cpu_torch:
         pytest.skip("the index lacks torch's CPU build, which `make setup` then takes from PyTorch's own")
-    assert found.status == 0, found.complaint
-    pinned = set((ROOT / "constraints.txt").read_text().splitlines())
-    loose = {line for line in found.packages - pinned if line.replace("+cpu", "") not in pinned}
+    assert not found.complaint
+    loose = found.versions.items() - pins((ROOT / "constraints.txt").read_text()).items()
     assert loose == set(), "every package is pinned"
 
 
