@@ -5,8 +5,8 @@ from __future__ import annotations
 import re
 import shlex
 from pathlib import Path
+from typing import Any
 
-import click
 import pytest
 import typer
 
@@ -14,7 +14,7 @@ from tune_sweeps.cli.app import app
 
 ROOT = Path(__file__).parents[2]
 PAGES = [ROOT / "README.md", ROOT / "deploy" / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
-FENCED = re.compile(r"```(?:bash|sh)?\n(.*?)```", re.DOTALL)
+FENCED = re.compile(r"^```(?:bash|sh)\n(.*?)^```", re.DOTALL | re.MULTILINE)
 
 
 def commands() -> list[tuple[str, str]]:
@@ -31,14 +31,19 @@ def test_the_docs_show_commands() -> None:
     assert len(commands()) > 20
 
 
+def test_what_the_command_line_does_not_take_is_found() -> None:
+    with pytest.raises(Exception, match="--bogus"):
+        test_a_command_of_the_docs_is_taken("page", "tutor sweep demo --bogus")
+    with pytest.raises(KeyError, match="swep"):
+        test_a_command_of_the_docs_is_taken("page", "tutor swep demo")
+
+
 @pytest.mark.parametrize(("page", "line"), commands(), ids=[line for _, line in commands()])
 def test_a_command_of_the_docs_is_taken(page: str, line: str) -> None:
-    command: click.Command = typer.main.get_command(app)
-    arguments = shlex.split(line, comments=True)[1:]
-    context = click.Context(command, info_name="tutor")
-    while isinstance(command, click.Group) and arguments and not arguments[0].startswith("-"):
+    command: Any = typer.main.get_command(app)
+    name, *arguments = shlex.split(line, comments=True)
+    while hasattr(command, "commands") and arguments and not arguments[0].startswith("-"):
         name = arguments.pop(0)
         command = command.commands[name]
-        context = click.Context(command, info_name=name, parent=context)
     if not {"--help", "-h"} & set(arguments):
-        command.parse_args(context, arguments)
+        command.make_context(name, arguments)

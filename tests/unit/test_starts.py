@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import importlib
+import json
 import os
+import shlex
 import subprocess
 import sys
 from pathlib import Path
@@ -15,8 +17,11 @@ from rllib_plugins.evaluation import random_return
 from rllib_plugins.tasks import load_task
 from rllib_plugins.tasks.registry import task_names
 from tune_sweeps.cli import app as cli
+from tune_sweeps.definition.loading import load_sweep
+from tune_sweeps.definition.resolve import resolve
 from tune_sweeps.run.references import reference_returns
 from tune_sweeps.run.starts import KINDS, write_start
+from tutor_service.config import load_tutor
 from tutor_service.errors import UserError
 
 ROOT = Path(__file__).parents[2]
@@ -38,6 +43,21 @@ def test_a_start_is_written_and_loaded(kind: str, name: str, here: Path) -> None
     assert written and all(f"wrote {name}" in shown.output for name in written)
     assert all("$" not in path.read_text() for path in here.iterdir() if path.is_file())
     assert shown.output.splitlines()[-1].startswith("next: tutor ")
+
+
+def test_a_tutor_that_is_written_is_one_that_a_sweep_takes(here: Path) -> None:
+    written = write_start("tutor", "own_tutor")
+    assert load_tutor(str(written.files[0])).name == "own_tutor"
+    sweep = resolve(load_sweep("demo", [f"tutors=[{written.files[0]}]", "seeds=1"]))
+    assert "own_tutor" in sweep.tutors
+
+
+@pytest.mark.parametrize(("kind", "trials"), [("sweep", 30), ("rule", 27)])
+def test_what_is_written_runs_dry_by_the_command_that_it_names(kind: str, trials: int, here: Path) -> None:
+    command = write_start(kind, f"dry_{kind}").next
+    shown = CliRunner().invoke(cli.app, [*shlex.split(command)[1:], "--json"])
+    assert shown.exit_code == 0, shown.exception
+    assert json.loads(shown.output)["num_trials"] == trials
 
 
 def test_the_tests_that_are_written_pass(here: Path) -> None:

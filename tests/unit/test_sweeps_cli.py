@@ -6,9 +6,7 @@ import json
 import re
 import subprocess
 import sys
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import pytest
 from typer.testing import CliRunner
@@ -128,27 +126,6 @@ def test_a_dry_run_shows_everything_and_starts_nothing(
         command = ("sweep", "demo", "--dry-run", "--set", setting)
         assert (own_play in tutor(*command, capsys=capsys, monkeypatch=monkeypatch)[1]) == is_played
     assert sorted(path.name for path in here.iterdir()) == []
-
-
-@pytest.mark.parametrize(
-    ("arguments", "holds"),
-    [
-        (["tutors"], lambda found: {"tutor", "backend", "model", "licence", "what_it_is"} == set(found[0])),
-        (["tasks"], lambda found: [row["env_steps"] for row in found if row["task"] == "blackjack"] == [40_000]),
-        (["presets"], lambda found: "demo" in [row["preset"] for row in found]),
-        (["ask", "oracle", "blackjack"], lambda found: sum(found["probability"].values()) == 1),
-        (["sweep", "demo", "--dry-run"], lambda found: found["num_trials"] == 27 and len(found["cells"]) == 3),
-    ],
-)
-def test_what_prints_a_table_prints_json_for_a_program(
-    arguments: list[str],
-    holds: Callable[[Any], bool],
-    here: Path,
-    capsys: pytest.CaptureFixture[str],
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    status, out, _ = tutor(*arguments, "--json", capsys=capsys, monkeypatch=monkeypatch)
-    assert status == 0 and holds(json.loads(out))
 
 
 def test_a_fork_gets_a_name_of_its_own_and_leaves_the_sweep_as_it_is(

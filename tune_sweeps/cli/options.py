@@ -47,6 +47,7 @@ def takes(record: type[Record]) -> Callable[[Callable[[Record], None]], Callable
             function(record(**values))
 
         command.__doc__, command.__name__ = function.__doc__, function.__name__
+        command.__module__, command.__wrapped__ = function.__module__, function  # type: ignore[attr-defined]
         command.__annotations__ = {}
         command.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
         return command

@@ -6,7 +6,7 @@ from typing import Annotated, Any
 
 import typer
 
-from tune_sweeps.cli.options import AddressOption, SetOption, TaskArgument
+from tune_sweeps.cli.options import AddressOption, JsonOption, SetOption, TaskArgument
 
 
 def train(
@@ -17,6 +17,7 @@ def train(
     seed: Annotated[int, typer.Option(min=0, help="Seed of everything random.")] = 0,
     set_: SetOption = None,
     address: AddressOption = None,
+    as_json: JsonOption = False,
 ) -> None:
     """Train one student and print its evaluations: greedy, with the tutor off. Nothing is kept; a sweep keeps.
 
@@ -29,6 +30,7 @@ def train(
     from rllib_plugins.tasks import load_task
     from rllib_plugins.tutors import check_recorded, check_tutor
     from tune_sweeps.cluster.tutors import tutors_up
+    from tune_sweeps.console.rows import print_json
     from tune_sweeps.console.signals import interruptible
     from tune_sweeps.console.terminal import log_path, quiet
     from tune_sweeps.run.checks import check_hyperparameters
@@ -41,18 +43,33 @@ def train(
         check_recorded(config, load_task(task, **student.task_options))
     from rllib_plugins.trial import train as train_student  # once nothing is wrong: it imports Ray and torch
 
-    with interruptible(), quiet(log_path("train")) as screen:
+    rows: list[dict[str, Any]] = []
+    with interruptible(), quiet(log_path("train"), as_json) as screen:
         screen.print(f"{'env steps':>9}  {'greedy return':>13}  {'return':>8}  {'consulted':>9}  {'trust':>5}")
 
         def show(result: dict[str, Any]) -> None:
+            row = _row(result)
+            rows.append(row)
             screen.print(
-                f"{result['num_env_steps_sampled_lifetime']:>9,}  {result['eval/return_mean']:>13.4f}  "
-                f"{result['return_mean']:>8.3f}  {result.get('advice/consultations', 0):>9,.0f}  "
-                f"{result.get('advice/trust', float('nan')):>5.2f}"
+                f"{row['env_steps']:>9,}  {row['greedy_return']:>13.4f}  {row['return']:>8.3f}  "
+                f"{row['consulted']:>9,.0f}  {row['trust']:>5.2f}"
             )
 
         with tutors_up(tutors, screen.print, address, spare_cpus=1):
             train_student(student, on_result=show)
+    if as_json:
+        print_json(rows)
+
+
+def _row(result: dict[str, Any]) -> dict[str, Any]:
+    """Return what is shown of one report of a trial."""
+    return {
+        "env_steps": result["num_env_steps_sampled_lifetime"],
+        "greedy_return": result["eval/return_mean"],
+        "return": result["return_mean"],
+        "consulted": result.get("advice/consultations", 0),
+        "trust": result.get("advice/trust", float("nan")),
+    }
 
 
 def _student(algorithm: str, task: str, tutor: str, steps: int | None, seed: int, settings: list[str]) -> Any:
