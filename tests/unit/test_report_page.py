@@ -16,17 +16,26 @@ from tune_sweeps.report.page import figure_data, to_html, to_page
 
 
 class Parsed(HTMLParser):
-    """Counts what is open, and keeps every address that would be fetched."""
+    """Keeps what is opened, the text after it, and every address that would be fetched."""
 
     def __init__(self, text: str) -> None:
         super().__init__()
         self.addresses: list[str] = []
         self.tags: list[str] = []
+        self._said: list[tuple[str, str]] = []
         self.feed(text)
 
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
         self.tags.append(tag)
         self.addresses += [value or "" for name, value in attrs if name in {"src", "href"}]
+
+    def handle_data(self, data: str) -> None:
+        if data.strip():
+            self._said.append((self.tags[-1], data))
+
+    def said(self, tag: str) -> list[str]:
+        """What stands in elements of a kind, before any element within."""
+        return [data for within, data in self._said if within == tag]
 
 
 def test_the_page_fetches_nothing_and_has_every_part_of_the_report(tmp_path: Path) -> None:
@@ -69,7 +78,17 @@ def test_one_seed_or_no_reference_makes_a_page_of_plain_json(random_return: floa
 
 
 def test_text_is_text_whatever_is_in_it() -> None:
-    assert to_html("# A <b>\n\n- one\n- two `x`\n\n| a | b |\n| --- | --- |\n| 1 | <script> |\n\n3 < 4") == (
-        "<h1>A &lt;b&gt;</h1>\n<ul><li>one</li><li>two <code>x</code></li></ul>\n"
-        "<table><tr><th>a</th><th>b</th></tr><tr><td>1</td><td>&lt;script&gt;</td></tr></table>\n<p>3 &lt; 4</p>"
+    html = to_html(
+        "# A <b>\n\n- one\n- two `x`\n\n| a | b |\n| --- | --- |\n| 1 | <script> |\n\n3 < 4 ![x](http://away/x.png)"
     )
+    page = Parsed(html)
+    assert page.said("h1") == ["A <b>"]
+    assert page.said("li") == ["one", "two "] and page.said("code") == ["x"]
+    assert page.said("th") == ["a", "b"] and page.said("td") == ["1", "<script>"]
+    assert page.said("p")[0].startswith("3 < 4")
+    assert {"b", "script", "img"}.isdisjoint(page.tags), "what looks like HTML is text"
+
+
+def test_a_cell_that_holds_a_bar_and_a_list_after_a_line_are_read_as_markdown_is() -> None:
+    page = Parsed(to_html("Notes:\n- a_b_c\n\n| a |\n| --- |\n| x \\| y |"))
+    assert page.said("p") == ["Notes:"] and page.said("li") == ["a_b_c"] and page.said("td") == ["x | y"]

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import base64
 import json
-import re
 from collections.abc import Iterable, Iterator, Sequence
 from html import escape
 from itertools import groupby
@@ -13,6 +12,7 @@ from string import Template
 from typing import Any
 
 import numpy as np
+from markdown_it import MarkdownIt
 
 from tune_sweeps.report import drawing
 from tune_sweeps.report.results import Analysis, CellResult
@@ -126,26 +126,8 @@ def _speed_ups(analysis: Analysis) -> list[dict[str, Any]]:
 
 
 def to_html(text: str) -> str:
-    """Turn the Markdown of a report into HTML: headings, lists, tables, paragraphs, and code in a line."""
-    return "\n".join(_block(block) for block in re.split(r"\n{2,}", text.strip()) if block)
-
-
-def _block(block: str) -> str:
-    rows = block.split("\n")
-    if heading := re.fullmatch(r"(#+) (.*)", block):
-        return f"<h{len(heading[1])}>{_inline(heading[2])}</h{len(heading[1])}>"
-    if all(row.startswith("- ") for row in rows):
-        return "<ul>" + "".join(f"<li>{_inline(row[2:])}</li>" for row in rows) + "</ul>"
-    if rows[0].startswith("| "):
-        head, _, *body = ([_inline(cell) for cell in row.strip("| ").split(" | ")] for row in rows)
-        lines = ["".join(f"<th>{cell}</th>" for cell in head)]
-        lines += ["".join(f"<td>{cell}</td>" for cell in row) for row in body]
-        return "<table>" + "".join(f"<tr>{line}</tr>" for line in lines) + "</table>"
-    return f"<p>{_inline(block)}</p>"
-
-
-def _inline(text: str) -> str:
-    return re.sub(r"`([^`]*)`", r"<code>\1</code>", escape(text))
+    """Turn the Markdown of a report into HTML: what is no Markdown stays text, and nothing is fetched for it."""
+    return MarkdownIt("commonmark", {"html": False}).enable("table").disable("image").render(text)
 
 
 def _picture(path: Path) -> str:
