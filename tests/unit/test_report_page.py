@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
+import subprocess
 from html.parser import HTMLParser
 from pathlib import Path
 
@@ -12,7 +14,9 @@ import pytest
 from tests.unit.test_sweeps_report import record, run, tutored, two_to_one
 from tune_sweeps.report.analysis import analyse
 from tune_sweeps.report.build import to_markdown
+from tune_sweeps.report.drawing import ratio_limits
 from tune_sweeps.report.page import figure_data, to_html, to_page
+from tune_sweeps.report.statistics import Interval
 
 
 class Parsed(HTMLParser):
@@ -66,6 +70,35 @@ def test_the_figures_hold_the_numbers_of_the_results() -> None:
     assert (row["value"], row["low"], row["high"]) == (cell.speed_up.value, cell.speed_up.low, cell.speed_up.high)
     (line,) = by_threshold["panels"][0]["lines"]
     assert line["x"][0] == 0.5 and len(line["x"]) == len(line["low"]) == 10
+
+
+def test_an_interval_without_end_does_not_squeeze_the_others() -> None:
+    assert ratio_limits([Interval(1.5, 1.2, 1.9)]) == (0.5, 2.0)
+    assert ratio_limits([Interval(3.0, 0.4, 9.0)]) == (0.4, 9.0)
+    low, high = ratio_limits([Interval(1.5, 1.2, 1.9), Interval(2.5, 1e-6, 1e9), Interval(4.0)])
+    assert (low, high) == (0.5 / 4, 4.0 * 4), "all values, and a few times beyond"
+    assert figure_data(two_to_one())[1]["limits"][1] >= figure_data(two_to_one())[1]["rows"][0]["value"]
+
+
+@pytest.mark.skipif(shutil.which("node") is None, reason="the page's own code is run by node")
+def test_the_page_draws_an_arrow_where_an_interval_goes_on() -> None:
+    code = to_page(two_to_one(), "", []).partition('"use strict";')[2].partition("for (const figure of JSON")[0]
+    stand_in = """
+const made = [];
+const element = () => ({ set: {}, setAttribute(k, v) { this.set[k] = v; }, appendChild(e) { return e; }, append() {},
+  addEventListener() {}, style: {} });
+const document = { createElementNS: (_, name) => { const e = element(); made.push([name, e.set]); return e; },
+  getElementById: element, createElement: element };
+"""
+    rows = [{"name": name, "colour": "red", "value": 2, "low": low, "high": high, "censored": False, "note": ""}
+            for name, low, high in (("whole", 1, 3), ("goes on", 1, 1e9), ("both", 1e-9, 1e9))]  # fmt: skip
+    run_it = f"forest({json.dumps(rows)}, [0.5, 8], element()); console.log(JSON.stringify(made));"
+    done = subprocess.run(["node", "-e", stand_in + code + run_it], capture_output=True, text=True, check=True)
+    made = json.loads(done.stdout)
+    arrows = [set_["points"] for name, set_ in made if name == "polygon"]
+    assert len(arrows) == 3, "one of the second row, two of the third"
+    ends = [(set_["x1"], set_["x2"]) for name, set_ in made if name == "line" and "stroke-width" in set_]
+    assert ends[1][1] == ends[2][1] == 760 and ends[2][0] == 280, "lines end where the axis does"
 
 
 @pytest.mark.parametrize("random_return", [0.0, None])

@@ -77,6 +77,7 @@ def test_every_command_explains_itself(name: str) -> None:
         (["sweep", "demo", "--json"], "--json goes with --dry-run"),
         (["report", "demo"], "no sweep has run here"),
         (["compare", "demo", "demo-2"], "no sweep has run here"),
+        (["compare", "demo", "demo"], "are one sweep: name two"),
         (["ui"], "no sweep has run here"),
         (["ui", "--results", "mine"], "Run `tutor sweep demo --results mine`"),
         (["play", "demo"], "no sweep has run here"),

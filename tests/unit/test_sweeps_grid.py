@@ -28,6 +28,7 @@ from tune_sweeps.definition.loading import (
 )
 from tune_sweeps.definition.resolve import resolve
 from tune_sweeps.run.estimate import (
+    TYPICAL_ANSWERS_PER_S,
     TYPICAL_STEPS_PER_S,
     concurrency,
     consultations,
@@ -35,6 +36,8 @@ from tune_sweeps.run.estimate import (
     max_evaluations,
     num_observations,
 )
+from tune_sweeps.run.own_play import MOST_SECONDS
+from tutor_service.config import TutorConfig
 from tutor_service.errors import UserError, unknown_name
 
 STEPS = {"blackjack": 40_000, "snake": 100_000, "connect_four": 100_000}
@@ -385,6 +388,26 @@ def test_a_plan_adds_up() -> None:
     assert not plan.rough
     guessed = estimate(resolved, cpus=2, speeds={"ppo": 100.0})
     assert guessed.rough and guessed.seconds == pytest.approx((6 * 10 + 6 * 1_000 / TYPICAL_STEPS_PER_S) / 2)
+
+
+def test_own_play_is_part_of_what_a_sweep_takes() -> None:
+    blackjack = estimate(resolve(load_sweep("demo")), cpus=2, speeds={})
+    assert blackjack.own_play == {"smollm2": 280}, "an exact task asks about each of its states"
+    alone = estimate(resolve(load_sweep("demo", ["evaluation.tutor_episodes=0"])), cpus=2, speeds={})
+    assert alone.own_play == {} and alone.own_play_seconds == 0
+    assert blackjack.seconds - alone.seconds == pytest.approx(280 / TYPICAL_ANSWERS_PER_S)
+    four = ["tasks=[connect_four]", "num_env_steps=null"]  # more states than can be counted
+    few, many = (
+        estimate(resolve(load_sweep("demo", [*four, f"evaluation.tutor_episodes={n}"])), 2, {}) for n in (8, 800)
+    )
+    assert 8 * 4 <= few.own_play["smollm2"] <= 8 * 42
+    assert many.own_play["smollm2"] == pytest.approx(100 * few.own_play["smollm2"], rel=0.01)
+    assert many.own_play_seconds == MOST_SECONDS
+
+
+def test_recorded_answers_are_no_questions_to_an_llm(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(TutorConfig, "is_served", False)
+    assert estimate(resolve(load_sweep("demo")), cpus=2, speeds={}).own_play == {}
 
 
 def test_tutors_leave_room_for_one_trial_at_least() -> None:

@@ -32,6 +32,8 @@ def compare(
     from tune_sweeps.tracking.reader import read_sweep
     from tutor_service.errors import UserError
 
+    if first == second:
+        raise UserError(f"'{first}' and '{second}' are one sweep: name two. `tutor report {first}` shows one.")
     uri = tracking_uri(results)
     check_uri(uri)
     analyses = [analyse(read_sweep(uri, name)) for name in (first, second)]

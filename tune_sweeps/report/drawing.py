@@ -6,6 +6,7 @@ solid line, reuse off a dashed one.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
@@ -14,6 +15,7 @@ import numpy as np
 from tune_sweeps.definition.config import CONTROLS
 from tune_sweeps.definition.grid import REUSE_WORDS
 from tune_sweeps.report.results import Analysis, CellResult
+from tune_sweeps.report.statistics import Interval
 from tune_sweeps.report.tables import by_task
 from tune_sweeps.tracking.reader import Series
 
@@ -21,6 +23,8 @@ PALETTE = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#0
 GREY = "#7F7F7F"
 FAINT = "#BFBFBF"
 CUT = 0.03
+_BEYOND = 4.0
+"""How many times beyond the largest and below the smallest ratio an axis of ratios goes for an interval's sake."""
 
 
 class LineEnd(NamedTuple):
@@ -81,6 +85,18 @@ def steps_axis(ax: Any) -> None:
     ax.set_xlabel("env steps")
     right = max((line.get_xdata()[-1] for line in ax.lines if len(line.get_xdata()) > 2), default=None)
     ax.set_xlim(0, right)
+
+
+def ratio_limits(estimates: Sequence[Interval]) -> tuple[float, float]:
+    """Return the ends of an axis of ratios: all values, and of their intervals no more than a few times beyond these.
+
+    An interval that goes on is drawn to the end of the axis, with an arrow, so that it does not squeeze the others.
+    """
+    values = [found.value for found in estimates if found.value > 0]
+    lowest, highest = min([0.5, *values]), max([2.0, *values])
+    low = min([lowest, *(found.low for found in estimates if found.low > 0)])
+    high = max([highest, *(found.high for found in estimates if math.isfinite(found.high))])
+    return max(low, lowest / _BEYOND), min(high, highest * _BEYOND)
 
 
 def ratio_axis(axis: Any) -> None:

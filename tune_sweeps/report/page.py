@@ -49,7 +49,11 @@ def figure_data(analysis: Analysis) -> list[dict[str, Any]]:
     level = analysis.sweep.config.statistics.confidence
     found: list[dict[str, Any]] = [
         {"title": "Greedy return over training, tutor off (band: one standard error)", "panels": _curves(analysis)},
-        {"title": f"Speed-up over the untutored student, with {level:.0%} intervals", "rows": _speed_ups(analysis)},
+        {
+            "title": f"Speed-up over the untutored student, with {level:.0%} intervals",
+            "rows": _speed_ups(analysis),
+            "limits": drawing.ratio_limits([cell.speed_up for cell in analysis.cells if cell.speed_up is not None]),
+        },
         {"title": "Speed-up by share of the way", "panels": _thresholds(analysis)},
     ]
     return [figure for figure in found if figure.get("panels") or figure.get("rows")]

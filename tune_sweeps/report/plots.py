@@ -109,12 +109,17 @@ def forest(analysis: Analysis) -> Any:
         return None
     figure, ax = plt.subplots(figsize=(7.0, 1.2 + 0.26 * len(cells)))
     colours = drawing.colours(analysis)
+    left, right = drawing.ratio_limits([cell.speed_up for cell in cells if cell.speed_up is not None])
     for row, cell in enumerate(cells):
         estimate = cell.speed_up
         assert estimate is not None
         colour = colours[cell.cell.tutor]
         if estimate.has_interval:
-            ax.plot([estimate.low, estimate.high], [row, row], color=colour, linewidth=1.4)
+            ends = (max(estimate.low, left), min(estimate.high, right))
+            ax.plot(ends, [row, row], color=colour, linewidth=1.4)
+            for goes_on, end, arrow in ((estimate.low < left, left, "<"), (estimate.high > right, right, ">")):
+                if goes_on:
+                    ax.plot(end, row, arrow, color=colour, markersize=5)
         censored = cell.num_converged < len(cell.trials)
         ax.plot(estimate.value, row, "o", color=colour, markersize=5, markerfacecolor="white" if censored else colour)
         ax.annotate(
@@ -123,8 +128,7 @@ def forest(analysis: Analysis) -> Any:
         )  # fmt: skip
     ax.axvline(1.0, color=GREY, linewidth=1.0)
     ax.set_xscale("log")
-    ends = [v for c in cells if c.speed_up for v in (c.speed_up.value, c.speed_up.low, c.speed_up.high) if v > 0]
-    ax.set_xlim(min([0.5, *ends]) * 0.9, max([2.0, *ends]) * 1.1)
+    ax.set_xlim(left * 0.9, right * 1.1)
     drawing.ratio_axis(ax.xaxis)
     ax.set_yticks(range(len(cells)), [cell.cell.label for cell in cells])
     ax.set_ylim(-0.7, len(cells) - 0.3)

@@ -2,21 +2,28 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
 
 from rllib_plugins.config import StudentConfig
+from rllib_plugins.evaluation import episode_length
 from rllib_plugins.evaluation_plan import EvaluationPlan, evaluation_wish, plan_evaluation
 from rllib_plugins.tasks import Task
 from tune_sweeps.definition.config import UNTUTORED, ResourcesConfig
 from tune_sweeps.definition.grid import Trial
 from tune_sweeps.definition.resolve import ResolvedSweep
+from tune_sweeps.run.own_play import MOST_SECONDS, asks_for_level
 
 TYPICAL_STEPS_PER_S = 1_800.0
 """Env steps per second of a trial, evaluations included, where none is measured yet: laptop54's 5.04 million in 23
 minutes, two trials at once on two cores."""
+
+TYPICAL_ANSWERS_PER_S = 15.0
+"""States that an LLM answers per second: SmolLM2's, eight at a time on two cores, as `tutor_throughput` measured them.
+A larger one may be slower, which is why own play has a limit (``own_play.MOST_SECONDS``)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,6 +42,9 @@ class Estimate:
         expected_consultations: Consultations of all trials, expected from P(τ) alone; earned trust makes them fewer.
         max_evaluations: Most LLM evaluations in trials, by tutor: no more than consultations can be, nor than the task
             has observations where these can be counted; fewer where the advice store knows states already.
+        own_play: Expected LLM evaluations before the trials, by tutor, where tutors play by themselves: as many as the
+            episodes have env steps, and no more than the tasks have observations. An endpoint is asked them, too.
+        own_play_seconds: Estimated wall time of that, a part of ``seconds``.
         seconds: Estimated wall time beside the start of the tutors.
         rough: Whether the estimate goes by ``TYPICAL_STEPS_PER_S``, because an algorithm has not run here yet.
     """
@@ -49,6 +59,8 @@ class Estimate:
     evaluations: dict[str, EvaluationPlan]
     expected_consultations: float
     max_evaluations: dict[str, int]
+    own_play: dict[str, int]
+    own_play_seconds: float
     seconds: float
     rough: bool
 
@@ -64,6 +76,8 @@ def estimate(resolved: ResolvedSweep, cpus: float, speeds: Mapping[str, float]) 
     trials = resolved.trials
     concurrent = concurrency(resolved.config.resources, len(trials), cpus, resolved.tutor_cpus)
     work = [trial.student.num_env_steps / speeds.get(trial.cell.algorithm, TYPICAL_STEPS_PER_S) for trial in trials]
+    own_play = own_play_questions(resolved)
+    own_play_seconds = min(MOST_SECONDS, max(own_play.values(), default=0) / TYPICAL_ANSWERS_PER_S)
     return Estimate(
         num_cells=len({trial.cell for trial in trials}),
         num_trials=len(trials),
@@ -78,7 +92,9 @@ def estimate(resolved: ResolvedSweep, cpus: float, speeds: Mapping[str, float]) 
             name: max_evaluations([t for t in trials if t.cell.asks == name], resolved.tasks)
             for name in resolved.tutors
         },
-        seconds=max(sum(work) / concurrent, max(work)),
+        own_play=own_play,
+        own_play_seconds=own_play_seconds,
+        seconds=own_play_seconds + max(sum(work) / concurrent, max(work)),
         rough=any(trial.cell.algorithm not in speeds for trial in trials),
     )
 
@@ -130,6 +146,26 @@ def max_evaluations(trials: list[Trial], tasks: Mapping[str, Task]) -> int:
         ]
         observations = num_observations(task)
         total += sum(asked) if observations is None else min(sum(asked), observations)
+    return total
+
+
+def own_play_questions(resolved: ResolvedSweep) -> dict[str, int]:
+    """Return how many questions each LLM is expected to be asked when it plays by itself, those that do so."""
+    episodes = resolved.config.evaluation.tutor_episodes
+    served = {name for name, tutor in resolved.tutors.items() if tutor.is_served and episodes}
+    pairs = {
+        (trial.cell.tutor, trial.cell.task)
+        for trial in resolved.trials
+        if trial.cell.tutor in served and asks_for_level(trial.student)
+    }
+    total: dict[str, int] = {}
+    for tutor, name in sorted(pairs):
+        task = resolved.tasks[name]
+        most = num_observations(task)
+        if most is None or not task.is_exact:
+            steps = math.ceil(episodes * episode_length(task))
+            most = steps if most is None else min(most, steps)
+        total[tutor] = total.get(tutor, 0) + most
     return total
 
 

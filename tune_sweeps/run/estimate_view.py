@@ -14,7 +14,6 @@ from tune_sweeps.console.terminal import duration
 from tune_sweeps.definition.grid import REUSE_WORDS, Cell
 from tune_sweeps.definition.resolve import ResolvedSweep
 from tune_sweeps.run.estimate import Estimate
-from tune_sweeps.run.own_play import asks_for_level
 
 
 def estimate_lines(resolved: ResolvedSweep, needed: Estimate, cpus: float) -> Iterator[RenderableType]:
@@ -42,11 +41,14 @@ def estimate_lines(resolved: ResolvedSweep, needed: Estimate, cpus: float) -> It
         yield f"LLM evaluations of {tutor}: at most {most:,} in trials; fewer where its store knows states already"
     if not needed.max_evaluations:
         yield "LLM evaluations: none"
-    episodes = resolved.config.evaluation.tutor_episodes
-    if episodes and any(t.cell.tutor in needed.max_evaluations and asks_for_level(t.student) for t in resolved.trials):
-        yield f"before the trials each tutor plays {episodes} episodes of each task by itself, which asks it, too"
+    if needed.own_play:
+        asked = ", ".join(f"{tutor} about {questions:,} times" for tutor, questions in needed.own_play.items())
+        yield (
+            f"before the trials each tutor plays {resolved.config.evaluation.tutor_episodes} episodes of each task by "
+            f"itself, which asks it, too: {asked}, in about {duration(needed.own_play_seconds)}"
+        )
     speed = "a laptop's typical speed, roughly," if needed.rough else "the speed of the sweeps in this results folder,"
-    yield f"time: about {duration(needed.seconds)} at {speed} tutors' start, first answers and own play not counted"
+    yield f"time: about {duration(needed.seconds)} at {speed} tutors' start and first answers in trials not counted"
 
 
 def estimate_values(resolved: ResolvedSweep, needed: Estimate) -> dict[str, Any]:

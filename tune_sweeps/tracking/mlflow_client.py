@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import logging
 import os
 import re
 import socket
@@ -16,6 +17,8 @@ from filelock import FileLock
 from tutor_service.errors import UserError
 from tutor_service.paths import nearest
 
+logger = logging.getLogger(__name__)
+
 URI_VARIABLE = "MLFLOW_TRACKING_URI"
 DATABASE = "mlflow.db"
 PAGE = "/#/experiments?workflowType=machine_learning"
@@ -24,6 +27,7 @@ PAGE = "/#/experiments?workflowType=machine_learning"
 KIND_TAG, KIND = "mlflow.experimentKind", "custom_model_development"
 """MLflow's own tag of an experiment, and the kind whose page compares runs and draws their curves."""
 
+_TOO_MANY = 429
 _KNOCK_S = 5.0
 _PAGE_SIZE = 1_000
 _LONGEST_REASON = 700
@@ -177,13 +181,32 @@ def open_experiment(client: Any, name: str, location: str | None) -> str:
             if found is None:
                 raise
         else:
-            client.set_experiment_tag(made, KIND_TAG, KIND)
+            set_experiment_tag(client, made, KIND_TAG, KIND)
             return str(made)
     if found.lifecycle_stage == "deleted":
         client.restore_experiment(found.experiment_id)
     if KIND_TAG not in found.tags:
-        client.set_experiment_tag(found.experiment_id, KIND_TAG, KIND)
+        set_experiment_tag(client, found.experiment_id, KIND_TAG, KIND)
     return str(found.experiment_id)
+
+
+def set_experiment_tag(client: Any, experiment_id: str, key: str, value: str) -> None:
+    """Set a tag of an experiment, by which MLflow's pages show it; where the server refuses that, say so and go on.
+
+    Raises:
+        MlflowException: The server is away or broken.
+    """
+    from mlflow.exceptions import MlflowException
+
+    try:
+        client.set_experiment_tag(experiment_id, key, value)
+    except MlflowException as error:
+        status = error.get_http_status_code()
+        if not 400 <= status < 500 or status == _TOO_MANY:
+            raise
+        logger.warning(
+            "MLflow takes no tag %s of experiment %s, so its page is as MLflow makes it: %s", key, experiment_id, error
+        )
 
 
 def search_runs(client: Any, experiment_id: str, query: str) -> list[Any]:

@@ -11,6 +11,7 @@ from collections.abc import Collection
 from typing import Any
 
 from tune_sweeps.tracking.journal import EVAL
+from tune_sweeps.tracking.mlflow_client import set_experiment_tag
 
 VIEW_TAG = "mlflow.sharedViewState."
 """MLflow's own tag of a shared view, before the view's key."""
@@ -25,7 +26,7 @@ _SECTION = "results"
 
 
 def put_view(client: Any, experiment_id: str, parent_id: str, tasks: Collection[str]) -> None:
-    """Keep the view of a sweep with its experiment, under the parent run's id."""
+    """Keep the view of a sweep with its experiment, under the parent run's id; a server that takes no tags has none."""
     now_ms = int(time.time() * 1000)
     view = {
         "name": "sweep",
@@ -33,7 +34,7 @@ def put_view(client: Any, experiment_id: str, parent_id: str, tasks: Collection[
         "updatedAt": now_ms,
         "state": json.dumps(view_state(parent_id, tasks)),
     }
-    client.set_experiment_tag(experiment_id, VIEW_TAG + parent_id, json.dumps(view))
+    set_experiment_tag(client, experiment_id, VIEW_TAG + parent_id, json.dumps(view))
 
 
 def view_page(experiment_id: str, parent_id: str) -> str:
