@@ -186,7 +186,7 @@ def draw_thresholds(path: Path, records: Mapping[str, Mapping[str, Any]], column
 
     Args:
         path: PNG file to write.
-        records: By cell, what ``compare`` returns.
+        records: By title, what ``compare`` returns.
         columns: Panels per row.
     """
     import matplotlib
@@ -194,7 +194,7 @@ def draw_thresholds(path: Path, records: Mapping[str, Mapping[str, Any]], column
     matplotlib.use("Agg")
     import matplotlib.pyplot as plt
 
-    from tune_sweeps.report.drawing import GREY, PALETTE
+    from tune_sweeps.report.drawing import GREY, PALETTE, ratio_axis
 
     rows = -(-len(records) // columns)
     figure, axes = plt.subplots(
@@ -202,14 +202,15 @@ def draw_thresholds(path: Path, records: Mapping[str, Mapping[str, Any]], column
     )
     for ax in axes.flat[len(records) :]:
         ax.remove()
-    for ax, (cell, record) in zip(axes.flat, records.items(), strict=False):
+    for ax, (title, record) in zip(axes.flat, records.items(), strict=False):
         ax.axhline(1.0, color=GREY, linewidth=1)
         for name, colour in zip(TUTORED, PALETTE, strict=False):
             known = {float(frac): found for frac, found in record[f"{name}_by_threshold"].items() if found is not None}
             value, low, high = zip(*known.values(), strict=True) if known else ((), (), ())
             ax.plot(list(known), value, color=colour, label=name)
             ax.fill_between(list(known), low, high, color=colour, alpha=0.15, linewidth=0)
-        ax.set(title=cell, xlabel="share of the way", ylabel="speed-up, held to the end", yscale="log")
+        ax.set(title=title, xlabel="share of the way", ylabel="speed-up, held to the end", yscale="log")
+        ratio_axis(ax.yaxis)
         ax.spines[["top", "right"]].set_visible(False)
     axes.flat[0].legend(frameon=False)
     figure.savefig(path, dpi=110)
@@ -261,7 +262,8 @@ def main() -> int:
 
     def figures(path: Path) -> None:
         learning.draw(path, {f"{algorithm} · {place}": groups for (algorithm, place), groups in by_cell.items()})
-        draw_thresholds(path.with_stem(f"{path.stem}_thresholds"), records)
+        by_title = {f"{algorithm} · {place}": records[f"{algorithm}_{place}"] for algorithm, place in cells}
+        draw_thresholds(path.with_stem(f"{path.stem}_thresholds"), by_title)
 
     return benchmark.finish(args, figures)
 
