@@ -22,22 +22,30 @@ MEASURES = ("rllib_plugins", "tune_sweeps/report")
 ALGORITHMS = ("dqn", "ppo", "a2c")
 TUTORS = {
     "snake": ("oracle", "strategy", "calibrated", "plain", "constant", "half_states", "one_wrong", "worst"),
+    "cart_pole": ("oracle", "notes", "calibrated", "hint", "constant", "half_states", "one_wrong", "worst"),
     "blackjack": ("oracle", "smollm2", "plain", "calibrated", "strategy", "half_states", "one_wrong", "worst"),
 }
 """By task; recorded ones: Qwen2.5-Coder-1.5B, and SmolLM2, which always sticks."""
 TASKS = {
     "snake": "benchmarks.shared.imperfect:ImperfectSnake",
+    "cart_pole": "benchmarks.shared.imperfect:ImperfectCartPole",
     "blackjack": "benchmarks.shared.imperfect:ImperfectBlackjack",
 }
 USELESS_SHARE = 0.1
 """A tutor below this share of the way from random play to the trained student is useless, and one of one answer."""
 ONE_ANSWER = ("constant", "smollm2")
-SHOWN = {"none": "no tutor", "oracle": "oracle", "strategy": "Qwen2.5-Coder-1.5B", "smollm2": "SmolLM2-135M"}
+SHOWN = {
+    "none": "no tutor",
+    "oracle": "oracle",
+    "strategy": "Qwen2.5-Coder-1.5B",
+    "notes": "Qwen2.5-Coder-1.5B",
+    "smollm2": "SmolLM2-135M",
+}
 """Kinds whose learning curves are drawn, and what the figure calls them."""
 LEVELS = (0.5, 0.75, 0.9)
 """Shares of the way from random play to the untutored student's final return."""
 NUM_ENV_STEPS, EVAL_EPISODES = 12_000, 20
-INTERVALS = {"snake": 125, "blackjack": 100}
+INTERVALS = {"snake": 125, "cart_pole": 250, "blackjack": 100}
 
 
 def student(algorithm: str, task: str, kind: str, seed: int, num_env_steps: int, played: Any = None) -> Any:
@@ -56,7 +64,9 @@ def student(algorithm: str, task: str, kind: str, seed: int, num_env_steps: int,
         eval_interval_steps=INTERVALS[task],
         eval_episodes=EVAL_EPISODES,
         eval_max_share=1.0,
-        advice=AdviceConfig(tutor_return=None if played is None else played.tutor_return),
+        advice=AdviceConfig()
+        if played is None
+        else AdviceConfig(tutor_return=played.tutor_return, follow=played.follow),
         hyperparameters=default_hyperparameters(algorithm, task),  # type: ignore[arg-type]
     )
 
@@ -78,10 +88,11 @@ def in_numbers(faster: Mapping[float, Any]) -> dict[str, list[float] | None]:
 def own_play(task: str, kind: str) -> Any:
     """What a sweep measures of a tutor before its trials."""
     from tune_sweeps.definition.config import EvaluationConfig
-    from tune_sweeps.run.own_play import play_tutor
+    from tune_sweeps.run.own_play import play_others, play_tutor
 
-    anyone = student(ALGORITHMS[0], task, kind, seed=0, num_env_steps=NUM_ENV_STEPS)
-    return play_tutor(anyone, EvaluationConfig().tutor_episodes)
+    episodes = EvaluationConfig().tutor_episodes
+    untutored, tutored = (student(ALGORITHMS[0], task, k, seed=0, num_env_steps=NUM_ENV_STEPS) for k in ("none", kind))
+    return play_tutor(tutored, episodes, play_others(untutored, episodes))
 
 
 def draw(path: Path, points: list[dict[str, Any]]) -> None:

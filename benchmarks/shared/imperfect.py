@@ -2,7 +2,7 @@
 
 ``snake_answers.json`` and ``blackjack_answers.json`` hold what Qwen2.5-Coder-1.5B said of every state of Snake's
 ``features`` and of Blackjack, asked plainly and behind strategy notes that it wrote itself, and what SmolLM2-135M said
-of Blackjack. *Calibrated* answers are divided by their mean over the states.
+of Blackjack; ``../data`` has what Qwen said of CartPole. *Calibrated* answers are divided by their mean over the states.
 """
 
 from __future__ import annotations
@@ -17,17 +17,26 @@ from numpy.typing import NDArray
 
 from rllib_plugins.tasks.base import Task
 from rllib_plugins.tasks.blackjack import BlackjackTask
+from rllib_plugins.tasks.cart_pole import CartPoleTask
 from rllib_plugins.tasks.snake import SnakeTask
+from tutor_service.prompts.prompt import EMPTY_STATE
 
 Rows = NDArray[np.float64]
+Said = dict[str, Rows]
+"""By a state in words, the probabilities of its actions."""
 RECORDED = {
     "plain": ("plain", False),
+    "hint": ("hint", False),
     "calibrated": ("plain", True),
     "strategy": ("strategy", True),
+    "notes": ("strategy", False),
     "smollm2": ("smollm2", False),
 }
 """By kind: the way of asking, and whether its answers are calibrated."""
 KINDS = ("oracle", *RECORDED, "constant", "half_states", "one_wrong", "worst")
+CART_POLE = Path(__file__).parents[1] / "data" / "qwen2.5-coder-1.5b-cart_pole.jsonl"
+MARKS = {"strategy": "Strategy notes:", "hint": "Hint:", "plain": ""}
+"""What the rules of a way of asking hold."""
 
 
 def best_guess(rows: Rows) -> Rows:
@@ -40,7 +49,7 @@ def distorted(kind: str, observations: NDArray[np.float32], oracle: Rows) -> Row
 
     ``constant``: always the first action. ``half_states``: the oracle's in a fixed random half of the states, another
     in the rest. ``one_wrong``: another where the last number of the observation is above 0 (Snake: food to the right;
-    Blackjack: a usable ace). ``worst``: never the oracle's.
+    Blackjack: a usable ace; CartPole: the pole turns to the right). ``worst``: never the oracle's.
     """
     num_actions = oracle.shape[1]
     best = oracle.argmax(axis=1)
@@ -56,19 +65,38 @@ def distorted(kind: str, observations: NDArray[np.float32], oracle: Rows) -> Row
     return np.eye(num_actions)[best]
 
 
-def recorded(task: Task, kind: str) -> dict[bytes, Rows]:
-    """Return the best guesses of a recorded kind by the bytes of a flat observation.
+def answers_of(task: Task, way: str) -> Said:
+    """Return what was recorded of a task, asked in one way.
 
     Args:
-        task: Has recorded answers under its name, and encodes their observations.
+        task: Has recorded answers under its name.
+        way: plain, hint, strategy or smollm2.
+    """
+    if task.name != CartPoleTask.name:
+        ways = json.loads(Path(__file__).with_name(f"{task.name}_answers.json").read_text())["ways"]
+        return {task.describe(np.array(one["observation"])): np.array(one["probabilities"]) for one in ways[way]}
+    answers = [json.loads(line) for line in CART_POLE.read_text().splitlines()]
+    others = [mark for mark in MARKS.values() if mark and mark != MARKS[way]]
+    return {
+        one["state"]: np.array(one["probabilities"])
+        for one in answers
+        if MARKS[way] in one["rules"]
+        and not any(mark in one["rules"] for mark in others)
+        and one["state"] != EMPTY_STATE
+    }
+
+
+def recorded(task: Task, kind: str) -> Said:
+    """Return the best guesses of a recorded kind.
+
+    Args:
+        task: Has recorded answers under its name.
         kind: One of ``RECORDED``.
     """
     way, is_calibrated = RECORDED[kind]
-    answers = json.loads(Path(__file__).with_name(f"{task.name}_answers.json").read_text())["ways"][way]
-    rows = np.array([answer["probabilities"] for answer in answers])
-    guesses = best_guess(rows / rows.mean(axis=0) if is_calibrated else rows)
-    keys = [task.encode(np.array(answer["observation"])).astype(np.float32).tobytes() for answer in answers]
-    return dict(zip(keys, guesses, strict=True))
+    said = answers_of(task, way)
+    rows = np.array(list(said.values()))
+    return dict(zip(said, best_guess(rows / rows.mean(axis=0) if is_calibrated else rows), strict=True))
 
 
 class Imperfect:
@@ -90,11 +118,17 @@ class Imperfect:
         if self._recorded is None:
             return best if self._kind == "oracle" else distorted(self._kind, observations, best)
         unasked = np.full(best.shape[1], 1 / best.shape[1])  # Snake: a state in which every move ends the game
-        return np.array([self._recorded.get(np.ascontiguousarray(row).tobytes(), unasked) for row in observations])
+        task: Any = self
+        states = [task.describe(task.raw_observation(row)) for row in observations]
+        return np.array([self._recorded.get(state, unasked) for state in states])
 
 
 class ImperfectSnake(Imperfect, SnakeTask):
     """Is Snake with a tutor of some kind."""
+
+
+class ImperfectCartPole(Imperfect, CartPoleTask):
+    """Is CartPole in words with a tutor of some kind."""
 
 
 class ImperfectBlackjack(Imperfect, BlackjackTask):

@@ -50,6 +50,12 @@ class AdviceConfig(BaseModel):
         description="Mean return of the tutor's own play, where known: distil follows it only while the student's "
         "own return is below. A sweep measures it before its trials.",
     )
+    follow: bool | None = Field(
+        default=None,
+        description="Whether the tutor is known to be worth following: true (distil imitates it up to tutor_return, but "
+        "where the student's own draws say that it harms), false (never). Default: those draws alone decide. A sweep "
+        "says it by the tutor's own play.",
+    )
     probability_initial: float = Field(
         default=1.0, ge=0, le=1, description="P_initial: consultation probability at step 0."
     )
@@ -164,6 +170,11 @@ class AdviceConfig(BaseModel):
         changed = [n for n in COIN_FIELDS if getattr(self, n) != fields[n].get_default(call_default_factory=True)]
         if self.use is None:
             object.__setattr__(self, "use", "coin" if changed else "distil")
+        if self.follow and self.tutor_return is None:
+            raise UserError(
+                "advice.follow = true needs advice.tutor_return, the mean return of the tutor's own play: a student is "
+                "led up to that (tutor audition measures it)."
+            )
         use = make_use(self.named_use, self.use_options)
         if changed and not use.acts:
             raise UserError(

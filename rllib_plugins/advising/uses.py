@@ -54,6 +54,12 @@ class Distil(Use):
         description="A state's advice is imitated where its expected benefit is above so many of its standard "
         "deviations. Below 0: where it is not shown to harm. Typical: -1 to 1.",
     )
+    benefit_of_doubt: float = Field(
+        default=1.0,
+        ge=0,
+        description="The same for a tutor that is known to be worth following (advice.follow): its advice is imitated "
+        "unless its expected benefit is so many standard deviations below 0. Typical: 0 to 2.",
+    )
     until: float = Field(
         default=0.7,
         gt=0,

@@ -31,12 +31,16 @@ class OwnPlay:
         return_se: Its standard error; 0 where the value is exact.
         num_env_steps: Env steps that were played; 0 where the value is exact.
         missed_share: Share of the questions that got no answer: random play took its place.
+        return_std: Standard deviation of an episode's return.
+        follow: Whether that shows the tutor to be worth following (``worth``); None: it does not tell.
     """
 
     return_mean: float
     return_se: float
     num_env_steps: int
     missed_share: float
+    return_std: float = 0.0
+    follow: bool | None = None
 
     @property
     def tutor_return(self) -> float | None:
@@ -80,4 +84,5 @@ def own_play(task: Task, advisor: Advisor, *, episodes: int, seed: int, most_sec
         return_se=0.0 if played.exact else played.return_std / math.sqrt(played.num_episodes),
         num_env_steps=played.num_env_steps,
         missed_share=num_missed / max(num_asked, 1),
+        return_std=played.return_std,
     )

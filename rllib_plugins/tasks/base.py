@@ -124,6 +124,10 @@ class Task:
         By default one per action, which always takes it where it is legal. Extend them by a one-line heuristic:
         ``return {**super().references(), "to the food": self.to_the_food}``.
         """
+        return self.constant_players()
+
+    def constant_players(self) -> dict[str, Policy]:
+        """Return one player per action by name, which takes it wherever it is legal."""
         return {f"always '{label}'": self.constant_policy(action) for action, label in enumerate(self.actions)}
 
     # How the student sees the environment. The defaults fit any observation space that Gymnasium can flatten.

@@ -279,10 +279,10 @@ class Benefit:
 
         Args:
             observations: ``(n, obs_dim)``.
-            caution: Below 0: where it is not shown to harm.
+            caution: Below 0: where it is not shown to harm; that is everywhere before there is evidence.
         """
         if self._features is None or self._squares <= 0.0:
-            return np.zeros(len(observations), dtype=bool)
+            return np.full(len(observations), caution < 0.0)
         if self._posterior is None:
             self._posterior = self._solve()
         mean, root = self._posterior

@@ -48,11 +48,18 @@ class Limits(NamedTuple):
         options: Thresholds of the evidence.
         phase_steps: Env steps after which a phase ends; infinite: evidence alone ends it.
         tutor_return: Mean return of the tutor's own play; infinite where it is not known.
+        follow: Whether the tutor is known to be worth following; None: evidence decides.
     """
 
     options: Distil
     phase_steps: float
     tutor_return: float
+    follow: bool | None = None
+
+    @property
+    def caution(self) -> float:
+        """Return how many standard deviations above 0 a state's expected benefit must be for imitation there."""
+        return -self.options.benefit_of_doubt if self.follow else self.options.caution
 
 
 class Episodes(NamedTuple):
@@ -121,7 +128,8 @@ class Phase:
         options = limits.options
         if self.is_on:
             self.num_steps += num_new
-            is_refuted = benefit.z < options.evidence_left or benefit.disputed_z < -options.evidence_left
+            is_doubted = benefit.z < options.evidence_left or benefit.disputed_z < -options.evidence_left
+            is_refuted = is_doubted and not limits.follow
             is_passed = self._bound(1.0) >= limits.tutor_return  # False on NaN
             is_over = self.num_steps >= limits.phase_steps
             if is_refuted or is_passed or is_over:
@@ -131,18 +139,25 @@ class Phase:
                 benefit.forget_disputes()
             return False
         self.num_idle += num_new
-        if limits.tutor_return < math.inf and not self._bound(2.0) < limits.tutor_return:
+        if limits.follow and not self.num_phases and self.total.num_episodes < LEAST_EPISODES:
+            return self._begin()
+        if limits.follow is False or (limits.tutor_return < math.inf and not self._bound(2.0) < limits.tutor_return):
             return False
-        if self.num_phases == 0:
+        if limits.follow:
+            begins = True
+        elif self.num_phases == 0:
             begins = benefit.num_steps >= LEAST_EVIDENCE_STEPS and benefit.z > options.evidence
         else:
             has_fallen = self._bound(2.0) < self.reached  # False on NaN
             begins = has_fallen or benefit.disputed_z > options.evidence
-        if begins:
-            self.is_on, self.num_steps = True, 0
-            self._forget()
-            self.num_phases += 1
-        return begins
+        return begins and self._begin()
+
+    def _begin(self) -> bool:
+        """Begin a phase."""
+        self.is_on, self.num_steps = True, 0
+        self._forget()
+        self.num_phases += 1
+        return True
 
     def _forget(self) -> None:
         """Begin anew with the episodes."""
@@ -202,6 +217,7 @@ class Distillation(AdviceUse):
             options,
             phase_steps=options.phase_steps if is_bounded else math.inf,
             tutor_return=math.inf if advice.tutor_return is None else advice.tutor_return,
+            follow=advice.follow,
         )
         self._running_returns = np.zeros(trial.runner.num_envs)
         self._begins = False
@@ -232,7 +248,7 @@ class Distillation(AdviceUse):
         while self._num_due >= 1.0:
             self._num_due -= 1.0
             sample = self._memory.sample(BATCH)
-            helped = self._benefit.helps(sample.observations, self._options.caution)
+            helped = self._benefit.helps(sample.observations, self._limits.caution)
             if helped.mean() < SETTLED_SHARE or not learner.imitate_again(sample.where(helped), self._goal):
                 self._num_due = 0.0
 

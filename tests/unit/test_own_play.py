@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from types import SimpleNamespace
 
 import numpy as np
@@ -78,12 +79,13 @@ def trial(**advice) -> Trial:
 
 
 @pytest.mark.parametrize(
-    ("advice", "told"),
-    [({}, 3.9), ({"tutor_return": 7.0}, 7.0), ({"use": "coin"}, None)],
+    ("advice", "told", "follow"),
+    [({}, 3.9, True), ({"tutor_return": 7.0}, 7.0, None), ({"use": "coin"}, None, None)],
     ids=["measured", "the user's word", "a use that does not ask"],
 )
-def test_students_are_told_unless_they_know_or_do_not_ask(advice, told):
-    assert with_level(trial(**advice), {"snake": {"oracle": PLAYED}}).advice.tutor_return == told
+def test_students_are_told_unless_they_know_or_do_not_ask(advice, told, follow):
+    student = with_level(trial(**advice), {"snake": {"oracle": replace(PLAYED, follow=True)}})
+    assert (student.advice.tutor_return, student.advice.follow) == (told, follow)
 
 
 def test_students_of_a_tutor_that_could_not_play_go_by_evidence():

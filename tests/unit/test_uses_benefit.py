@@ -112,13 +112,13 @@ def test_what_is_known_of_all_states_holds_for_one_that_was_never_seen():
     assert made.helps(np.array([[0.99, -0.99]], np.float32), 0.0).all()
 
 
-def test_nothing_helps_before_anything_is_known_or_where_outcomes_never_vary():
+def test_nothing_helps_and_nothing_harms_before_anything_is_known_or_where_outcomes_never_vary():
     made = Benefit(half_life=1_024, seed=0)
     state = np.zeros((3, 2), np.float32)
-    assert not made.helps(state, -1.0).any()
     rng = np.random.default_rng(0)
-    made.observe(draws(rng, 512, 0.5, lambda drew: np.zeros(len(drew))))
-    assert made.z == 0.0 and not made.helps(state, -1.0).any()
+    for _ in range(2):
+        assert made.z == 0.0 and not made.helps(state, 0.0).any() and made.helps(state, -1.0).all()
+        made.observe(draws(rng, 512, 0.5, lambda drew: np.zeros(len(drew))))
 
 
 def test_absurd_advantages_are_left_out():

@@ -263,6 +263,43 @@ def test_a_tutor_that_plays_no_better_than_the_student_is_not_followed():
     assert not phase.update(known(9.0), [1.0, 1.2] * 40, 5_000, limits)
 
 
+def test_a_tutor_known_to_be_worth_following_is_followed_without_evidence_until_the_student_is_where_it_is():
+    phase, limits = Phase(), Limits(Distil(), math.inf, tutor_return=4.0, follow=True)
+    assert phase.update(known(-5.0), [1.0, 1.2] * 4, 50, limits)
+    phase.update(known(-5.0, disputed_z=-5.0), [3.0, 3.2] * 8, 600, limits)
+    assert phase.is_on, "doubts are for the states in which they arise"
+    phase.update(known(-5.0), [3.9, 4.1] * 8, 600, limits)
+    assert not phase.is_on
+    assert not phase.update(known(9.0), [4.2, 4.4] * 8, 600, limits)
+    assert phase.update(known(-5.0), [2.0, 2.2] * 8, 600, limits), "it fell back"
+
+
+def test_a_student_nobody_has_seen_yet_is_taken_to_be_below_a_tutor_worth_following():
+    phase, limits = Phase(), Limits(Distil(), math.inf, tutor_return=4.0, follow=True)
+    assert phase.update(known(0.0), [], 50, limits)
+    phase.update(known(0.0), [3.9, 4.1] * 8, 600, limits)
+    assert not phase.update(known(0.0), [], 50, limits), "after a phase it has been seen"
+
+
+def test_a_tutor_known_not_to_be_worth_following_is_never_followed():
+    phase, limits = Phase(), Limits(Distil(), math.inf, tutor_return=4.0, follow=False)
+    assert not phase.update(known(9.0, disputed_z=9.0), [1.0, 1.2] * 40, 5_000, limits)
+
+
+def test_only_a_tutor_worth_following_has_the_benefit_of_the_doubt():
+    options = Distil(caution=0.5, benefit_of_doubt=2.0)
+    assert [Limits(options, math.inf, 4.0, follow).caution for follow in (True, False, None)] == [-2.0, 0.5, 0.5]
+
+
+def test_a_tutor_worth_following_is_imitated_where_no_reward_says_anything():
+    silent = Student(by_state, lambda s, a: 0.0 * a, advice=AdviceConfig(tutor_return=1.0, follow=True), noise=0.0)
+    silent.play(2)
+    assert silent.learner.samples
+    alone = Student(by_state, lambda s, a: 0.0 * a, noise=0.0)
+    alone.play(2)
+    assert not alone.learner.samples
+
+
 # What a config may say
 
 
@@ -286,6 +323,7 @@ def test_a_config_that_was_written_out_is_read_back():
         ({"use": "distill"}, r"advice\.use 'distill'.*distil"),
         ({"use": "distil", "imitation": "all"}, r"advice\.imitation = 'all'.*'coin'"),
         ({"use": "distil", "reuse_options": {"budget": 1}}, r"advice\.reuse_options.*'coin'"),
+        ({"follow": True}, r"advice\.follow = true needs advice\.tutor_return"),
         ({"use_options": {"untill": 0.5}}, r"advice\.use_options\.untill.*until"),
         ({"use_options": {"until": 1.5}}, r"advice\.use_options\.until"),
         ({"use_options": {"evidence": 1.0}}, r"evidence_left = 2\.0 must be below evidence = 1\.0"),

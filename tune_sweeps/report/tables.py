@@ -13,6 +13,7 @@ from tune_sweeps.report.statistics import Interval
 from tune_sweeps.tracking.reader import ORACLE
 
 NONE = "–"
+_VERDICTS = {True: ", followed up to there", False: ", not followed", None: ""}
 _WIDE = 120
 _CELL: Mapping[str, Callable[[CellResult], str]] = {
     "task": lambda c: c.cell.task,
@@ -149,7 +150,9 @@ def reference_table(analysis: Analysis) -> Table:
         for name, played in sorted(tutors.items()):
             steps = f", {count(played['num_env_steps'])} env steps" if played["num_env_steps"] else ""
             missed = f", {played['missed_share']:.0%} of its answers missed" if played["missed_share"] else ""
-            rows.append([task, f"tutor {name}", f"{played['return_mean']:.3g}", f"plays itself{steps}{missed}"])
+            verdict = _VERDICTS[played.get("follow")]
+            words = f"plays itself{steps}{missed}{verdict}"
+            rows.append([task, f"tutor {name}", f"{played['return_mean']:.3g}", words])
     thresholds = {(c.cell.task, c.cell.algorithm): c for c in analysis.cells if c.cell.baseline}
     for (task, algorithm), cell in sorted(thresholds.items()):
         level = cell.threshold.level

@@ -1,15 +1,16 @@
-"""Have each tutor play by itself before a sweep's trials, so that students know up to where it can lead them."""
+"""Have each tutor play by itself before a sweep's trials: students learn whether, and up to where, to follow it."""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Callable, Container, Iterable
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any, NamedTuple, TypeAlias
 
 from rllib_plugins.advising.uses import make_use
 from rllib_plugins.audition.own_play import OwnPlay, own_play
+from rllib_plugins.audition.worth import KnownPlay, known_play, worth_following
 from rllib_plugins.config import StudentConfig
 from tune_sweeps.definition.grid import Trial
 
@@ -60,8 +61,13 @@ def play_tutors(
         return played
     names = ", ".join(f"{tutor} on {task}" for task, tutor in unknown)
     say(f"tutors play {playing.episodes} episodes by themselves: {names}")
-    play = ray.remote(num_cpus=playing.num_cpus)(play_tutor)
-    futures = {pair: play.remote(student, playing.episodes) for pair, student in unknown.items()}
+    remote = ray.remote(num_cpus=playing.num_cpus)
+    play, others = remote(play_tutor), remote(play_others)
+    tasks = {task: student for (task, _), student in unknown.items()}
+    known = {task: others.remote(student, playing.episodes) for task, student in tasks.items()}
+    futures = {
+        (task, tutor): play.remote(student, playing.episodes, known[task]) for (task, tutor), student in unknown.items()
+    }
     for (task, tutor), future in futures.items():
         try:
             found = ray.get(future)
@@ -90,7 +96,8 @@ def with_level(trial: Trial, played: Played) -> StudentConfig:
     found = played.get(trial.cell.task, {}).get(trial.cell.tutor)
     if found is None or not asks_for_level(trial.student):
         return trial.student
-    advice = trial.student.advice.model_copy(update={"tutor_return": found.tutor_return})
+    told = {"tutor_return": found.tutor_return, "follow": found.follow}
+    advice = trial.student.advice.model_copy(update=told)
     return trial.student.model_copy(update={"advice": advice})
 
 
@@ -115,13 +122,25 @@ def _keep(kept: Path, played: Played) -> None:
 
 def _line(task: str, tutor: str, found: OwnPlay) -> str:
     reached = f"{found.return_mean:.3g}" + (f" ± {found.return_se:.2g}" if found.return_se else "")
+    verdict = {True: "followed up to there", False: "not followed", None: "followed where it is shown to help"}
     if found.tutor_return is None:
         return f"{tutor} on {task}: {found.missed_share:.0%} of its answers were missed, so its own level is not known"
-    return f"{tutor} on {task}: return {reached} when it plays itself"
+    return f"{tutor} on {task}: return {reached} when it plays itself; {verdict[found.follow]}"
 
 
-def play_tutor(student: StudentConfig, episodes: int) -> OwnPlay:
-    """Have a student's tutor play its task.
+def play_others(student: StudentConfig, episodes: int) -> KnownPlay:
+    """Have the players that a tutor is measured against play a student's task."""
+    from rllib_plugins.tasks import load_task
+
+    task = load_task(student.task, **student.task_options)
+    try:
+        return known_play(task, episodes=episodes, seed=SEED)
+    finally:
+        task.close()
+
+
+def play_tutor(student: StudentConfig, episodes: int, known: KnownPlay) -> OwnPlay:
+    """Have a student's tutor play its task, and say whether it is worth following.
 
     Raises:
         UserError: It takes longer than ``MOST_SECONDS``.
@@ -133,6 +152,7 @@ def play_tutor(student: StudentConfig, episodes: int) -> OwnPlay:
     try:
         advisor = make_advisor(student.tutor, task, deadline_s=student.advice.patience_s)
         assert advisor is not None, f"tutor '{student.tutor}' advises nobody"
-        return own_play(task, advisor, episodes=episodes, seed=SEED, most_seconds=MOST_SECONDS)
+        played = own_play(task, advisor, episodes=episodes, seed=SEED, most_seconds=MOST_SECONDS)
+        return replace(played, follow=worth_following(played, known))
     finally:
         task.close()

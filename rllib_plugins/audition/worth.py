@@ -1,0 +1,73 @@
+"""Whether a tutor is worth following, by what it reaches itself beside players that need no tutor."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from rllib_plugins.audition.own_play import OwnPlay
+from rllib_plugins.evaluation import evaluate
+from rllib_plugins.tasks.base import Task
+from rllib_plugins.yardsticks import trivial_players
+
+WORTH_SHARE = 1 / 3
+"""Share of the way from the best player that knows nothing to the best one at hand from which on a tutor is followed."""
+TRIVIAL_EPISODES, TRIVIAL_STEPS = 200, 5_000
+"""Episodes per player, and the env steps that they may take where environments are stepped one after the other."""
+
+
+class KnownPlay(NamedTuple):
+    """Says how well a task is played before anybody learns it.
+
+    Attributes:
+        ignorant: Mean return of the best player that knows nothing of the task: random play, or one action always.
+        best: Mean return of the best player at hand: those, the task's one-line heuristics and its oracle.
+    """
+
+    ignorant: float
+    best: float
+
+
+def known_play(task: Task, *, episodes: int, seed: int) -> KnownPlay:
+    """Have the players of a task that are no tutors play it.
+
+    Args:
+        task: The task.
+        episodes: Episodes of the oracle, where there is one and no exact evaluation.
+        seed: Of the episodes.
+    """
+    players = trivial_players(task, episodes=TRIVIAL_EPISODES, max_steps=TRIVIAL_STEPS, seed=seed)
+    returns = {player.name: player.evaluation.return_mean for player in players}
+    ignorant = max(returns[name] for name in ("random", *task.constant_players()))
+    best = max(returns.values())
+    if task.has_oracle:
+
+        def oracle(observations: NDArray[np.float32]) -> NDArray[np.float64]:
+            found = task.oracle_batch(observations)
+            assert found is not None
+            return found
+
+        best = max(best, evaluate(task, oracle, episodes=episodes, seed=seed).return_mean)
+    return KnownPlay(ignorant, best)
+
+
+def worth_following(played: OwnPlay, known: KnownPlay) -> bool | None:
+    """Say whether a tutor's own play shows that it is to be followed (True), or not (False); None: it does not tell.
+
+    It is where it goes ``WORTH_SHARE`` of the way from the best player that knows nothing to the best one at hand, and
+    leads the former by more than the spread of an episode's return: else a student's returns cannot tell in time
+    whether it has come to where its tutor is. It is not where even two standard errors more would not take it there.
+
+    Args:
+        played: The tutor's play.
+        known: What is known of the task.
+    """
+    if played.tutor_return is None:
+        return None
+    whole = max(known.best, played.return_mean) - known.ignorant
+    lead = played.return_mean - known.ignorant
+    if lead + 2.0 * played.return_se < WORTH_SHARE * whole or whole <= 0.0:
+        return False
+    return True if lead >= max(WORTH_SHARE * whole, played.return_std) else None
