@@ -2,7 +2,7 @@
 SHELL := /bin/bash
 PYTHON ?= python3
 ENGINE ?= cpu
-TUTOR ?= smollm2
+TUTOR ?= qwen2.5-coder-1.5b-cart_pole
 SEED ?= 0
 BIN := .venv/bin
 QUICK_TIER := $(BIN)/python -m pytest tests/unit --numprocesses logical --maxprocesses 4
@@ -15,13 +15,13 @@ help:  ## Show this list
 	@grep -hE '^[a-z-]+:.*?## ' $(MAKEFILE_LIST) | awk -F ':.*?## ' '{printf "  make %-10s %s\n", $$1, $$2}'
 	@echo
 	@echo "  ENGINE=gpu|none      vLLM's CUDA build in place of the CPU one, or no vLLM at all (endpoints, scripted tutors)"
-	@echo "  TUTOR=NAME|FILE      tutor of the demo, by catalog name or YAML file (default: smollm2)"
+	@echo "  TUTOR=NAME|FILE      tutor of the demo, by catalog name or YAML file (smollm2: least to fetch, and no help)"
 	@echo "  PYTHON=python3.12    interpreter that the virtual environment is made from (3.11, 3.12 or 3.13)"
 
 setup:  ## Create .venv with pinned packages and prepare the embedded tutor (safe to repeat)
 	@$(PYTHON) tools/bootstrap.py --engine $(ENGINE)
 
-demo: setup  ## Run the demo sweep: a real LLM tutors DQN, PPO and A2C on Blackjack
+demo: setup  ## Run the demo sweep: a real LLM tutors DQN, PPO and A2C on CartPole
 	@exec $(BIN)/tutor sweep demo --set 'tutors=[$(TUTOR),oracle]'
 
 test: setup  ## Run every test, the real LLM's included

@@ -44,8 +44,11 @@ SHOWN = {
 """Kinds whose learning curves are drawn, and what the figure calls them."""
 LEVELS = (0.5, 0.75, 0.9)
 """Shares of the way from random play to the untutored student's final return."""
-NUM_ENV_STEPS, EVAL_EPISODES = 12_000, 20
-INTERVALS = {"snake": 125, "cart_pole": 250, "blackjack": 100}
+NUM_ENV_STEPS = 12_000
+INTERVALS = {"snake": 125, "cart_pole": 500, "blackjack": 100}
+"""Env steps between evaluations."""
+EPISODES = {"snake": 20, "cart_pole": 10, "blackjack": 20}
+"""Per evaluation; CartPole's take up to 500 env steps each, one after the other."""
 
 
 def student(algorithm: str, task: str, kind: str, seed: int, num_env_steps: int, played: Any = None) -> Any:
@@ -54,6 +57,7 @@ def student(algorithm: str, task: str, kind: str, seed: int, num_env_steps: int,
     from rllib_plugins.config import StudentConfig
     from rllib_plugins.hyperparameters import default_hyperparameters
 
+    told = {} if played is None else {"tutor_return": played.tutor_return, "follow": played.follow}
     return StudentConfig(
         algorithm=algorithm,
         task=TASKS[task],
@@ -62,11 +66,9 @@ def student(algorithm: str, task: str, kind: str, seed: int, num_env_steps: int,
         seed=seed,
         num_env_steps=num_env_steps,
         eval_interval_steps=INTERVALS[task],
-        eval_episodes=EVAL_EPISODES,
+        eval_episodes=EPISODES[task],
         eval_max_share=1.0,
-        advice=AdviceConfig()
-        if played is None
-        else AdviceConfig(tutor_return=played.tutor_return, follow=played.follow),
+        advice=AdviceConfig(**told),
         hyperparameters=default_hyperparameters(algorithm, task),  # type: ignore[arg-type]
     )
 

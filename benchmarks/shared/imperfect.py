@@ -2,7 +2,8 @@
 
 ``snake_answers.json`` and ``blackjack_answers.json`` hold what Qwen2.5-Coder-1.5B said of every state of Snake's
 ``features`` and of Blackjack, asked plainly and behind strategy notes that it wrote itself, and what SmolLM2-135M said
-of Blackjack; ``../data`` has what Qwen said of CartPole. *Calibrated* answers are divided by their mean over the states.
+of Blackjack; ``../data`` holds what Qwen said of CartPole. *Calibrated* answers are divided by their mean over the
+states.
 """
 
 from __future__ import annotations
@@ -77,13 +78,8 @@ def answers_of(task: Task, way: str) -> Said:
         return {task.describe(np.array(one["observation"])): np.array(one["probabilities"]) for one in ways[way]}
     answers = [json.loads(line) for line in CART_POLE.read_text().splitlines()]
     others = [mark for mark in MARKS.values() if mark and mark != MARKS[way]]
-    return {
-        one["state"]: np.array(one["probabilities"])
-        for one in answers
-        if MARKS[way] in one["rules"]
-        and not any(mark in one["rules"] for mark in others)
-        and one["state"] != EMPTY_STATE
-    }
+    asked = [one for one in answers if MARKS[way] in one["rules"] and not any(mark in one["rules"] for mark in others)]
+    return {one["state"]: np.array(one["probabilities"]) for one in asked if one["state"] != EMPTY_STATE}
 
 
 def recorded(task: Task, kind: str) -> Said:

@@ -74,6 +74,12 @@ class Distil(Use):
         "tutor reaches itself; it is helped again if it falls back. PPO and A2C are helped for as long as evidence "
         "speaks for the advice.",
     )
+    stall_steps: int = Field(
+        default=2_048,
+        gt=0,
+        description="Env steps without a better mean return after which a tutor that is worth following is followed no "
+        "further; the student is led again if it falls back.",
+    )
     half_life: float = Field(default=1_024, gt=0, description="Env steps after which evidence counts half.")
     first_gradient_steps: int = Field(default=200, ge=0, description="Most gradient steps when a phase begins.")
     gradient_steps: float = Field(

@@ -13,7 +13,7 @@ from rllib_plugins.tasks.base import Task
 from rllib_plugins.yardsticks import trivial_players
 
 WORTH_SHARE = 1 / 3
-"""Share of the way from the best player that knows nothing to the best one at hand from which on a tutor is followed."""
+"""Share of the way from the best player that knows nothing to the best at hand from which on a tutor is followed."""
 TRIVIAL_EPISODES, TRIVIAL_STEPS = 200, 5_000
 """Episodes per player, and the env steps that they may take where environments are stepped one after the other."""
 

@@ -10,8 +10,8 @@ reuse (Zhang et al. 2022, arXiv 2210.08153). Its steps are its own, so no import
 from __future__ import annotations
 
 import math
-from dataclasses import asdict, dataclass, field
-from typing import Any, NamedTuple
+from dataclasses import asdict
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -26,6 +26,7 @@ from rllib_plugins.policies import epsilon_greedy, masked_softmax
 from rllib_plugins.rollout.arrays import RolloutArrays, flat
 from rllib_plugins.uses.base import AdviceUse, Goal, Imitator, Trial
 from rllib_plugins.uses.benefit import Benefit, Draws
+from rllib_plugins.uses.phase import Episodes, Limits, Phase
 
 MEMORY = 4_096
 """Visited states kept with their advice; the oldest give way."""
@@ -33,156 +34,6 @@ BATCH = 128
 """States per gradient step."""
 SETTLED_SHARE = 0.02
 """Share of the states that the student need not follow for the others to be left alone."""
-LEAST_EVIDENCE_STEPS = 128
-"""Steps before which nothing is decided."""
-COMPARED_STEPS, COMPARED_EPISODES = 512, 16
-"""Env steps whose episodes say by their mean return how the student is doing, and how many they are at least."""
-LEAST_EPISODES = 8
-"""Episodes below which it says nothing."""
-
-
-class Limits(NamedTuple):
-    """Says when phases of imitation begin and end.
-
-    Attributes:
-        options: Thresholds of the evidence.
-        phase_steps: Env steps after which a phase ends; infinite: evidence alone ends it.
-        tutor_return: Mean return of the tutor's own play; infinite where it is not known.
-        follow: Whether the tutor is known to be worth following; None: evidence decides.
-    """
-
-    options: Distil
-    phase_steps: float
-    tutor_return: float
-    follow: bool | None = None
-
-    @property
-    def caution(self) -> float:
-        """Return how many standard deviations above 0 a state's expected benefit must be for imitation there."""
-        return -self.options.benefit_of_doubt if self.follow else self.options.caution
-
-
-class Episodes(NamedTuple):
-    """Sums up the episodes that ended in some steps.
-
-    Attributes:
-        num_steps: Env steps.
-        num_episodes: Episodes that ended in them.
-        returns: Sum of their returns.
-        squares: Sum of the squares.
-    """
-
-    num_steps: int
-    num_episodes: int
-    returns: float
-    squares: float
-
-    def plus(self, other: Episodes, sign: int = 1) -> Episodes:
-        """Return both together, or with ``sign`` −1 what is left without the other."""
-        return Episodes(
-            self.num_steps + sign * other.num_steps,
-            self.num_episodes + sign * other.num_episodes,
-            self.returns + sign * other.returns,
-            self.squares + sign * other.squares,
-        )
-
-
-NO_EPISODES = Episodes(0, 0, 0.0, 0.0)
-
-
-@dataclass(slots=True)
-class Phase:
-    """Decides when advice is imitated, by evidence about it and by the student's own returns.
-
-    Whose own play is known to be worse than the student's is no tutor: advice that beats the actions of a beginner can
-    still lead nowhere, and a student that is held where its tutor is does not pass it.
-
-    Attributes:
-        is_on: Advice is imitated.
-        num_steps: Steps of the present phase so far.
-        num_phases: Phases begun so far.
-        num_idle: Steps since the last phase ended, or since the beginning.
-        latest: The latest rollouts since the last phase began or ended.
-        total: Their sum, kept since it is asked for at every rollout.
-        reached: Lower bound of the mean return that the last phase ended with; NaN where it says nothing.
-    """
-
-    is_on: bool = False
-    num_steps: int = 0
-    num_phases: int = 0
-    num_idle: int = 0
-    latest: list[Episodes] = field(default_factory=list)
-    total: Episodes = NO_EPISODES
-    reached: float = math.nan
-
-    def update(self, benefit: Benefit, new_returns: list[float], num_new: int, limits: Limits) -> bool:
-        """Take note of new steps; return whether a phase begins.
-
-        Args:
-            benefit: What is known about the advice; forgets its disputes when a phase ends.
-            new_returns: Of the episodes that ended since the last call, in order.
-            num_new: Steps since the last call.
-            limits: When phases begin and end.
-        """
-        self._note(new_returns, num_new)
-        options = limits.options
-        if self.is_on:
-            self.num_steps += num_new
-            is_doubted = benefit.z < options.evidence_left or benefit.disputed_z < -options.evidence_left
-            is_refuted = is_doubted and not limits.follow
-            is_passed = self._bound(1.0) >= limits.tutor_return  # False on NaN
-            is_over = self.num_steps >= limits.phase_steps
-            if is_refuted or is_passed or is_over:
-                self.reached = math.nan if is_refuted else self._bound(-2.0)
-                self.is_on, self.num_idle = False, 0
-                self._forget()
-                benefit.forget_disputes()
-            return False
-        self.num_idle += num_new
-        if limits.follow and not self.num_phases and self.total.num_episodes < LEAST_EPISODES:
-            return self._begin()
-        if limits.follow is False or (limits.tutor_return < math.inf and not self._bound(2.0) < limits.tutor_return):
-            return False
-        if limits.follow:
-            begins = True
-        elif self.num_phases == 0:
-            begins = benefit.num_steps >= LEAST_EVIDENCE_STEPS and benefit.z > options.evidence
-        else:
-            has_fallen = self._bound(2.0) < self.reached  # False on NaN
-            begins = has_fallen or benefit.disputed_z > options.evidence
-        return begins and self._begin()
-
-    def _begin(self) -> bool:
-        """Begin a phase."""
-        self.is_on, self.num_steps = True, 0
-        self._forget()
-        self.num_phases += 1
-        return True
-
-    def _forget(self) -> None:
-        """Begin anew with the episodes."""
-        self.latest, self.total = [], NO_EPISODES
-
-    def _note(self, new_returns: list[float], num_new: int) -> None:
-        """Add a rollout, and drop those that are no longer compared."""
-        new = Episodes(num_new, len(new_returns), sum(new_returns), sum(value * value for value in new_returns))
-        self.latest.append(new)
-        self.total = self.total.plus(new)
-        while True:
-            rest = self.total.plus(self.latest[0], -1)
-            if rest.num_steps < COMPARED_STEPS or rest.num_episodes < COMPARED_EPISODES:
-                return
-            self.latest.pop(0)
-            self.total = rest
-
-    def _bound(self, num_errors: float) -> float:
-        """Return the mean return plus so many standard errors; NaN of too few episodes."""
-        played = self.total
-        if played.num_episodes < LEAST_EPISODES:
-            return math.nan
-        mean = played.returns / played.num_episodes
-        variance = max(played.squares / played.num_episodes - mean**2, 0.0)
-        return mean + num_errors * math.sqrt(variance / played.num_episodes)
 
 
 class Distillation(AdviceUse):
@@ -248,7 +99,8 @@ class Distillation(AdviceUse):
         while self._num_due >= 1.0:
             self._num_due -= 1.0
             sample = self._memory.sample(BATCH)
-            helped = self._benefit.helps(sample.observations, self._limits.caution)
+            caution = -self._options.benefit_of_doubt if self._phase.is_trusting else self._options.caution
+            helped = self._benefit.helps(sample.observations, caution)
             if helped.mean() < SETTLED_SHARE or not learner.imitate_again(sample.where(helped), self._goal):
                 self._num_due = 0.0
 

@@ -62,7 +62,7 @@ def record(
     status: str = "FINISHED",
 ) -> SweepRecord:
     returns = {} if random_return is None else {"blackjack": {"random": random_return, "always 'stick'": trivial}}
-    return SweepRecord("s", "p", status, load_sweep("demo", ["seeds=6", *settings]), returns, runs)
+    return SweepRecord("s", "p", status, load_sweep("small", ["seeds=6", *settings]), returns, runs)
 
 
 def tutored(analysis: Analysis) -> CellResult:

@@ -48,6 +48,6 @@ def test_tasks_have_lines_of_their_own_where_there_are_several() -> None:
     ],
 )
 def test_the_link_opens_the_view_where_mlflow_shows_it(uri: str, begins: str) -> None:
-    sweep = SweepRecord("s", "p", "FINISHED", load_sweep("demo"), {}, [], experiment_id="7")
+    sweep = SweepRecord("s", "p", "FINISHED", load_sweep("small"), {}, [], experiment_id="7")
     said = where_to_look(sweep, uri, Path("elsewhere"))
     assert said.startswith(begins) and (not begins or "viewStateShareKey=p" in said)

@@ -15,7 +15,8 @@ from rllib_plugins.metrics import Source
 from rllib_plugins.rollout.arrays import RolloutArrays
 from rllib_plugins.tasks import load_task
 from rllib_plugins.uses.base import AdviceUse, Trial
-from rllib_plugins.uses.distil import Distillation, Limits, Phase
+from rllib_plugins.uses.distil import Distillation
+from rllib_plugins.uses.phase import Limits, Phase
 from tutor_service.errors import UserError
 
 NUM_STEPS, NUM_ENVS, NUM_ACTIONS = 32, 8, 2
@@ -286,9 +287,20 @@ def test_a_tutor_known_not_to_be_worth_following_is_never_followed():
     assert not phase.update(known(9.0, disputed_z=9.0), [1.0, 1.2] * 40, 5_000, limits)
 
 
-def test_only_a_tutor_worth_following_has_the_benefit_of_the_doubt():
-    options = Distil(caution=0.5, benefit_of_doubt=2.0)
-    assert [Limits(options, math.inf, 4.0, follow).caution for follow in (True, False, None)] == [-2.0, 0.5, 0.5]
+def test_only_a_tutor_worth_following_has_the_benefit_of_the_doubt_and_no_longer_than_the_student_gains():
+    phase, limits = Phase(), Limits(Distil(stall_steps=1_000), math.inf, tutor_return=4.0, follow=True)
+    phase.update(known(2.5), [], 100, limits)
+    for mean in (1.0, 1.5, 2.0):
+        phase.update(known(2.5), [mean, mean + 0.1] * 8, 600, limits)
+        assert phase.is_trusting
+    phase.update(known(2.5), [2.0, 2.1] * 8, 600, limits)
+    assert phase.is_trusting and phase.is_on
+    phase.update(known(2.5), [2.0, 2.1] * 8, 600, limits)
+    assert not phase.is_trusting and phase.is_on, "from now on evidence decides"
+    phase.update(known(1.5), [2.0, 2.1] * 8, 600, limits)
+    assert not phase.is_on
+    shown = Phase()
+    assert shown.update(known(3.1), [1.0, 1.2] * 8, 600, limits._replace(follow=None)) and not shown.is_trusting
 
 
 def test_a_tutor_worth_following_is_imitated_where_no_reward_says_anything():

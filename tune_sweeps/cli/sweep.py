@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from tune_sweeps.run.workspace import Choice, Workspace
 
 EXIT_TRIALS_FAILED = 1
-PRESET_FOR_TASKS = "demo"
+PRESET_FOR_TASKS = "small"
 """Whose algorithms, tutors and seeds a sweep has that names tasks alone."""
 
 
@@ -68,13 +68,13 @@ def sweep(options: SweepOptions) -> None:
 
     Examples:
 
-    - `tutor sweep demo` – minutes on a laptop: an LLM and an oracle tutor three algorithms on Blackjack
+    - `tutor sweep demo` – minutes on a laptop: an LLM and an oracle tutor three algorithms on CartPole
 
     - `tutor sweep laptop54 --dry-run` – cells, trials, env steps, LLM evaluations and time, before you commit to them
 
     - `tutor sweep demo --set seeds=5 --set 'tutors=[smollm2,my_tutor.yaml]' --name mine`
 
-    - `tutor sweep --task examples.frozen_lake:FrozenLakeTask` – a task of your own, with the demo's students and tutors
+    - `tutor sweep --task examples.frozen_lake:FrozenLakeTask` – a task of your own, with the students and tutors of the preset `small`
 
     - `tutor sweep mine --more-seeds 5`
 

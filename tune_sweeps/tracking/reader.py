@@ -114,7 +114,7 @@ class SweepRecord:
     runs: list[RunRecord]
     doubts: dict[str, str] = field(default_factory=dict)
     experiment_id: str = ""
-    own_play: dict[str, dict[str, dict[str, float]]] = field(default_factory=dict)
+    own_play: dict[str, dict[str, dict[str, Any]]] = field(default_factory=dict)
 
 
 def read_sweep(uri: str, name: str, follow: Follow = lambda items, _: items) -> SweepRecord:
