@@ -69,6 +69,7 @@ class Distillation(AdviceUse):
             phase_steps=options.phase_steps if is_bounded else math.inf,
             tutor_return=math.inf if advice.tutor_return is None else advice.tutor_return,
             follow=advice.follow,
+            stall_steps=math.inf if config.value_based else options.stall_steps,
         )
         self._running_returns = np.zeros(trial.runner.num_envs)
         self._begins = False

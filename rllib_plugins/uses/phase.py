@@ -25,12 +25,14 @@ class Limits(NamedTuple):
         phase_steps: Env steps after which a phase ends; infinite: evidence alone ends it.
         tutor_return: Mean return of the tutor's own play; infinite where it is not known.
         follow: Whether the tutor is known to be worth following; None: evidence decides.
+        stall_steps: Env steps without a better return after which it decides even then.
     """
 
     options: Distil
     phase_steps: float
     tutor_return: float
     follow: bool | None = None
+    stall_steps: float = math.inf
 
 
 class Episodes(NamedTuple):
@@ -105,7 +107,7 @@ class Phase:
         options = limits.options
         if self.is_on:
             self.num_steps += num_new
-            self.is_trusting = self.is_trusting and not self._has_stalled(options)
+            self.is_trusting = self.is_trusting and not self._has_stalled(limits.stall_steps)
             is_doubted = benefit.z < options.evidence_left or benefit.disputed_z < -options.evidence_left
             is_refuted = is_doubted and not self.is_trusting
             is_passed = self._bound(1.0) >= limits.tutor_return  # False on NaN
@@ -128,12 +130,12 @@ class Phase:
             begins = has_fallen or benefit.disputed_z > options.evidence
         return begins and self._begin(limits)
 
-    def _has_stalled(self, options: Distil) -> bool:
+    def _has_stalled(self, stall_steps: float) -> bool:
         """Say whether the student gains no more: one that tries its own actions, too, may not come all the way."""
         mean = self._bound(0.0)
         if mean > self.best:  # False on NaN
             self.best, self.best_at = mean, self.num_steps
-        return self.num_steps - self.best_at >= options.stall_steps and not math.isnan(mean)
+        return self.num_steps - self.best_at >= stall_steps and not math.isnan(mean)
 
     def _begin(self, limits: Limits) -> bool:
         """Begin a phase."""

@@ -288,7 +288,7 @@ def test_a_tutor_known_not_to_be_worth_following_is_never_followed():
 
 
 def test_only_a_tutor_worth_following_has_the_benefit_of_the_doubt_and_no_longer_than_the_student_gains():
-    phase, limits = Phase(), Limits(Distil(stall_steps=1_000), math.inf, tutor_return=4.0, follow=True)
+    phase, limits = Phase(), Limits(Distil(), math.inf, tutor_return=4.0, follow=True, stall_steps=1_000)
     phase.update(known(2.5), [], 100, limits)
     for mean in (1.0, 1.5, 2.0):
         phase.update(known(2.5), [mean, mean + 0.1] * 8, 600, limits)
