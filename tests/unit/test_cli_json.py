@@ -134,7 +134,7 @@ RUNS: dict[str, tuple[Arrange, Callable[[Any], bool]]] = {
     "presets": (lambda *_: [], lambda found: "demo" in [row["preset"] for row in found]),
     "doctor": (lambda *_: [], lambda found: {"part", "state", "found", "remedy"} == set(found[0])),
     "ask": (lambda *_: ["oracle", "blackjack"], lambda found: sum(found["probability"].values()) == 1),
-    "sweep": (lambda *_: ["demo", "--dry-run"], lambda found: found["num_trials"] == 27 and len(found["cells"]) == 3),
+    "sweep": (lambda *_: ["demo", "--dry-run"], lambda found: found["num_trials"] == 45 and len(found["cells"]) == 3),
     "grade": (graded, lambda found: found["tutor"] == "oracle" and found["task"] == "frozen_lake"),
     "audition": (auditioned, lambda found: found["task"] == "frozen_lake" and len(found["ways"]) == 1),
     "compare": (compared, lambda found: [found["first"], found["second"], len(found["cells"])] == ["a", "b", 2]),

@@ -72,9 +72,9 @@ def test_the_demo_is_three_students_with_two_tutors() -> None:
     labels = {cell.label for cell in cells(load_sweep("demo"))}
     assert len(labels) == 9
     assert {
-        "ppo · smollm2 · blackjack · reuse",
-        "dqn · oracle · blackjack · reuse",
-        "a2c · untutored · blackjack",
+        "ppo · qwen2.5-coder-1.5b-cart_pole · cart_pole · reuse",
+        "dqn · oracle · cart_pole · reuse",
+        "a2c · untutored · cart_pole",
     } <= labels
 
 
@@ -276,7 +276,7 @@ def test_a_newer_preset_is_refused(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="newer release"):
         load_sweep(str(path))
     with pytest.raises(UserError, match="newer release"):
-        load_sweep("demo", [f"version={SCHEMA_VERSION + 1}"])
+        load_sweep("small", [f"version={SCHEMA_VERSION + 1}"])
 
 
 def test_of_a_long_list_the_nearest_names_are_shown() -> None:
@@ -301,7 +301,7 @@ def test_an_unknown_preset_shows_the_nearest_and_a_missing_file_the_presets() ->
 
 
 def test_settings_reach_nested_fields_and_leave_their_neighbours() -> None:
-    config = load_sweep("demo", ["advice.theta_frac=0.3", "seeds=2", "tutors=[oracle]", "evaluation.episodes=7"])
+    config = load_sweep("small", ["advice.theta_frac=0.3", "seeds=2", "tutors=[oracle]", "evaluation.episodes=7"])
     assert config.advice.theta_frac == 0.3
     assert config.seeds == [0, 1]
     assert config.tutors == ["oracle"]
@@ -311,7 +311,7 @@ def test_settings_reach_nested_fields_and_leave_their_neighbours() -> None:
 @pytest.mark.parametrize("setting", ["seeds", "=3", "seed=3", "a..b=1", "seeds=[", "advice.thetafrac=1"])
 def test_a_setting_that_means_nothing_is_refused(setting: str) -> None:
     with pytest.raises(UserError):
-        load_sweep("demo", [setting])
+        load_sweep("small", [setting])
 
 
 def test_a_setting_does_not_change_what_was_shared() -> None:
@@ -352,7 +352,7 @@ def test_a_fork_is_the_sweep_with_some_fields_changed_and_all_its_seeds() -> Non
 
 
 def test_a_difference_names_the_field_and_both_values() -> None:
-    assert difference(load_sweep("demo"), load_sweep("demo", ["advice.theta_frac=0.3", "name=x"])) == [
+    assert difference(load_sweep("small"), load_sweep("small", ["advice.theta_frac=0.3", "name=x"])) == [
         "advice.theta_frac: 0.5 → 0.3"
     ]
 
@@ -366,7 +366,7 @@ def test_consultations_are_the_area_under_the_schedule() -> None:
 
 
 def test_each_state_is_evaluated_once_at_most() -> None:
-    resolved = resolve(load_sweep("demo"))
+    resolved = resolve(load_sweep("small"))
     mine = [trial for trial in resolved.trials if trial.cell.tutor == "smollm2"]
     assert num_observations(resolved.tasks["blackjack"]) == 280
     assert max_evaluations(mine, resolved.tasks) == 280
@@ -391,14 +391,14 @@ def test_a_plan_adds_up() -> None:
 
 
 def test_own_play_is_part_of_what_a_sweep_takes() -> None:
-    blackjack = estimate(resolve(load_sweep("demo")), cpus=2, speeds={})
+    blackjack = estimate(resolve(load_sweep("small")), cpus=2, speeds={})
     assert blackjack.own_play == {"smollm2": 280}, "an exact task asks about each of its states"
-    alone = estimate(resolve(load_sweep("demo", ["evaluation.tutor_episodes=0"])), cpus=2, speeds={})
+    alone = estimate(resolve(load_sweep("small", ["evaluation.tutor_episodes=0"])), cpus=2, speeds={})
     assert alone.own_play == {} and alone.own_play_seconds == 0
     assert blackjack.seconds - alone.seconds == pytest.approx(280 / TYPICAL_ANSWERS_PER_S)
     four = ["tasks=[connect_four]", "num_env_steps=null"]  # more states than can be counted
     few, many = (
-        estimate(resolve(load_sweep("demo", [*four, f"evaluation.tutor_episodes={n}"])), 2, {}) for n in (8, 800)
+        estimate(resolve(load_sweep("small", [*four, f"evaluation.tutor_episodes={n}"])), 2, {}) for n in (8, 800)
     )
     assert 8 * 4 <= few.own_play["smollm2"] <= 8 * 42
     assert many.own_play["smollm2"] == pytest.approx(100 * few.own_play["smollm2"], rel=0.01)
@@ -407,7 +407,7 @@ def test_own_play_is_part_of_what_a_sweep_takes() -> None:
 
 def test_recorded_answers_are_no_questions_to_an_llm(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(TutorConfig, "is_served", False)
-    assert estimate(resolve(load_sweep("demo")), cpus=2, speeds={}).own_play == {}
+    assert estimate(resolve(load_sweep("small")), cpus=2, speeds={}).own_play == {}
 
 
 def test_tutors_leave_room_for_one_trial_at_least() -> None:

@@ -23,7 +23,7 @@ from tutor_service.errors import UserError
 
 
 def sweep(name: str = "s", *settings: str) -> SweepConfig:
-    return load_sweep("demo", ["tutors=[oracle]", "algorithms=[ppo]", "seeds=1", f"name={name}", *settings])
+    return load_sweep("small", ["tutors=[oracle]", "algorithms=[ppo]", "seeds=1", f"name={name}", *settings])
 
 
 def test_what_is_written_is_read_again(tmp_path: Path) -> None:

@@ -74,7 +74,7 @@ def sweep(options: SweepOptions) -> None:
 
     - `tutor sweep demo --set seeds=5 --set 'tutors=[smollm2,my_tutor.yaml]' --name mine`
 
-    - `tutor sweep --task examples.frozen_lake:FrozenLakeTask` – a task of your own, with the students and tutors of the preset `small`
+    - `tutor sweep --task examples.frozen_lake:FrozenLakeTask` – a task of your own, students and tutors as in `small`
 
     - `tutor sweep mine --more-seeds 5`
 
