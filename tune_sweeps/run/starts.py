@@ -45,7 +45,7 @@ KINDS = {
     "rule": Kind(
         {"$name.py": "rule.py.txt", "test_$name.py": "rule_test.py.txt"},
         lambda entry: make_rule(entry, {}),
-        "tutor sweep demo --dry-run --set advice.use=coin --set advice.rule=$name:$class",
+        "tutor sweep small --dry-run --set advice.use=coin --set advice.rule=$name:$class",
     ),
 }
 
