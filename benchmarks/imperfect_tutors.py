@@ -74,12 +74,12 @@ def student(algorithm: str, task: str, kind: str, seed: int, num_env_steps: int,
 
 
 def own_level(task: str, kind: str) -> float:
-    """The return of the tutor's own play."""
+    """The return of the tutor's own play, over more episodes than a sweep has it play."""
     from rllib_plugins.evaluation import evaluate
     from rllib_plugins.tasks import load_task
 
     made = load_task(TASKS[task], kind=kind)
-    return evaluate(made, lambda observations: made.oracle_batch(observations), episodes=400, seed=1).return_mean
+    return evaluate(made, lambda observations: made.oracle_batch(observations), episodes=20 * EPISODES[task], seed=1).return_mean
 
 
 def in_numbers(faster: Mapping[float, Any]) -> dict[str, list[float] | None]:
@@ -172,7 +172,8 @@ def main() -> int:
     tutors: dict[str, tuple[str, ...]] = {"blackjack": ("oracle", "smollm2")} if args.quick else TUTORS
     benchmark = Benchmark("imperfect_tutors")
     cells = [(task, algorithm, kind) for task in tutors for algorithm in algorithms for kind in ("none", *tutors[task])]
-    played = {(task, kind): own_play(task, kind) for task, _, kind in cells if kind != "none"}
+    played = {(task, kind): own_play(task, kind) for task, kinds in tutors.items() for kind in kinds}
+    levels = {(task, kind): own_level(task, kind) for task, kind in played}
     jobs = [
         (learning.train_ours, (student(algorithm, task, kind, seed, num_env_steps, played.get((task, kind))),))
         for task, algorithm, kind in cells
@@ -188,7 +189,7 @@ def main() -> int:
             continue
         untutored, floor = groups[task, algorithm, "none"], learning.random_return(task)
         trained = sum(curve.final for curve in untutored) / len(untutored)
-        level = own_level(task, kind)
+        level = levels[task, kind]
         own_share = (level - floor) / (trained - floor)
         area = sum(curve.area - floor for curve in group) / sum(curve.area - floor for curve in untutored)
         faster, held = (
