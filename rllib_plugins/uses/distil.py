@@ -16,14 +16,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from rllib_plugins.advising.advisor import holds_guess
 from rllib_plugins.advising.config import ImitationWeights
-from rllib_plugins.advising.rules import LinearSchedule, make_rule
 from rllib_plugins.advising.uses import Distil
 from rllib_plugins.algorithms.advice_replay import AdviceMemory
-from rllib_plugins.metrics import AdviceCounters, RecentMean
 from rllib_plugins.policies import epsilon_greedy, masked_softmax
 from rllib_plugins.rollout.arrays import RolloutArrays, flat
+from rllib_plugins.uses.asking import Asking, Visited
 from rllib_plugins.uses.base import AdviceUse, Goal, Imitator, Trial
 from rllib_plugins.uses.benefit import Benefit, Draws
 from rllib_plugins.uses.phase import Episodes, Limits, Phase
@@ -49,9 +47,7 @@ class Distillation(AdviceUse):
         advice = config.advice
         super().__init__(trial)
         self._options, self._trial = options, trial
-        self._rule = make_rule(advice.rule, advice.rule_options)
-        self._schedule = LinearSchedule(advice.probability_initial, advice.probability_final, config.theta_steps)
-        self._rng = np.random.default_rng([seed, 1])
+        self._asking = Asking(trial)
         self._benefit = Benefit(options.half_life, seed)
         rollout = trial.runner.rollout
         self._memory = AdviceMemory(
@@ -75,17 +71,22 @@ class Distillation(AdviceUse):
         self._begins = False
         self._num_due = 0.0
         self._imitated_at = 0
-        self._counters, self._agreement, self._latency = AdviceCounters(), RecentMean(), RecentMean()
-        self._num_free_consultations = 0
-        self._probability = 0.0
 
     def compare(self, advantages: NDArray[np.float32]) -> None:
         """Ask about the states of a complete rollout, and learn from the student's draws in them."""
         rollout = self._trial.runner.rollout
-        policy = self._policy(rollout)
-        chosen = self._choose(rollout, policy)
-        if chosen.size:
-            self._ask(rollout, policy, chosen, advantages.reshape(-1))
+        visited = Visited(
+            observations=flat(rollout.observations),
+            logits=flat(rollout.logits),
+            policy=self._policy(rollout),
+            actions=flat(rollout.actions),
+            legal=None if rollout.legal is None else flat(rollout.legal),
+        )
+        told = self._asking.ask(visited, self._probabilities(rollout))
+        if told.steps.size:
+            asked, gained = visited.at(told.steps), advantages.reshape(-1)[told.steps].astype(np.float64)
+            self._benefit.observe(Draws(asked.observations, asked.policy, asked.actions, told.actions, gained))
+            self._memory.put(asked.advised(told.actions))
         returns = self._ended(rollout)
         self._begins |= self._phase.update(self._benefit, returns, rollout.rewards.size, self._limits)
 
@@ -107,17 +108,14 @@ class Distillation(AdviceUse):
 
     def counters(self) -> dict[str, int]:
         """Return running totals; a consultation is a state that was asked about."""
-        return self._counters.report()
+        return self._asking.counters()
 
     def gauges(self) -> dict[str, float]:
         """Return values at this point of the trial; trust is 1 while advice is imitated, else 0."""
-        return {
-            "advice/agreement": self._agreement.value,
-            "advice/probability": self._probability,
+        return self._asking.gauges() | {
             "advice/trust": float(self._phase.is_on),
             "advice/effect": self._benefit.effect,
             "advice/effect_se": self._benefit.effect_se,
-            "advice/latency_ms": self._latency.value,
         }
 
     def _ended(self, rollout: RolloutArrays) -> list[float]:
@@ -141,83 +139,19 @@ class Distillation(AdviceUse):
         epsilons = np.repeat([config.epsilon_at(first + t * num_envs) for t in range(num_steps)], num_envs)
         return epsilon_greedy(logits, legal, epsilons[:, None])
 
-    def _choose(self, rollout: RolloutArrays, policy: NDArray[np.float64]) -> NDArray[np.int64]:
-        """Return the steps of a rollout that are asked about: where the coin and the rule say so, within the budget."""
+    def _probabilities(self, rollout: RolloutArrays) -> NDArray[np.float64]:
+        """Return with which probability each step of a rollout is asked about, ``(T·N,)``."""
         num_steps, num_envs = rollout.rewards.shape
         first = self._trial.runner.num_env_steps_sampled_lifetime - num_steps * num_envs
         options, phase = self._options, self._phase
         is_idle = not phase.is_on and phase.num_idle >= options.patience_steps
         share = options.idle_share if is_idle else 1.0
-        probabilities = [share * self._rule.probability(self._schedule, first + t * num_envs) for t in range(num_steps)]
-        self._probability = probabilities[-1]
-        asked = self._rng.random(len(policy)) < np.repeat(probabilities, num_envs)
-        legal = None if rollout.legal is None else flat(rollout.legal)
-        q_values = None
-        if self._trial.config.value_based:
-            q_values = flat(rollout.logits).astype(np.float64)
-            q_values = q_values if legal is None else np.where(legal, q_values, -np.inf)
-        worthwhile = self._rule.on_state(policy, legal, q_values)
-        if worthwhile is not None:
-            asked &= worthwhile
-        chosen = np.flatnonzero(asked)
-        budget = self._trial.config.advice.advice_budget
-        if budget is not None:
-            chosen = chosen[: max(0, budget - (self._counters.consultations - self._num_free_consultations))]
-        return chosen
-
-    def _ask(
-        self,
-        rollout: RolloutArrays,
-        policy: NDArray[np.float64],
-        chosen: NDArray[np.int64],
-        advantages: NDArray[np.float32],
-    ) -> None:
-        """Ask about some steps in one call; measure and remember the best guesses.
-
-        A distribution that prefers no legal action to another holds no guess, and neither does one that the rule does
-        not follow.
-        """
-        assert self._trial.advisor is not None
-        batch = self._trial.advisor.ask(flat(rollout.observations)[chosen])
-        for source, count in zip(*np.unique(batch.source, return_counts=True), strict=True):
-            self._counters.add(int(source), int(count))
-        self._counters.invalid += batch.invalid
-        self._counters.tokens += batch.tokens
-        if batch.latency_ms > 0.0:
-            self._latency.add(batch.latency_ms, 1)
-        told = batch.probabilities
-        guessed = holds_guess(told, None if rollout.legal is None else flat(rollout.legal)[chosen])
-        if self._rule.reads_advice:
-            guessed &= self._rule.on_advice(told)
-        chosen, told = chosen[guessed], told[guessed]
-        if not chosen.size:
-            return
-        advised, actions = told.argmax(axis=1), flat(rollout.actions)[chosen]
-        drew_advised = actions == advised
-        self._agreement.add(float(drew_advised.sum()), len(chosen))
-        if not self._rule.charges_agreement:
-            self._num_free_consultations += int(drew_advised.sum())
-        draws = Draws(
-            observations=flat(rollout.observations)[chosen],
-            policy=policy[chosen],
-            actions=actions,
-            advised=advised,
-            advantages=advantages[chosen].astype(np.float64),
-        )
-        block: dict[str, NDArray[Any]] = {
-            "observations": draws.observations,
-            "advice": np.eye(policy.shape[1])[advised],
-        }
-        if rollout.legal is not None:
-            block["legal"] = flat(rollout.legal)[chosen]
-        self._benefit.observe(draws)
-        self._memory.put(block)
+        return np.repeat([share * self._asking.probability(first + t * num_envs) for t in range(num_steps)], num_envs)
 
     def get_state(self) -> dict[str, Any]:
         """Return everything that later updates depend on."""
-        assert self._trial.advisor is not None
         return {
-            "rng": self._rng.bit_generator.state,
+            "asking": self._asking.get_state(),
             "benefit": self._benefit.get_state(),
             "memory": self._memory.get_state(),
             "phase": asdict(self._phase),
@@ -225,18 +159,11 @@ class Distillation(AdviceUse):
             "begins": self._begins,
             "num_due": self._num_due,
             "imitated_at": self._imitated_at,
-            "counters": self._counters.get_state(),
-            "agreement": self._agreement.get_state(),
-            "latency": self._latency.get_state(),
-            "num_free_consultations": self._num_free_consultations,
-            "probability": self._probability,
-            "advisor": self._trial.advisor.get_state(),
         }
 
     def set_state(self, state: dict[str, Any]) -> None:
         """Take over a ``get_state``."""
-        assert self._trial.advisor is not None
-        self._rng.bit_generator.state = state["rng"]
+        self._asking.set_state(state["asking"])
         self._benefit.set_state(state["benefit"])
         self._memory.set_state(state["memory"])
         phase = state["phase"]
@@ -245,9 +172,3 @@ class Distillation(AdviceUse):
         self._running_returns = state["running_returns"].copy()
         self._begins, self._num_due = state["begins"], state["num_due"]
         self._imitated_at = state["imitated_at"]
-        self._counters.set_state(state["counters"])
-        self._agreement.set_state(state["agreement"])
-        self._latency.set_state(state["latency"])
-        self._num_free_consultations = state["num_free_consultations"]
-        self._probability = state["probability"]
-        self._trial.advisor.set_state(state["advisor"])

@@ -1,0 +1,161 @@
+"""Asks a tutor about states that a student has visited: which of them, within the budget, and what came of it."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from rllib_plugins.advising.advisor import holds_guess
+from rllib_plugins.advising.rules import LinearSchedule, make_rule
+from rllib_plugins.metrics import AdviceCounters, RecentMean
+from rllib_plugins.uses.base import Trial
+
+
+class Visited(NamedTuple):
+    """Holds steps of a student, the oldest first.
+
+    Attributes:
+        observations: ``(n, obs_dim)``.
+        logits: ``(n, A)``: logits or Q-values.
+        policy: ``(n, A)``: the distributions that the actions were drawn from.
+        actions: ``(n,)``.
+        legal: ``(n, A)``; None where every action is always legal.
+    """
+
+    observations: NDArray[np.float32]
+    logits: NDArray[np.float32]
+    policy: NDArray[np.float64]
+    actions: NDArray[np.int64]
+    legal: NDArray[np.bool_] | None
+
+    def at(self, steps: NDArray[np.int64]) -> Visited:
+        """Return some of the steps, ``(k,)``."""
+        legal = None if self.legal is None else self.legal[steps]
+        return Visited(self.observations[steps], self.logits[steps], self.policy[steps], self.actions[steps], legal)
+
+    def advised(self, actions: NDArray[np.int64]) -> dict[str, NDArray[Any]]:
+        """Return the steps as an ``AdviceMemory`` takes them, with the advised actions ``(n,)``."""
+        block: dict[str, NDArray[Any]] = {
+            "observations": self.observations,
+            "advice": np.eye(self.policy.shape[1])[actions],
+        }
+        return block if self.legal is None else block | {"legal": self.legal}
+
+
+class Told(NamedTuple):
+    """Holds what a tutor guessed.
+
+    Attributes:
+        steps: ``(k,)``: the steps with a guess.
+        actions: ``(k,)``: the guesses.
+    """
+
+    steps: NDArray[np.int64]
+    actions: NDArray[np.int64]
+
+
+class Asking:
+    """Asks with probability P(τ), where the advising rule says yes, within ``advice_budget``; counts what it did.
+
+    Args:
+        trial: What it works with.
+    """
+
+    def __init__(self, trial: Trial) -> None:
+        advice = trial.config.advice
+        self._trial = trial
+        self._rule = make_rule(advice.rule, advice.rule_options)
+        self._schedule = LinearSchedule(advice.probability_initial, advice.probability_final, trial.config.theta_steps)
+        self._rng = np.random.default_rng([trial.config.seed or 0, 1])
+        self._counters, self._agreement, self._latency = AdviceCounters(), RecentMean(), RecentMean()
+        self._num_free_consultations = 0
+        self._probability = 0.0
+
+    def probability(self, step: int) -> float:
+        """Return P(τ) at an env step, as the rule has it."""
+        return self._rule.probability(self._schedule, step)
+
+    def ask(self, visited: Visited, probabilities: NDArray[np.float64]) -> Told:
+        """Ask about some steps in one call.
+
+        A distribution that prefers no legal action to another holds no guess, and neither does one that the rule does
+        not follow.
+
+        Args:
+            visited: The steps.
+            probabilities: With which each is asked about, ``(n,)``.
+        """
+        chosen = self._choose(visited, probabilities)
+        if not chosen.size:
+            return Told(chosen, chosen)
+        assert self._trial.advisor is not None
+        asked = visited.at(chosen)
+        batch = self._trial.advisor.ask(asked.observations)
+        for source, count in zip(*np.unique(batch.source, return_counts=True), strict=True):
+            self._counters.add(int(source), int(count))
+        self._counters.invalid += batch.invalid
+        self._counters.tokens += batch.tokens
+        if batch.latency_ms > 0.0:
+            self._latency.add(batch.latency_ms, 1)
+        guessed = holds_guess(batch.probabilities, asked.legal)
+        if self._rule.reads_advice:
+            guessed &= self._rule.on_advice(batch.probabilities)
+        advised = batch.probabilities[guessed].argmax(axis=1)
+        num_agreed = int((asked.actions[guessed] == advised).sum())
+        self._agreement.add(float(num_agreed), len(advised))
+        if not self._rule.charges_agreement:
+            self._num_free_consultations += num_agreed
+        return Told(chosen[guessed], advised)
+
+    def _choose(self, visited: Visited, probabilities: NDArray[np.float64]) -> NDArray[np.int64]:
+        self._probability = float(probabilities[-1])
+        asked = self._rng.random(len(probabilities)) < probabilities
+        q_values = None
+        if self._trial.config.value_based:
+            q_values = visited.logits.astype(np.float64)
+            q_values = q_values if visited.legal is None else np.where(visited.legal, q_values, -np.inf)
+        worthwhile = self._rule.on_state(visited.policy, visited.legal, q_values)
+        if worthwhile is not None:
+            asked &= worthwhile
+        chosen, budget = np.flatnonzero(asked), self._trial.config.advice.advice_budget
+        if budget is not None:
+            chosen = chosen[: max(0, budget - (self._counters.consultations - self._num_free_consultations))]
+        return chosen
+
+    def counters(self) -> dict[str, int]:
+        """Return running totals; a consultation is a state that was asked about."""
+        return self._counters.report()
+
+    def gauges(self) -> dict[str, float]:
+        """Return how asking went of late."""
+        return {
+            "advice/agreement": self._agreement.value,
+            "advice/probability": self._probability,
+            "advice/latency_ms": self._latency.value,
+        }
+
+    def get_state(self) -> dict[str, Any]:
+        """Return everything that later questions depend on, the tutor's side included."""
+        assert self._trial.advisor is not None
+        return {
+            "rng": self._rng.bit_generator.state,
+            "counters": self._counters.get_state(),
+            "agreement": self._agreement.get_state(),
+            "latency": self._latency.get_state(),
+            "num_free_consultations": self._num_free_consultations,
+            "probability": self._probability,
+            "advisor": self._trial.advisor.get_state(),
+        }
+
+    def set_state(self, state: dict[str, Any]) -> None:
+        """Take over a ``get_state``."""
+        assert self._trial.advisor is not None
+        self._rng.bit_generator.state = state["rng"]
+        self._counters.set_state(state["counters"])
+        self._agreement.set_state(state["agreement"])
+        self._latency.set_state(state["latency"])
+        self._num_free_consultations = state["num_free_consultations"]
+        self._probability = state["probability"]
+        self._trial.advisor.set_state(state["advisor"])
