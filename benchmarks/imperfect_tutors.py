@@ -3,7 +3,8 @@
 Each student has the defaults. A useless tutor must cost nothing: area under the learning curve, counted from random
 play, at 0.97 of the untutored student's, and at most 1.1 times its env steps to each level. A tutor that is worth
 following (it plays at least half way from random play to the trained student) must take the student to nine tenths of
-the untutored student's way in at most as many env steps. Tutors between the two are recorded without a bar.
+the untutored student's way in at most as many env steps, and to nine tenths of its own level in a third of them or in
+1,000. Tutors between the two are recorded without a bar.
 
 Run ``.venv/bin/python -m benchmarks.imperfect_tutors`` (``--quick``: Blackjack, PPO, two tutors, 3 seeds).
 """
@@ -13,6 +14,7 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -44,6 +46,8 @@ SHOWN = {
 """Kinds whose learning curves are drawn, and what the figure calls them."""
 LEVELS = (0.5, 0.75, 0.9)
 """Shares of the way from random play to the untutored student's final return."""
+TUTOR_SHARE, TUTOR_SPEED_UP, TUTOR_ENV_STEPS = 0.9, 3.0, 1_000
+"""A student comes so far towards a tutor that is worth following, so many times sooner or in so few env steps."""
 NUM_ENV_STEPS = 12_000
 INTERVALS = {"snake": 125, "cart_pole": 500, "blackjack": 100}
 """Env steps between evaluations."""
@@ -79,12 +83,32 @@ def own_level(task: str, kind: str) -> float:
     from rllib_plugins.tasks import load_task
 
     made = load_task(TASKS[task], kind=kind)
-    return evaluate(made, lambda observations: made.oracle_batch(observations), episodes=20 * EPISODES[task], seed=1).return_mean
+    return evaluate(
+        made, lambda observations: made.oracle_batch(observations), episodes=20 * EPISODES[task], seed=1
+    ).return_mean
 
 
 def in_numbers(faster: Mapping[float, Any]) -> dict[str, list[float] | None]:
     """Speed-ups by level as a result file keeps them: value, low and high end."""
     return {str(frac): found and [found.value, found.low, found.high] for frac, found in faster.items()}
+
+
+def to_tutor_level(untutored: Sequence[Any], tutored: Sequence[Any], floor: float, own_return: float) -> dict[str, Any]:
+    """Return how soon students first come nine tenths of the way from random play to their tutor.
+
+    Returns:
+        ``env_steps``, the geometric mean over seeds (those that never do count with all their steps), and ``speed_up``
+        over the untutored ones: value, low and high end.
+    """
+    import numpy as np
+
+    from benchmarks.shared import learning
+
+    comparison = learning.compared(untutored, tutored, floor, sustained=False)
+    comparison = replace(comparison, scale=replace(comparison.scale, fixed=own_return))
+    found = learning.faster(comparison, TUTOR_SHARE)
+    logs = comparison.log_times([comparison.scale.level(TUTOR_SHARE)])[0, len(untutored) :]
+    return {"env_steps": float(np.exp(logs.mean())), "speed_up": [found.value, found.low, found.high]}
 
 
 def own_play(task: str, kind: str) -> Any:
@@ -223,6 +247,10 @@ def main() -> int:
                     benchmark.check(f"{name}_speed_to_{frac}", found.value, bar=1 / 1.1)
         elif own_share >= 0.5 and faster[0.9] is not None:
             benchmark.check(f"{name}_speed_to_0.9", faster[0.9].value, bar=1.0)
+            soon = to_tutor_level(untutored, group, floor, level)
+            benchmark.record(f"{name}_to_tutor_level", soon)
+            reached = max(soon["speed_up"][0] / TUTOR_SPEED_UP, TUTOR_ENV_STEPS / soon["env_steps"])
+            benchmark.check(f"{name}_to_tutor_level", reached, bar=1.0)
         benchmark.check(f"{name}_final_upper_end", final.high, bar=0.0)
 
     def figures(path: Path) -> None:

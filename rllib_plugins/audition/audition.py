@@ -15,6 +15,7 @@ import numpy as np
 from rllib_plugins.audition.players import Answers, Floats
 from rllib_plugins.audition.race import SHARE, Race, Score, Standing, run_race
 from rllib_plugins.audition.ways import Asking, Way
+from rllib_plugins.audition.worth import KnownPlay, Play, worth_following
 from rllib_plugins.evaluation import evaluate
 from rllib_plugins.tasks.base import Policy, Task
 from tutor_service.errors import UserError
@@ -26,6 +27,13 @@ _FEWEST, _MOST = 100, 500
 _LENGTH_EPISODES = 20
 _NUM_ENVS = 16
 """Environments that play at once where they are no array code: so many states may be asked about in one list."""
+
+
+_VERDICTS = {
+    True: "is worth following",
+    False: "is not worth following",
+    None: "may be worth following, which its students would find out,",
+}
 
 
 @dataclass(frozen=True)
@@ -63,10 +71,11 @@ class Audition:
         return best, self.references[best]
 
     @property
-    def worth_following(self) -> bool:
-        """Return whether the best way beats random play and every constant answer, clear of the noise."""
-        score, trivial = self.best.score, self.trivial[1]
-        return score.mean - trivial.mean > 1.96 * float(np.hypot(score.standard_error, trivial.standard_error))
+    def worth_following(self) -> bool | None:
+        """Return whether a sweep's students would follow the best way; None: their own draws would decide."""
+        score = self.best.score
+        best = max(reference.mean for reference in self.references.values())
+        return worth_following(Play(score.mean, score.standard_error, score.std), KnownPlay(self.trivial[1].mean, best))
 
     @property
     def share_of_oracle(self) -> float | None:
@@ -86,7 +95,7 @@ class Audition:
             f"followed as '{self.best.player.words}' it returns {score.mean:.3g} [{low:.3g}, {high:.3g}], random play "
             f"{self.references[RANDOM].mean:.3g}" + (f", {name} {trivial.mean:.3g}" if name != RANDOM else "")
         )
-        worth = "is worth following" if self.worth_following else "is not worth following"
+        worth = _VERDICTS[self.worth_following]
         return f"{self.tutor} {worth} on {self.task}: {figures}."
 
     def to_metrics(self) -> dict[str, float]:
@@ -97,11 +106,12 @@ class Audition:
             "audition/return_mean": score.mean,
             "audition/return_low": low,
             "audition/return_high": high,
-            "audition/worth_following": float(self.worth_following),
             "audition/episodes": float(self.race.episodes),
             "audition/episodes_share": self.race.episodes / self.race.full,
             "audition/model_evaluations": float(sum(answers.cost.evaluations for answers in self.answers.values())),
         }
+        if self.worth_following is not None:
+            numbers["audition/worth_following"] = float(self.worth_following)
         if self.share_of_oracle is not None:
             numbers["audition/share_of_oracle"] = self.share_of_oracle
         return numbers | {f"audition/reference/{_plain(name)}": ref.mean for name, ref in self.references.items()}

@@ -7,7 +7,6 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from rllib_plugins.audition.own_play import OwnPlay
 from rllib_plugins.evaluation import evaluate
 from rllib_plugins.tasks.base import Task
 from rllib_plugins.yardsticks import trivial_players
@@ -16,6 +15,20 @@ WORTH_SHARE = 1 / 3
 """Share of the way from the best player that knows nothing to the best at hand from which on a tutor is followed."""
 TRIVIAL_EPISODES, TRIVIAL_STEPS = 200, 5_000
 """Episodes per player, and the env steps that they may take where environments are stepped one after the other."""
+
+
+class Play(NamedTuple):
+    """Says how somebody plays.
+
+    Attributes:
+        mean: Mean return of an episode.
+        standard_error: Of that; 0 where it is exact.
+        std: Standard deviation of an episode's return.
+    """
+
+    mean: float
+    standard_error: float
+    std: float
 
 
 class KnownPlay(NamedTuple):
@@ -53,7 +66,7 @@ def known_play(task: Task, *, episodes: int, seed: int) -> KnownPlay:
     return KnownPlay(ignorant, best)
 
 
-def worth_following(played: OwnPlay, known: KnownPlay) -> bool | None:
+def worth_following(played: Play, known: KnownPlay) -> bool | None:
     """Say whether a tutor's own play shows that it is to be followed (True), or not (False); None: it does not tell.
 
     It is where it goes ``WORTH_SHARE`` of the way from the best player that knows nothing to the best one at hand, and
@@ -64,10 +77,7 @@ def worth_following(played: OwnPlay, known: KnownPlay) -> bool | None:
         played: The tutor's play.
         known: What is known of the task.
     """
-    if played.tutor_return is None:
-        return None
-    whole = max(known.best, played.return_mean) - known.ignorant
-    lead = played.return_mean - known.ignorant
-    if lead + 2.0 * played.return_se < WORTH_SHARE * whole or whole <= 0.0:
+    whole, lead = max(known.best, played.mean) - known.ignorant, played.mean - known.ignorant
+    if lead + 2.0 * played.standard_error < WORTH_SHARE * whole or whole <= 0.0:
         return False
-    return True if lead >= max(WORTH_SHARE * whole, played.return_std) else None
+    return True if lead >= max(WORTH_SHARE * whole, played.std) else None

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from rllib_plugins.audition.own_play import OwnPlay
-from rllib_plugins.audition.worth import KnownPlay, known_play, worth_following
+from rllib_plugins.audition.worth import KnownPlay, Play, known_play, worth_following
 from rllib_plugins.tasks import load_task
 from rllib_plugins.tasks.base import Task
 from rllib_plugins.tasks.snake import SnakeTask
@@ -13,8 +12,8 @@ from rllib_plugins.tasks.snake import SnakeTask
 KNOWN = KnownPlay(ignorant=10.0, best=40.0)
 
 
-def played(mean: float, se: float = 0.5, std: float = 3.0, missed: float = 0.0) -> OwnPlay:
-    return OwnPlay(mean, se, num_env_steps=1_000, missed_share=missed, return_std=std)
+def played(mean: float, se: float = 0.5, std: float = 3.0) -> Play:
+    return Play(mean, se, std)
 
 
 @pytest.mark.parametrize(
@@ -27,7 +26,6 @@ def played(mean: float, se: float = 0.5, std: float = 3.0, missed: float = 0.0) 
         (played(-5.0), KNOWN, False),
         (played(21.0, std=12.0), KNOWN, None),
         (played(12.0, se=5.0), KNOWN, None),
-        (played(39.0, missed=0.5), KNOWN, None),
         (played(14.0), KnownPlay(10.0, 10.0), True),
         (played(11.0, se=0.1), KnownPlay(10.0, 10.0), None),
         (played(10.0, se=0.0), KnownPlay(10.0, 10.0), False),
@@ -40,7 +38,6 @@ def played(mean: float, se: float = 0.5, std: float = 3.0, missed: float = 0.0) 
         "worse",
         "an episode does not tell",
         "too few episodes",
-        "too many answers missed",
         "nobody better is known",
         "nor is an episode enough",
         "and it knows nothing",

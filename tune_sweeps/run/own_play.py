@@ -10,7 +10,7 @@ from typing import Any, NamedTuple, TypeAlias
 
 from rllib_plugins.advising.uses import make_use
 from rllib_plugins.audition.own_play import OwnPlay, own_play
-from rllib_plugins.audition.worth import KnownPlay, known_play, worth_following
+from rllib_plugins.audition.worth import KnownPlay, Play, known_play, worth_following
 from rllib_plugins.config import StudentConfig
 from tune_sweeps.definition.grid import Trial
 
@@ -153,6 +153,9 @@ def play_tutor(student: StudentConfig, episodes: int, known: KnownPlay) -> OwnPl
         advisor = make_advisor(student.tutor, task, deadline_s=student.advice.patience_s)
         assert advisor is not None, f"tutor '{student.tutor}' advises nobody"
         played = own_play(task, advisor, episodes=episodes, seed=SEED, most_seconds=MOST_SECONDS)
-        return replace(played, follow=worth_following(played, known))
+        if played.tutor_return is None:
+            return played
+        play = Play(played.return_mean, played.return_se, played.return_std)
+        return replace(played, follow=worth_following(play, known))
     finally:
         task.close()
