@@ -1,4 +1,4 @@
-"""Fuzzes the HTTP API from its own OpenAPI document: whatever comes, the answer is documented and no 5xx."""
+"""Fuzzes the HTTP API from its own OpenAPI document: whatever comes, the answer is documented and no 5xx but of a deadline."""
 
 from __future__ import annotations
 
@@ -32,4 +32,5 @@ schema = schemathesis.openapi.from_asgi("/openapi.json", make_app())
 @settings(max_examples=120, deadline=None, suppress_health_check=list(HealthCheck))
 def test_no_input_breaks_the_api(case):
     response = case.call(headers={"Authorization": "Bearer geheim"})
-    case.validate_response(response, checks=CHECKS)
+    is_late = response.status_code == 503 and "deadline passed" in response.text  # next to no time was drawn
+    case.validate_response(response, checks=CHECKS[1:] if is_late else CHECKS)
