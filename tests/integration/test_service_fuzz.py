@@ -1,4 +1,4 @@
-"""Fuzzes the HTTP API from its own OpenAPI document: whatever comes, the answer is documented and no 5xx but of a deadline."""
+"""Fuzzes the HTTP API from its own OpenAPI document: what comes back is documented, and no 5xx but of a deadline."""
 
 from __future__ import annotations
 
