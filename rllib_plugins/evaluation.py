@@ -122,7 +122,7 @@ def episode_length(task: Task) -> float:
         return float(task.episode_steps)
     players: list[Policy] = [task.uniform_policy]
     if task.has_oracle:
-        players.append(partial(_oracle, task))
+        players.append(partial(oracle_policy, task))
     players += [task.constant_policy(action) for action in range(task.num_actions)]
     longest, limit = 1.0, task.probe.time_limit
     for player in players[:_MOST_PLAYERS]:
@@ -132,7 +132,8 @@ def episode_length(task: Task) -> float:
     return longest if limit is None else min(limit, max(longest, min(limit / 2, 10 * longest)))
 
 
-def _oracle(task: Task, observations: NDArray[np.float32]) -> NDArray[np.float64]:
+def oracle_policy(task: Task, observations: NDArray[np.float32]) -> NDArray[np.float64]:
+    """Return the oracle's probabilities for flat observations, ``(n, num_actions)``; uniform where there is none."""
     rows = task.oracle_batch(observations)
     return task.uniform_policy(observations) if rows is None else rows
 

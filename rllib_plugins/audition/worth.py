@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import NamedTuple
 
-import numpy as np
-from numpy.typing import NDArray
-
-from rllib_plugins.evaluation import evaluate
+from rllib_plugins.evaluation import evaluate, oracle_policy
 from rllib_plugins.tasks.base import Task
 from rllib_plugins.yardsticks import trivial_players
 
@@ -56,13 +54,7 @@ def known_play(task: Task, *, episodes: int, seed: int) -> KnownPlay:
     ignorant = max(returns[name] for name in ("random", *task.constant_players()))
     best = max(returns.values())
     if task.has_oracle:
-
-        def oracle(observations: NDArray[np.float32]) -> NDArray[np.float64]:
-            found = task.oracle_batch(observations)
-            assert found is not None
-            return found
-
-        best = max(best, evaluate(task, oracle, episodes=episodes, seed=seed).return_mean)
+        best = max(best, evaluate(task, partial(oracle_policy, task), episodes=episodes, seed=seed).return_mean)
     return KnownPlay(ignorant, best)
 
 
