@@ -13,6 +13,11 @@ if TYPE_CHECKING:
     from rllib_plugins.advising.advisor import Advisor
     from rllib_plugins.rollout.env_runner import ArrayEnvRunner
 
+BATCH = 128
+"""States per gradient step of imitation."""
+SETTLED_SHARE = 0.02
+"""Share of the states that the student need not follow for the others to be left alone."""
+
 
 class AdviceSample(NamedTuple):
     """Holds advised steps.

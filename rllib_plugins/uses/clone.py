@@ -18,12 +18,7 @@ from rllib_plugins.algorithms.advice_replay import AdviceMemory
 from rllib_plugins.policies import epsilon_greedy, masked_softmax
 from rllib_plugins.rollout.arrays import flat
 from rllib_plugins.uses.asking import Asking, Visited
-from rllib_plugins.uses.base import AdviceUse, Goal, Imitator, Trial
-
-BATCH = 128
-"""States per gradient step."""
-SETTLED_SHARE = 0.02
-"""Share of the states that the student need not follow for the others to be left alone."""
+from rllib_plugins.uses.base import BATCH, SETTLED_SHARE, AdviceUse, Goal, Imitator, Trial
 
 
 class Cloning(AdviceUse):

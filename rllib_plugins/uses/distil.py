@@ -22,16 +22,12 @@ from rllib_plugins.algorithms.advice_replay import AdviceMemory
 from rllib_plugins.policies import epsilon_greedy, masked_softmax
 from rllib_plugins.rollout.arrays import RolloutArrays, flat
 from rllib_plugins.uses.asking import Asking, Visited
-from rllib_plugins.uses.base import AdviceUse, Goal, Imitator, Trial
+from rllib_plugins.uses.base import BATCH, SETTLED_SHARE, AdviceUse, Goal, Imitator, Trial
 from rllib_plugins.uses.benefit import Benefit, Draws
 from rllib_plugins.uses.phase import Episodes, Limits, Phase
 
 MEMORY = 4_096
 """Visited states kept with their advice; the oldest give way."""
-BATCH = 128
-"""States per gradient step."""
-SETTLED_SHARE = 0.02
-"""Share of the states that the student need not follow for the others to be left alone."""
 
 
 class Distillation(AdviceUse):
