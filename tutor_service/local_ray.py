@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import sys
 import traceback
 from typing import Any
 
@@ -38,11 +39,25 @@ def start_local_ray(num_cpus: int, **options: Any) -> None:
             )
             return
         except Exception as error:
-            ray.shutdown()
+            leave_ray()
             end_unfinished_node(error)
             if attempt == _ATTEMPTS:
                 raise
             logger.warning("Ray did not start, trying again: %s", error)
+
+
+def leave_ray() -> None:
+    """Disconnect from Ray, if connected, and make Serve forget its controller.
+
+    Serve tells by the number of the Ray job whether a controller that it met before is still its own, and the first
+    job of every local Ray has the same number.
+    """
+    import ray
+
+    ray.shutdown()
+    context = sys.modules.get("ray.serve.context")
+    if context is not None:
+        context._set_global_client(None)
 
 
 def end_unfinished_node(error: BaseException) -> None:

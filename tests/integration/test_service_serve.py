@@ -19,6 +19,7 @@ from tutor_service import serving
 from tutor_service.client import connect
 from tutor_service.config import TutorConfig
 from tutor_service.errors import UserError
+from tutor_service.local_ray import leave_ray
 from tutor_service.paths import HOME_VARIABLE
 from tutor_service.schema import Advice, AdviceRequest
 from tutor_service.serving.ask import ask
@@ -239,11 +240,10 @@ def test_a_gpu_tutor_is_refused_before_anything_is_deployed(endpoint, home):
 def test_a_second_ray_has_a_serve_of_its_own_and_no_token_that_only_the_driver_has(
     endpoint, home, tmp_path, monkeypatch
 ):
-    import ray
-
     serving.deploy([tutor(endpoint)])
-    ray.shutdown()
+    leave_ray()
     start_ray()
+    assert serving.status() == []
     port = free_port()
     assert serving.deploy([tutor(endpoint)], http=serving.HttpConfig(port=port)) == ["remote"]
     assert connect(tutor(endpoint)).advise([request(1)])[0] is not None

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 from tune_sweeps.console.signals import cleaning_up, rearm
 from tutor_service.errors import UserError
-from tutor_service.local_ray import start_local_ray
+from tutor_service.local_ray import leave_ray, start_local_ray
 from tutor_service.machine import available_cores
 from tutor_service.ray_probe import check_ray_address
 from tutor_service.serving import STORE_RESOURCE
@@ -86,7 +86,7 @@ def ray_cluster(address: str | None, num_cpus: int) -> Iterator[RayCluster]:
         )
     finally:
         cleaning_up()
-        ray.shutdown()
+        leave_ray()
 
 
 def _start(address: str | None, num_cpus: int) -> None:
@@ -101,11 +101,11 @@ def _start(address: str | None, num_cpus: int) -> None:
             start_local_ray(num_cpus, object_store_memory=_OBJECT_STORE_BYTES, resources={STORE_RESOURCE: 1})
         rearm()
     except Exception as error:  # Ray raises plain exceptions here, too
-        ray.shutdown()
+        leave_ray()
         raise _cannot_start(address, error) from error
     except (KeyboardInterrupt, SystemExit):  # while it starts, Ray's own handler turns SIGTERM into the latter
         cleaning_up()
-        ray.shutdown()
+        leave_ray()
         raise KeyboardInterrupt from None
 
 

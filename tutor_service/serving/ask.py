@@ -15,7 +15,7 @@ from tutor_service.client import app_name
 from tutor_service.config import TutorConfig
 from tutor_service.errors import UserError
 from tutor_service.gateway.gateway import Explanation
-from tutor_service.local_ray import start_local_ray
+from tutor_service.local_ray import leave_ray, start_local_ray
 from tutor_service.ray_probe import check_ray_address
 from tutor_service.schema import Advice, AdviceError, AdviceRequest
 from tutor_service.serving.lifecycle import delete, deploy, status
@@ -114,7 +114,7 @@ def _running(tutor: TutorConfig, progress: Callable[[str], None] | None) -> Iter
     try:
         if not deployed:
             if not connected:
-                ray.shutdown()  # a cluster of somebody else's is not ours to deploy on
+                leave_ray()  # a cluster of somebody else's is not ours to deploy on
                 if progress:
                     progress("no service with this tutor runs here: starting one for this question")
                 start_local_ray(math.ceil(tutor.scaling.num_cpus * tutor.scaling.num_started) or 1)
@@ -124,7 +124,7 @@ def _running(tutor: TutorConfig, progress: Callable[[str], None] | None) -> Iter
         if connected and not deployed:
             delete([tutor.name])
         if not connected:
-            ray.shutdown()
+            leave_ray()
 
 
 def _connect(say: Callable[[str], None]) -> bool:
