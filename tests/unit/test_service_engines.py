@@ -1,4 +1,5 @@
 import os
+import re
 import shutil
 
 import pytest
@@ -127,12 +128,15 @@ async def test_text_is_asked_again_until_it_names_an_action():
 
 def test_every_tutor_of_the_catalog_is_short_and_valid():
     from tutor_service.config import CATALOG_DIR
+    from tutor_service.embedded.table import PREFIX
     from tutor_service.prompts.templates import read_template
 
     assert {"llama", "vicuna", "deepseek", "smollm2", "openai", "oracle", "random"} <= set(catalog_names())
     for name in catalog_names():
         tutor = load_tutor(name)
         assert tutor.description and (tutor.license or tutor.backend != "vllm")
+        if tutor.backend == "vllm" and not tutor.model.startswith(PREFIX):
+            assert re.fullmatch("[0-9a-f]{40}", tutor.revision or ""), "name the commit whose weights are meant"
         assert len((CATALOG_DIR / f"{name}.yaml").read_text().splitlines()) <= 10
         if tutor.chat_template:
             read_template(tutor.chat_template)
