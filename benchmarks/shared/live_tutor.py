@@ -7,47 +7,151 @@ import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
+if TYPE_CHECKING:
+    from rllib_plugins.tasks.base import Task
+    from tune_sweeps.run.audition import Wanted
+    from tutor_service.config import TutorConfig
+    from tutor_service.store import Entry
+
 _VISITS = 50_000
 
+Distributions = dict[str, NDArray[np.float64]]
+"""``(num_states, num_actions)`` by what the tutor reads before a state."""
 
-def ask_again(tutor: str, task: str, path: Path, write: bool) -> float:
-    """Return the largest distance between a probability of now and of the file, which is written first if asked for.
 
-    The tutor starts with no stored answers. What is recorded and not asked now, or the other way round, counts as 1.
+class Agreement(NamedTuple):
+    """Says how far two askings of one tutor agree.
+
+    Attributes:
+        largest: Largest distance between two probabilities; 1 where a way of asking is in one of them alone.
+        median: Median over the states of a state's largest distance.
+        same_best: Share of the states with the same best guess.
     """
+
+    largest: float
+    median: float
+    same_best: float
+
+
+class AskedAgain(NamedTuple):
+    """Says what came of asking a recorded tutor again.
+
+    Attributes:
+        recorded: Its answers of now beside those of the file.
+        replayed: Its answers of now beside the same ones exported, and given by a recorded tutor.
+    """
+
+    recorded: Agreement
+    replayed: Agreement
+
+
+def ask_again(tutor: str, task: str, path: Path, write: bool) -> AskedAgain:
+    """Ask a tutor that starts with no stored answers about all states, in every way that a file holds answers to.
+
+    Args:
+        tutor: Its name in the catalog.
+        task: What it is asked about.
+        path: The file.
+        write: Whether to write the file anew first.
+    """
+    from rllib_plugins.tasks import load_task
+    from tune_sweeps.run.audition import Wanted
+    from tutor_service.config import load_tutor
+    from tutor_service.store.export import write_export
+
+    chosen, states = load_task(task), _all_states(task)
+    now, entries = _ask_live(load_tutor(tutor), chosen, states, Wanted())
+    with tempfile.TemporaryDirectory() as folder:
+        export = Path(folder) / path.name
+        write_export(entries, export)
+        if write:
+            write_export(entries, path)
+        return AskedAgain(
+            recorded=agreement(now, _ask_recorded(path, chosen, states)),
+            replayed=agreement(now, _ask_recorded(export, chosen, states)),
+        )
+
+
+def ask_twice(tutor: str, task: str, dtype: str) -> Agreement:
+    """Ask a tutor about all states of a task twice, each time from nothing and in another order.
+
+    Other orders put other questions into one batch, and rounding depends on the batch.
+
+    Args:
+        tutor: Its name in the catalog.
+        task: What it is asked about, behind its rules alone.
+        dtype: Number format of weights and activations, by vLLM's name for it.
+    """
+    from rllib_plugins.tasks import load_task
+    from tune_sweeps.run.audition import Wanted
+    from tutor_service.config import load_tutor
+
+    chosen, states, config = load_task(task), _all_states(task), load_tutor(tutor)
+    config = config.model_copy(update={"engine": {**config.engine, "dtype": dtype}})
+    wanted = Wanted({"briefing": ("none",)})
+    answers = []
+    for seed in (0, 1):
+        order = np.random.default_rng(seed).permutation(len(states))
+        found, _ = _ask_live(config, chosen, states[order], wanted)
+        answers.append({rules: rows[np.argsort(order)] for rules, rows in found.items()})
+    return agreement(*answers)
+
+
+def agreement(one: Distributions, other: Distributions) -> Agreement:
+    """Compare two askings about the same states."""
+    shared = one.keys() & other.keys()
+    distances = [np.abs(one[rules] - other[rules]).max(axis=1) for rules in shared]
+    same = [one[rules].argmax(axis=1) == other[rules].argmax(axis=1) for rules in shared]
+    if not shared:
+        return Agreement(1.0, 1.0, 0.0)
+    return Agreement(
+        largest=float(np.concatenate(distances).max()) if one.keys() == other.keys() else 1.0,
+        median=float(np.median(np.concatenate(distances))),
+        same_best=float(np.concatenate(same).mean()),
+    )
+
+
+def _ask_live(
+    config: TutorConfig, task: Task, states: NDArray[np.float32], wanted: Wanted
+) -> tuple[Distributions, list[Entry]]:
+    """Return what a deployed tutor says, and the answers that its store holds afterwards."""
     from rich.console import Console
 
     from rllib_plugins.audition import Answers
-    from rllib_plugins.tasks import load_task
-    from tune_sweeps.run.audition import Wanted, askings
+    from tune_sweeps.run.audition import askings
     from tutor_service import paths
-    from tutor_service.config import load_tutor
     from tutor_service.store import AdviceStore
-    from tutor_service.store.export import write_export
-    from tutor_service.store.reading import read_export
 
-    chosen, config = load_task(task), load_tutor(tutor)
-    with _no_stored_answers(), askings(config, chosen, Wanted(), None, Console()) as asks:
+    with _no_stored_answers(), askings(config, task, wanted, None, Console()) as asks:
+        found: Distributions = {}
         for asking, entry in asks.items():
-            print(f"asking {' · '.join(asking)} about {task}", flush=True)
-            answers = Answers(chosen, entry.ask, entry.rules)
+            print(f"asking {' · '.join(asking)} about {task.name}", flush=True)
+            answers = Answers(task, entry.ask, entry.rules)
             answers.prior("empty")
             answers.prior("batch")
-            answers.rows(_all_states(task))
+            found[entry.rules] = answers.rows(states)
         with AdviceStore(paths.advice_dir() / config.name, readonly=True) as store:
-            entries = [entry for entry in store.entries() if entry.context is not None]
-    if write:
-        write_export(entries, path)
-    now = {entry.context: entry.advice.probabilities for entry in entries}
-    then = {answer.context: answer.advice.probabilities for answer in read_export(path)}
-    return max(
-        float(np.abs(np.subtract(now[asked], then[asked])).max()) if asked in now and asked in then else 1.0
-        for asked in {*now, *then}
-    )
+            return found, [entry for entry in store.entries() if entry.context is not None]
+
+
+def _ask_recorded(path: Path, task: Task, states: NDArray[np.float32]) -> Distributions:
+    """Return what a file of answers says in each of its ways."""
+    from rllib_plugins.audition import Answers
+    from tutor_service.client import connect
+    from tutor_service.config import load_tutor
+    from tutor_service.recorded import open_recorded
+
+    tutor = load_tutor(str(path))
+    ways = {
+        way.rules: connect(tutor.model_copy(update={"identity": way.text}))
+        for way in open_recorded(path).ways(task.rules)
+    }
+    return {rules: Answers(task, client.advise).rows(states) for rules, client in ways.items()}
 
 
 def _all_states(task: str) -> NDArray[np.float32]:
