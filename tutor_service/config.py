@@ -168,6 +168,13 @@ class TutorConfig(BaseModel):
     decoding: Literal["scored", "reasoned", "text"] = Field(
         default="scored", description="How an answer is read: see decode."
     )
+    label_orders: int = Field(
+        default=1,
+        ge=1,
+        le=16,
+        description="Orders of the labels in the prompt that an answer is the mean of: rotations, one evaluation each, "
+        "no more than there are labels. Against a tutor that prefers what stands first or last. Typical: 1 to 4.",
+    )
     calibration: Literal["none", "empty", "batch"] = Field(
         default="none",
         description="Divide the model's distribution by its prior over the labels. empty: the one that it shows for an "

@@ -4,10 +4,17 @@ from __future__ import annotations
 
 from tutor_service.config import TutorConfig
 from tutor_service.engines.base import Engine
+from tutor_service.engines.orders import OrderAveraging
 
 
 def make_engine(config: TutorConfig) -> Engine:
     """Make the engine of a tutor that is served."""
+    engine = _make_plain(config)
+    return engine if config.label_orders == 1 else OrderAveraging(engine, config.label_orders)
+
+
+def _make_plain(config: TutorConfig) -> Engine:
+    """Make the engine that evaluates one order of a prompt's labels."""
     if config.backend == "openai":
         from tutor_service.engines.openai import OpenAIEngine
 

@@ -199,9 +199,9 @@ class Gateway:
         for request, built in zip(requests, self._builder.build_many(requests), strict=True):
             if isinstance(built, UserError):
                 prompts.append(AdviceError(f"actions: {built}"))
-            elif limit is not None and len(built.token_ids) > limit:
+            elif limit is not None and built.num_tokens > limit:
                 parts = "rules, briefing and state" if notes_in(request.rules) else "rules and state"
-                reason = f"{parts}: {len(built.token_ids)} tokens in the prompt; this tutor takes {limit}. "
+                reason = f"{parts}: {built.num_tokens} tokens in the prompt; this tutor takes {limit}. "
                 prompts.append(AdviceError(reason + "Shorten them or raise the tutor's engine.max_model_len."))
             else:
                 prompts.append(built)

@@ -34,6 +34,7 @@ class Prompt:
         text: The user's turn in words, for endpoints that take messages; else empty.
         words: Other names of the actions that an endpoint may answer by, in their order; empty: none.
         begun: Tokens that the answer is begun with, because all labels begin so.
+        rotated: The same question with its labels rotated to the left by one, by two, ...; empty: one order is asked.
     """
 
     token_ids: tuple[int, ...]
@@ -42,6 +43,12 @@ class Prompt:
     text: str = ""
     words: tuple[str, ...] = ()
     begun: tuple[int, ...] = ()
+    rotated: tuple[Prompt, ...] = ()
+
+    @property
+    def num_tokens(self) -> int:
+        """Return the tokens of its longest order."""
+        return max(len(prompt.token_ids) for prompt in (self, *self.rotated))
 
 
 class PromptBuilder(Protocol):

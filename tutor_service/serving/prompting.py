@@ -12,6 +12,7 @@ from tutor_service.engines import models
 from tutor_service.errors import UserError
 from tutor_service.prompts.chat import ChatPrompts
 from tutor_service.prompts.messages import MessagePrompts
+from tutor_service.prompts.orders import OrderedPrompts
 from tutor_service.prompts.prompt import Decoding, PromptBuilder
 from tutor_service.prompts.templates import read_template
 
@@ -50,10 +51,13 @@ def make_builder(config: TutorConfig, decoding: Decoding, tokenizer: Any) -> Pro
     Raises:
         UserError: The tokenizer has no chat template, or the tutor's does not fit.
     """
+    builder: PromptBuilder
     if tokenizer is None:
-        return MessagePrompts(decoding)
-    template = read_template(config.chat_template) if config.chat_template else None
-    return ChatPrompts(tokenizer, decoding, template, config.template_arguments)
+        builder = MessagePrompts(decoding)
+    else:
+        template = read_template(config.chat_template) if config.chat_template else None
+        builder = ChatPrompts(tokenizer, decoding, template, config.template_arguments)
+    return builder if config.label_orders == 1 else OrderedPrompts(builder, config.label_orders)
 
 
 def check_briefing(config: TutorConfig, builder: PromptBuilder, limit: int | None) -> None:
