@@ -9,7 +9,7 @@ from typing import Any, Literal
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from tutor_service.errors import UserError, field_problems, unknown_name
+from tutor_service.errors import UserError, field_problems, unknown_name, without_password
 
 CATALOG_DIR = Path(__file__).parent / "catalog"
 NAME_PATTERN = r"^[a-z0-9][a-z0-9._-]*$"
@@ -104,6 +104,63 @@ class CapabilitiesConfig(BaseModel):
     )
 
 
+DATABASE_SCHEMES = ("postgresql://", "postgres://")
+"""What the address of a shared store begins with; anything else is a folder."""
+
+
+class StoreConfig(BaseModel):
+    """Say where a tutor's answers are kept; a text in its place is the location."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, hide_input_in_errors=True)
+
+    location: str | None = Field(
+        default=None,
+        description="Folder on a disk of the gateway's node, or postgresql://user@host/database, which the gateways of "
+        "several clusters share and copy to that disk; default: a folder under LLM_TUTORS_HOME.",
+    )
+    password_env: str | None = Field(
+        default=None,
+        description="Environment variable of the gateway's node that holds the database's password; without it and a "
+        "file: PGPASSWORD, ~/.pgpass and the like.",
+    )
+    password_file: Path | None = Field(
+        default=None, description="File on the gateway's node that holds it, e.g. a mounted secret; not both."
+    )
+    lease_s: float = Field(
+        default=30,
+        ge=1,
+        description="Seconds after which other gateways evaluate what one that is gone was at. Typical: 10 to 120.",
+    )
+
+    @model_validator(mode="before")
+    @classmethod
+    def _from_text(cls, given: Any) -> Any:
+        return {"location": given} if isinstance(given, str) else given
+
+    @model_validator(mode="after")
+    def _is_a_place(self) -> StoreConfig:
+        said = self.location
+        if said is not None and "://" in said and not said.startswith(DATABASE_SCHEMES):
+            raise ValueError(f"location is neither a folder nor an address that begins with {DATABASE_SCHEMES[0]}")
+        if said is not None and without_password(said) != said:
+            raise ValueError(
+                "location holds a password; it would be shown to everybody who sees the tutor. Give it by password_env "
+                "or password_file"
+            )
+        if said is not None and not self.is_shared and not Path(said).expanduser().is_absolute():
+            raise ValueError("location is a relative path; the gateway runs elsewhere: give an absolute one")
+        if self.password_env and self.password_file:
+            raise ValueError("password_env and password_file are both given; give one")
+        if not self.is_shared and (self.password_env or self.password_file):
+            raise ValueError(f"a password is for a location that begins with {DATABASE_SCHEMES[0]}")
+        return self
+
+    @property
+    def is_shared(self) -> bool:
+        """Return whether the location is a database."""
+        return self.location is not None and self.location.startswith(DATABASE_SCHEMES)
+
+
 ENDPOINT_FIELDS = ("concurrency", "requests_per_minute", "tokens_per_minute", "timeout_s", "budget", "capabilities")
 """Fields that mean something for backend openai alone."""
 
@@ -114,7 +171,7 @@ class TutorConfig(BaseModel):
     ``calibration``, ``advice`` and ``temperature`` are not: students read what is stored by them.
     """
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, hide_input_in_errors=True)
 
     name: str = Field(description="Short name, e.g. llama.", pattern=NAME_PATTERN)
     description: str = Field(default="", description="One line for `tutor tutors`.")
@@ -219,6 +276,8 @@ class TutorConfig(BaseModel):
         default=CapabilitiesConfig(),
         description="Backend openai: what the endpoint takes, where asking it finds the wrong thing.",
     )
+
+    store: StoreConfig = Field(default=StoreConfig(), description="Where answers are kept; students do not see it.")
 
     @model_validator(mode="after")
     def _thinks_where_it_may(self) -> TutorConfig:

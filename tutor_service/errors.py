@@ -12,6 +12,7 @@ if TYPE_CHECKING:
 
 _MOST_NAMES = 40
 _NEAREST = 10
+_PASSWORD = re.compile(r"(://[^/@\s:]*:|[?&]password=)[^/@\s&'\"]+")
 
 
 class UserError(Exception):
@@ -36,6 +37,11 @@ def unknown_name(kind: str, name: str, known: Iterable[str], where: str = "") ->
     return UserError(f"{unknown}.{hint} Valid: {', '.join(names)}.")
 
 
+def without_password(text: str) -> str:
+    """Return a text with the password of each address in it replaced by asterisks."""
+    return re.sub(_PASSWORD, r"\1***", text)
+
+
 def did_you_mean(name: str, known: Sequence[str]) -> str:
     """Return a sentence with the nearest spelling, after a space; empty where none is near."""
     near = difflib.get_close_matches(name, known, n=1)
@@ -56,13 +62,14 @@ def field_problems(error: ValidationError, model: type[BaseModel] | None = None,
 def _problem(item: Mapping[str, Any], root: type[BaseModel] | None, prefix: str) -> str:
     location = list(item["loc"])
     field = prefix + ".".join(map(str, location))
+    given = without_password(repr(item.get("input")))
     if item["type"] == "extra_forbidden":
         names = _fields_at(location[:-1], root)
         valid = f"{did_you_mean(str(location[-1]), names)} Valid: {', '.join(names)}" if names else ""
-        return f"unknown field '{field}' = {item.get('input')!r}.{valid}"
+        return f"unknown field '{field}' = {given}.{valid}"
     if item["type"] == "missing":
         return f"field '{field}' is missing"
-    said = f"{field} = {item.get('input')!r}: {item['msg'].removeprefix('Value error, ')}"
+    said = f"{field} = {given}: {item['msg'].removeprefix('Value error, ')}"
     if item["type"] == "literal_error":
         names = re.findall(r"'([^']+)'", item["ctx"]["expected"])
         return f"{said}.{did_you_mean(str(item.get('input')), names)}"

@@ -14,13 +14,13 @@ from functools import lru_cache
 from pathlib import Path
 from typing import TypeAlias
 
-from tutor_service import paths
 from tutor_service.config import TutorConfig
 from tutor_service.errors import UserError
 from tutor_service.schema import Advice
 from tutor_service.store import AdviceStore
 from tutor_service.store.answer import Context, Entry
 from tutor_service.store.export import write_export
+from tutor_service.store.opening import folder_of
 from tutor_service.store.reading import ExportedAnswer, read_export
 
 logger = logging.getLogger(__name__)
@@ -174,7 +174,7 @@ def _all_entries(tutor: TutorConfig) -> Iterator[Entry]:
     if tutor.file is not None:
         yield from (answer.entry for answer in read_export(tutor.file))
         return
-    folder = paths.advice_dir() / tutor.name
+    folder = folder_of(tutor)
     if folder.is_dir():
         with AdviceStore(folder, readonly=True) as store:
             yield from store.entries()

@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import os
-import shutil
 import signal
 import subprocess
 import sys
-import tempfile
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -18,26 +16,26 @@ import psutil
 import pytest
 
 from tests.integration.cluster.nodes import free_ports
+from tests.integration.postgres import Postgres, needs_postgres, postgres_folder
 from tune_sweeps.tracking.mlflow_client import make_client
 
 ROOT = Path(__file__).parents[2]
 SCRIPTS = ROOT / "deploy" / "mlflow"
-HAS_POSTGRES = bool(shutil.which("pg_config") and list(Path("/usr/lib/postgresql").glob("*/bin/initdb")))
 
-pytestmark = [
-    pytest.mark.timeout(600),
-    pytest.mark.skipif(not HAS_POSTGRES, reason="PostgreSQL's server is not installed (apt-get install postgresql)"),
-]
+pytestmark = [pytest.mark.timeout(600), needs_postgres]
 
 
 @dataclass
 class Server:
     """The two scripts, run as an operator would."""
 
-    state: Path
-    postgres_port: int
+    postgres: Postgres
     mlflow_port: int
     process: subprocess.Popen[bytes] | None = None
+
+    @property
+    def state(self) -> Path:
+        return self.postgres.state
 
     @property
     def uri(self) -> str:
@@ -49,22 +47,16 @@ class Server:
 
     def environ(self) -> dict[str, str]:
         return {
-            **os.environ,
+            **self.postgres.environ(),
             "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
-            "POSTGRES_PORT": str(self.postgres_port),
             "MLFLOW_PORT": str(self.mlflow_port),
             "MLFLOW_SECRETS": str(self.state / "secrets"),
             "MLFLOW_STATE": str(self.state / "mlflow"),
             "MLFLOW_WORKERS": "1",
         }
 
-    def postgres(self, action: str) -> subprocess.CompletedProcess[str]:
-        command = [str(SCRIPTS / "postgres.sh"), action, str(self.state)]
-        return subprocess.run(command, capture_output=True, text=True, env=self.environ(), timeout=120)
-
     def start(self) -> None:
-        started = self.postgres("start")
-        assert started.returncode == 0, started.stderr
+        self.postgres.start()
         with (self.state / "server.log").open("ab") as log:
             self.process = subprocess.Popen(
                 [str(SCRIPTS / "server.sh")], env=self.environ(), stdout=log, stderr=log, start_new_session=True
@@ -99,22 +91,18 @@ class Server:
         _, left = psutil.wait_procs(mine, timeout=30)
         for process in left:
             process.kill()
-        self.postgres("stop")
+        self.postgres.run("stop")
 
 
 @pytest.fixture(scope="module")
 def server() -> Iterator[Server]:
-    # Not pytest's folder: its parents are closed to the account that PostgreSQL runs as.
-    state = Path(tempfile.mkdtemp(prefix="lt-mlflow-"))
-    state.chmod(0o711)
-    ports = free_ports(2)
-    found = Server(state, *ports)
-    try:
-        found.start()
-        yield found
-    finally:
-        found.stop()
-        shutil.rmtree(state)
+    with postgres_folder("lt-mlflow-") as postgres:
+        found = Server(postgres, *free_ports(1))
+        try:
+            found.start()
+            yield found
+        finally:
+            found.stop()
 
 
 def search(server: Server, **options: object) -> httpx.Response:
@@ -148,10 +136,10 @@ def test_it_listens_on_loopback_alone_and_shows_no_secret(server: Server) -> Non
 
 def test_postgres_asks_for_the_password_too(server: Server) -> None:
     psycopg = pytest.importorskip("psycopg")
-    address = f"host=127.0.0.1 port={server.postgres_port} user=mlflow dbname=mlflow"
+    address = f"host=127.0.0.1 port={server.postgres.port} user=mlflow dbname=mlflow"
     with pytest.raises(psycopg.OperationalError, match="password"):
         psycopg.connect(f"{address} password=wrong")
-    password = (server.state / "secrets" / "postgres_password").read_text()
+    password = server.postgres.password
     with psycopg.connect(f"{address} password={password}") as connection:
         assert connection.execute("show password_encryption").fetchone() == ("scram-sha-256",)
 
@@ -170,7 +158,7 @@ def test_a_sweep_outlives_a_kill_of_both_and_nothing_is_lost_or_doubled(
     try:
         wait(lambda: bool(points(client)), "the first points")
         server.kill()
-        assert server.postgres("kill").returncode == 0
+        assert server.postgres.run("kill").returncode == 0
         time.sleep(5)
         assert sweep.poll() is None
         server.start()

@@ -31,7 +31,7 @@ from tutor_service.recorded import write_answers
 from tutor_service.schema import AdviceError, AdviceRequest
 from tutor_service.store import AdviceStore
 from tutor_service.store.export import write_export
-from tutor_service.store.reading import merge_exports, read_export
+from tutor_service.store.reading import merged, read_export
 
 ACTIONS = ("left", "straight", "right")
 
@@ -127,9 +127,9 @@ def test_a_store_takes_an_export_once(tmp_path: Path) -> None:
 def test_of_two_answers_the_first_file_counts(tmp_path: Path) -> None:
     first = write(tmp_path / "1.jsonl", row("one"), row("two"))
     second = write(tmp_path / "2.jsonl", row("two", (0.1, 0.1, 0.8)), row("three"))
-    merged = merge_exports([first, second])
-    assert [entry.context.state for entry in merged.entries] == ["one", "two", "three"]
-    assert merged.entries[1].advice.probabilities == (0.5, 0.3, 0.2) and merged.conflicts == 1
+    both = merged([answer.entry for answer in read_export(path)] for path in (first, second))
+    assert [entry.context.state for entry in both.entries] == ["one", "two", "three"]
+    assert both.entries[1].advice.probabilities == (0.5, 0.3, 0.2) and both.conflicts == 1
 
 
 def test_what_was_never_asked_is_a_miss_and_counted(tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""Implement ``tutor store``: the advice that tutors have given, kept on this machine."""
+"""Implement ``tutor store``: the advice that tutors have given, kept on this machine or in a shared database."""
 
 from __future__ import annotations
 
@@ -10,9 +10,13 @@ import typer
 from tune_sweeps.cli.options import JsonOption
 
 if TYPE_CHECKING:
-    from tutor_service.store import AdviceStore
+    from collections.abc import Iterable, Iterator
 
-NameArgument = Annotated[str | None, typer.Argument(help="Tutor whose store is meant. Default: all.")]
+    from tutor_service.config import TutorConfig
+    from tutor_service.store import Entry, Store
+
+_STORE = "Tutor whose store is meant, by name or file, or postgresql://user@host/database."
+NameArgument = Annotated[str | None, typer.Argument(metavar="[STORE]", help=f"{_STORE} Default: all on this machine.")]
 EXIT_DAMAGED = 1
 
 store_app = typer.Typer(help="Advice that tutors gave and that is kept: sizes, export, check.", no_args_is_help=True)
@@ -25,17 +29,17 @@ def stats(tutor: NameArgument = None, as_json: JsonOption = False) -> None:
     from tune_sweeps.console.terminal import make_console
 
     rows = []
-    for path in _folders(tutor):
-        with _open(path) as opened:
+    for name, store in _stores(tutor):
+        with store as opened:
             found = opened.stats()
         size = found.file_bytes / 2**20
-        rows.append({"tutor": path.name, "answers": found.answers, "size (MiB)": size, "folder": str(path)})
+        rows.append({"tutor": name, "answers": found.answers, "size (MiB)": size, "place": found.place})
     print_rows(make_console(), rows, as_json=as_json)
 
 
 @store_app.command("export")
 def export(
-    tutor: Annotated[str, typer.Argument(help="Tutor whose store is exported.")],
+    tutor: Annotated[str, typer.Argument(metavar="STORE", help=_STORE)],
     file: Annotated[Path, typer.Argument(help="File to write: .parquet or .jsonl.")],
 ) -> None:
     """Write all answers with their questions to a file.
@@ -44,8 +48,8 @@ def export(
     """
     from tune_sweeps.console.terminal import make_console
 
-    (path,) = _folders(tutor)
-    with _open(path) as opened:
+    ((_, store),) = _stores(tutor)
+    with store as opened:
         count = opened.export(file)
     make_console().print(f"wrote {count:,} answers to {file}")
 
@@ -54,7 +58,8 @@ def export(
 def import_(
     file: Annotated[Path, typer.Argument(help="File that `tutor store export` wrote: .parquet or .jsonl.")],
     tutor: Annotated[
-        str | None, typer.Option(metavar="NAME", help="Tutor whose store takes them. Default: the file's name.")
+        str | None,
+        typer.Option(metavar="STORE", help=f"{_STORE} Default: the tutor of the file's name."),
     ] = None,
 ) -> None:
     """Take exported answers into a tutor's store: what another machine paid for is not evaluated again here.
@@ -65,44 +70,44 @@ def import_(
     Example: `tutor store import advice.jsonl --tutor smollm2`
     """
     from tune_sweeps.console.terminal import make_console
-    from tutor_service import paths
-    from tutor_service.config import TutorConfig, load_tutor
-    from tutor_service.errors import UserError
-    from tutor_service.store import AdviceStore
+    from tutor_service.config import load_tutor
     from tutor_service.store.reading import read_export
 
-    name = tutor or load_tutor(str(file)).name
-    if not TutorConfig.is_name(name):
-        raise UserError(f"--tutor '{name}' is no tutor's name: small letters, digits, '.', '_' and '-'.")
     answers = read_export(file)
-    folder = paths.advice_dir() / name
-    with AdviceStore(folder) as opened:
+    with _writable(tutor or load_tutor(str(file)).name) as opened:
         new = opened.put_many(answer.entry for answer in answers)
+        place = opened.place
     keyless = sum(answer.key is None for answer in answers)
     make_console().print(
-        f"{len(answers):,} answers read, {new:,} of them new in '{folder}'"
+        f"{len(answers):,} answers read, {new:,} of them new in '{place}'"
         + (f"; {keyless:,} have no key: no live tutor will find them" if keyless else "")
     )
 
 
 @store_app.command("merge")
 def merge(
-    target: Annotated[Path, typer.Argument(help="File to write: .parquet or .jsonl.")],
-    files: Annotated[list[Path], typer.Argument(help="Exported files, the most trusted first.")],
+    target: Annotated[str, typer.Argument(help="File to write (.parquet or .jsonl), or a database to add to.")],
+    sources: Annotated[list[str], typer.Argument(help="Exported files or databases, the most trusted first.")],
 ) -> None:
     """Put exported files together into one. Of two answers to the same question the first one counts.
+
+    A database (postgresql://user@host/database) can stand in place of a file; what it holds already stays.
 
     Example: `tutor store merge all.jsonl monday.jsonl tuesday.jsonl`
     """
     from tune_sweeps.console.terminal import make_console
     from tutor_service.store.export import write_export
-    from tutor_service.store.reading import merge_exports
+    from tutor_service.store.reading import merged
 
-    merged = merge_exports(files)
-    count = write_export(merged.entries, target)
+    found = merged(_entries(source) for source in sources)
+    if _is_address(target):
+        with _writable(target) as opened:
+            count = opened.put_many(found.entries)
+    else:
+        count = write_export(found.entries, Path(target))
     make_console().print(
         f"wrote {count:,} answers to {target}"
-        + (f"; {merged.conflicts:,} were left out: an earlier file answers otherwise" if merged.conflicts else "")
+        + (f"; {found.conflicts:,} were left out: an earlier source answers otherwise" if found.conflicts else "")
     )
 
 
@@ -114,34 +119,75 @@ def verify(tutor: NameArgument = None) -> None:
 
     console = make_console()
     damaged = 0
-    for path in _folders(tutor):
-        with _open(path) as opened, counting(console, "reading", f"{path.name}: read {{}} answers") as count:
+    for name, store in _stores(tutor):
+        with store as opened, counting(console, "reading", f"{name}: read {{}} answers") as count:
             count.expect(opened.stats().answers)
             found = opened.verify(count.advance)
         damaged += len(found.damaged)
-        console.print(f"{path.name}: {found.answers:,} answers, {len(found.damaged)} damaged")
+        console.print(f"{name}: {found.answers:,} answers, {len(found.damaged)} damaged")
         for key, flaw in found.damaged:
             console.print(f"  {key.hex()}: {flaw}")
     if damaged:
         raise typer.Exit(EXIT_DAMAGED)
 
 
-def _folders(tutor: str | None) -> list[Path]:
-    from tutor_service import paths
-    from tutor_service.errors import UserError, unknown_name
+def _is_address(name: str) -> bool:
+    return "://" in name
 
+
+def _tutor(name: str) -> TutorConfig:
+    """Return the tutor of a file or a name, or one whose store is at an address."""
+    from pydantic import ValidationError
+
+    from tutor_service.config import CONFIG_SUFFIXES, StoreConfig, TutorConfig, load_tutor
+    from tutor_service.errors import UserError, field_problems
+
+    if _is_address(name):
+        try:
+            return TutorConfig.model_validate({"name": "any", "store": StoreConfig(location=name)})
+        except ValidationError as error:
+            raise UserError(f"{field_problems(error, prefix='store')}.") from None
+    if name.endswith(CONFIG_SUFFIXES):
+        return load_tutor(name)
+    if not TutorConfig.is_name(name):
+        raise UserError(f"'{name}' is no tutor's name: small letters, digits, '.', '_' and '-'.")
+    return TutorConfig.model_validate({"name": name})
+
+
+def _stores(tutor: str | None) -> Iterator[tuple[str, Store]]:
+    """Open stores for reading, one after the other, by the names that they are shown under."""
+    from tutor_service import paths
+    from tutor_service.config import CONFIG_SUFFIXES
+    from tutor_service.errors import UserError, unknown_name
+    from tutor_service.store import AdviceStore
+    from tutor_service.store.opening import open_named
+
+    if tutor is not None and (_is_address(tutor) or tutor.endswith(CONFIG_SUFFIXES)):
+        yield tutor, open_named(_tutor(tutor), readonly=True)
+        return
     folder = paths.advice_dir()
     found = sorted(path.parent for path in folder.glob("*/data.mdb"))
     if not found:
         raise UserError(f"no advice is stored in '{folder}' yet: `tutor ask smollm2 blackjack` stores the first.")
-    if tutor is None:
-        return found
-    if tutor not in [path.name for path in found]:
+    if tutor is not None and tutor not in [path.name for path in found]:
         raise unknown_name("advice store", tutor, [path.name for path in found])
-    return [folder / tutor]
+    for path in found:
+        if tutor in (None, path.name):
+            yield path.name, AdviceStore(path, readonly=True)
 
 
-def _open(path: Path) -> AdviceStore:
-    from tutor_service.store import AdviceStore
+def _writable(name: str) -> Store:
+    from tutor_service.store.opening import open_named
 
-    return AdviceStore(path, readonly=True)
+    return open_named(_tutor(name), readonly=False)
+
+
+def _entries(source: str) -> Iterable[Entry]:
+    """Return the answers of a file or a database."""
+    from tutor_service.store.reading import read_export
+
+    if not _is_address(source):
+        return (answer.entry for answer in read_export(Path(source)))
+    ((_, store),) = _stores(source)
+    with store as opened:
+        return list(opened.entries())

@@ -9,21 +9,31 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from typing import NamedTuple, Protocol
+from typing import NamedTuple, Protocol, TypeAlias
 
 from tutor_service.errors import UserError
 from tutor_service.gateway.briefing import Briefing, notes_in
-from tutor_service.gateway.keeping import GroupCommit
+from tutor_service.gateway.grouping import GroupCalls
 from tutor_service.gateway.metrics import LATE, GatewayMetrics
-from tutor_service.gateway.queue import Answers, Evaluate, Joined, JoiningQueue, QueueLimits, Ticket
+from tutor_service.gateway.queue import (
+    Answers,
+    Evaluate,
+    Joined,
+    JoiningQueue,
+    Keep,
+    QueueLimits,
+    Ticket,
+    known,
+)
 from tutor_service.prompts.prompt import Prompt, PromptBuilder
 from tutor_service.schema import Advice, AdviceError, AdviceRequest
 from tutor_service.store import Context, Entry, advice_key
 from tutor_service.validation import MAX_LIST, problem
 
 MEMORY_ENTRIES = 200_000
+MakeQueue: TypeAlias = Callable[[Evaluate, Keep, QueueLimits, int], JoiningQueue]
 _LATE = AdviceError(LATE, retry=True)
 _SLICE = 32
 """Cold requests looked up at a time, a few milliseconds' work; whoever needs less of the event loop waits no longer."""
@@ -90,6 +100,7 @@ class Gateway:
         evaluate: The model: prompts to answers, in order; raises when it cannot be reached.
         store: Answers of the past.
         metrics: Counts what happens.
+        make_queue: Makes what holds the prompts that have no answer yet.
     """
 
     def __init__(
@@ -100,6 +111,7 @@ class Gateway:
         evaluate: Evaluate,
         store: Store,
         metrics: GatewayMetrics,
+        make_queue: MakeQueue = JoiningQueue,
     ) -> None:
         self._settings = settings
         self._builder = builder
@@ -108,8 +120,8 @@ class Gateway:
         self._metrics = metrics
         self._memory: OrderedDict[AdviceRequest, Advice] = OrderedDict()
         self._looking_up = asyncio.Lock()
-        self._commit = GroupCommit(store.keep_many)
-        self._queue = JoiningQueue(evaluate, self._keep, settings.limits, self._window(1))
+        self._commit = GroupCalls(store.keep_many)
+        self._queue = make_queue(evaluate, self._keep, settings.limits, self._window(1))
         metrics.show_pending(lambda: self.num_pending)
 
     @property
@@ -228,7 +240,7 @@ class Gateway:
                     answers[index] = replace(answer, invalid=0, tokens=0)
                 continue
             answers[first] = replace(answer, latency_ms=latency_ms, thought="")
-            kept = self._memory[request] = _known(answer)
+            kept = self._memory[request] = known(answer)
             for index in others:
                 answers[index] = kept
         while len(self._memory) > MEMORY_ENTRIES:
@@ -283,7 +295,7 @@ class Gateway:
         stored = self._store.get_many([item.key for item in asked])
         for item, kept in zip(asked, stored, strict=True):
             if kept is not None:
-                found[item.place] = _known(kept)
+                found[item.place] = known(kept)
             elif (joined := self._queue.join(item.key, item.prompt, item.request)) is not None:
                 waiting.append((item.place, joined))
             else:
@@ -303,7 +315,7 @@ class Gateway:
         if not entries:
             return answers
         settled = list(answers)
-        for place, entry, kept in zip(places, entries, await self._commit.keep(entries), strict=True):
+        for place, entry, kept in zip(places, entries, await self._commit.run(entries), strict=True):
             if kept is not entry.advice:
                 settled[place] = replace(
                     entry.advice,
@@ -314,16 +326,11 @@ class Gateway:
         return settled
 
 
-def _known(advice: Advice) -> Advice:
-    """Return an answer in the form in which it is given out again."""
-    return replace(advice, source="store", latency_ms=0.0, invalid=0, tokens=0, thought="")
-
-
 def _shared(result: Advice | AdviceError, fresh: bool) -> Advice | AdviceError:
     """Return an evaluation to one of those who waited for it; what it cost is the first one's."""
     if fresh:
         return result
-    return _known(result) if isinstance(result, Advice) else replace(result, invalid=0, tokens=0)
+    return known(result) if isinstance(result, Advice) else replace(result, invalid=0, tokens=0)
 
 
 def _loop_time(ends: float | None) -> float | None:

@@ -52,6 +52,12 @@ class GatewayMetrics:
         self._store_failures = Counter(
             "tutor_store_failures", "Calls of the advice store that failed.", ["tutor"], registry=self.registry
         ).labels(tutor)
+        self._unsent = Gauge(
+            "tutor_unsent_answers",
+            "Answers that a shared store is still to learn of.",
+            ["tutor"],
+            registry=self.registry,
+        ).labels(tutor)
         self._tutor = tutor
 
     def called(self, answers: Iterable[Advice | AdviceError], latency_s: float) -> None:
@@ -92,6 +98,10 @@ class GatewayMetrics:
     def show_pending(self, prompts: Callable[[], int]) -> None:
         """Take a function that says how many prompts wait for the model; it is asked whenever somebody looks."""
         self._pending.set_function(prompts)
+
+    def show_unsent(self, answers: Callable[[], int]) -> None:
+        """Take a function that says how many answers a shared store is still to learn of."""
+        self._unsent.set_function(answers)
 
     def store_failed(self) -> None:
         """Count one call of the store that failed."""

@@ -11,7 +11,7 @@ import functools
 import logging
 from collections import deque
 from collections.abc import Awaitable, Callable, Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import NamedTuple
 
 from tutor_service.prompts.prompt import Prompt
@@ -21,6 +21,7 @@ logger = logging.getLogger("ray.serve")
 
 Evaluate = Callable[[list[Prompt]], Awaitable[Sequence[Advice | AdviceError]]]
 Answers = Sequence[Advice | AdviceError]
+Keep = Callable[["list[Ticket]", Answers], Awaitable[Answers]]
 
 _ABANDONED = AdviceError("tutor: nobody waited any more", retry=True)
 _STOPPED = AdviceError("tutor: stopping", retry=True)
@@ -45,7 +46,7 @@ class Ticket:
     request: AdviceRequest
     waiters: int
     wanted: bool = False
-    call: _Call | None = None
+    call: Call | None = None
     result: asyncio.Future[Advice | AdviceError] = field(
         default_factory=lambda: asyncio.get_running_loop().create_future()
     )
@@ -57,7 +58,7 @@ class Ticket:
 
 
 @dataclass(slots=True, eq=False)
-class _Call:
+class Call:
     """Hold what one call of the model is about.
 
     Attributes:
@@ -114,7 +115,7 @@ class JoiningQueue:
     def __init__(
         self,
         evaluate: Evaluate,
-        keep: Callable[[list[Ticket], Answers], Awaitable[Answers]],
+        keep: Keep,
         limits: QueueLimits,
         window: int,
     ) -> None:
@@ -125,7 +126,7 @@ class JoiningQueue:
         self._tickets: dict[bytes, Ticket] = {}
         self._queue: deque[Ticket] = deque()
         self._in_flight = 0
-        self._abandoned: set[_Call] = set()
+        self._abandoned: set[Call] = set()
         self._tasks: set[asyncio.Task[Answers]] = set()
 
     def __len__(self) -> int:
@@ -153,7 +154,7 @@ class JoiningQueue:
         if self._is_full():
             return None
         ticket = self._tickets[key] = Ticket(key, prompt, request, waiters=1)
-        self._queue.append(ticket)
+        self._enter(ticket)
         return Joined(ticket, fresh=True)
 
     def leave(self, tickets: Iterable[Ticket], wanted: bool = False) -> None:
@@ -190,12 +191,26 @@ class JoiningQueue:
                 self._abort(call)
             self._abandoned.clear()
 
+    def _enter(self, ticket: Ticket) -> None:
+        """Have a new question wait for the model."""
+        self._queue.append(ticket)
+
+    def _num_waiting(self) -> int:
+        """Return how many questions are not at the model."""
+        return len(self._queue)
+
+    async def _claim(self, call: Call) -> None:
+        """Take from a call what somebody else answers; there is nobody else here."""
+
+    def _ended(self, call: Call) -> None:
+        """Learn that a call's questions are answered, or will not be."""
+
     def _is_full(self) -> bool:
         """Return whether as many wait as may: what goes to the model at once does not wait."""
-        return len(self._queue) >= self._limits.max_waiting + max(0, self._window - self._in_flight)
+        return self._num_waiting() >= self._limits.max_waiting + max(0, self._window - self._in_flight)
 
     def _send(self, tickets: list[Ticket]) -> None:
-        call = _Call(tickets)
+        call = Call(tickets)
         for ticket in tickets:
             ticket.call = call
         self._in_flight += len(tickets)
@@ -203,7 +218,7 @@ class JoiningQueue:
         self._tasks.add(call.task)
         call.task.add_done_callback(functools.partial(self._finish, call))
 
-    def _abort(self, call: _Call) -> None:
+    def _abort(self, call: Call) -> None:
         """End a call; whoever asks the same from now on begins anew."""
         for ticket in call.tickets:
             self._settle(ticket, _ABANDONED)
@@ -219,14 +234,17 @@ class JoiningQueue:
                 self._settle(ticket, _ABANDONED)
         self._queue = alive
 
-    async def _run(self, call: _Call) -> Answers:
+    async def _run(self, call: Call) -> Answers:
         """Ask the model and keep what it says."""
+        await self._claim(call)
+        if not call.tickets:
+            return []
         results = await self._ask([ticket.prompt for ticket in call.tickets])
         call.answered = True
         self._abandoned.discard(call)
         return await self._keep(call.tickets, results)
 
-    def _finish(self, call: _Call, task: asyncio.Task[Answers]) -> None:
+    def _finish(self, call: Call, task: asyncio.Task[Answers]) -> None:
         """Wake everyone who waits for a call; also called where it was ended before its first step."""
         self._tasks.discard(task)
         self._in_flight -= len(call.tickets)
@@ -236,6 +254,7 @@ class JoiningQueue:
         results = [_STOPPED] * len(call.tickets) if task.cancelled() or error is not None else task.result()
         for ticket, result in zip(call.tickets, results, strict=True):
             self._settle(ticket, result)
+        self._ended(call)
         self.pump()
 
     async def _ask(self, prompts: list[Prompt]) -> Answers:
@@ -255,6 +274,11 @@ class JoiningQueue:
             del self._tickets[ticket.key]
         if not ticket.result.done():
             ticket.result.set_result(result)
+
+
+def known(advice: Advice) -> Advice:
+    """Return an answer in the form in which it is given out again."""
+    return replace(advice, source="store", latency_ms=0.0, invalid=0, tokens=0, thought="")
 
 
 def _of_prompt(result: Advice | AdviceError, prompt: Prompt) -> Advice | AdviceError:

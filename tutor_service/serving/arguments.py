@@ -6,7 +6,7 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from tutor_service.config import TutorConfig, load_tutor
+from tutor_service.config import StoreConfig, TutorConfig, load_tutor
 from tutor_service.errors import UserError, field_problems
 
 BUILDER = "tutor_service.serve_config:build"
@@ -15,11 +15,12 @@ BUILDER = "tutor_service.serve_config:build"
 class BuildArguments(BaseModel):
     """Hold what a Serve config file says of one tutor."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, hide_input_in_errors=True)
 
     tutor: str = Field(description="Catalog name, or path of a YAML file on every node.")
     scaling: dict[str, Any] = Field(default_factory=dict, description="Fields of `scaling` that differ here.")
     engine: dict[str, Any] = Field(default_factory=dict, description="vLLM engine options that differ here.")
+    store: StoreConfig | None = Field(None, description="Where its answers are kept, where that differs here.")
     token_env: str | None = Field(
         None, description="Environment variable with HTTP's bearer token; none: HTTP is not served at all."
     )
@@ -37,6 +38,7 @@ def resolve(args: dict[str, Any]) -> tuple[TutorConfig, BuildArguments]:
         fields = tutor.model_dump()
         fields["scaling"] |= given.scaling
         fields["engine"] |= given.engine
+        fields["store"] = given.store or fields["store"]
         return TutorConfig.model_validate(fields), given
     except ValidationError as error:
         problems = field_problems(error, BuildArguments if error.title == BuildArguments.__name__ else TutorConfig)

@@ -12,7 +12,6 @@ import logging
 import os
 import time
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, NamedTuple
 
 from ray import serve
@@ -33,13 +32,13 @@ from tutor_service.serving.autoscaling import PROMPTS
 from tutor_service.serving.live_replicas import follow_replicas, num_running
 from tutor_service.serving.load import autoscaling, gateway_settings
 from tutor_service.serving.prompting import check_briefing, load_tokenizer, make_builder
-from tutor_service.store.best_effort import BestEffortStore
+from tutor_service.serving.storing import GatewayStore, open_store
 
 logger = logging.getLogger("ray.serve")
 
 _NOT_THE_REPLICAS = (
     *("description", "license", "briefing", "briefing_tokens", "hint"),
-    *("calibration", "advice", "temperature", "least_legal_mass"),
+    *("calibration", "advice", "temperature", "least_legal_mass", "store"),
 )
 """Fields of a tutor that its gateway or its students act on alone."""
 
@@ -71,10 +70,10 @@ class GatewayStats:
         failed: Requests without advice, by kind.
         pending: Prompts that wait for the model now.
         uptime_s: Seconds since it was ready.
-        stored: Answers in the store, of all sweeps so far; None without a store.
-        store_path: Folder of the store.
+        stored: Answers on the gateway's disk, of all sweeps so far; None without a store.
+        store_path: Where the store is.
         identity: What the store's keys hold of this tutor.
-        notes: What was found out about it when it started, in lines.
+        notes: What was found out about it when it started, in lines, and whether its store is away now.
         spent: What was asked of its endpoint so far, on one line; empty for a model of our own.
         reasons: Why requests got no advice, and how many each.
     """
@@ -192,7 +191,7 @@ class TutorReplica:
 class TutorGateway:
     """Be the ingress of a tutor, reached by handle and, where that is asked for, by HTTP."""
 
-    _store: BestEffortStore | None = None
+    _store: GatewayStore | None = None
     _refused_since: float | None = None
     _refused_last = 0.0
 
@@ -213,7 +212,9 @@ class TutorGateway:
         self._access = access
         self._started = time.monotonic()
         self._metrics = GatewayMetrics(config.name)
-        store = self._store = BestEffortStore(store_path(config), self._metrics.store_failed)
+        store, make_queue = open_store(config, self._metrics.store_failed)
+        self._store = store
+        self._metrics.show_unsent(store.num_unsent)
         builder = make_builder(config, facts.decoding, await loading)
         check_briefing(config, builder, facts.max_prompt_tokens)
         self._settings = gateway_settings(config, facts)
@@ -236,7 +237,7 @@ class TutorGateway:
             return written
 
         briefing = Briefing(config.briefing, config.briefing_tokens, facts.identity, builder, write, store)
-        self._gateway = Gateway(self._settings, builder, briefing, evaluate, store, self._metrics)
+        self._gateway = Gateway(self._settings, builder, briefing, evaluate, store, self._metrics, make_queue)
         look = functools.partial(num_running, replica.app_name, replica.deployment_name)
         self._following = asyncio.create_task(follow_replicas(look, self._gateway.set_replicas))
 
@@ -274,9 +275,9 @@ class TutorGateway:
             pending=self._gateway.num_pending,
             uptime_s=time.monotonic() - self._started,
             stored=store.answers if store else None,
-            store_path=str(self._store.path),
+            store_path=self._store.place,
             identity=self._settings.identity,
-            notes=self._notes,
+            notes=(*self._notes, *([self._store.trouble] if self._store.trouble else [])),
             spent=self._spent,
             reasons=dict(self._metrics.reasons),
         )
@@ -293,11 +294,6 @@ class TutorGateway:
 def version(config: TutorConfig) -> str:
     """Return what tells replicas of a tutor's old and new configuration apart while the one replaces the other."""
     return hashlib.blake2b(config.model_dump_json().encode(), digest_size=16).hexdigest()
-
-
-def store_path(config: TutorConfig) -> Path:
-    """Return the folder of a tutor's advice store."""
-    return paths.advice_dir() / config.name
 
 
 def build(

@@ -27,7 +27,7 @@ _NOT_IN_ANSWERS = {"name", "description", "license", "scaling", "calibration", "
 
 
 def tutor_identity(tutor: TutorConfig) -> str:
-    """Hash every field of a tutor that can change an answer of its model."""
+    """Hash every field of a tutor that can change an answer: those of its model, and where earlier ones come from."""
     fields = tutor.model_dump(mode="json", exclude=_NOT_IN_ANSWERS)
     return hashlib.sha256(json.dumps(fields, sort_keys=True).encode()).hexdigest()[:16]
 

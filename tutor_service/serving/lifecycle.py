@@ -41,7 +41,7 @@ class TutorStatus:
         advice_per_s: Advice given per second since the gateway was ready; None while it cannot be asked.
         answered: Advice given, by source (``model``, ``store``).
         stored: Answers in its store; None where not known.
-        store_path: Folder of the store.
+        store_path: Where the store is.
         notes: What was found out about it when it started, in lines.
         spent: What was asked of its endpoint so far, on one line; empty for a model of our own.
         reasons: Why requests got no advice, and how many each.

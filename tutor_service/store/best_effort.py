@@ -6,11 +6,14 @@ import logging
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import TypeVar
 
 from tutor_service.schema import Advice
 from tutor_service.store import AdviceStore, Entry, StoreError, StoreStats
 
 logger = logging.getLogger("ray.serve")
+
+T = TypeVar("T")
 
 RETRY_S = 30.0
 """Seconds for which a store that failed is left alone."""
@@ -35,16 +38,21 @@ class BestEffortStore:
         self._closed_until = 0.0
         self._writing_from = 0.0
 
+    trouble = ""
+    """Nothing but its disk can be away; a failure of that is in the log."""
+
+    @property
+    def place(self) -> str:
+        """Return where it is, for people."""
+        return str(self.path)
+
     def get_many(self, keys: Sequence[bytes]) -> list[Advice | None]:
         """Return stored answers in the keys' order; None where there is none, or no store."""
-        store = self._open() if keys else None
-        if store is None:
-            return [None] * len(keys)
-        try:
-            return store.get_many(keys)
-        except (StoreError, OSError) as error:
-            self._give_up(error)
-            return [None] * len(keys)
+        return self._read(lambda store: store.get_many(keys), [None] * len(keys)) if keys else []
+
+    def find_many(self, keys: Sequence[bytes]) -> list[Entry | None]:
+        """Return stored answers with their questions, as ``get_many`` does."""
+        return self._read(lambda store: store.find_many(keys), [None] * len(keys)) if keys else []
 
     def keep_many(self, entries: Sequence[Entry]) -> list[Advice]:
         """Keep answers, where the store lets us, and return those that count: of two to a question the first kept.
@@ -52,24 +60,32 @@ class BestEffortStore:
         A full disk stops writing for a while, not reading.
         """
         given = [entry.advice for entry in entries]
-        store = self._open() if entries and self._clock() >= self._writing_from else None
-        if store is None:
-            return given
-        try:
-            return store.keep_many(entries)
-        except (StoreError, OSError) as error:
-            self._writing_from = self._clock() + RETRY_S
-            self._report(f"{len(entries)} answers were not kept: {error}")
-            return given
+        return self._write(lambda store: store.keep_many(entries), given, len(entries)) if entries else []
+
+    def replace_many(self, entries: Sequence[Entry]) -> None:
+        """Keep answers in place of those that are there, where the store lets us."""
+        if entries:
+            self._write(lambda store: store.replace_many(entries), None, len(entries))
+
+    def mark_unsent(self, keys: Sequence[bytes]) -> None:
+        """See ``AdviceStore.mark_unsent``; nothing is marked where the store does not let us."""
+        self._write(lambda store: store.mark_unsent(keys), None, len(keys))
+
+    def mark_sent(self, keys: Sequence[bytes]) -> None:
+        """Undo ``mark_unsent``."""
+        self._write(lambda store: store.mark_sent(keys), None, len(keys))
+
+    def unsent(self, limit: int) -> list[bytes]:
+        """Return the keys of some answers that are marked as unsent."""
+        return self._read(lambda store: store.unsent(limit), [])
+
+    def num_unsent(self) -> int:
+        """Return how many answers are marked as unsent."""
+        return self._read(lambda store: store.num_unsent(), 0)
 
     def get_notes(self, key: bytes) -> str | None:
         """Return notes that were kept; None where there are none, or no store."""
-        store = self._open()
-        try:
-            return store.get_notes(key) if store else None
-        except (StoreError, OSError) as error:
-            self._give_up(error)
-            return None
+        return self._read(lambda store: store.get_notes(key), None)
 
     def keep_notes(self, key: bytes, notes: str) -> str:
         """Keep notes, where the store lets us, and return those that count."""
@@ -93,6 +109,27 @@ class BestEffortStore:
         if self._store is not None:
             self._store.close()
             self._store = None
+
+    def _read(self, work: Callable[[AdviceStore], T], otherwise: T) -> T:
+        store = self._open()
+        if store is None:
+            return otherwise
+        try:
+            return work(store)
+        except (StoreError, OSError) as error:
+            self._give_up(error)
+            return otherwise
+
+    def _write(self, work: Callable[[AdviceStore], T], otherwise: T, num_answers: int) -> T:
+        store = self._open() if self._clock() >= self._writing_from else None
+        if store is None:
+            return otherwise
+        try:
+            return work(store)
+        except (StoreError, OSError) as error:
+            self._writing_from = self._clock() + RETRY_S
+            self._report(f"{num_answers} answers were not kept: {error}")
+            return otherwise
 
     def _open(self) -> AdviceStore | None:
         if self._store is None and self._clock() >= self._closed_until:

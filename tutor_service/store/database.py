@@ -3,7 +3,7 @@
 Owns everything that can go wrong with files. It knows tables of bytes, and must not know what they mean.
 
 LMDB gives what the store needs: readers that never wait, one writer at a time over all processes, and a commit that
-either happened or did not, whenever the process is killed. It must live on a local disk, not on a network share.
+either happened or did not, whenever the process is killed. It must live on a local disk; see ``filesystem``.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from weakref import WeakValueDictionary
 import lmdb
 from filelock import Timeout
 
-from tutor_service.errors import UserError
+from tutor_service.store.base import StoreError
 from tutor_service.store.guard import UserCount, find_damage, inode, set_aside
 
 logger = logging.getLogger(__name__)
@@ -40,10 +40,6 @@ _DAMAGE = (
     lmdb.IncompatibleError,
     lmdb.CursorFullError,
 )
-
-
-class StoreError(UserError):
-    """Report that the advice store cannot be read or written. The message says why, and what to do."""
 
 
 class Database:

@@ -6,7 +6,7 @@ The inverse of ``export``: each row is checked where it enters, and a row that i
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -41,28 +41,23 @@ class ExportedAnswer:
 
 @dataclass(frozen=True, slots=True)
 class Merged:
-    """Answers of several files.
+    """Answers of several sources.
 
     Attributes:
-        entries: In the files' order.
-        conflicts: How many were left out because an earlier file answers the same question otherwise.
+        entries: In the sources' order.
+        conflicts: How many were left out because an earlier source answers the same question otherwise.
     """
 
     entries: list[Entry]
     conflicts: int
 
 
-def merge_exports(paths: Sequence[Path]) -> Merged:
-    """Put exported files together; of two answers to the same question the first one counts.
-
-    Raises:
-        UserError: A file cannot be read or holds a row that is no answer.
-    """
+def merged(sources: Iterable[Iterable[Entry]]) -> Merged:
+    """Put answers of several sources together; of two to the same question the first one counts."""
     entries: dict[bytes, Entry] = {}
     conflicts = 0
-    for path in paths:
-        for answer in read_export(path):
-            entry = answer.entry
+    for source in sources:
+        for entry in source:
             known = entries.setdefault(entry.key, entry)
             conflicts += known.advice.probabilities != entry.advice.probabilities
     return Merged(list(entries.values()), conflicts)

@@ -1,15 +1,13 @@
-"""Keep answers by question key, shared by all processes that a tutor serves.
+"""Keep answers by question key in a folder, shared by all processes of a machine that a tutor serves.
 
-Owns what is kept and what is never trusted. It must not know how LMDB is opened or grown (``database``), nor the
-bytes of an answer (``answer``).
+Owns the tables of a store on disk. It must not know how LMDB is opened or grown (``database``), nor the bytes of an
+answer (``answer``).
 """
 
 from __future__ import annotations
 
-import logging
 import os
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -18,56 +16,16 @@ import lmdb
 
 from tutor_service.schema import Advice
 from tutor_service.store import answer
-from tutor_service.store.answer import Context, DamagedAnswer, Entry
-from tutor_service.store.database import Database, StoreError, acquire, release
+from tutor_service.store.answer import DamagedAnswer, Entry
+from tutor_service.store.base import Row, Store, StoreError, StoreStats, shared_texts
+from tutor_service.store.database import Database, acquire, release
+from tutor_service.store.filesystem import refuse_network
 
-logger = logging.getLogger(__name__)
-
-_TABLES = (b"answers", b"texts", b"notes")
-_MAX_KEY_BYTES = 64
+_TABLES = (b"answers", b"texts", b"notes", b"unsent")
 _SCAN = 1000
 
 
-@dataclass(frozen=True, slots=True)
-class StoreStats:
-    """Describe what a store holds.
-
-    Attributes:
-        path: Its folder.
-        answers: Stored answers, one per distinct question.
-        file_bytes: Size of its file on disk.
-        map_bytes: Size up to which it grows before its memory map is enlarged.
-        damaged_seen: Damaged answers that this process met and treated as missing.
-        set_aside: Where a damaged predecessor was moved when this process opened the store.
-    """
-
-    path: Path
-    answers: int
-    file_bytes: int
-    map_bytes: int
-    damaged_seen: int
-    set_aside: Path | None
-
-
-@dataclass(frozen=True, slots=True)
-class StoreVerification:
-    """Hold what a full reading found.
-
-    Attributes:
-        answers: Answers read.
-        damaged: Key and flaw of each answer that cannot be trusted.
-    """
-
-    answers: int
-    damaged: tuple[tuple[bytes, str], ...]
-
-    @property
-    def ok(self) -> bool:
-        """Return whether every answer can be trusted."""
-        return not self.damaged
-
-
-class AdviceStore:
+class AdviceStore(Store):
     """Keep what a tutor answered, so that nothing is asked twice.
 
     >>> import tempfile
@@ -85,7 +43,7 @@ class AdviceStore:
     counted and treated as missing. May be pickled; it is then opened anew.
 
     Args:
-        path: Folder of the store; made when missing. On a local disk, not on a network share.
+        path: Folder of the store; made when missing. A network file system is refused, but for reading.
         readonly: Refuse writing, and never make or move anything.
         max_bytes: Largest size of the file; None: as much as the disk holds.
 
@@ -95,83 +53,69 @@ class AdviceStore:
 
     def __init__(self, path: str | os.PathLike[str], *, readonly: bool = False, max_bytes: int | None = None) -> None:
         self.path = Path(path).expanduser().resolve()
+        super().__init__(str(self.path))
+        if not readonly:
+            refuse_network(self.path)
         self.readonly = readonly
         self._max_bytes = max_bytes
-        self._damaged_seen = 0
-        self._texts: dict[bytes, str] = {}
         self._database: Database | None = acquire(self.path, readonly, max_bytes, _TABLES)
 
-    def get_many(self, keys: Sequence[bytes]) -> list[Advice | None]:
-        """Return the answers under ``keys``, in order; None where there is none that can be trusted.
+    def replace_many(self, entries: Sequence[Entry]) -> None:
+        """Keep answers in place of those that are there: for a store that copies what another one decides.
 
         Raises:
-            StoreError: The store cannot be read.
+            StoreError: The disk is full, or the store is read-only. Nothing was written.
         """
-        values = self._db().read(lambda view, tables: [_get(view, tables[0], key) for key in keys])
-        answers: list[Advice | None] = []
-        for key, value in zip(keys, values, strict=True):
-            try:
-                answers.append(None if value is None else answer.decode(key, value)[0])
-            except DamagedAnswer as damage:
-                self._report(key, damage)
-                answers.append(None)
-        return answers
+        rows, texts = self._rows(entries), shared_texts(entries)
 
-    def put_many(self, entries: Iterable[Entry]) -> int:
-        """Keep answers, all in one commit. An answer that is there already stays: the first one wins.
+        def work(transaction: lmdb.Transaction, tables: tuple[Any, ...]) -> None:
+            _put_texts(transaction, tables, texts)
+            for key, value in rows:
+                transaction.put(key, value, db=tables[0])
 
-        Returns:
-            How many were new.
+        self._db().write(work)
 
-        Raises:
-            StoreError: The disk is full, the store is read-only, or a key has no right length. Nothing was written.
-        """
-        kept = list(entries)
-        return sum(mine is one.advice for mine, one in zip(self.keep_many(kept), kept, strict=True))
-
-    def keep_many(self, entries: Sequence[Entry]) -> list[Advice]:
-        """Keep answers as ``put_many`` does, and return what is kept under their keys.
-
-        Returns:
-            In order, the answer that was given where it is kept now, else the one that was there first.
+    def mark_unsent(self, keys: Sequence[bytes]) -> None:
+        """Note answers that the store of which this is a copy is still to learn of.
 
         Raises:
             StoreError: As above.
         """
-        if not entries:
-            return []
-        if any(not 0 < len(entry.key) <= _MAX_KEY_BYTES for entry in entries):
-            raise StoreError(f"a key of advice has 1 to {_MAX_KEY_BYTES} bytes.")
-        rows = [(entry.key, answer.encode(entry)) for entry in entries]
-        texts = {
-            answer.text_digest(text): text
-            for shared in {(entry.context.identity, entry.context.rules) for entry in entries if entry.context}
-            for text in map(answer.to_bytes, shared)
-        }
 
-        def work(transaction: lmdb.Transaction, tables: tuple[Any, ...]) -> list[Advice | None]:
-            for digest, text in texts.items():
-                if transaction.get(digest, db=tables[1]) != text:
-                    transaction.put(digest, text, db=tables[1])
-            return [_put_first(transaction, tables[0], key, value) for key, value in rows]
+        def work(transaction: lmdb.Transaction, tables: tuple[Any, ...]) -> None:
+            for key in keys:
+                transaction.put(key, b"", db=tables[3])
 
-        earlier = self._db().write(work)
-        return [entry.advice if first is None else first for entry, first in zip(entries, earlier, strict=True)]
+        self._db().write(work)
 
-    def get_notes(self, key: bytes) -> str | None:
-        """Return the notes that a tutor wrote under ``key``; None where there are none that can be trusted.
+    def mark_sent(self, keys: Sequence[bytes]) -> None:
+        """Undo ``mark_unsent``.
+
+        Raises:
+            StoreError: As above.
+        """
+
+        def work(transaction: lmdb.Transaction, tables: tuple[Any, ...]) -> None:
+            for key in keys:
+                transaction.delete(key, db=tables[3])
+
+        self._db().write(work)
+
+    def unsent(self, limit: int) -> list[bytes]:
+        """Return the keys of answers that are marked so, at most so many.
 
         Raises:
             StoreError: The store cannot be read.
         """
-        value = self._db().read(lambda view, tables: _get(view, tables[2], key) if tables[2] else None)
-        if value is None:
-            return None
-        try:
-            return answer.decode_notes(key, value)
-        except DamagedAnswer as damage:
-            self._report(key, damage)
-            return None
+
+        def work(view: lmdb.Transaction, tables: tuple[Any, ...]) -> list[bytes]:
+            return [bytes(key) for key, _ in islice(view.cursor(db=tables[3]), limit)] if tables[3] else []
+
+        return self._db().read(work)
+
+    def num_unsent(self) -> int:
+        """Return how many answers are marked so."""
+        return self._db().read(lambda view, tables: int(view.stat(db=tables[3])["entries"]) if tables[3] else 0)
 
     def keep_notes(self, key: bytes, notes: str) -> str:
         """Keep notes, unless there are some already; return those that are kept.
@@ -197,7 +141,7 @@ class AdviceStore:
         answers = database.read(lambda view, tables: int(view.stat(db=tables[0])["entries"]))
         data = self.path / "data.mdb"
         return StoreStats(
-            path=self.path,
+            place=self.place,
             answers=answers,
             file_bytes=data.stat().st_blocks * 512,
             map_bytes=database.map_bytes,
@@ -205,55 +149,11 @@ class AdviceStore:
             set_aside=database.set_aside,
         )
 
-    def verify(self, on_answer: Callable[[], object] = lambda: None) -> StoreVerification:
-        """Read every answer and check its checksum and its numbers.
-
-        Args:
-            on_answer: Called after each of them.
-        """
-        count, damaged = 0, []
-        for key, value in self._scan():
-            count += 1
-            on_answer()
-            try:
-                answer.decode(key, value)
-            except DamagedAnswer as damage:
-                damaged.append((key, str(damage)))
-        return StoreVerification(count, tuple(damaged))
-
-    def entries(self) -> Iterator[Entry]:
-        """Yield all answers that can be trusted, by ascending key; answers that come while it runs may be missed."""
-        for key, value in self._scan():
-            try:
-                advice, context = answer.decode(key, value)
-                yield Entry(key, advice, self._context(context))
-            except DamagedAnswer as damage:
-                self._report(key, damage)
-
-    def export(self, path: str | os.PathLike[str]) -> int:
-        """Write all answers with their contexts, as Parquet (``.parquet``) or JSON lines (``.jsonl``).
-
-        Returns:
-            How many answers were written.
-
-        Raises:
-            UserError: Another suffix, or the file cannot be written.
-        """
-        from tutor_service.store.export import write_export
-
-        return write_export(self.entries(), Path(path))
-
     def close(self) -> None:
         """Give the files back; the store is unusable afterwards. Closing twice is allowed."""
         database, self._database = self._database, None
         if database is not None and database.pid == os.getpid():
             release(database)
-
-    def __enter__(self) -> AdviceStore:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.close()
 
     def __reduce__(self) -> tuple[Any, ...]:
         return _reopen, (self.path, self.readonly, self._max_bytes)
@@ -266,19 +166,32 @@ class AdviceStore:
             self._database = acquire(self.path, self.readonly, self._max_bytes, _TABLES)
         return self._database
 
-    def _scan(self) -> Iterator[tuple[bytes, bytes]]:
-        """Yield key and bytes of every answer, in short reads: a long one keeps old pages from reuse."""
+    def _values(self, keys: Sequence[bytes]) -> list[bytes | None]:
+        return self._db().read(lambda view, tables: [_get(view, tables[0], key) for key in keys])
+
+    def _keep(self, rows: Sequence[Row], texts: Mapping[bytes, bytes]) -> list[Advice | None]:
+        def work(transaction: lmdb.Transaction, tables: tuple[Any, ...]) -> list[Advice | None]:
+            _put_texts(transaction, tables, texts)
+            return [_put_first(transaction, tables[0], key, value) for key, value in rows]
+
+        return self._db().write(work)
+
+    def _notes(self, key: bytes) -> bytes | None:
+        return self._db().read(lambda view, tables: _get(view, tables[2], key) if tables[2] else None)
+
+    def _shared_text(self, digest: bytes) -> bytes | None:
+        return self._db().read(lambda view, tables: _get(view, tables[1], digest))
+
+    def _scan(self) -> Iterator[Row]:  # in short reads, since a long one keeps old pages from reuse
         last = b""
         while True:
             start = last
 
-            def work(
-                view: lmdb.Transaction, tables: tuple[Any, ...], start: bytes = start
-            ) -> list[tuple[bytes, bytes]]:
+            def work(view: lmdb.Transaction, tables: tuple[Any, ...], start: bytes = start) -> list[Row]:
                 cursor = view.cursor(db=tables[0])
                 if not cursor.set_range(start + b"\0" if start else b"\0"):
                     return []
-                return [(bytes(key), bytes(value)) for key, value in islice(cursor, _SCAN)]
+                return [Row(bytes(key), bytes(value)) for key, value in islice(cursor, _SCAN)]
 
             rows = self._db().read(work)
             if not rows:
@@ -286,29 +199,16 @@ class AdviceStore:
             yield from rows
             last = rows[-1][0]
 
-    def _context(self, encoded: answer.EncodedContext | None) -> Context | None:
-        if encoded is None:
-            return None
-        return Context(self._text(encoded.identity), self._text(encoded.rules), encoded.state, encoded.actions)
-
-    def _text(self, digest: bytes) -> str:
-        """Return a shared text; empty where it is damaged, since no answer depends on it."""
-        text = self._texts.get(digest)
-        if text is None:
-            data = self._db().read(lambda view, tables: _get(view, tables[1], digest))
-            if data is None or answer.text_digest(data) != digest:
-                return ""
-            text = self._texts[digest] = answer.to_text(data)
-        return text
-
-    def _report(self, key: bytes, damage: DamagedAnswer) -> None:
-        self._damaged_seen += 1
-        logger.error("Advice store '%s': the answer under %s is not used: %s.", self.path, key.hex(), damage)
-
 
 def _get(view: lmdb.Transaction, table: Any, key: bytes) -> bytes | None:
     value = view.get(key, db=table)
     return None if value is None else bytes(value)
+
+
+def _put_texts(transaction: lmdb.Transaction, tables: tuple[Any, ...], texts: Mapping[bytes, bytes]) -> None:
+    for digest, text in texts.items():
+        if transaction.get(digest, db=tables[1]) != text:
+            transaction.put(digest, text, db=tables[1])
 
 
 def _put_first(transaction: lmdb.Transaction, table: Any, key: bytes, value: bytes) -> Advice | None:
