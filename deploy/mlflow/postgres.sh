@@ -1,9 +1,10 @@
 #!/usr/bin/env bash
 # A PostgreSQL server of one's own for MLflow, in a folder: on loopback only, with a password, without root.
+# Beside MLflow's databases it has one for the advice that tutors share: user and database are called advice.
 #
 #   deploy/mlflow/postgres.sh start|stop|kill|status DIR
 #
-# DIR/secrets/postgres_password is used, and made where it is missing. POSTGRES_PORT (default 5433) sets the port.
+# DIR/secrets/postgres_password and advice_password are used, and made where they are missing. POSTGRES_PORT (default 5433) sets the port.
 # Run as root, it hands DIR/postgres to the account that POSTGRES_ACCOUNT names (default: postgres), since PostgreSQL
 # refuses to run as root. `kill` is SIGKILL to the whole server, for drills; `start` recovers from it.
 set -euo pipefail
@@ -55,6 +56,10 @@ password_encryption = scram-sha-256
 CONF
 }
 
+ask() { "$bin/psql" -h 127.0.0.1 -p "$port" -U mlflow -d postgres -XtA -v ON_ERROR_STOP=1; }
+
+known() { [[ $(ask <<<"select 1 from $1") == 1 ]]; }
+
 start() {
     "$here/secrets.sh" "$state/secrets"
     as_owner test -s "$data/PG_VERSION" || create
@@ -63,10 +68,12 @@ start() {
     export PGPASSWORD
     PGPASSWORD=$(<"$state/secrets/postgres_password")
     for name in mlflow mlflow_auth; do
-        if [[ $("$bin/psql" -h 127.0.0.1 -p "$port" -U mlflow -d postgres -XtAc "select 1 from pg_database where datname = '$name'") != 1 ]]; then
-            "$bin/createdb" -h 127.0.0.1 -p "$port" -U mlflow "$name"
-        fi
+        known "pg_database where datname = '$name'" || "$bin/createdb" -h 127.0.0.1 -p "$port" -U mlflow "$name"
     done
+    # The password goes in by standard input: arguments are seen by everybody on the machine.
+    known "pg_roles where rolname = 'advice'" ||
+        ask <<<"create role advice login password '$(<"$state/secrets/advice_password")'" >/dev/null
+    known "pg_database where datname = 'advice'" || ask <<<"create database advice owner advice" >/dev/null
     echo "PostgreSQL runs on 127.0.0.1:$port, data in $data"
 }
 
