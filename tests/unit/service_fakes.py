@@ -3,19 +3,23 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Sequence
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from types import SimpleNamespace
 from typing import ClassVar
 
 from tutor_service.engines.base import Written
 from tutor_service.gateway.briefing import Briefing, Write
-from tutor_service.gateway.gateway import Gateway, GatewaySettings
+from tutor_service.gateway.gateway import Gateway, GatewaySettings, MakeQueue
 from tutor_service.gateway.metrics import GatewayMetrics
-from tutor_service.gateway.queue import QueueLimits
+from tutor_service.gateway.queue import JoiningQueue, QueueLimits
 from tutor_service.prompts.chat import ChatPrompts
 from tutor_service.prompts.prompt import Prompt
 from tutor_service.schema import Advice, AdviceError, AdviceRequest
-from tutor_service.store import Entry
+from tutor_service.store import Entry, StoreError
+from tutor_service.store.shared import SharedStore
 
 SPECIALS = {"<s>": 1, "<end>": 2, "<user>": 3}
 ADDED = {"<tutor>": 4}
@@ -99,6 +103,66 @@ class FakeStore:
         return [self.kept.setdefault(entry.key, entry.advice) for entry in entries]
 
 
+class FakeDatabase:
+    """What gateways share, in dictionaries: away when it is told to be."""
+
+    place = "postgresql://fake"
+
+    def __init__(self) -> None:
+        self.kept: dict[bytes, Entry] = {}
+        self.notes: dict[bytes, str] = {}
+        self.leases: dict[bytes, tuple[bytes, float]] = {}
+        self.away = False
+        self.calls: list[str] = []
+        self._lock = threading.Lock()
+
+    @contextmanager
+    def _call(self, name: str) -> Iterator[None]:
+        with self._lock:
+            self.calls.append(name)
+            if self.away:
+                raise StoreError("the fake is away")
+            yield
+
+    def find_many(self, keys: Sequence[bytes]) -> list[Entry | None]:
+        with self._call("find"):
+            return [self.kept.get(key) for key in keys]
+
+    def keep_many(self, entries: Sequence[Entry]) -> list[Advice]:
+        with self._call("keep"):
+            return [self.kept.setdefault(entry.key, entry).advice for entry in entries]
+
+    def get_notes(self, key: bytes) -> str | None:
+        with self._call("get_notes"):
+            return self.notes.get(key)
+
+    def keep_notes(self, key: bytes, notes: str) -> str:
+        with self._call("keep_notes"):
+            return self.notes.setdefault(key, notes)
+
+    def take_leases(self, keys: Sequence[bytes], holder: bytes, lease_s: float) -> set[bytes]:
+        with self._call("take"):
+            now = time.monotonic()
+            free = {key for key in keys if key not in self.leases or self.leases[key][1] < now}
+            mine = free | {key for key in keys if key in self.leases and self.leases[key][0] == holder}
+            self.leases.update(dict.fromkeys(mine, (holder, now + lease_s)))
+            return mine
+
+    def renew_leases(self, keys: Sequence[bytes], holder: bytes, lease_s: float) -> None:
+        with self._call("renew"):
+            mine = [key for key in keys if key in self.leases and self.leases[key][0] == holder]
+            self.leases.update(dict.fromkeys(mine, (holder, time.monotonic() + lease_s)))
+
+    def end_leases(self, keys: Sequence[bytes], holder: bytes) -> None:
+        with self._call("end"):
+            for key in keys:
+                if key in self.leases and self.leases[key][0] == holder:
+                    del self.leases[key]
+
+    def close(self) -> None:
+        pass
+
+
 async def write_notes(prompt: Prompt, max_tokens: int) -> Written | AdviceError:
     """A model that briefs itself, and is cut off."""
     return Written("Stick on 17 or more. Hit belo", whole=False)
@@ -106,10 +170,11 @@ async def write_notes(prompt: Prompt, max_tokens: int) -> Written | AdviceError:
 
 def make_gateway(
     model: FakeModel,
-    store: FakeStore | None = None,
+    store: FakeStore | SharedStore | None = None,
     metrics: GatewayMetrics | None = None,
     briefing: str = "none",
     write: Write = write_notes,
+    make_queue: MakeQueue = JoiningQueue,
     **settings: object,
 ) -> Gateway:
     """A gateway over fakes; ``settings`` are those of ``GatewaySettings`` and ``QueueLimits``."""
@@ -120,7 +185,7 @@ def make_gateway(
     )
     store = store or FakeStore()
     notes = Briefing(briefing, 220, options.identity, builder, write, store)
-    return Gateway(options, builder, notes, model, store, metrics or GatewayMetrics("fake"))
+    return Gateway(options, builder, notes, model, store, metrics or GatewayMetrics("fake"), make_queue)
 
 
 def request(

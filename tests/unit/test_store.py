@@ -276,6 +276,21 @@ def test_a_store_of_an_earlier_version_is_read(tmp_path: Path) -> None:
         assert new.get_many([key_of(1)]) == [advice()] and new.get_notes(key_of(1)) == "Notes."
 
 
+def test_a_copy_takes_over_what_another_store_decides_and_remembers_what_that_missed(store: AdviceStore) -> None:
+    store.put_many([entry(1, 0.25), entry(2, 0.25), entry(3, 0.25)])
+    store.mark_unsent([key_of(1), key_of(2)])
+    assert sorted(store.unsent(5)) == sorted([key_of(1), key_of(2)]) and len(store.unsent(1)) == 1
+    other = Context("model@1", "Rules of another game.", *QUESTION)
+    store.replace_many([entry(1, 0.75, other), entry(4)])
+    store.mark_sent([key_of(1), key_of(3)])
+    assert store.num_unsent() == 1 and store.unsent(5) == [key_of(2)]
+    assert store.find_many([key_of(1), key_of(9)]) == [entry(1, 0.75, other), None]
+    path = store.path
+    store.close()
+    with AdviceStore(path, readonly=True) as again:
+        assert again.num_unsent() == 1 and again.stats().answers == 4
+
+
 def test_paths_that_cannot_hold_a_store_are_refused(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(StoreError, match="Not a directory"):
