@@ -210,6 +210,7 @@ class SharedStore:
     def _keep_up(self) -> None:
         """Renew and end leases, look whether the database is back, and send what it missed."""
         look_at = renew_at = 0.0
+        self._ask(self._look)  # a wrong password is said before the first use
         while not self._closing.is_set():
             now = time.monotonic()
             if self._is_away and now >= look_at:
@@ -236,9 +237,13 @@ class SharedStore:
         if held:
             self._ask(lambda database: database.renew_leases(held, self._holder, self._lease_s))
 
+    def _look(self, database: SharedDatabase) -> None:
+        """Raise unless the database is there and can be written to."""
+        database.renew_leases([self._holder], self._holder, self._lease_s)
+
     def _look_again(self) -> None:
         try:
-            self._database.find_many([self._holder])
+            self._look(self._database)
         except StoreError as error:
             self.trouble = f"its store is away, it goes on alone: {error}"
             return
