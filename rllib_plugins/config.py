@@ -97,7 +97,7 @@ def refuse_on_stock(advice: AdviceConfig) -> None:
         UserError: A use in which the tutor does not act, which learns beside the lean rollout; earned trust: RLlib's
             EnvRunner does not know the advantages that it compares.
     """
-    if not make_use(advice.named_use, advice.use_options).acts:
+    if not make_use(advice.named_use, advice.use_options).on_stock:
         raise UserError(
             f"advice.use = '{advice.named_use}' learns beside the lean rollout: "
             "set advice.use to 'coin' and advice.trust to 'fixed', or rollout: lean."

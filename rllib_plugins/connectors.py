@@ -285,7 +285,7 @@ def add_tutor(
     advice = advice or AdviceConfig(use="coin")
     if tutor == "none" and make_advisor is None:
         return config
-    if tutor != "none" and not make_use(advice.named_use, advice.use_options).acts:
+    if tutor != "none" and not make_use(advice.named_use, advice.use_options).on_stock:
         raise UserError(
             f"advice.use = '{advice.named_use}' needs the lean rollout; in RLlib's own EnvRunner the tutor acts: "
             "set advice.use to 'coin'."

@@ -34,7 +34,7 @@ RECORDED = {
     "smollm2": ("smollm2", False),
 }
 """By kind: the way of asking, and whether its answers are calibrated."""
-KINDS = ("oracle", *RECORDED, "constant", "half_states", "one_wrong", "worst")
+KINDS = ("oracle", *RECORDED, "soft", "constant", "half_states", "one_wrong", "worst")
 CART_POLE = Path(__file__).parents[1] / "data" / "qwen2.5-coder-1.5b-cart_pole.jsonl"
 MARKS = {"strategy": "Strategy notes:", "hint": "Hint:", "plain": ""}
 """What the rules of a way of asking hold."""
@@ -49,8 +49,9 @@ def distorted(kind: str, observations: NDArray[np.float32], oracle: Rows) -> Row
     """Return what a scripted kind of tutor says where the oracle says ``oracle``, ``(n, num_actions)``.
 
     ``constant``: always the first action. ``half_states``: the oracle's in a fixed random half of the states, another
-    in the rest. ``one_wrong``: another where the last number of the observation is above 0 (Snake: food to the right;
-    Blackjack: a usable ace; CartPole: the pole turns to the right). ``worst``: never the oracle's.
+    in the rest. ``soft``: the oracle's, but any action with probability ½. ``one_wrong``: another where the last number
+    of the observation is above 0 (Snake: food to the right; Blackjack: a usable ace; CartPole: the pole turns to the
+    right). ``worst``: never the oracle's.
     """
     num_actions = oracle.shape[1]
     best = oracle.argmax(axis=1)
@@ -63,7 +64,8 @@ def distorted(kind: str, observations: NDArray[np.float32], oracle: Rows) -> Row
         best = np.where(observations[:, -1] > 0, (best + 1) % num_actions, best)
     elif kind == "worst":
         best = (best + 1) % num_actions
-    return np.eye(num_actions)[best]
+    rows: Rows = np.eye(num_actions)[best]
+    return 0.5 * rows + 0.5 / num_actions if kind == "soft" else rows
 
 
 def answers_of(task: Task, way: str) -> Said:

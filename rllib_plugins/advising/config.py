@@ -3,33 +3,15 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable
 from typing import Any, Literal, NamedTuple
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from rllib_plugins.advising.reuse import make_reuse
 from rllib_plugins.advising.rules import make_rule
-from rllib_plugins.advising.uses import make_use
+from rllib_plugins.advising.uses import ASKING_FIELDS, COIN_FIELDS, make_use
 from tutor_service.errors import UserError
-
-COIN_FIELDS = (
-    "probability_cap",
-    "reuse",
-    "reuse_options",
-    "weights",
-    "weight_cap",
-    "imitation",
-    "imitation_weight",
-    "imitation_gain",
-    "imitation_until",
-    "imitation_replay",
-    "imitation_replay_steps",
-    "trust",
-    "trust_floor",
-    "trust_half_life",
-    "dqn_random_share",
-)
-"""Fields of ``AdviceConfig`` that are read only where the tutor may act."""
 
 
 class AdviceConfig(BaseModel):
@@ -40,9 +22,10 @@ class AdviceConfig(BaseModel):
     use: str | None = Field(
         default=None,
         description="What a student makes of advice: distil (imitate it where the student's own draws say that it "
-        "helps; the tutor never acts), coin (the tutor acts in a share P(τ) of the steps), clone (a control: imitate "
-        "it everywhere and learn nothing from reward), or module:Class. Default: distil, and coin where a field of the "
-        "coin's is set.",
+        "helps; the tutor never acts), coin (the tutor acts in a share P(τ) of the steps), kickstart (imitate it "
+        "everywhere with a weight that falls), handover (the tutor begins each episode), pool (act by the product of "
+        "both policies), clone (a control: imitate it everywhere and learn nothing from reward), or module:Class. "
+        "Default: distil, and coin where a field of the coin's is set.",
     )
     use_options: dict[str, Any] = Field(default_factory=dict, description="Options of the use, by its own names.")
     tutor_return: float | None = Field(
@@ -166,22 +149,33 @@ class AdviceConfig(BaseModel):
         Raises:
             UserError: A field of the coin's beside another use.
         """
-        fields = type(self).model_fields
-        changed = [n for n in COIN_FIELDS if getattr(self, n) != fields[n].get_default(call_default_factory=True)]
+        coins, asking = self._changed(COIN_FIELDS), self._changed(ASKING_FIELDS)
         if self.use is None:
-            object.__setattr__(self, "use", "coin" if changed else "distil")
+            object.__setattr__(self, "use", "coin" if coins else "distil")
         if self.follow and self.tutor_return is None:
             raise UserError(
                 "advice.follow = true needs advice.tutor_return, the mean return of the tutor's own play: a student is "
                 "led up to that (tutor audition measures it)."
             )
-        use = make_use(self.named_use, self.use_options)
-        if changed and not use.acts:
-            raise UserError(
-                f"advice.{changed[0]} = {getattr(self, changed[0])!r} is read where the tutor may act: "
-                f"leave it out, or set advice.use to 'coin' in place of '{self.use}'."
-            )
+        read = make_use(self.named_use, self.use_options).reads()
+        for name in coins:
+            if name not in read:
+                raise UserError(
+                    f"advice.{name} = {getattr(self, name)!r} is read where a coin decides whether the tutor acts: "
+                    f"leave it out, or set advice.use to 'coin' in place of '{self.use}'."
+                )
+        for name in asking:
+            if name not in read:
+                raise UserError(
+                    f"advice.{name} = {getattr(self, name)!r} says in which states to ask, which advice.use = "
+                    f"'{self.use}' decides by itself: leave it out, or choose another use."
+                )
         return self
+
+    def _changed(self, names: Iterable[str]) -> list[str]:
+        """Return which of some fields differ from their defaults."""
+        fields = type(self).model_fields
+        return [n for n in names if getattr(self, n) != fields[n].get_default(call_default_factory=True)]
 
     @property
     def named_use(self) -> str:

@@ -6,6 +6,7 @@ know Ray, torch or how a tutor works. Evaluation never calls it.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, Protocol
@@ -14,7 +15,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from rllib_plugins.advising import kernels
-from rllib_plugins.advising.advisor import Advisor
+from rllib_plugins.advising.advisor import AdviceBatch, Advisor
 from rllib_plugins.advising.config import AdviceConfig, ImitationWeights
 from rllib_plugins.advising.kernels import Bools, Options, Plain
 from rllib_plugins.advising.reuse import make_reuse
@@ -169,7 +170,7 @@ class Explorer:
             schedule = LinearSchedule(config.probability_initial, config.probability_final, theta_steps)
         except ValueError as error:
             raise UserError(f"advice: {error}") from error
-        self._probability_at = partial(self._rule.probability, schedule)
+        self._probability_at: Callable[[int], float] = partial(self._rule.probability, schedule)
         if advisor is not None:
             if reuse.needs_q and not value_based:
                 raise UserError(f"advice.reuse = '{config.reuse}' compares Q-values, which only the algorithm dqn has.")
@@ -276,6 +277,24 @@ class Explorer:
         if out.advice is not None:
             out.advice[t] = 0.0
 
+    def bonus(self, observations: NDArray[np.float32], legal: Bools | None, step: int) -> NDArray[np.float32] | None:
+        """Return what advice adds to the student's logits, or to its Q-values over T, for acting, ``(n, num_actions)``.
+
+        It is asked for before ``act_into``, whose ``policy`` is that of both together. None: nothing, as here.
+
+        Args:
+            observations: ``(n, obs_dim)``, C-contiguous.
+            legal: ``(n, num_actions)`` mask; None: all are legal.
+            step: Env steps sampled so far in the trial.
+        """
+        return None
+
+    def note_step(self, rewards: NDArray[Any], ended: Bools) -> None:
+        """Take note of what a vector step led to, ``(n,)`` each; here nothing depends on it."""
+
+    def begin_episodes(self) -> None:
+        """Take note that all environments have begun an episode anew, out of turn."""
+
     def observe(self, advantages: ArrayLike, heads: ArrayLike, eligible: ArrayLike) -> None:
         """Feed earned trust with the steps of a learner update; arrays of one shape.
 
@@ -300,6 +319,11 @@ class Explorer:
     def num_consultations(self) -> int:
         """Count the env steps so far on which advice was used."""
         return self._counters.consultations
+
+    @property
+    def num_tutor_steps(self) -> int:
+        """Count the env steps so far that the tutor took in the student's place."""
+        return self.num_consultations
 
     def counters(self) -> dict[str, int]:
         """Return running totals, by the names of ``metrics.COUNTERS``."""
@@ -400,7 +424,7 @@ class Explorer:
     def _ask(self, distributions: Floats, observations: NDArray[np.float32]) -> Floats:
         """Ask where the coin says heads, nothing stored serves and nothing is at hand; return the step's advice."""
         assert self._advisor is not None
-        visits, counters = self._visits, self._counters
+        visits = self._visits
         advice = distributions[visits["slot"]]
         visits["slot"] = np.arange(len(visits))
         to_ask = np.flatnonzero(visits["heads"] & (visits["ready"] == NOTHING) & ~visits["at_hand"])
@@ -410,13 +434,17 @@ class Explorer:
             if self._rule.reads_advice:
                 opinions = batch.probabilities if batch.opinions is None else batch.opinions
                 visits["ignored"][to_ask] = ~self._rule.on_advice(opinions)
-            for source, count in zip(*np.unique(batch.source, return_counts=True), strict=True):
-                counters.add(int(source), int(count))
-            counters.invalid += batch.invalid
-            counters.tokens += batch.tokens
-            if batch.latency_ms > 0.0:
-                self._latency.add(batch.latency_ms, 1)
+            self._count(batch)
         return advice
+
+    def _count(self, batch: AdviceBatch) -> None:
+        """Count what was asked."""
+        for source, count in zip(*np.unique(batch.source, return_counts=True), strict=True):
+            self._counters.add(int(source), int(count))
+        self._counters.invalid += batch.invalid
+        self._counters.tokens += batch.tokens
+        if batch.latency_ms > 0.0:
+            self._latency.add(batch.latency_ms, 1)
 
     def _remaining(self, budget: int) -> int:
         """Return the consultations left in the advice budget."""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import partial
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
@@ -10,18 +12,58 @@ from rllib_plugins.advising.rules import RuleRegistry
 from tutor_service.errors import UserError
 
 if TYPE_CHECKING:
+    from rllib_plugins.advising.explorer import Explorer
     from rllib_plugins.uses.base import AdviceUse, Trial
+
+
+ASKING_FIELDS = ("probability_initial", "probability_final", "rule", "rule_options")
+"""Fields of ``AdviceConfig`` that say in which states to ask."""
+COIN_FIELDS = (
+    "probability_cap",
+    "reuse",
+    "reuse_options",
+    "weights",
+    "weight_cap",
+    "imitation",
+    "imitation_weight",
+    "imitation_gain",
+    "imitation_until",
+    "imitation_replay",
+    "imitation_replay_steps",
+    "trust",
+    "trust_floor",
+    "trust_half_life",
+    "dqn_random_share",
+)
+"""Fields of ``AdviceConfig`` that are read only where the tutor may act by a coin."""
 
 
 class Use(BaseModel):
     """Names a use of advice; its fields are ``advice.use_options``. A use of one's own extends this and ``AdviceUse``.
 
     Attributes:
-        acts: Whether the tutor may act in the student's place: then the explorer's coin decides.
+        acts: Whether the explorer knows the tutor, who may then act in the student's place.
+        pools: Whether the explorer adds something to what the student acts by.
+        reads_level: Whether it reads what the tutor's own play comes to, which a sweep measures for it.
+        on_stock: Whether RLlib's own EnvRunner can do it.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
     acts: ClassVar[bool] = False
+    pools: ClassVar[bool] = False
+    reads_level: ClassVar[bool] = True
+    on_stock: ClassVar[bool] = False
+
+    @classmethod
+    def reads(cls) -> frozenset[str]:
+        """Return which of ``ASKING_FIELDS`` and ``COIN_FIELDS`` it reads; the others must keep their defaults."""
+        return frozenset((*ASKING_FIELDS, *(COIN_FIELDS if cls.acts else ())))
+
+    def explorer(self) -> Callable[..., Explorer]:
+        """Return what makes a trial's explorer, from the arguments of ``Explorer``."""
+        from rllib_plugins.advising.explorer import Explorer
+
+        return Explorer
 
     def make(self, trial: Trial) -> AdviceUse:
         """Make the working object of a trial."""
@@ -32,6 +74,8 @@ class Coin(Use):
     """Let a coin decide at each step whether the tutor acts; imitate advised steps as ``advice.imitation`` says."""
 
     acts: ClassVar[bool] = True
+    reads_level: ClassVar[bool] = False
+    on_stock: ClassVar[bool] = True
 
     def make(self, trial: Trial) -> AdviceUse:
         """Make the working object of a trial."""
@@ -111,6 +155,99 @@ class Distil(Use):
         return Distillation(self, trial)
 
 
+class Kickstart(Use):
+    """Add a cross-entropy towards the tutor to the student's loss, with a weight that falls to 0 at θ."""
+
+    reads_level: ClassVar[bool] = False
+
+    weight: float = Field(
+        default=10.0,
+        gt=0,
+        description="λ: weight of the cross-entropy at env step 0; it falls linearly to 0 at θ. Typical: 1 to 10.",
+    )
+
+    def make(self, trial: Trial) -> AdviceUse:
+        """Make the working object of a trial."""
+        from rllib_plugins.uses.kickstart import Kickstarting
+
+        return Kickstarting(self, trial)
+
+
+class Handover(Use):
+    """Let the tutor begin each episode and the student go on; the tutor's part shrinks as the student gets better."""
+
+    acts: ClassVar[bool] = True
+    reads_level: ClassVar[bool] = False
+
+    horizon: int = Field(
+        default=20,
+        gt=0,
+        description="Env steps of the tutor's part at first. Typical: about an episode's, where a beginner sees no "
+        "reward; 10 to 50 where every step is rewarded.",
+    )
+    stages: int = Field(default=5, gt=0, description="Equal parts in which it shrinks to nothing.")
+    episodes: int = Field(default=8, gt=0, description="Latest episodes of a stage whose mean return is judged.")
+    tolerance: float = Field(
+        default=0.1,
+        ge=0,
+        le=1,
+        description="Share of the best mean return so far by which that may fall short for the tutor's part to shrink.",
+    )
+
+    @classmethod
+    def reads(cls) -> frozenset[str]:
+        """Return the fields of stored advice and of the weights of the tutor's steps."""
+        return frozenset(("reuse", "reuse_options", "weights", "weight_cap"))
+
+    def explorer(self) -> Callable[..., Explorer]:
+        """Return what makes a trial's explorer."""
+        from rllib_plugins.uses.handover import HandoverExplorer
+
+        return partial(HandoverExplorer, self)
+
+    def make(self, trial: Trial) -> AdviceUse:
+        """Make the working object of a trial: all that happens, happens in the explorer."""
+        from rllib_plugins.uses.base import AdviceUse
+
+        return AdviceUse(trial)
+
+
+class Pool(Use):
+    """Act by the product of the student's policy and the tutor's to the power of κ, which falls to 0 at θ."""
+
+    acts: ClassVar[bool] = True
+    pools: ClassVar[bool] = True
+    reads_level: ClassVar[bool] = False
+
+    strength: float = Field(
+        default=1.0, gt=0, description="κ at env step 0; it falls linearly to 0 at θ. Typical: 0.5 to 4."
+    )
+    floor: float = Field(
+        default=0.1,
+        gt=0,
+        lt=1,
+        description="Share of the uniform distribution that is mixed into the tutor's: a tutor that names one action "
+        "would else leave no other. Typical: 0.01 to 0.3.",
+    )
+
+    @classmethod
+    def reads(cls) -> frozenset[str]:
+        """Return nothing: every state is asked about."""
+        return frozenset()
+
+    def explorer(self) -> Callable[..., Explorer]:
+        """Return what makes a trial's explorer."""
+        from rllib_plugins.uses.pool import PoolingExplorer
+
+        return partial(PoolingExplorer, self)
+
+    def make(self, trial: Trial) -> AdviceUse:
+        """Make the working object of a trial: all that happens, happens in the explorer."""
+        from rllib_plugins.uses.base import AdviceUse
+
+        return AdviceUse(trial)
+
+
 class Clone(Use):
     """Imitate the tutor wherever it was asked and learn nothing from reward: a control; the tutor never acts."""
 
@@ -133,6 +270,9 @@ class Clone(Use):
 _REGISTRY: RuleRegistry[Use] = RuleRegistry("advice.use", Use)
 _REGISTRY.register("distil", Distil)
 _REGISTRY.register("coin", Coin)
+_REGISTRY.register("kickstart", Kickstart)
+_REGISTRY.register("handover", Handover)
+_REGISTRY.register("pool", Pool)
 _REGISTRY.register("clone", Clone)
 
 

@@ -43,19 +43,25 @@ class ColumnsBatch(NamedTuple):
     chosen: torch.Tensor | slice
 
 
-def make_update_batch(rollout: RolloutArrays, config: Any, imitation_weights: ImitationWeights) -> RolloutBatch:
+def make_update_batch(
+    rollout: RolloutArrays,
+    config: Any,
+    imitation_weights: ImitationWeights,
+    targets: NDArray[np.float32] = NO_ROWS,
+) -> RolloutBatch:
     """Compute the batch of a complete rollout, ``next_values`` included.
 
     Args:
         rollout: T vector steps of N environments.
         config: PPO's or A2C's.
         imitation_weights: λ of the imitation term at this point of training; 0 leaves the term out.
+        targets: ``(T·N, A)`` what is imitated in place of the rollout's advised actions, weighted; or ``NO_ROWS``.
     """
     estimated = generalised_advantages(rollout, config.gamma, config.lambda_)
     advantages = estimated
     if config.standardize_advantages:
         advantages = (estimated - estimated.mean()) / max(1e-4, float(estimated.std()))
-    imitation = NO_ROWS
+    imitation = targets
     if rollout.advice is not None:
         advantages, weighed = advantages.copy(), np.empty_like(rollout.advice)
         weights = AdviceWeights.of(config.advice, imitation_weights)
@@ -72,6 +78,7 @@ def make_update_batch(rollout: RolloutArrays, config: Any, imitation_weights: Im
         old_logits=flat(rollout.logits) if config.use_kl_loss else NO_ROWS,
         legal=NO_MASKS if rollout.legal is None else flat(rollout.legal),
         imitation=imitation,
+        bonus=NO_ROWS if rollout.bonus is None else flat(rollout.bonus),
     )
     return RolloutBatch(batch, estimated)
 

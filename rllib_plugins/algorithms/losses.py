@@ -11,12 +11,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rllib_plugins.compiled import compiled
+from rllib_plugins.rollout.arrays import NO_ROWS
 
 Floats = NDArray[np.float32]
 Bools = NDArray[np.bool_]
 
 _ZERO, _ONE, _TWO = np.float32(0), np.float32(1), np.float32(2)
 _LEAST = np.finfo(np.float32).min
+ALWAYS = np.float32(2)
+"""In place of ``until``: a step is imitated however probable the advised action is."""
 
 
 class UpdateBatch(NamedTuple):
@@ -31,6 +34,7 @@ class UpdateBatch(NamedTuple):
         old_logits: ``(B, A)`` for PPO's KL term, or ``NO_ROWS``.
         legal: ``(B, A)``, or ``NO_MASKS``.
         imitation: ``(B, A)``: Σ_a imitation·log π is what imitation maximises; or ``NO_ROWS``.
+        bonus: ``(B, A)``: added to the logits, so that π is the policy of both together; or ``NO_ROWS``.
     """
 
     observations: Floats
@@ -41,6 +45,7 @@ class UpdateBatch(NamedTuple):
     old_logits: Floats
     legal: Bools
     imitation: Floats
+    bonus: Floats = NO_ROWS
 
 
 class Objective(NamedTuple):
@@ -129,7 +134,7 @@ def actor_critic_loss(
     ∂log π(a)/∂z = 1[a] − π, ∂H/∂z = −π·(log π + H), ∂(−Σ_a y_a·log π)/∂z = π·Σ_a y_a − y, ∂KL/∂z = π − π_old.
 
     Args:
-        logits: ``(B, A)``.
+        logits: ``(B, A)``; a batch's ``bonus`` is added in place.
         values: ``(B,)``.
         batch: The steps.
         objective: Weights of the parts.
@@ -137,6 +142,8 @@ def actor_critic_loss(
         by_values: Output, ``(B,)``.
     """
     size, num_actions = logits.shape
+    if len(batch.bonus):
+        logits += batch.bonus
     share = _ONE / np.float32(size)
     scratch = np.empty((3, num_actions), np.float32)
     logp, policy, old_logp = scratch[0], scratch[1], scratch[2]
@@ -253,10 +260,10 @@ def add_margin(
 
 
 @compiled
-def imitation_loss(
+def add_imitation(
     logits: Floats, legal: Bools, advice: Floats, temperature: np.float32, until: np.float32, by_logits: Floats
 ) -> int:
-    """Write T·∂/∂logits of the mean cross-entropy of softmax(logits/T) to the advice; all arrays ``(B, A)``.
+    """Add T·∂/∂logits of the mean cross-entropy of softmax(logits/T) to the advice; all arrays ``(B, A)``.
 
     A step has no part in it once the student follows the advice with probability ``until``. Imitation without end would
     make it certain of what the tutor says: then nothing contrasts with the advice, and a mediocre tutor's student
@@ -267,7 +274,6 @@ def imitation_loss(
     """
     share, num_open = _ONE / np.float32(len(logits)), 0
     logp = np.empty(logits.shape[1], np.float32)
-    by_logits[:] = _ZERO
     for row in range(len(logits)):
         log_softmax(logits, legal, row, temperature, logp)
         total = follows = _ZERO
@@ -277,5 +283,5 @@ def imitation_loss(
         if follows < until * total:
             num_open += 1
             for action in range(len(logp)):
-                by_logits[row, action] = (np.exp(logp[action]) * total - advice[row, action]) * share
+                by_logits[row, action] += (np.exp(logp[action]) * total - advice[row, action]) * share
     return num_open

@@ -9,11 +9,13 @@ import torch
 from numpy.typing import NDArray
 
 from rllib_plugins.algorithms.losses import (
+    ALWAYS,
     Margin,
     Objective,
     Statistics,
     UpdateBatch,
     actor_critic_loss,
+    add_imitation,
     add_margin,
     td_loss,
 )
@@ -236,6 +238,7 @@ def learn_in_passes(
         np.empty_like(batch.old_logits[:size]),
         np.empty_like(batch.legal[:size]),
         np.empty_like(batch.imitation[:size]),
+        np.empty_like(batch.bonus[:size]),
     )
     for turn in range(len(orders)):
         for start in range(0, orders.shape[1], size):
@@ -249,6 +252,7 @@ def learn_in_passes(
                 _copy_rows(batch.old_logits, steps, own.old_logits),
                 _copy_rows(batch.legal, steps, own.legal),
                 _copy_rows(batch.imitation, steps, own.imitation),
+                _copy_rows(batch.bonus, steps, own.bonus),
             )
             learn(network, minibatch, objective, workspace, optimiser)
 
@@ -294,6 +298,8 @@ def learn_transitions(
     if objective.margin.better > _ZERO:
         advised = np.where(batch.consulted, batch.actions, -1)
         add_margin(q_values, batch.legal, advised, targets, objective.margin, by_q)
+    if len(batch.imitation):
+        add_imitation(q_values, batch.legal, batch.imitation, objective.margin.temperature, ALWAYS, by_q)
     backward_dueling(network, batch.observations, by_q, True, workspace)
     descend(network, optimiser)
     taken = np.empty_like(targets)

@@ -31,9 +31,10 @@ class RolloutArrays(Parts):
         next_values: ``(T, N)`` float32: V of what followed; filled when the rollout is complete.
         probabilities: ``(2, T, N)`` float32: ``behaviour`` and ``policy``.
         flags: ``(3, T, N)`` bool: ``heads``, ``eligible`` and ``consulted``.
-        logits: ``(T, N, A)`` float32: the policy's logits, or the Q-values, when it acted.
+        logits: ``(T, N, A)`` float32: the logits of the policy that acted, bonus included, or the Q-values without it.
         advice: ``(T, N, A)`` float32, the tutor's distribution; None without a tutor.
         legal: ``(T, N, A)`` bool; None where every action is always legal.
+        bonus: ``(T, N, A)`` float32: what advice added to the logits or Q-values for acting; None where it never does.
     """
 
     observations: NDArray[np.float32]
@@ -49,6 +50,7 @@ class RolloutArrays(Parts):
     logits: NDArray[np.float32]
     advice: NDArray[np.float32] | None
     legal: NDArray[np.bool_] | None
+    bonus: NDArray[np.float32] | None = None
 
     @classmethod
     def allocate(
@@ -60,6 +62,7 @@ class RolloutArrays(Parts):
         for_replay: bool,
         with_advice: bool,
         with_masks: bool,
+        with_bonus: bool = False,
     ) -> RolloutArrays:
         """Allocate arrays of zeros.
 
@@ -70,6 +73,7 @@ class RolloutArrays(Parts):
             for_replay: Keep the following observations too.
             with_advice: Keep the tutor's distributions.
             with_masks: Keep the masks of legal actions.
+            with_bonus: Keep what advice adds to logits.
         """
 
         def zeros(dtype: Any, *last: int) -> NDArray[Any]:
@@ -89,6 +93,7 @@ class RolloutArrays(Parts):
             logits=zeros(np.float32, num_actions),
             advice=zeros(np.float32, num_actions) if with_advice else None,
             legal=zeros(bool, num_actions) if with_masks else None,
+            bonus=zeros(np.float32, num_actions) if with_bonus else None,
         )
 
     @property

@@ -49,7 +49,8 @@ class ArrayEnvRunner(EnvRunner, Checkpointable):
         self.action_space: Discrete[Any] = Discrete(self.task.num_actions)
         self.advisor = make_advisor(self.config.tutor, self.task, deadline_s=self.config.advice.patience_s)
         use = make_use(self.config.advice.named_use, self.config.advice.use_options)
-        self.core = Explorer(
+        make_explorer = Explorer if self.advisor is None else use.explorer()
+        self.core: Explorer = make_explorer(
             self.config.advice,
             num_actions=self.task.num_actions,
             theta_steps=self.config.theta_steps,
@@ -71,6 +72,7 @@ class ArrayEnvRunner(EnvRunner, Checkpointable):
             for_replay=self.config.value_based,
             with_advice=self.config.tutor != "none" and use.acts,
             with_masks=legal is not None,
+            with_bonus=self.advisor is not None and use.pools and not self.config.value_based,
         )
         self.cursor = 0
         self._cuts: list[tuple[int, int, NDArray[np.float32]]] = []
@@ -153,17 +155,24 @@ class ArrayEnvRunner(EnvRunner, Checkpointable):
     def _policy_step(self, t: int, observations: NDArray[np.float32], legal: NDArray[np.bool_] | None) -> None:
         assert isinstance(self._view, ActorCriticView)
         logits, values = self._view.act(observations)
+        step = self.num_env_steps_sampled_lifetime
+        if self.rollout.bonus is not None:
+            bonus = self.core.bonus(observations, legal, step)
+            self.rollout.bonus[t] = 0.0 if bonus is None else bonus
+            logits = logits + self.rollout.bonus[t]
         self.rollout.logits[t], self.rollout.values[t] = logits, values
         policy = masked_softmax(logits, legal)
-        step = self.num_env_steps_sampled_lifetime
         self.core.act_into(self.rollout, t, observations, policy, legal=legal, step=step)
 
     def _value_step(self, t: int, observations: NDArray[np.float32], legal: NDArray[np.bool_] | None) -> None:
         q_values = self._view.scores(observations)
         self.rollout.logits[t], self.rollout.values[t] = q_values, best_values(q_values, legal)
         step = self.num_env_steps_sampled_lifetime
+        bonus = self.core.bonus(observations, legal, step)
+        if bonus is not None:
+            q_values = q_values + np.float32(self.config.imitation_temperature) * bonus
         # The schedule counts the steps that the student took itself: a tutor must not use up its exploration.
-        policy = epsilon_greedy(q_values, legal, self.config.epsilon_at(step - self.core.num_consultations))
+        policy = epsilon_greedy(q_values, legal, self.config.epsilon_at(step - self.core.num_tutor_steps))
         masked = q_values if legal is None else np.where(legal, q_values, -np.inf)
         self.core.act_into(
             self.rollout,
@@ -189,6 +198,7 @@ class ArrayEnvRunner(EnvRunner, Checkpointable):
 
         self._running_returns += rewards
         done = terminated | truncated
+        self.core.note_step(rewards, done)
         if done.any():
             ended = np.flatnonzero(done)
             self._finished_sum += float(self._running_returns[ended].sum())
@@ -266,6 +276,7 @@ class ArrayEnvRunner(EnvRunner, Checkpointable):
         seed = derive_seed(self._seed or 0, self.num_env_steps_sampled_lifetime)
         self._observations = as_rows(self.env.reset(seed=seed)[0])
         self._running_returns[:] = 0.0
+        self.core.begin_episodes()
 
     def get_ctor_args_and_kwargs(self) -> tuple[tuple[()], dict[str, Any]]:
         """Return how RLlib builds this again."""

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from rllib_plugins.rollout.arrays import NO_MASKS, RolloutArrays, flat
+from rllib_plugins.rollout.arrays import NO_MASKS, NO_ROWS, RolloutArrays, flat
 from rllib_plugins.rollout.ring import ArrayRing
 
 
@@ -23,6 +23,7 @@ class Transitions(NamedTuple):
         consulted: ``(B,)`` bool: the action was the tutor's.
         legal: ``(B, A)`` masks of the observations, or ``NO_MASKS``.
         next_legal: ``(B, A)`` masks of the next observations, or ``NO_MASKS``.
+        imitation: ``(B, A)``: Σ_a imitation·log softmax(Q/T)(a) is what imitation maximises; or ``NO_ROWS``.
     """
 
     observations: NDArray[np.float32]
@@ -33,6 +34,7 @@ class Transitions(NamedTuple):
     consulted: NDArray[np.bool_]
     legal: NDArray[np.bool_] = NO_MASKS
     next_legal: NDArray[np.bool_] = NO_MASKS
+    imitation: NDArray[np.float32] = NO_ROWS
 
 
 class ArrayReplayBuffer(ArrayRing):

@@ -10,6 +10,8 @@ from numpy.typing import NDArray
 from rllib_plugins.advising.advisor import holds_guess
 from rllib_plugins.advising.rules import LinearSchedule, make_rule
 from rllib_plugins.metrics import AdviceCounters, RecentMean
+from rllib_plugins.policies import epsilon_greedy, masked_softmax
+from rllib_plugins.rollout.arrays import flat
 from rllib_plugins.uses.base import Trial
 
 
@@ -77,6 +79,27 @@ class Asking:
         """Return P(τ) at an env step, as the rule has it."""
         return self._rule.probability(self._schedule, step)
 
+    def visited(self, start: int = 0, stop: int | None = None) -> Visited:
+        """Return the vector steps ``start`` to ``stop`` of the rollout, the latest ones of the trial."""
+        runner, config = self._trial.runner, self._trial.config
+        rollout = runner.rollout
+        logits = flat(rollout.logits[start:stop])
+        legal = None if rollout.legal is None else flat(rollout.legal[start:stop])
+        step = runner.num_env_steps_sampled_lifetime - len(logits)
+        return Visited(
+            observations=flat(rollout.observations[start:stop]),
+            logits=logits,
+            policy=epsilon_greedy(logits, legal, config.epsilon_at(step))
+            if config.value_based
+            else masked_softmax(logits, legal),
+            actions=flat(rollout.actions[start:stop]),
+            legal=legal,
+        )
+
+    def probabilities(self, num_steps: int) -> NDArray[np.float64]:
+        """Return with which probability each of the latest env steps of the trial is asked about, ``(num_steps,)``."""
+        return np.full(num_steps, self.probability(self._trial.runner.num_env_steps_sampled_lifetime - num_steps))
+
     def ask(self, visited: Visited, probabilities: NDArray[np.float64]) -> Told:
         """Ask about some steps in one call.
 
@@ -108,6 +131,18 @@ class Asking:
         if not self._rule.charges_agreement:
             self._num_free_consultations += num_agreed
         return Told(chosen[guessed], advised)
+
+    def known(self, observations: NDArray[np.float32]) -> NDArray[np.float64]:
+        """Return what the tutor has said about some states so far, ``(n, A)``.
+
+        Zeros where it was not asked, did not answer, or is not followed by the rule.
+        """
+        assert self._trial.advisor is not None
+        rows = self._trial.advisor.table.look_up(observations)
+        followed = ~np.isnan(rows[:, 0])
+        if self._rule.reads_advice:
+            followed &= self._rule.on_advice(self._trial.advisor.opinions.look_up(observations))
+        return np.where(followed[:, None], rows, 0.0)
 
     def _choose(self, visited: Visited, probabilities: NDArray[np.float64]) -> NDArray[np.int64]:
         self._probability = float(probabilities[-1])

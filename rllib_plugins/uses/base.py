@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rllib_plugins.advising.config import ImitationWeights
+from rllib_plugins.rollout.arrays import NO_ROWS
 
 if TYPE_CHECKING:
     from rllib_plugins.advising.advisor import Advisor
@@ -96,8 +97,20 @@ class AdviceUse:
         """Return how strongly an update at an env step imitates the advised steps of its rollout."""
         return ImitationWeights()
 
+    def targets(self, observations: NDArray[np.float32], step: int) -> NDArray[np.float32]:
+        """Return what an update at an env step imitates in the states that it learns from, without a filter.
+
+        Args:
+            observations: ``(n, obs_dim)``.
+            step: Env steps sampled so far.
+
+        Returns:
+            ``(n, A)``: Σ_a targets·log π is what imitation maximises; ``NO_ROWS``: there is nothing to imitate.
+        """
+        return NO_ROWS
+
     def remember(self, start: int = 0, stop: int | None = None) -> None:
-        """Take note of vector steps ``start`` to ``stop`` of the rollout."""
+        """Take note of vector steps ``start`` to ``stop`` of the rollout, before they are learnt from."""
 
     def compare(self, advantages: NDArray[np.float32]) -> None:
         """Take note of what the actions of a complete rollout were worth.

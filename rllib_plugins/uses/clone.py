@@ -10,14 +10,10 @@ from __future__ import annotations
 import math
 from typing import Any
 
-import numpy as np
-
 from rllib_plugins.advising.config import ImitationWeights
 from rllib_plugins.advising.uses import Clone
 from rllib_plugins.algorithms.advice_replay import AdviceMemory
-from rllib_plugins.policies import epsilon_greedy, masked_softmax
-from rllib_plugins.rollout.arrays import flat
-from rllib_plugins.uses.asking import Asking, Visited
+from rllib_plugins.uses.asking import Asking
 from rllib_plugins.uses.base import BATCH, SETTLED_SHARE, AdviceUse, Goal, Imitator, Trial
 
 
@@ -45,20 +41,8 @@ class Cloning(AdviceUse):
 
     def remember(self, start: int = 0, stop: int | None = None) -> None:
         """Ask about states of the vector steps ``start`` to ``stop`` of the rollout; keep the tutor's best guesses."""
-        rollout, config, runner = self._trial.runner.rollout, self._trial.config, self._trial.runner
-        logits = flat(rollout.logits[start:stop])
-        legal = None if rollout.legal is None else flat(rollout.legal[start:stop])
-        step = runner.num_env_steps_sampled_lifetime - len(logits)
-        visited = Visited(
-            observations=flat(rollout.observations[start:stop]),
-            logits=logits,
-            policy=epsilon_greedy(logits, legal, config.epsilon_at(step))
-            if config.value_based
-            else masked_softmax(logits, legal),
-            actions=flat(rollout.actions[start:stop]),
-            legal=legal,
-        )
-        told = self._asking.ask(visited, np.full(len(logits), self._asking.probability(step)))
+        visited = self._asking.visited(start, stop)
+        told = self._asking.ask(visited, self._asking.probabilities(len(visited.actions)))
         if told.steps.size:
             self._memory.put(visited.at(told.steps).advised(told.actions))
 

@@ -47,7 +47,7 @@ def assert_same(one: list[dict[str, Any]], other: list[dict[str, Any]]) -> None:
 
 
 @pytest.mark.parametrize("tutor", ["none", "oracle+random:0.5"])
-@pytest.mark.parametrize("use", ["distil", "coin", "clone"])
+@pytest.mark.parametrize("use", ["distil", "coin", "clone", "kickstart", "handover", "pool"])
 @pytest.mark.parametrize("algorithm", ALGORITHMS)
 def test_a_restored_trial_goes_on_as_if_never_stopped(algorithm, use: str, tutor: str, tmp_path: Path):
     config = student(algorithm=algorithm, tutor=tutor, advice=AdviceConfig(use=use)).model_dump()
@@ -206,6 +206,39 @@ def test_a_clone_whose_tutor_may_not_be_asked_learns_nothing(algorithm):
     results = train(student(algorithm=algorithm, tutor="oracle", advice=advice))
     assert results[-1]["updates"] == 0
     assert len({r["eval/return_mean"] for r in results}) == 1
+
+
+@pytest.mark.parametrize("algorithm", ALGORITHMS)
+def test_a_kickstarted_student_comes_to_play_as_its_tutor_does_good_or_bad(algorithm):
+    returns = {}
+    for tutor in ("oracle", "worst"):
+        advice = AdviceConfig(use="kickstart", theta_frac=4.0)
+        results = train(student(algorithm=algorithm, tutor=tutor, num_env_steps=4_000, advice=advice))
+        returns[tutor] = results[-1]["eval/return_mean"]
+    assert returns["oracle"] > -0.09, "the oracle's own is -0.047"
+    assert returns["worst"] < -0.3
+
+
+@pytest.mark.parametrize("algorithm", ALGORITHMS)
+def test_a_student_that_its_tutor_hands_over_to_ends_alone(algorithm):
+    advice = AdviceConfig(use="handover", use_options={"horizon": 2, "stages": 2})
+    results = train(student(algorithm=algorithm, tutor="oracle", advice=advice, num_env_steps=3_000))
+    asked = [r["advice/consultations"] for r in results]
+    assert asked[1] > 0 and asked[-1] == asked[-2], "the tutor had a part and has none any more"
+    assert results[-1]["advice/trust"] == 0.0
+    assert results[-1]["eval/return_mean"] > -0.35
+
+
+@pytest.mark.parametrize("algorithm", ALGORITHMS)
+def test_a_student_that_pools_plays_better_at_once_and_learns_to_do_without(algorithm):
+    fields = {"algorithm": algorithm, "task": "cart_pole", "eval_episodes": 4, "advice": AdviceConfig(use="pool")}
+    alone = train(student(**fields, num_env_steps=500))
+    pooled = train(student(**fields, num_env_steps=6_000, tutor="oracle"))
+    if algorithm != "dqn":  # whose first steps are random anyway
+        assert alone[1]["return_mean"] < 40
+        assert math.isnan(pooled[1]["return_mean"]), "in 500 env steps not one episode has ended"
+    assert pooled[-1]["eval/return_mean"] > 3 * pooled[0]["eval/return_mean"]
+    assert pooled[-1]["advice/probability"] == 0.0
 
 
 @pytest.mark.parametrize("algorithm", ALGORITHMS)

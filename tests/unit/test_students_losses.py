@@ -44,7 +44,7 @@ def imitation_by_torch(logp: torch.Tensor, advice: torch.Tensor, until: float) -
 
 def loss_by_torch(logits: torch.Tensor, values: torch.Tensor, batch: UpdateBatch, o: Objective) -> torch.Tensor:
     """The slow, obvious form of ``actor_critic_loss``."""
-    logp = log_policy(logits, batch.legal)
+    logp = log_policy(logits + torch.from_numpy(batch.bonus) if len(batch.bonus) else logits, batch.legal)
     advantages = torch.from_numpy(batch.advantages)
     taken = logp.gather(-1, torch.from_numpy(batch.actions)[:, None]).squeeze(-1)
     if o.clip >= 0:
@@ -215,6 +215,18 @@ def test_the_papers_form_neither_weighs_nor_imitates():
     assert not len(batch.imitation)
     expected = (advantages - advantages.mean()) / advantages.std()
     np.testing.assert_allclose(batch.advantages, expected.ravel(), rtol=1e-5)
+
+
+def test_targets_take_the_place_of_advised_actions():
+    config = SimpleNamespace(
+        gamma=0.9, lambda_=0.8, standardize_advantages=True, use_kl_loss=False, advice=AdviceConfig(use="kickstart")
+    )
+    targets = np.full((4, 2), 0.5, np.float32)
+    untutored = tutored_rollout()
+    untutored.advice = None
+    batch, _ = make_update_batch(untutored, config, ImitationWeights(), targets)
+    np.testing.assert_array_equal(batch.imitation, targets)
+    assert not len(batch.bonus)
 
 
 def test_parts_of_a_batch_keep_steps_together():

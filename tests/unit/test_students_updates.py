@@ -182,6 +182,7 @@ def random_batch(size: int, *, masked: bool, advised: bool) -> UpdateBatch:
         old_logits=normal(size, 3) if advised else NO_ROWS,
         legal=legal if masked else NO_MASKS,
         imitation=(rng.random((size, 3)) * legal).astype(np.float32) if advised else NO_ROWS,
+        bonus=normal(size, 3) if advised else NO_ROWS,
     )
 
 
@@ -229,11 +230,12 @@ def q_by_torch(sections: Sections, observations: np.ndarray) -> torch.Tensor:
     return advantages - advantages.mean(dim=1, keepdim=True) + nn.Sequential(*sections[2])(features)
 
 
+@pytest.mark.parametrize("imitated", [False, True])
 @pytest.mark.parametrize("masked", [False, True])
 @pytest.mark.parametrize("double_q", [False, True])
 @pytest.mark.parametrize("dueling", [False, True])
-def test_q_learning_is_that_of_torch(dueling: bool, double_q: bool, masked: bool):
-    from tests.unit.test_students_losses import advised_batch
+def test_q_learning_is_that_of_torch(dueling: bool, double_q: bool, masked: bool, imitated: bool):
+    from tests.unit.test_students_losses import advised_batch, log_policy
 
     def made(seed: int) -> Sections:
         sections = build(shared=True, seed=seed)
@@ -251,6 +253,7 @@ def test_q_learning_is_that_of_torch(dueling: bool, double_q: bool, masked: bool
         terminated=rng.random(30) < 0.3,
         legal=legal if masked else NO_MASKS,
         next_legal=next_legal if masked else NO_MASKS,
+        imitation=(rng.random((30, 3)) * (legal if masked else 1.0)).astype(np.float32) if imitated else NO_ROWS,
     )
     ours, theirs, target = made(0), made(0), made(1)
     network, described, _ = prepare(ours, {"kind": "adam"}, grad_clip=10.0)
@@ -265,9 +268,14 @@ def test_q_learning_is_that_of_torch(dueling: bool, double_q: bool, masked: bool
             chooser = chooser.masked_fill(~torch.from_numpy(next_legal), -torch.inf)
         best = following.gather(-1, chooser.argmax(dim=-1, keepdim=True)).squeeze(-1)
         targets = torch.from_numpy(batch.rewards) + 0.9 * best * torch.from_numpy(~batch.terminated)
-    taken = q_by_torch(theirs, batch.observations).gather(-1, torch.from_numpy(actions)[:, None]).squeeze(-1)
+    q_values = q_by_torch(theirs, batch.observations)
+    taken = q_values.gather(-1, torch.from_numpy(actions)[:, None]).squeeze(-1)
     optimiser = make_optimiser(parameters(theirs))
-    nn.functional.huber_loss(taken, targets).backward()
+    loss = nn.functional.huber_loss(taken, targets)
+    if imitated:
+        logp = log_policy(q_values / 0.5, batch.legal)
+        loss = loss - 0.5 * (torch.from_numpy(batch.imitation) * logp).sum(dim=-1).mean()
+    loss.backward()
     clip(parameters(theirs), 10.0, "global_norm")
     optimiser.step()
     np.testing.assert_allclose(learnt.targets, targets.numpy(), rtol=1e-5, atol=1e-6)

@@ -9,7 +9,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from rllib_plugins.advising.config import COIN_FIELDS
+from rllib_plugins.advising.uses import COIN_FIELDS
 from rllib_plugins.config import StudentConfig
 from tune_sweeps.definition.config import CLONING, CONTROLS, MAX_TRIALS, UNTUTORED, Extension, Match, SweepConfig
 from tune_sweeps.definition.loading import set_nested

@@ -88,7 +88,8 @@ def _pair(trial: Trial) -> tuple[str, str]:
 def asks_for_level(student: StudentConfig) -> bool:
     """Say whether a student follows its tutor only up to the tutor's level, which nobody has told it."""
     advice = student.advice
-    return advice.tutor_return is None and not make_use(advice.named_use, advice.use_options).acts
+    use = make_use(advice.named_use, advice.use_options)
+    return advice.tutor_return is None and use.reads_level and not use.acts
 
 
 def with_level(trial: Trial, played: Played) -> StudentConfig:

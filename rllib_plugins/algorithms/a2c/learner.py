@@ -12,19 +12,24 @@ from rllib_plugins.advising.config import ImitationWeights
 from rllib_plugins.algorithms.actor_critic import make_update_batch
 from rllib_plugins.algorithms.losses import Objective
 from rllib_plugins.algorithms.ppo.learner import PPOLearner
-from rllib_plugins.rollout.arrays import RolloutArrays
+from rllib_plugins.rollout.arrays import NO_ROWS, RolloutArrays
 
 
 class A2CLearner(PPOLearner):
     """Mnih et al. 2016 (arXiv 1602.01783), synchronous, with GAE."""
 
     def update_from_rollout(
-        self, rollout: RolloutArrays, *, num_env_steps: int, imitation_weights: ImitationWeights
+        self,
+        rollout: RolloutArrays,
+        *,
+        num_env_steps: int,
+        imitation_weights: ImitationWeights,
+        targets: NDArray[np.float32] = NO_ROWS,
     ) -> NDArray[np.float32]:
         """Take one gradient step on a complete rollout; arguments and result as PPO's."""
         self.follow_schedules(num_env_steps)
-        batch, advantages = make_update_batch(rollout, self.config, imitation_weights)
-        self._latest = self._learn(batch, self._objective_at(num_env_steps))
+        batch, advantages = make_update_batch(rollout, self.config, imitation_weights, targets)
+        self._latest = self._learn(batch, self._objective_at(num_env_steps, targets))
         self.num_steps_trained += len(batch.actions)
         return advantages
 

@@ -153,6 +153,7 @@ class DQN(LeanTraining, RLlibDQN):
                 next_legal = self.task.legal_batch(batch.next_observations)
                 assert next_legal is not None
                 batch = batch._replace(legal=legal, next_legal=next_legal)
+            batch = batch._replace(imitation=self.advice.targets(batch.observations, step))
             self.learner.update_from_replay(batch, num_env_steps=step, imitation_weights=imitation_weights)
         self.learner.refresh_target(step)
 

@@ -17,7 +17,7 @@ from rllib_plugins.advising.config import ImitationWeights
 from rllib_plugins.algorithms.actor_critic import as_torch_loss
 from rllib_plugins.algorithms.advice import imitated_until
 from rllib_plugins.algorithms.array_learner import ArrayLearner
-from rllib_plugins.algorithms.losses import Margin, add_margin, imitation_loss
+from rllib_plugins.algorithms.losses import Margin, add_imitation, add_margin
 from rllib_plugins.algorithms.updates import OTHER, LearntTransitions, QObjective, learn_transitions
 from rllib_plugins.policies import best_actions
 from rllib_plugins.rollout.arrays import NO_MASKS
@@ -89,8 +89,8 @@ class DQNLearner(ArrayLearner, DQNTorchLearner):
     def imitate(self, sample: AdviceSample, until: float) -> float:
         """Write the gradient of the mean margin; return the share of steps whose advised action is not the best."""
         q_values = self._view.online(sample.observations)
-        by_q, temperature = np.empty_like(q_values), np.float32(self.config.imitation_temperature)
-        imitation_loss(q_values, sample.legal, sample.advice, temperature, np.float32(until), by_q)
+        by_q, temperature = np.zeros_like(q_values), np.float32(self.config.imitation_temperature)
+        add_imitation(q_values, sample.legal, sample.advice, temperature, np.float32(until), by_q)
         self._view.online.backward_comparison(sample.observations, by_q)
         followed = best_actions(q_values, sample.legal if len(sample.legal) else None) == sample.advice.argmax(axis=1)
         return 1.0 - float(followed.mean())

@@ -16,9 +16,16 @@ from rllib_plugins.advising.config import ImitationWeights
 from rllib_plugins.algorithms.actor_critic import as_torch_loss, make_update_batch, part, update_batch_from_columns
 from rllib_plugins.algorithms.advice import imitated_until
 from rllib_plugins.algorithms.array_learner import ArrayLearner
-from rllib_plugins.algorithms.losses import Objective, Statistics, UpdateBatch, imitation_loss, loss_and_gradients
+from rllib_plugins.algorithms.losses import (
+    ALWAYS,
+    Objective,
+    Statistics,
+    UpdateBatch,
+    add_imitation,
+    loss_and_gradients,
+)
 from rllib_plugins.algorithms.updates import OTHER, learn, learn_in_passes
-from rllib_plugins.rollout.arrays import RolloutArrays
+from rllib_plugins.rollout.arrays import NO_ROWS, RolloutArrays
 from rllib_plugins.rollout.mlp import Network
 from rllib_plugins.rollout.network import ActorCriticView, initialise_orthogonally
 from rllib_plugins.uses.base import AdviceSample
@@ -45,7 +52,12 @@ class PPOLearner(ArrayLearner, PPOTorchLearner):
         return self._view.network
 
     def update_from_rollout(
-        self, rollout: RolloutArrays, *, num_env_steps: int, imitation_weights: ImitationWeights
+        self,
+        rollout: RolloutArrays,
+        *,
+        num_env_steps: int,
+        imitation_weights: ImitationWeights,
+        targets: NDArray[np.float32] = NO_ROWS,
     ) -> NDArray[np.float32]:
         """Make ``num_epochs`` passes over a complete rollout in shuffled minibatches.
 
@@ -53,13 +65,15 @@ class PPOLearner(ArrayLearner, PPOTorchLearner):
             rollout: Complete rollout.
             num_env_steps: Env steps sampled so far: the place in learning-rate and entropy schedules.
             imitation_weights: λ of the imitation term.
+            targets: ``(T·N, A)`` what the imitation term has in place of the rollout's advised actions, its weight
+                included; or ``NO_ROWS``.
 
         Returns:
             The rollout's advantages ``(num_steps, num_envs)``, not standardised.
         """
         self.follow_schedules(num_env_steps)
-        objective = self._objective_at(num_env_steps)
-        batch, advantages = make_update_batch(rollout, self.config, imitation_weights)
+        objective = self._objective_at(num_env_steps, targets)
+        batch, advantages = make_update_batch(rollout, self.config, imitation_weights, targets)
         num_steps = len(batch.actions)
         size = min(self.config.minibatch_size or num_steps, num_steps)
         orders = np.stack([self._rng.permutation(num_steps) for _ in range(self.config.num_epochs)])
@@ -86,10 +100,10 @@ class PPOLearner(ArrayLearner, PPOTorchLearner):
         return statistics
 
     def imitate(self, sample: AdviceSample, until: float) -> float:
-        """Write the gradient of ``imitation_loss``; return the share of steps that it counts."""
+        """Write the gradient of ``add_imitation``; return the share of steps that it counts."""
         logits = self._view.scores(sample.observations)
-        by_logits = np.empty_like(logits)
-        num_open = imitation_loss(logits, sample.legal, sample.advice, np.float32(1), np.float32(until), by_logits)
+        by_logits = np.zeros_like(logits)
+        num_open = add_imitation(logits, sample.legal, sample.advice, np.float32(1), np.float32(until), by_logits)
         self._view.backward_policy(sample.observations, by_logits)
         return num_open / len(logits)
 
@@ -118,9 +132,10 @@ class PPOLearner(ArrayLearner, PPOTorchLearner):
             until=np.float32(imitated_until(config.advice)),
         )
 
-    def _objective_at(self, num_env_steps: int) -> Objective:
+    def _objective_at(self, num_env_steps: int, targets: NDArray[np.float32]) -> Objective:
         entropy_coeff = self.entropy_coeff_schedulers_per_module[DEFAULT_MODULE_ID].update(timestep=num_env_steps)
-        return self.objective(float(entropy_coeff), self._kl_coeff(DEFAULT_MODULE_ID))
+        objective = self.objective(float(entropy_coeff), self._kl_coeff(DEFAULT_MODULE_ID))
+        return objective._replace(until=ALWAYS) if len(targets) else objective
 
     def _kl_coeff(self, module_id: str) -> float:
         return float(self.curr_kl_coeffs_per_module[module_id]) if self.config.use_kl_loss else 0.0

@@ -11,6 +11,7 @@ from ray.rllib.core.rl_module.default_model_config import DefaultModelConfig
 from rllib_plugins.algorithms.lean import LeanTraining
 from rllib_plugins.algorithms.ppo.learner import PPOLearner
 from rllib_plugins.algorithms.tutoring import TutoredConfig
+from rllib_plugins.rollout.arrays import flat
 
 
 class PPOConfig(TutoredConfig, RLlibPPOConfig):
@@ -82,11 +83,14 @@ class PPO(LeanTraining, RLlibPPO):
             return
         step = runner.num_env_steps_sampled_lifetime
         weights = self.advice.weights(step)
+        self.advice.remember()
         if self.advice.learns_from_reward:
             rollout = runner.rollout
-            advantages = self.learner.update_from_rollout(rollout, num_env_steps=step, imitation_weights=weights)
-            self.advice.remember()
+            advantages = self.learner.update_from_rollout(
+                rollout,
+                num_env_steps=step,
+                imitation_weights=weights,
+                targets=self.advice.targets(flat(rollout.observations), step),
+            )
             self.advice.compare(advantages)
-        else:
-            self.advice.remember()
         self.advice.imitate(self.learner, step, weights)
