@@ -8,7 +8,7 @@ umask 077
 dir=${1:?usage: secrets.sh DIR}
 mkdir -p "$dir"
 chmod 700 "$dir"
-for name in postgres_password admin_password flask_secret advice_password; do
+for name in postgres_password admin_password writer_password flask_secret advice_password; do
     if [[ ! -s $dir/$name ]]; then
         od -An -N24 -tx1 /dev/urandom | tr -d ' \n' >"$dir/$name.new"
         mv "$dir/$name.new" "$dir/$name"

@@ -66,6 +66,13 @@ class Server:
             assert self.process.poll() is None and time.monotonic() < deadline, (self.state / "server.log").read_text()
             time.sleep(0.5)
 
+    def make_writer(self) -> str:
+        made = subprocess.run(
+            [str(SCRIPTS / "writer.sh")], capture_output=True, text=True, env=self.environ(), timeout=120
+        )
+        assert made.returncode == 0, made.stderr
+        return made.stdout
+
     def answers(self) -> bool:
         try:
             return httpx.get(f"{self.uri}/health", timeout=5).status_code == 200
@@ -148,8 +155,9 @@ def test_a_sweep_outlives_a_kill_of_both_and_nothing_is_lost_or_doubled(
     server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("MLFLOW_TRACKING_URI", server.uri)
-    monkeypatch.setenv("MLFLOW_TRACKING_USERNAME", "admin")
-    monkeypatch.setenv("MLFLOW_TRACKING_PASSWORD", server.password)
+    assert server.make_writer() == "account 'writer' made\n"
+    monkeypatch.setenv("MLFLOW_TRACKING_USERNAME", "writer")
+    monkeypatch.setenv("MLFLOW_TRACKING_PASSWORD", (server.state / "secrets" / "writer_password").read_text())
     monkeypatch.setenv("LLM_TUTORS_HOME", str(tmp_path / "home"))
     client = make_client(server.uri)
     command = [sys.executable, "-m", "tests.integration.sweep_driver", str(tmp_path), "1"]
@@ -172,6 +180,20 @@ def test_a_sweep_outlives_a_kill_of_both_and_nothing_is_lost_or_doubled(
         for cell in ("untutored · blackjack", "oracle · blackjack · reuse")
     ]
     assert points(client) == {name: list(range(0, 1_001, 100)) for name in names}
+
+
+def test_the_nodes_account_rules_nobody_and_takes_a_new_password(server: Server) -> None:
+    server.make_writer()
+    path = server.state / "secrets" / "writer_password"
+    writer = ("writer", path.read_text())
+    assert search(server, auth=writer).status_code == 200
+    url = f"{server.uri}/api/2.0/mlflow/users/create"
+    someone = {"username": "someone", "password": "long-enough-password"}
+    assert httpx.post(url, json=someone, auth=writer, timeout=60).status_code == 403
+    path.chmod(0o600)
+    path.write_text("another-password-of-the-writer")
+    assert server.make_writer() == "account 'writer' has its password\n"
+    assert search(server, auth=("writer", path.read_text())).status_code == 200
 
 
 def points(client: object) -> dict[str, list[int]]:

@@ -8,39 +8,14 @@ import subprocess
 import sys
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
 
 import pytest
-import yaml
 
-ROOT = Path(__file__).parents[2]
-DEPLOY = ROOT / "deploy"
+from tests.unit.deploy_tree import DEPLOY, ROOT, load, load_all
+
 BIN = Path(sys.executable).parent
 SERVE_FILES = sorted((DEPLOY / "serve").glob("*.yaml"))
-CLUSTERS = {"raycluster": ["spec"], "rayservice": ["spec", "rayClusterConfig"], "rayjob": ["spec", "rayClusterSpec"]}
 SECRET_NAME = re.compile(r"(token|password|secret|key)$", re.IGNORECASE)
-
-
-def load(path: Path) -> Any:
-    return yaml.safe_load(path.read_text(encoding="utf-8"))
-
-
-def load_all(path: Path) -> list[Any]:
-    return list(yaml.safe_load_all(path.read_text(encoding="utf-8")))
-
-
-def kuberay(name: str) -> tuple[dict[str, Any], dict[str, Any]]:
-    """A KubeRay resource and the Ray cluster in it."""
-    resource = load(DEPLOY / "kuberay" / f"{name}.yaml")
-    cluster = resource
-    for key in CLUSTERS[name]:
-        cluster = cluster[key]
-    return resource, cluster
-
-
-def pods(cluster: dict[str, Any]) -> list[dict[str, Any]]:
-    groups = [cluster["headGroupSpec"], *cluster["workerGroupSpecs"]]
-    return [group["template"]["spec"] for group in groups]
 
 
 def test_every_yaml_and_json_file_parses() -> None:
@@ -110,15 +85,6 @@ def test_the_papers_file_holds_exactly_the_single_files_applications() -> None:
     assert load(DEPLOY / "serve" / "paper.yaml")["applications"] == single
 
 
-def test_the_ray_service_serves_exactly_the_papers_tutors() -> None:
-    from ray.serve.schema import ServeDeploySchema
-
-    resource, _ = kuberay("rayservice")
-    config = yaml.safe_load(resource["spec"]["serveConfigV2"])
-    ServeDeploySchema.model_validate(config)
-    assert config["applications"] == load(DEPLOY / "serve" / "paper.yaml")["applications"]
-
-
 class TestRayCluster:
     def test_is_valid_by_rays_own_cluster_schema(self) -> None:
         from ray.autoscaler._private.util import prepare_config, validate_config
@@ -143,89 +109,6 @@ class TestRayCluster:
         assert ports == [22]
 
 
-@pytest.mark.parametrize("name", CLUSTERS)
-class TestKubeRay:
-    def test_names_the_resource_and_the_installed_ray(self, name: str) -> None:
-        import ray
-
-        resource, cluster = kuberay(name)
-        kinds = {"raycluster": "RayCluster", "rayservice": "RayService", "rayjob": "RayJob"}
-        assert (resource["apiVersion"], resource["kind"]) == ("ray.io/v1", kinds[name])
-        assert cluster["rayVersion"] == ray.__version__
-
-    def test_asks_for_the_token_from_a_secret(self, name: str) -> None:
-        _, cluster = kuberay(name)
-        assert cluster["authOptions"] == {"mode": "token", "secretName": "llm-tutors-ray-token"}
-
-    def test_groups_are_sound(self, name: str) -> None:
-        _, cluster = kuberay(name)
-        for group in cluster["workerGroupSpecs"]:
-            assert group["minReplicas"] <= group["replicas"] <= group["maxReplicas"]
-        for group in [cluster["headGroupSpec"], *cluster["workerGroupSpecs"]]:
-            assert all(isinstance(value, str) for value in group["rayStartParams"].values())
-            assert "num-cpus" in group["rayStartParams"]
-
-    def test_every_container_runs_without_root_or_privileges(self, name: str) -> None:
-        _, cluster = kuberay(name)
-        for pod in pods(cluster):
-            assert pod["securityContext"]["runAsNonRoot"] is True
-            assert pod["securityContext"]["runAsUser"] == 1000
-            for container in pod["containers"]:
-                context = container["securityContext"]
-                assert context == {"allowPrivilegeEscalation": False, "capabilities": {"drop": ["ALL"]}}
-                assert container["resources"]["requests"] == container["resources"]["limits"]
-
-    def test_mounts_are_volumes_and_only_students_announce_cpus(self, name: str) -> None:
-        _, cluster = kuberay(name)
-        for group in [cluster["headGroupSpec"], *cluster["workerGroupSpecs"]]:
-            pod = group["template"]["spec"]
-            volumes = {volume["name"] for volume in pod["volumes"]}
-            for container in pod["containers"]:
-                assert {mount["name"] for mount in container["volumeMounts"]} == volumes
-                has_gpu = "nvidia.com/gpu" in container["resources"]["limits"]
-                students = group.get("groupName") == "students"
-                assert students == (group["rayStartParams"]["num-cpus"] != "0") and not (students and has_gpu)
-                assert container["image"].endswith("-gpu" if has_gpu else "-cpu")
-
-    def test_claims_exist(self, name: str) -> None:
-        claims = {item["metadata"]["name"] for item in load_all(DEPLOY / "kuberay" / "storage.yaml")}
-        _, cluster = kuberay(name)
-        for pod in pods(cluster):
-            wanted = {v["persistentVolumeClaim"]["claimName"] for v in pod["volumes"] if "persistentVolumeClaim" in v}
-            assert wanted <= claims
-
-
-def test_clusters_that_are_applied_together_share_no_volume_of_one_node() -> None:
-    claims = load_all(DEPLOY / "kuberay" / "storage.yaml")
-    of_one_node = {c["metadata"]["name"] for c in claims if c["spec"]["accessModes"] == ["ReadWriteOnce"]}
-    mounted: list[str] = []
-    for name in CLUSTERS:
-        _, cluster = kuberay(name)
-        for pod in pods(cluster):
-            found = [v["persistentVolumeClaim"]["claimName"] for v in pod["volumes"] if "persistentVolumeClaim" in v]
-            mounted += [claim for claim in found if claim in of_one_node]
-    assert sorted(mounted) == sorted(of_one_node)
-
-
-def test_services_that_manifests_name_are_made_by_manifests() -> None:
-    job, _ = kuberay("rayjob")
-    uri = yaml.safe_load(job["spec"]["runtimeEnvYAML"])["env_vars"]["MLFLOW_TRACKING_URI"]
-    made = {
-        (item["metadata"]["name"], port["port"])
-        for item in load_all(DEPLOY / "kuberay" / "mlflow.yaml")
-        if item["kind"] == "Service"
-        for port in item["spec"]["ports"]
-    }
-    assert (urlsplit(uri).hostname, urlsplit(uri).port) in made
-
-
-def test_a_submitters_pod_reaches_the_dashboard_by_a_label_that_kubernetes_itself_sets() -> None:
-    policy = load(DEPLOY / "kuberay" / "networkpolicy.yaml")
-    rule = {"key": "batch.kubernetes.io/job-name", "operator": "Exists"}
-    sources = [source for entry in policy["spec"]["ingress"] for source in entry["from"]]
-    assert {"podSelector": {"matchExpressions": [rule]}} in sources
-
-
 def test_gpu_nodes_of_the_cluster_file_name_an_image() -> None:
     kinds = load(DEPLOY / "ray" / "cluster.yaml")["available_node_types"]
     assert [name for name, kind in kinds.items() if kind["resources"].get("GPU")] == ["tutors"]
@@ -237,32 +120,6 @@ def test_secrets_can_be_read_by_a_containers_user_and_their_folder_entered_by_th
     subprocess.run([DEPLOY / "mlflow" / "secrets.sh", folder], check=True)
     assert folder.stat().st_mode & 0o777 == 0o700
     assert {path.stat().st_mode & 0o777 for path in folder.iterdir()} == {0o444}
-
-
-def test_the_sweeps_cluster_finds_the_tutors_service_and_needs_no_gpu() -> None:
-    job, cluster = kuberay("rayjob")
-    service, _ = kuberay("rayservice")
-    environment = yaml.safe_load(job["spec"]["runtimeEnvYAML"])["env_vars"]
-    assert environment["LLM_TUTORS_URL"] == f"http://{service['metadata']['name']}-serve-svc:8000"
-    assert not [pod for pod in pods(cluster) if "nvidia.com/gpu" in pod["containers"][0]["resources"]["limits"]]
-
-
-def test_the_sweeps_command_is_one_that_can_run_again_and_keeps_its_results_on_every_node() -> None:
-    import typer
-
-    from tune_sweeps.cli.app import app
-    from tune_sweeps.definition.loading import load_sweep
-
-    job, cluster = kuberay("rayjob")
-    program, command, *arguments = job["spec"]["entrypoint"].split()
-    assert program == "tutor"
-    given = typer.main.get_command(app).commands[command].make_context(command, arguments).params  # type: ignore[attr-defined]
-    assert load_sweep(given["preset"]) and given["name"] and given["resume"] is None  # by its name it goes on
-    for pod in pods(cluster):
-        shared = {v["name"] for v in pod["volumes"] if "persistentVolumeClaim" in v}
-        for container in pod["containers"]:
-            mounts = [mount["mountPath"] for mount in container["volumeMounts"] if mount["name"] in shared]
-            assert any(given["results"].is_relative_to(mount) for mount in mounts)
 
 
 def test_no_secret_stands_in_any_file() -> None:
