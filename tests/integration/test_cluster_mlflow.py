@@ -130,7 +130,7 @@ def test_other_host_names_are_refused_even_with_the_password(server: Server) -> 
 
 def test_it_listens_on_loopback_alone_and_shows_no_secret(server: Server) -> None:
     secrets = [path.read_text() for path in (server.state / "secrets").iterdir()]
-    assert len(secrets) == 4
+    assert len(secrets) == 5
     for process in server.processes():
         assert not any(secret in argument for argument in process.cmdline() for secret in secrets)
         for connection in process.net_connections(kind="tcp"):
