@@ -1,9 +1,9 @@
 """Write what fields KubeRay's resources have, from the operator's own definitions, for the tests of its manifests.
 
 Run ``.venv/bin/python -m tools.kuberay_schema 1.7.0 FILE...`` with a KubeRay release's files
-``ray-operator/config/crd/bases/ray.io_ray{clusters,jobs,services}.yaml``. Writes ``tests/data/kuberay-1.7.0.json``: a closed
-JSON schema by kind. Descriptions are left out, and so are pods and volumes, which are Kubernetes' own and held to its
-schema.
+``ray-operator/config/crd/bases/ray.io_ray{clusters,jobs,services}.yaml``. Writes ``tests/data/kuberay-1.7.0.json``, a
+closed JSON schema by kind. Descriptions are left out, and so are pods and volumes, which are Kubernetes' own and held
+to its schema.
 """
 
 from __future__ import annotations
