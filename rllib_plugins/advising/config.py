@@ -73,7 +73,8 @@ class AdviceConfig(BaseModel):
     )
     weights: Literal["behaviour", "policy"] = Field(
         default="behaviour",
-        description="behaviour: weight by ρ = min(c, π_old/μ), an honest gradient. policy: the paper's naive form.",
+        description="behaviour: weight by ρ = min(c, π_old/μ), so that steps in which the tutor acted count by how "
+        "likely the student was to take them; unbiased where c caps nothing. policy: the paper's naive form.",
     )
     weight_cap: float = Field(default=1.0, gt=0, description="c in ρ = min(c, π_old/μ). Typical: 1 to 2.")
     imitation: Literal["off", "all", "filtered"] = Field(

@@ -28,12 +28,16 @@ MIN_STEPS = 256
 
 
 class EarnedTrust:
-    """Effect of advice, by a decaying inverse-variance mean over updates, and trust = Φ(w·z + b).
+    """Effect of advice, by a decaying mean over comparisons, and trust = Φ(w·z + b).
 
     Per comparison: effect = mean advantage on heads − mean advantage on tails, with its squared standard error
-    v = σ²_heads/n_heads + σ²_tails/n_tails. Over comparisons: S₁ ← δS₁ + effect/v, S₀ ← δS₀ + 1/v; effect = S₁/S₀,
-    SE = 1/√S₀, z = effect/SE. δ = 2^(−n/half_life) for the n compared steps, so that it does not matter into how
-    many updates the steps were cut.
+    v = σ²_heads/n_heads + σ²_tails/n_tails, and the Mantel-Haenszel weight k = n_heads·n_tails/(n_heads + n_tails).
+    Over comparisons: S ← δS + k·effect, K ← δK + k, V ← δ²V + k²·v; effect = S/K, SE = √V/K, z = S/√V.
+    δ = 2^(−n/half_life) for the n compared steps, so that it does not matter into how many updates they were cut.
+
+    The weight knows who acted and not what came of it. Weights of 1/v would prefer comparisons that happen to lack the
+    rare outcome in the smaller group, and so claim an effect of advice that changes nothing wherever outcomes are
+    skewed. Steps are compared within one comparison alone, for the gate and the mean advantage both change in time.
 
     A tutor starts with the benefit of the doubt and then bears the burden of proof: b = 1 − 2·n/(n + 512) for the n
     compared steps, counted with the same decay. A tutor as good as the student and no better is thus left alone,
@@ -64,7 +68,8 @@ class EarnedTrust:
         self._floor = floor
         self._compared_at_once = compared_at_once
         self._weighted = 0.0
-        self._precision = 0.0
+        self._weight = 0.0
+        self._variance = 0.0
         self._compared = 0.0
         self._waiting, self._heads = np.empty(0), np.empty(0, dtype=bool)
         self._num_waiting = 0
@@ -98,28 +103,32 @@ class EarnedTrust:
     def _compare(self, values: NDArray[np.float64], tutor: NDArray[np.bool_]) -> None:
         decay = 0.5 ** (values.size / self._half_life)
         self._weighted *= decay
-        self._precision *= decay
+        self._weight *= decay
+        self._variance *= decay**2
         self._compared *= decay
         effect, variance = _compare(values, tutor)
         if not math.isnan(effect):
-            self._weighted += effect / variance
-            self._precision += 1.0 / variance
+            num_heads = np.count_nonzero(tutor)
+            weight = num_heads * (values.size - num_heads) / values.size
+            self._weighted += weight * effect
+            self._weight += weight
+            self._variance += weight**2 * variance
             self._compared += values.size
         self._weigh()
 
     @property
     def effect(self) -> float:
         """Mean advantage on heads minus tails, in units of return; NaN before there is evidence."""
-        return self._weighted / self._precision if self._precision > 0 else math.nan
+        return self._weighted / self._weight if self._weight > 0 else math.nan
 
     @property
     def effect_se(self) -> float:
         """Standard error of ``effect``; NaN before there is evidence."""
-        return 1.0 / math.sqrt(self._precision) if self._precision > 0 else math.nan
+        return math.sqrt(self._variance) / self._weight if self._weight > 0 else math.nan
 
     def _weigh(self) -> None:
         """Follows a change of the running sums: these are read at every step."""
-        z = self._weighted / math.sqrt(self._precision) if self._precision > 0 else 0.0
+        z = self._weighted / math.sqrt(self._variance) if self._variance > 0 else 0.0
         bonus = OPTIMISM * (1.0 - 2.0 * self._compared / (self._compared + PROBATION_STEPS))
         weight = min(1.0, self._compared / PROBATION_STEPS) if z < 0 else 1.0
         self.trust = 0.5 * math.erfc(-(weight * z + bonus) / math.sqrt(2.0))
@@ -131,7 +140,8 @@ class EarnedTrust:
         """The running sums and the steps that wait to be compared."""
         return {
             "weighted": self._weighted,
-            "precision": self._precision,
+            "weight": self._weight,
+            "variance": self._variance,
             "compared": self._compared,
             "waiting": self._waiting[: self._num_waiting].copy(),
             "heads": self._heads[: self._num_waiting].copy(),
@@ -140,7 +150,8 @@ class EarnedTrust:
     def set_state(self, state: dict[str, Any]) -> None:
         """Takes over a ``get_state``."""
         self._weighted = float(state["weighted"])
-        self._precision = float(state["precision"])
+        self._weight = float(state["weight"])
+        self._variance = float(state["variance"])
         self._compared = float(state["compared"])
         self._waiting, self._heads = state["waiting"].copy(), state["heads"].copy()
         self._num_waiting = len(self._waiting)

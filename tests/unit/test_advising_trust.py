@@ -72,6 +72,32 @@ def test_effect_is_unbiased_and_its_error_honest():
     assert np.mean(errors) == pytest.approx(np.std(effects), rel=0.2)
 
 
+OUTCOMES = {
+    "rare +1": lambda rng, n: (rng.random(n) < 0.05) * 1.0,
+    "rare -1": lambda rng, n: (rng.random(n) < 0.05) * -1.0,
+    "lognormal": lambda rng, n: rng.lognormal(0.0, 1.5, n),
+    "normal": lambda rng, n: rng.normal(size=n),
+    "drifting": lambda rng, n: rng.normal(size=n) + np.linspace(0.0, 3.0, n),
+    "overlapping": lambda rng, n: np.convolve(rng.normal(size=n + 3), np.ones(4) / 2.0, mode="valid"),
+}
+
+
+@pytest.mark.parametrize("gate", [0.1, 0.5, 0.9, None], ids=["0.1", "0.5", "0.9", "adaptive"])
+@pytest.mark.parametrize("outcomes", OUTCOMES)
+def test_advice_that_changes_nothing_has_no_effect_however_skewed_outcomes_are(outcomes, gate):
+    rng = np.random.default_rng(0)
+    found = []
+    for _ in range(150):
+        trust = EarnedTrust(half_life=1e6, floor=0.1)
+        values = OUTCOMES[outcomes](rng, 2_048)
+        for start in range(0, 2_048, 64):
+            open_by = 0.9 * trust.factor if gate is None else gate
+            trust.observe(values[start : start + 64], rng.random(64) < open_by, np.ones(64, dtype=bool))
+        found.append(trust.effect / trust.effect_se)
+    assert abs(np.mean(found)) < 0.4
+    assert np.mean(np.abs(found) > 1.96) <= 0.12
+
+
 def test_first_update_is_the_difference_of_means():
     advantages = np.array([3.0, 1.0, 0.0, 2.0, 1.0, 100.0])
     heads = np.array([True, True, False, False, False, True])
