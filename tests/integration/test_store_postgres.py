@@ -18,9 +18,13 @@ from typing import Any
 
 import pytest
 
+from tests.integration.endpoint_fake import running_endpoint
 from tests.integration.postgres import Postgres, needs_postgres, postgres_folder
-from tutor_service.config import StoreConfig
-from tutor_service.schema import Advice
+from tutor_service import serving
+from tutor_service.client import connect
+from tutor_service.config import StoreConfig, TutorConfig
+from tutor_service.paths import HOME_VARIABLE
+from tutor_service.schema import Advice, AdviceRequest
 from tutor_service.store import Context, Entry, StoreError, advice_key
 from tutor_service.store.answer import encode
 from tutor_service.store.opening import open_database
@@ -321,3 +325,44 @@ def row_of(entry: Entry) -> dict[str, Any]:
     from tutor_service.store.export import row
 
     return row(entry)
+
+
+STATES = [AdviceRequest("Rules.", f"State {number}.", ("left", "right")) for number in range(4)]
+
+
+def test_tutors_on_serve_share_what_one_was_asked_and_a_new_gateway_waits_for_no_model(
+    server: Postgres, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import ray
+
+    monkeypatch.setenv(HOME_VARIABLE, str(tmp_path))
+    monkeypatch.setenv("ADVICE_PASSWORD", server.password)
+    ray.init(address="local", include_dashboard=False, num_cpus=1, log_to_driver=False, _node_ip_address="127.0.0.1")
+    try:
+        with running_endpoint() as endpoint:
+            store = {"location": server.address, "password_env": "ADVICE_PASSWORD"}
+            fields = {"backend": "openai", "model": "m", "base_url": endpoint.url, "scaling": {"num_cpus": 0}}
+            one, two = (TutorConfig(name=name, store=store, **fields) for name in ("one", "two"))
+            serving.deploy([one, two])
+            assert [a and a.source for a in connect(one).advise(STATES[:2])] == ["model"] * 2
+            assert [a and a.source for a in connect(two).advise(STATES[:3])] == ["store", "store", "model"]
+            assert {status.stored for status in serving.status()} == {2, 3}, "each gateway has a copy of what it saw"
+            session = Path(ray._private.worker.global_worker.node.get_session_dir_path())
+            logs = [path for path in session.rglob("*") if path.is_file() and not path.is_symlink()]
+            assert logs and not any(server.password.encode() in path.read_bytes() for path in logs)
+
+            serving.delete(["one", "two"])
+            endpoint.hold = " "  # no replica gets through its start
+            deploying = ThreadPoolExecutor(1).submit(serving.deploy, [one])
+            wait(lambda: found_without_model(one), "a stored answer while no replica lives")
+            assert not deploying.done() and connect(one, deadline_s=2).advise(STATES[3:]) == [None]
+            endpoint.hold = ""
+            assert deploying.result(120) == ["one"]
+            wait(lambda: connect(one).advise(STATES[3:])[0], "an answer of the model")
+    finally:
+        ray.shutdown()
+
+
+def found_without_model(tutor: TutorConfig) -> bool:
+    (found,) = connect(tutor, deadline_s=5).advise(STATES[:1])
+    return found is not None and found.source == "store"

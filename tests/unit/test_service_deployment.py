@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import dataclasses
 import json
 import os
 from collections.abc import Sequence
@@ -26,6 +28,7 @@ from tutor_service.serving.deployment import (
 )
 from tutor_service.serving.load import gateway_settings
 from tutor_service.serving.prompting import load_tokenizer
+from tutor_service.serving.remembered import FILE, forget, recall, remember
 
 TUTOR = TutorConfig(name="t", model="a/b")
 PROMPT = Prompt((1, 2), (3, 4), ("hit", "stick"))
@@ -130,6 +133,89 @@ async def test_a_gateway_that_only_replicas_with_another_model_answer_ends_and_a
     with pytest.raises(Ended):
         await gateway.check_health()
     gateway.__del__()
+
+
+STICK = ("hit", "stick")
+
+
+async def test_a_gateway_that_begins_anew_answers_what_is_stored_before_any_replica_lives(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("tutor_service.serving.deployment._REPLICA_S", 0.05)
+    replica_lives = asyncio.Event()
+
+    async def facts(version: str) -> EngineFacts:
+        await replica_lives.wait()
+        return FACTS
+
+    async def evaluate(prompts: Sequence[Prompt], wanted: Wanted) -> Evaluated:
+        assert replica_lives.is_set()
+        return Evaluated([Advice((0.75, 0.25), 0.5) for _ in prompts], "")
+
+    replica_lives.set()
+    earlier = await started(tmp_path, monkeypatch, facts=facts, evaluate=evaluate)
+    await earlier.advise([AdviceRequest("Rules.", "One.", STICK)])
+    earlier.__del__()
+    replica_lives.clear()
+    gateway = await asyncio.wait_for(started(tmp_path, monkeypatch, facts=facts, evaluate=evaluate), 10)
+    (answer,) = await gateway.advise([AdviceRequest("Rules.", "One.", STICK)])
+    assert isinstance(answer, Advice) and answer.source == "store"
+    new = asyncio.create_task(gateway.advise([AdviceRequest("Rules.", "Two.", STICK)]))
+    await asyncio.sleep(0.1)
+    assert not new.done()
+    replica_lives.set()
+    (answer,) = await asyncio.wait_for(new, 10)
+    assert isinstance(answer, Advice) and answer.source == "model"
+    await gateway.check_health()
+    gateway.__del__()
+
+
+async def test_a_gateway_that_began_with_what_is_no_longer_true_ends_before_it_asks(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("tutor_service.serving.deployment._REPLICA_S", 0.05)
+    replica_lives = asyncio.Event()
+    now = FACTS
+
+    async def facts(version: str) -> EngineFacts:
+        await replica_lives.wait()
+        return now
+
+    def end(status: int) -> None:
+        raise Ended
+
+    replica_lives.set()
+    earlier = await started(tmp_path, monkeypatch, facts=facts)
+    await earlier._confirming
+    earlier.__del__()
+    monkeypatch.setattr(os, "_exit", end)
+    replica_lives.clear()
+    gateway = await started(tmp_path, monkeypatch, facts=facts)
+    now = dataclasses.replace(FACTS, identity="another identity")
+    replica_lives.set()
+    with pytest.raises(Ended):
+        await gateway._confirming
+    gateway.__del__()
+    replica_lives.clear()
+    again = await started(tmp_path, monkeypatch, facts=facts)
+    assert (await again.stats()).identity == "another identity"
+    again.__del__()
+
+
+def test_what_an_engine_said_is_believed_of_its_own_configuration_alone(tmp_path: Path) -> None:
+    folder = tmp_path / "tutor"
+    assert recall(folder, "1") is None
+    said = dataclasses.replace(FACTS, notes=("a", "b"))
+    remember(folder, "1", said)
+    assert recall(folder, "1") == said and recall(folder, "2") is None
+    (folder / FILE).write_text('{"version": "1", "facts": {"identity": "x"')
+    assert recall(folder, "1") is None
+    forget(folder)
+    forget(folder)
+    assert not list(folder.iterdir())
+    (tmp_path / "file").write_text("in the way")
+    remember(tmp_path / "file", "1", said)
+    assert recall(tmp_path / "file", "1") is None
 
 
 async def started(

@@ -11,7 +11,7 @@ import hashlib
 import logging
 import os
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
 from ray import serve
@@ -32,7 +32,9 @@ from tutor_service.serving.autoscaling import PROMPTS
 from tutor_service.serving.live_replicas import follow_replicas, num_running
 from tutor_service.serving.load import autoscaling, gateway_settings
 from tutor_service.serving.prompting import check_briefing, load_tokenizer, make_builder
+from tutor_service.serving.remembered import forget, recall, remember
 from tutor_service.serving.storing import GatewayStore, open_store
+from tutor_service.store.opening import folder_of
 
 logger = logging.getLogger("ray.serve")
 
@@ -53,6 +55,9 @@ _HEALTH_PERIOD_S = 2.0
 _HEALTH_TIMEOUT_S = 20.0
 _DRAIN_S = 15.0
 _LOOK_AGAIN_S = 0.2
+_REPLICA_S = 5.0
+"""Seconds after which a gateway that begins goes by what an earlier one wrote down of the engine."""
+
 _ALONE_S = 10.0
 """A gateway that only replicas with another model answer for so long ends, and begins anew with what they hold."""
 
@@ -204,10 +209,11 @@ class TutorGateway:
     ) -> None:
         os.environ.update(environment)
         loading = asyncio.create_task(asyncio.to_thread(load_tokenizer, config))  # seconds; the replica takes longer
-        number = version(_loaded(config))
-        while (facts := await replica.facts.remote(number)) is None:
-            await asyncio.sleep(_LOOK_AGAIN_S)
-        wanted = Wanted(number, facts.identity)
+        self._number = version(_loaded(config))
+        self._folder = folder_of(config)
+        asking = asyncio.create_task(_facts_of(replica, self._number))
+        facts = await self._known_by_now(asking)
+        wanted = Wanted(self._number, facts.identity)
         self._name = config.name
         self._access = access
         self._started = time.monotonic()
@@ -220,8 +226,10 @@ class TutorGateway:
         self._settings = gateway_settings(config, facts)
         self._notes = facts.notes
         self._spent = ""
+        confirming = self._confirming = asyncio.create_task(self._confirm(asking, facts))
 
         async def evaluate(prompts: list[Prompt]) -> list[Advice | AdviceError]:
+            await asyncio.shield(confirming)
             response = replica.evaluate.remote(prompts, wanted)
             try:
                 result: Evaluated = await response
@@ -233,6 +241,7 @@ class TutorGateway:
             return result.answers
 
         async def write(prompt: Prompt, max_tokens: int) -> Written | AdviceError:
+            await asyncio.shield(confirming)
             written: Written | AdviceError = await replica.write.remote(prompt, max_tokens, wanted)
             return written
 
@@ -240,6 +249,24 @@ class TutorGateway:
         self._gateway = Gateway(self._settings, builder, briefing, evaluate, store, self._metrics, make_queue)
         look = functools.partial(num_running, replica.app_name, replica.deployment_name)
         self._following = asyncio.create_task(follow_replicas(look, self._gateway.set_replicas))
+
+    async def _known_by_now(self, asking: asyncio.Task[EngineFacts]) -> EngineFacts:
+        """Return what the engine says, or said to an earlier gateway where no replica answers soon."""
+        earlier = recall(self._folder, self._number)
+        if earlier is not None:
+            await asyncio.wait({asking}, timeout=_REPLICA_S)
+            if not asking.done():
+                logger.warning("no replica answers yet: what is stored is answered meanwhile")
+                return earlier
+        return await asking
+
+    async def _confirm(self, asking: asyncio.Task[EngineFacts], known: EngineFacts) -> None:
+        """Return when the engine is the one that this gateway began with; another one ends this process."""
+        facts = await asking
+        remember(self._folder, self._number, facts)
+        if replace(facts, notes=()) != replace(known, notes=()):
+            self._end("the replicas hold another model than an earlier gateway wrote down")
+        self._notes = facts.notes
 
     async def advise(self, requests: list[AdviceRequest], within_s: float | None = None) -> list[Advice | AdviceError]:
         """Return one answer per request, in order: see ``Gateway.advise``."""
@@ -261,9 +288,16 @@ class TutorGateway:
     async def check_health(self) -> None:
         """End the gateway's process where its model is gone and replicas hold another; Serve starts a new one."""
         if self._refused_since is not None and self._refused_last - self._refused_since > _ALONE_S:
-            logger.error("all replicas hold another model than this gateway began with: it ends")
-            logging.shutdown()
-            os._exit(1)
+            forget(self._folder)
+            self._end("all replicas hold another model than this gateway began with")
+        if self._confirming.done() and (error := self._confirming.exception()):
+            raise error
+
+    def _end(self, reason: str) -> None:
+        """End this process; Serve starts a new one."""
+        logger.error("%s: this gateway ends", reason)
+        logging.shutdown()
+        os._exit(1)
 
     async def stats(self) -> GatewayStats:
         """Return what this gateway did since it started."""
@@ -289,6 +323,14 @@ class TutorGateway:
     def __del__(self) -> None:
         if self._store is not None:
             self._store.close()
+
+
+async def _facts_of(replica: DeploymentHandle, version: str) -> EngineFacts:
+    """Return what a replica of this configuration says of its engine, once there is one."""
+    while (facts := await replica.facts.remote(version)) is None:
+        await asyncio.sleep(_LOOK_AGAIN_S)
+    found: EngineFacts = facts
+    return found
 
 
 def version(config: TutorConfig) -> str:
