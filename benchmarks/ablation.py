@@ -182,13 +182,13 @@ def main() -> int:
 
     seeds = range(args.seeds or sized(args, full=10, quick=3, smoke=2))
     tasks, algorithms, tutors = (("snake",), ("ppo",), ("llm",)) if args.quick else (TASKS, ALGORITHMS, TUTORS)
+    benchmark = Benchmark("ablation")
     cells = [(task, algorithm, tutor) for task in tasks for algorithm in algorithms for tutor in tutors]
     planned = trials(cells, seeds)
     if args.smoke:
         planned = {key: trial.model_copy(update={"num_env_steps": 500}) for key, trial in planned.items()}
     curves = learning.run_all([(learning.train_ours, (trial,)) for trial in planned.values()], available_cores())
     done = dict(zip(planned, curves, strict=True))
-    benchmark = Benchmark("ablation")
     found: dict[tuple[str, str, str], dict[str, Any]] = {}
     for task, algorithm, tutor in cells:
         arms = {"untutored": [done[task, algorithm, "none", "untutored", seed] for seed in seeds]}

@@ -25,7 +25,9 @@ ROOT = FOLDER.parent
 PROSE = (ROOT / "README.md", FOLDER / "README.md", *sorted((ROOT / "docs").rglob("*.md")))
 """Files whose quoted figures are held to the results."""
 
-_MARKED = re.compile(r"(?P<quoted>[−-]?[\d,]*\.?\d+)<!-- (?P<file>\w+): (?:(?P<how>min|median|max) )?(?P<path>\S.*?) -->")
+_MARKED = re.compile(
+    r"(?P<quoted>[−-]?[\d,]*\.?\d+)<!-- (?P<file>\w+): (?:(?P<how>min|median|max) )?(?P<path>\S.*?) -->"
+)
 _MET = re.compile(r"\[(?:all|both) bars met\]\((?:\S*/)?results/(?P<file>\w+)\.json\)")
 _AGGREGATES = {"min": min, "median": statistics.median, "max": max}
 

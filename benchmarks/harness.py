@@ -230,7 +230,7 @@ class Benchmark:
         if output is not None:
             full = {
                 **summary,
-                "command": shlex.join(["python", f"benchmarks/{Path(sys.argv[0]).name}", *sys.argv[1:]]),
+                "command": shlex.join(["python", "-m", f"benchmarks.{Path(sys.argv[0]).stem}", *sys.argv[1:]]),
                 "versions": versions(),
                 "wall_s": round(time.monotonic() - self._started, 1),
                 "records": self.records,
