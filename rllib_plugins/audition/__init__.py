@@ -5,8 +5,8 @@ Knows tasks and the words of advice; must not know how a tutor is reached, nor M
 
 from __future__ import annotations
 
-from rllib_plugins.audition.audition import Audition, Played, audition, play_beside
+from rllib_plugins.audition.audition import Audition, Candidate, Played, audition, play_beside
 from rllib_plugins.audition.players import Answers
 from rllib_plugins.audition.ways import Asking, Way, all_ways
 
-__all__ = ["Answers", "Asking", "Audition", "Played", "Way", "all_ways", "audition", "play_beside"]
+__all__ = ["Answers", "Asking", "Audition", "Candidate", "Played", "Way", "all_ways", "audition", "play_beside"]

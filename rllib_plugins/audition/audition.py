@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import cast
+from typing import NamedTuple, cast
 
 import numpy as np
 
@@ -117,13 +117,25 @@ class Audition:
         return numbers | {f"audition/reference/{_plain(name)}": ref.mean for name, ref in self.references.items()}
 
 
+class Candidate(NamedTuple):
+    """Hold a tutor that is tried.
+
+    Attributes:
+        name: Its name.
+        answers: What it says, by asking.
+        temperature: Its field ``temperature``.
+    """
+
+    name: str
+    answers: Mapping[Asking, Answers]
+    temperature: float = 1.0
+
+
 def audition(
     task: Task,
     ways: Sequence[Way],
-    answers: Mapping[Asking, Answers],
+    tutor: Candidate,
     *,
-    name: str = "the tutor",
-    temperature: float = 1.0,
     episodes: int | None = None,
     seed: int = 0,
     on_change: Callable[[Audition], None] = lambda state: None,
@@ -133,9 +145,7 @@ def audition(
     Args:
         task: What is played.
         ways: Ways to try; those whose calibration has no answers to go by are left out.
-        answers: The tutor's answers by asking.
-        name: The tutor's name.
-        temperature: Field ``temperature`` of the tutor.
+        tutor: Who plays.
         episodes: Episodes that say enough about one way; None: by the length of an episode of random play.
         seed: Seeds the episodes, the same for all ways.
         on_change: Takes the state whenever it changed.
@@ -150,24 +160,25 @@ def audition(
     left_out: dict[Way, str] = {}
     for way in ways:
         try:
-            policies[way] = answers[way.asking].policy(way, temperature)
+            policies[way] = tutor.answers[way.asking].policy(way, tutor.temperature)
         except LookupError as error:
             left_out[way] = str(error)
 
     def state(race: Race[Way]) -> Audition:
-        return Audition(task.name, name, race, references, constants, answers, left_out)
+        return Audition(task.name, tutor.name, race, references, constants, tutor.answers, left_out)
 
     def play(way: Way, number: int, turn: int) -> Score:
         return play_episodes(task, policies[way], number, round_seed(seed, turn))
 
     if not policies:
-        raise UserError(f"tutor '{name}' gave no advice on task '{task.name}': {'; '.join(set(left_out.values()))}.")
+        reasons = "; ".join(set(left_out.values()))
+        raise UserError(f"tutor '{tutor.name}' gave no advice on task '{task.name}': {reasons}.")
     try:
         race = run_race(list(policies), play, full, lambda race: on_change(state(race)), SHARE)
     except ValueError as error:
         raise UserError(f"episodes = {full}: {error}. Give more, or fewer ways.") from error
-    if all(answered.cost.missed == answered.cost.states for answered in answers.values()):
-        raise UserError(f"tutor '{name}' gave no advice at all on task '{task.name}'.")
+    if all(answered.cost.missed == answered.cost.states for answered in tutor.answers.values()):
+        raise UserError(f"tutor '{tutor.name}' gave no advice at all on task '{task.name}'.")
     return state(race)
 
 

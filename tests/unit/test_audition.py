@@ -17,7 +17,7 @@ from hypothesis.extra import numpy as arrays
 from rich.console import Console
 
 from rllib_plugins.advising.llm import mean_where_legal
-from rllib_plugins.audition import Answers, Asking, Audition, Way, all_ways, audition
+from rllib_plugins.audition import Answers, Asking, Audition, Candidate, Way, all_ways, audition
 from rllib_plugins.audition.players import read_rows
 from rllib_plugins.audition.view import cost_table, left_out_lines, ways_table, write_figure
 from rllib_plugins.tasks import load_task
@@ -70,7 +70,7 @@ class Biased:
 
 def hold(ask: Biased, **options: object) -> Audition:
     ways = all_ways([PLAIN], ("none", "empty", "batch"), ("best", "sampled"))
-    return audition(TASK, ways, {PLAIN: Answers(TASK, ask)}, name="biased", episodes=120, **options)
+    return audition(TASK, ways, Candidate("biased", {PLAIN: Answers(TASK, ask)}), episodes=120, **options)
 
 
 def test_the_reading_that_is_worth_most_is_found() -> None:
@@ -110,7 +110,7 @@ def test_a_tutor_that_says_nothing_is_an_error_with_its_name() -> None:
 def test_too_few_episodes_say_what_to_do() -> None:
     ways = all_ways([PLAIN], ("none",), ("best", "sampled"))
     with pytest.raises(UserError, match=r"episodes = 4: .*too few.*Give more"):
-        audition(TASK, ways, {PLAIN: Answers(TASK, Biased())}, episodes=4)
+        audition(TASK, ways, Candidate("biased", {PLAIN: Answers(TASK, Biased())}), episodes=4)
 
 
 def test_a_useless_tutor_is_not_worth_following() -> None:

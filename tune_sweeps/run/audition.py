@@ -16,7 +16,7 @@ from itertools import count
 import yaml
 from rich.console import Console
 
-from rllib_plugins.audition import Answers, Asking, Audition, all_ways, audition
+from rllib_plugins.audition import Answers, Asking, Audition, Candidate, all_ways, audition
 from rllib_plugins.audition.players import Ask
 from rllib_plugins.tasks.base import Task
 from tune_sweeps.cluster.session import ray_cluster, wanted_address
@@ -128,9 +128,7 @@ def hold_audition(tutor: TutorConfig, task: Task, wanted: Wanted, address: str |
             found = audition(
                 task,
                 ways,
-                answers,
-                name=tutor.name,
-                temperature=tutor.temperature,
+                Candidate(tutor.name, answers, tutor.temperature),
                 episodes=wanted.episodes,
                 seed=wanted.seed,
                 on_change=show.update,
