@@ -57,6 +57,10 @@ PACKAGES = (
     "pettingzoo",
     "stable-baselines3",
     "bitbully",
+    "bitbully-databases",
+    "numba",
+    "bitbully-databases",
+    "numba",
     "mlflow",
     "lmdb",
 )

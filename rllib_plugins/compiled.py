@@ -28,12 +28,24 @@ def compiled(function: Function) -> Function:
     The machine code is kept in ``cache_folder``, so that only the first process ever pays for it, wherever its copy of
     the sources lies. Where no folder can be written, each process compiles for itself.
     """
+    return _compiled(function, into_callers=False)
+
+
+def inlined(function: Function) -> Function:
+    """Compile a function as `compiled` does, and into each compiled function that calls it.
+
+    It is for parts of an inner loop, where a call's own cost shows.
+    """
+    return _compiled(function, into_callers=True)
+
+
+def _compiled(function: Function, into_callers: bool) -> Function:
     given, folder = (config.CACHE_DIR, config.CACHE_LOCATOR_CLASSES), cache_folder(_digest(function))
     if folder is None:
-        return njit(error_model="numpy")(function)
+        return njit(error_model="numpy", forceinline=into_callers)(function)
     try:  # both are read when a function is decorated
         config.CACHE_DIR, config.CACHE_LOCATOR_CLASSES = str(folder), f"{__name__}.{_ByDigest.__name__}"
-        return njit(cache=True, error_model="numpy")(function)
+        return njit(cache=True, error_model="numpy", forceinline=into_callers)(function)
     finally:
         config.CACHE_DIR, config.CACHE_LOCATOR_CLASSES = given
 

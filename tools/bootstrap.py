@@ -35,7 +35,7 @@ MIN_FREE_GIB = 6
 HEARTBEAT_S = 5.0
 STARTED_AGAIN = "LLM_TUTORS_SETUP_STARTED_AGAIN"
 VLLM_MACHINES = ("x86_64", "aarch64")
-EXTRAS = {"cpu": "cpu,solver,dev", "gpu": "gpu,solver,dev", "none": "solver,dev"}
+EXTRAS = {"cpu": "cpu,dev", "gpu": "gpu,dev", "none": "dev"}
 
 
 class SetupError(Exception):

@@ -19,9 +19,9 @@ from typing import NamedTuple
 from tools.bootstrap import FITTING, OVERRIDES, ROOT, index_options
 
 SETS = {
-    "make setup": ["cpu", "solver", "dev"],
-    "make setup ENGINE=gpu": ["gpu", "solver", "dev"],
-    "make setup ENGINE=none": ["solver", "dev"],
+    "make setup": ["cpu", "dev"],
+    "make setup ENGINE=gpu": ["gpu", "dev"],
+    "make setup ENGINE=none": ["dev"],
     "docker cpu": ["cpu", "cluster"],
     "docker gpu": ["gpu", "cluster"],
     "docker mlflow": ["mlflow-server"],

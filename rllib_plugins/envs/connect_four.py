@@ -49,7 +49,7 @@ class ConnectFourEnv(gym.Env[NDArray[np.int8], int]):
 
     ## Arguments
     * ``opponent``: ``random``; ``greedy`` (wins in one move, else blocks the student's win in one move, else random);
-      ``perfect`` (by the solver bitbully).
+      ``perfect`` (by the solver).
     * ``error_rate``: share of random moves of the ``perfect`` opponent, 0 to 1.
     * ``first``: who begins: ``random``, ``student`` or ``opponent``.
     * ``render_mode``: ``ansi`` or ``rgb_array``.

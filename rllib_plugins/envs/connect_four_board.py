@@ -2,8 +2,7 @@
 
 A player's stones are one integer. Bit ``9·column + row`` is the cell of that column (0 left) and row (0 bottom); rows 6
 to 8 stay empty and keep lines from wrapping into the next column. Everything here is written in shifts and masks, so it
-works on Python integers and on int64 arrays alike. The layout is the one of the solver (bitbully), so that positions
-pass to it as they are.
+works on Python integers, on int64 arrays and in machine code alike.
 """
 
 from __future__ import annotations

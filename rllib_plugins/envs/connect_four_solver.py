@@ -1,49 +1,86 @@
-"""Perfect play in Connect Four: bitbully's scores, computed once per position and process."""
+"""Perfect play in Connect Four, computed once per position and process."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import cache, lru_cache
-from typing import Any
+from typing import TYPE_CHECKING, NamedTuple
 
-from rllib_plugins.envs.connect_four_board import NUM_CELLS, TOP, WIDTH
-from tutor_service.errors import UserError
+from rllib_plugins.envs import connect_four_board as bits
 
+if TYPE_CHECKING:
+    from rllib_plugins.envs.connect_four_search import Search
 
-@cache
-def _solver() -> tuple[Any, Any]:
-    try:
-        import bitbully.bitbully_core as core
-        from bitbully_databases import BitBullyDatabases
-    except ImportError as error:
-        raise UserError(
-            f"perfect play in Connect Four needs the package 'bitbully' ({error}). "
-            "Install it with `pip install 'llm-tutors[solver]'` (AGPL-3.0), or choose another opponent."
-        ) from error
-    return core.BitBullyCore(BitBullyDatabases.get_database_path("default")), core.BoardCore
+_NUM_KEPT = 1_000_000
 
 
-@lru_cache(maxsize=1_000_000)
-def scores(mine: int, theirs: int) -> tuple[int | None, ...]:
-    """Return the score of each column for the player of ``mine``, who is to move; None where the column is full.
-
-    Positive: wins with perfect play, the higher the sooner. 0: a draw. Negative: loses, the lower the sooner. A
-    position that the solver's opening book does not cover may take it a second (12 or 13 stones), later ones
-    milliseconds.
+@lru_cache(maxsize=_NUM_KEPT)
+def best_columns(mine: int, theirs: int) -> tuple[int, ...]:
+    """Return the columns of the highest score: fastest win, else a draw, else slowest loss.
 
     Args:
         mine: Stones of the player to move, as bits; neither player has won yet.
         theirs: Stones of the other.
     """
-    solver, board_class = _solver()
+    best = _questions().best_cells(mine, theirs, _search())
+    return tuple(column for column in range(bits.WIDTH) if best & bits.COLUMN[column])
+
+
+@lru_cache(maxsize=_NUM_KEPT)
+def results(mine: int, theirs: int) -> tuple[int | None, ...]:
+    """Return each column's result under perfect play after it: 1 win, 0 draw, −1 loss, None where it is full."""
+    return _by_column(mine, theirs, 1, _questions().result)
+
+
+def scores(mine: int, theirs: int) -> tuple[int | None, ...]:
+    """Return the score of each column for the player of ``mine``, who is to move; None where the column is full.
+
+    Positive: wins with perfect play, the higher the sooner. 0: a draw. Negative: loses, the lower the sooner. This
+    takes longer than `best_columns` and `results`, which play and grading ask for.
+    """
+    win = _questions().win_score((mine | theirs).bit_count())
+    return _by_column(mine, theirs, win, _questions().score)
+
+
+def forget() -> None:
+    """Forget all answers, and what the search learned from them, so that the next ones can be timed."""
+    best_columns.cache_clear()
+    results.cache_clear()
+    _search.cache_clear()
+
+
+def _by_column(mine: int, theirs: int, win: int, worth: Callable[[int, int, Search], int]) -> tuple[int | None, ...]:
     occupied = mine | theirs
-    board = board_class()
-    board.setRawState(occupied, mine, NUM_CELLS - occupied.bit_count())
-    values = solver.scoreMoves(board)
-    return tuple(None if occupied & TOP[column] else int(values[column]) for column in range(WIDTH))
+    found: list[int | None] = []
+    for column in bits.COLUMN:
+        move = bits.landing(occupied) & column
+        if not move:
+            found.append(None)
+        elif bits.won(mine | move):
+            found.append(win)
+        else:
+            found.append(-worth(theirs, mine | move, _search()))
+    return tuple(found)
 
 
-def best_columns(mine: int, theirs: int) -> list[int]:
-    """Return the columns of the highest score: fastest win, else a draw, else slowest loss."""
-    values = scores(mine, theirs)
-    best = max(value for value in values if value is not None)
-    return [column for column, value in enumerate(values) if value == best]
+class _Questions(NamedTuple):
+    best_cells: Callable[[int, int, Search], int]
+    result: Callable[[int, int, Search], int]
+    score: Callable[[int, int, Search], int]
+    win_score: Callable[[int], int]
+
+
+@cache
+def _questions() -> _Questions:
+    """Load the machine code when perfect play is first asked for."""
+    from rllib_plugins.envs import connect_four_search as search
+
+    return _Questions(search.best_cells, search.result, search.score, search.win_score)
+
+
+@cache
+def _search() -> Search:
+    from rllib_plugins.envs.connect_four_book import open_book
+    from rllib_plugins.envs.connect_four_search import make_search
+
+    return make_search(open_book())

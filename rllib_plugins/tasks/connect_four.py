@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 import rllib_plugins.envs  # noqa: F401 - registers the environment
 from rllib_plugins.envs import connect_four_board as bits
-from rllib_plugins.envs.connect_four_solver import best_columns, scores
+from rllib_plugins.envs.connect_four_solver import best_columns, results
 from rllib_plugins.envs.connect_four_vector import ConnectFourVectorEnv
 from rllib_plugins.tasks.base import Policy, Task
 from tutor_service.errors import UserError
@@ -58,12 +58,12 @@ class ConnectFourTask(Task):
         """Return uniform probabilities over the solver's best columns: fastest win, else a draw, else slowest loss."""
         probabilities = np.zeros(bits.WIDTH)
         best = best_columns(*_position(observation))
-        probabilities[best] = 1.0 / len(best)
+        probabilities[list(best)] = 1.0 / len(best)
         return probabilities
 
     def action_values(self, observation: Any) -> NDArray[np.float64]:
         """Return each column's result under perfect play after it: 1 win, 0 draw, −1 loss, NaN where it is full."""
-        return np.sign([np.nan if score is None else float(score) for score in scores(*_position(observation))])
+        return np.array([np.nan if result is None else result for result in results(*_position(observation))])
 
     def situation(self, observation: Any) -> str:
         """Return whether a four is to be had or to be stopped at once, else the stage of the game."""

@@ -20,6 +20,9 @@ NAMES.remove("harness")
 OF_A_CLUSTER = {"fault_drill", "refusals", "tutor_throughput"}
 """Need minutes for what other tests of a cluster, and of the real LLM, start too: they only have to load."""
 
+OF_A_PACKAGE_APART = {"connect_four_solver": "bitbully"}
+"""Measure beside a peer whose licence keeps it out of what is installed."""
+
 WITH_A_RAY_OF_ITS_OWN = {"store"}
 SMOKED = sorted(set(NAMES) - OF_A_CLUSTER, key=lambda name: (name in WITH_A_RAY_OF_ITS_OWN, name))
 
@@ -35,6 +38,8 @@ def test_its_smallest_form_measures_all_that_the_result_holds(
     name: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """In this process, whose packages and Ray they share."""
+    if name in OF_A_PACKAGE_APART:
+        pytest.importorskip(OF_A_PACKAGE_APART[name])
     if name in WITH_A_RAY_OF_ITS_OWN:
         ray.shutdown()
     else:

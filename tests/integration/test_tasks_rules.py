@@ -13,7 +13,7 @@ from rllib_plugins.tasks import load_task
 from tests.unit.connect_four_peer import Peer, replay_single, replay_vector
 
 
-def test_ten_thousand_games_of_connect_four_follow_pettingzoo_and_the_solver() -> None:
+def test_ten_thousand_games_of_connect_four_follow_pettingzoo() -> None:
     peer = Peer()
     for opponent in ("random", "greedy"):
         replay_single(peer, ConnectFourEnv(opponent=opponent), num_games=2_500, seed=1)

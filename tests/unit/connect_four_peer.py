@@ -1,4 +1,4 @@
-"""Replays our games of Connect Four, stone by stone, on PettingZoo's environment and on the solver's board."""
+"""Replays our games of Connect Four, stone by stone, on PettingZoo's environment."""
 
 from __future__ import annotations
 
@@ -12,13 +12,11 @@ from rllib_plugins.envs.connect_four_vector import ConnectFourVectorEnv
 
 
 class Peer:
-    """One game on both peers. Moves are read off our observations, so nothing but what a student sees is compared."""
+    """One game on the peer. Moves are read off our observations, so nothing but what a student sees is compared."""
 
     def __init__(self) -> None:
-        from bitbully.bitbully_core import BoardCore
         from pettingzoo.classic.connect_four.connect_four import raw_env
 
-        self._board_class = BoardCore
         self._env = raw_env()
         self.num_games = 0
 
@@ -26,7 +24,6 @@ class Peer:
         """A new game; ``planes`` are empty or hold the opponent's first stone."""
         self._env.reset()
         self.num_games += 1
-        self._solver = self._board_class()
         self._shown = np.zeros_like(planes)
         self._over = False
         self._reward = 0.0
@@ -42,14 +39,13 @@ class Peer:
         self._follow(1, planes)
 
     def check(self, planes: np.ndarray, reward: float, terminated: bool) -> None:
-        """Holds our observation, reward and end against the peers'."""
+        """Holds our observation, reward and end against the peer's."""
         theirs = self._env.observe(self._student)["observation"]
         assert np.array_equal(planes, np.moveaxis(theirs, 2, 0))
         assert (reward, terminated) == (self._reward, self._over)
         if not terminated:
             assert self._env.agent_selection == self._student
             mask = [column for column in range(7) if self._env.board[column] == 0]
-            assert mask == sorted(self._solver.legalMoves(False, False))
             assert np.array_equal(np.flatnonzero(planes[:, 0].max(axis=0) == 0), mask)
 
     def _follow(self, player: int, planes: np.ndarray) -> None:
@@ -65,16 +61,14 @@ class Peer:
     def _drop(self, column: int) -> None:
         agent = self._env.agent_selection
         self._env.step(column)
-        assert self._solver.play(column)
         self._over = self._env.terminations[agent]
         won = bool(self._env.rewards[agent])
-        assert won == self._solver.hasWin()
         if won:
             self._reward = 1.0 if agent == self._student else -1.0
 
 
 def replay_single(peer: Peer, env: ConnectFourEnv, num_games: int, seed: int) -> None:
-    """Plays random games on the single environment and holds every step against the peers."""
+    """Plays random games on the single environment and holds every step against the peer."""
     rng = np.random.default_rng(seed)
     for game in range(num_games):
         planes, info = env.reset(seed=seed + game)
@@ -89,7 +83,7 @@ def replay_single(peer: Peer, env: ConnectFourEnv, num_games: int, seed: int) ->
 
 
 def replay_vector(peer: Peer, envs: ConnectFourVectorEnv, num_games: int, seed: int) -> None:
-    """Plays random games on the vector environment, then holds every step of every game against the peers."""
+    """Plays random games on the vector environment, then holds every step of every game against the peer."""
     rng = np.random.default_rng(seed)
     planes, infos = envs.reset(seed=seed)
     running: list[list[Any]] = [[rows] for rows in planes]

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from rllib_plugins.envs import connect_four_board as bits
+from rllib_plugins.envs import connect_four_search as search
 from rllib_plugins.envs import connect_four_solver as solver
 from rllib_plugins.envs.connect_four import ConnectFourEnv
+from rllib_plugins.envs.connect_four_book import MISSING, book_score, open_book
 from rllib_plugins.envs.connect_four_opponents import GreedyOpponent, PerfectOpponent, RandomOpponent, choose
 from rllib_plugins.envs.connect_four_vector import ConnectFourVectorEnv
 from rllib_plugins.envs.luck import Luck
@@ -114,10 +118,51 @@ def test_solver_scores_have_the_signs_of_results() -> None:
     assert scores[0] == max(score for score in scores if score is not None) > 0
     _, mine, theirs = play([0, 6, 0, 6, 3, 6])
     scores = solver.scores(mine, theirs)
-    assert solver.best_columns(mine, theirs) == [6] or max(s for s in scores if s is not None) < 0
+    assert solver.best_columns(mine, theirs) == (6,) or max(s for s in scores if s is not None) < 0
     _, mine, theirs = play([3] * 6)
     assert solver.scores(mine, theirs)[3] is None
     assert solver.scores(0, 0) == (-2, -1, 0, 1, 0, -1, -2)  # published: only the centre column wins
+
+
+def known_scores() -> list[tuple[int, int, tuple[int | None, ...]]]:
+    """Positions of every number of stones with bitbully's scores: both players' bits, then a score per column."""
+    lines = (Path(__file__).parent / "data" / "connect_four_scores.txt").read_text().splitlines()
+    rows = (line.split() for line in lines)
+    return [(int(row[0]), int(row[1]), tuple(None if s == "-" else int(s) for s in row[2:])) for row in rows]
+
+
+def test_solver_knows_the_scores_at_every_stage_of_a_game() -> None:
+    positions = known_scores()
+    assert {(mine | theirs).bit_count() for mine, theirs, _ in positions} >= set(range(41))
+    for mine, theirs, scores in positions:
+        best = max(score for score in scores if score is not None)
+        assert solver.scores(mine, theirs) == scores
+        assert solver.best_columns(mine, theirs) == tuple(c for c, score in enumerate(scores) if score == best)
+        assert solver.results(mine, theirs) == tuple(s if s is None else (s > 0) - (s < 0) for s in scores)
+
+
+def test_the_book_says_what_a_search_without_it_finds() -> None:
+    """Held in positions of 12 stones that one of the players soon wins, which a search decides at once."""
+    book, bare = open_book(), search.make_search(np.zeros(0, np.uint8))
+    rng, num_checked = np.random.default_rng(0), 0
+    while num_checked < 10:
+        _, mine, theirs = play(rng.integers(7, size=12).tolist())
+        if (mine | theirs).bit_count() < 12 or bits.won(mine) or bits.won(theirs):
+            continue
+        score = book_score(mine, theirs, book)
+        assert (score == MISSING) == bool(bits.fours(mine) & bits.landing(mine | theirs))
+        if score == MISSING or abs(score) < 13:
+            continue
+        assert not search.exceeds(mine, theirs, score, bare)
+        assert search.exceeds(mine, theirs, score - 1, bare)
+        num_checked += 1
+
+
+def test_solver_answers_the_same_after_it_has_forgotten() -> None:
+    _, mine, theirs = play([3, 3, 3, 3, 3, 1, 0, 0, 6, 6, 6, 5, 5, 4, 4, 4])
+    before = solver.best_columns(mine, theirs), solver.scores(mine, theirs)
+    solver.forget()
+    assert (solver.best_columns(mine, theirs), solver.scores(mine, theirs)) == before
 
 
 def test_who_begins_is_as_asked() -> None:

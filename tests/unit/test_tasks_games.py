@@ -36,14 +36,14 @@ def test_connect_fours_oracle_wins_blocks_and_knows_its_values() -> None:
     assert task.oracle(blocks).tolist() == [0, 0, 0, 1, 0, 0, 0]
     values = task.action_values(blocks)
     assert values[[0, 1, 2, 4, 5, 6]].tolist() == [-1] * 6
-    column_full = board("X......", "O......", "X......", "O......", "X......", "O......")  # six stones: in the book
+    column_full = board("X......", "O......", "X......", "O......", "X......", "O......")  # six stones
     assert np.isnan(task.action_values(column_full)[0]) and task.oracle(column_full)[0] == 0
     assert task.legal(column_full).tolist() == [False, *[True] * 6]
 
 
 def test_connect_fours_oracle_never_loses_what_it_can_hold() -> None:
     task = load_task("connect_four", opponent="perfect", first="student")
-    moves = [3, 3, 3, 3, 3, 3, 1, 1]  # a few known moves keep the solver in its book
+    moves = [3, 3, 3, 3, 3, 3, 1, 1]
     stones = [0, 0]
     for ply, column in enumerate(moves):
         stones[ply % 2] |= (sum(stones) + bits.BOTTOM[column]) & bits.COLUMN[column]
