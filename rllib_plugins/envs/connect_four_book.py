@@ -77,7 +77,7 @@ def _find(position: int, book: NDArray[np.uint8]) -> int:
         if found >= 1 << 31:
             found -= 1 << 32
         if found == position:
-            result = np.int64(book[at + 4])
+            result = int(np.int64(book[at + 4]))
             return result - 256 if result > 127 else result
         if found < position:
             low = middle + 1

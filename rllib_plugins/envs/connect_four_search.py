@@ -71,7 +71,7 @@ def count(stones: int) -> int:
     sums -= (sums >> np.uint64(1)) & two
     sums = (sums & four) + ((sums >> np.uint64(2)) & four)
     sums = (sums + (sums >> np.uint64(4))) & eight
-    return np.int64((sums * np.uint64(0x0101010101010101)) >> np.uint64(56))
+    return int(np.int64((sums * np.uint64(0x0101010101010101)) >> np.uint64(56)))
 
 
 @inlined
