@@ -6,6 +6,8 @@ from collections.abc import Callable
 from functools import partial
 from typing import TYPE_CHECKING, Any, ClassVar
 
+import numpy as np
+from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from rllib_plugins.advising.rules import RuleRegistry
@@ -15,6 +17,8 @@ if TYPE_CHECKING:
     from rllib_plugins.advising.explorer import Explorer
     from rllib_plugins.uses.base import AdviceUse, Trial
 
+
+Floats = NDArray[np.float64]
 
 ASKING_FIELDS = ("probability_initial", "probability_final", "rule", "rule_options")
 """Fields of ``AdviceConfig`` that say in which states to ask."""
@@ -58,6 +62,15 @@ class Use(BaseModel):
     def reads(cls) -> frozenset[str]:
         """Return which of ``ASKING_FIELDS`` and ``COIN_FIELDS`` it reads; the others must keep their defaults."""
         return frozenset((*ASKING_FIELDS, *(COIN_FIELDS if cls.acts else ())))
+
+    def asks(self, probability: Floats, progress: Floats) -> Floats:
+        """Return the expected share of env steps that are asked about, ``(n,)``, before anything is known of a trial.
+
+        Args:
+            probability: ``(n,)`` P(τ).
+            progress: ``(n,)`` τ/θ, at most 1.
+        """
+        return probability
 
     def explorer(self) -> Callable[..., Explorer]:
         """Return what makes a trial's explorer, from the arguments of ``Explorer``."""
@@ -166,6 +179,10 @@ class Kickstart(Use):
         description="λ: weight of the cross-entropy at env step 0; it falls linearly to 0 at θ. Typical: 1 to 10.",
     )
 
+    def asks(self, probability: Floats, progress: Floats) -> Floats:
+        """Return P(τ) before θ, and 0 from there on."""
+        return np.where(progress < 1.0, probability, 0.0)
+
     def make(self, trial: Trial) -> AdviceUse:
         """Make the working object of a trial."""
         from rllib_plugins.uses.kickstart import Kickstarting
@@ -198,6 +215,10 @@ class Handover(Use):
     def reads(cls) -> frozenset[str]:
         """Return the fields of stored advice and of the weights of the tutor's steps."""
         return frozenset(("reuse", "reuse_options", "weights", "weight_cap"))
+
+    def asks(self, probability: Floats, progress: Floats) -> Floats:
+        """Return 1, which it is at most: how soon a student is on its own depends on how it learns."""
+        return np.ones_like(progress)
 
     def explorer(self) -> Callable[..., Explorer]:
         """Return what makes a trial's explorer."""
@@ -234,6 +255,10 @@ class Pool(Use):
     def reads(cls) -> frozenset[str]:
         """Return nothing: every state is asked about."""
         return frozenset()
+
+    def asks(self, probability: Floats, progress: Floats) -> Floats:
+        """Return 1 before θ, and 0 from there on."""
+        return np.where(progress < 1.0, 1.0, 0.0)
 
     def explorer(self) -> Callable[..., Explorer]:
         """Return what makes a trial's explorer."""

@@ -365,6 +365,17 @@ def test_consultations_are_the_area_under_the_schedule() -> None:
     assert consultations(capped) == 100
 
 
+def test_expected_consultations_are_those_of_the_use() -> None:
+    def expected(use: str) -> float:
+        fields = {"use": use, "theta_frac": 0.5}
+        trial = {"algorithm": "ppo", "task": "x", "num_env_steps": 1_000, "advice": fields}
+        return consultations(StudentConfig.model_validate(trial))
+
+    assert expected("pool") == pytest.approx(500, rel=0.01)
+    assert expected("handover") == pytest.approx(1_000)
+    assert expected("kickstart") == pytest.approx(expected("clone") - 500 * 0.1, rel=0.01)
+
+
 def test_each_state_is_evaluated_once_at_most() -> None:
     resolved = resolve(load_sweep("small"))
     mine = [trial for trial in resolved.trials if trial.cell.tutor == "smollm2"]

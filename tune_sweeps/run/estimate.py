@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from rllib_plugins.advising.uses import make_use
 from rllib_plugins.config import StudentConfig
 from rllib_plugins.evaluation import episode_length
 from rllib_plugins.evaluation_plan import EvaluationPlan, evaluation_wish, plan_evaluation
@@ -125,13 +126,14 @@ def concurrency(
 
 
 def consultations(student: StudentConfig) -> float:
-    """Return the expected consultations of a trial by P(τ): linear from P_initial to P_final until θ, capped."""
+    """Return the expected consultations of a trial by its use and by P(τ): linear to P_final until θ, capped."""
     advice, steps = student.advice, student.num_env_steps
     cap = 1.0 if advice.trust == "fixed" else advice.probability_cap
     tau = np.linspace(0, steps, 257)
     decay = np.minimum(tau / student.theta_steps, 1.0)
     probability = advice.probability_initial + (advice.probability_final - advice.probability_initial) * decay
-    expected = float(np.trapezoid(np.minimum(cap, probability), tau))
+    use = make_use(advice.named_use, advice.use_options)
+    expected = float(np.trapezoid(use.asks(np.minimum(cap, probability), decay), tau))
     return expected if advice.advice_budget is None else min(expected, advice.advice_budget)
 
 
