@@ -33,7 +33,7 @@ LLM = {"snake": "strategy", "cart_pole": "notes"}
 """By task, the kind of the real LLM's recorded answers that is best to follow."""
 GOOD, BAD = ("oracle", "llm"), ("half_states", "constant", "worst")
 BUDGETED = ("oracle", "llm")
-BUDGETS = (100, 1_000)
+BUDGETS = (100, 300, 1_000)
 """Consultations; without a limit most uses come to 1,000 to 4,000."""
 NUM_ENV_STEPS, INTERVAL, EVAL_EPISODES = 8_000, 1_000, 5
 USES = {
