@@ -103,6 +103,12 @@ def test_what_is_unfit_has_a_remedy(here: Path, monkeypatch: pytest.MonkeyPatch,
     assert {part for part, item in found.items() if item.state == "unfit"} >= {"machine", "MLflow", "results", "disk"}
 
 
+def test_a_store_that_a_network_file_system_would_hold_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("tutor_service.store.filesystem.file_system", lambda *_: "nfs4")
+    found = by_part()["cache"]
+    assert found.state == "limited" and "(nfs4)" in found.remedy and "LLM_TUTORS_HOME" in found.remedy
+
+
 def test_a_folder_that_cannot_be_looked_at_is_no_obstacle(here: Path) -> None:
     found = by_part(here / ("long" * 100) / "runs")
     assert {found[part].state for part in ("MLflow", "results")} == {"fit"} and str(here) in found["disk"].found

@@ -21,6 +21,7 @@ from tune_sweeps.tracking.mlflow_client import check_uri, masked, tracking_uri
 from tutor_service import machine, paths
 from tutor_service.errors import UserError
 from tutor_service.ray_probe import check_ray_address, noted_address
+from tutor_service.store.filesystem import refuse_network
 
 PACKAGE = "llm-tutors"
 TRIAL_MIB = 700
@@ -168,6 +169,10 @@ def _cache() -> Finding:
     except OSError as error:
         remedy = f"Set {paths.HOME_VARIABLE} to a folder of yours ({error.strerror})."
         return Finding("cache", "unfit", f"{folder} cannot be written", remedy)
+    try:
+        refuse_network(paths.advice_dir())
+    except UserError as error:
+        return Finding("cache", "limited", f"{folder} is on a network file system", str(error))
     models, stores = (
         sorted(path.name for path in where.iterdir() if path.is_dir()) if where.is_dir() else []
         for where in (paths.models_dir(), paths.advice_dir())

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import threading
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -20,7 +21,7 @@ RETRY_S = 30.0
 
 
 class BestEffortStore:
-    """Wrap an advice store so that its failures cost answers nothing but their keeping.
+    """Wrap an advice store so that its failures cost answers nothing but their keeping; safe to use from threads.
 
     Args:
         path: Folder of the store.
@@ -34,6 +35,7 @@ class BestEffortStore:
         self.path = path
         self._failed = failed
         self._clock = clock
+        self._opening = threading.RLock()
         self._store: AdviceStore | None = None
         self._closed_until = 0.0
         self._writing_from = 0.0
@@ -106,9 +108,10 @@ class BestEffortStore:
 
     def close(self) -> None:
         """Give the store's files back."""
-        if self._store is not None:
-            self._store.close()
-            self._store = None
+        with self._opening:
+            if self._store is not None:
+                self._store.close()
+                self._store = None
 
     def _read(self, work: Callable[[AdviceStore], T], otherwise: T) -> T:
         store = self._open()
@@ -132,16 +135,18 @@ class BestEffortStore:
             return otherwise
 
     def _open(self) -> AdviceStore | None:
-        if self._store is None and self._clock() >= self._closed_until:
-            try:
-                self._store = AdviceStore(self.path)
-            except (StoreError, OSError) as error:
-                self._give_up(error)
-        return self._store
+        with self._opening:
+            if self._store is None and self._clock() >= self._closed_until:
+                try:
+                    self._store = AdviceStore(self.path)
+                except (StoreError, OSError) as error:
+                    self._give_up(error)
+            return self._store
 
     def _give_up(self, error: Exception) -> None:
-        self.close()
-        self._closed_until = self._clock() + RETRY_S
+        with self._opening:
+            self.close()
+            self._closed_until = self._clock() + RETRY_S
         self._report(f"going on without it for {RETRY_S:.0f} s: {error}")
 
     def _report(self, text: str) -> None:
