@@ -96,10 +96,12 @@ def load(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[.
         sys.modules.pop(name, None)
 
 
-def test_code_is_made_anew_where_a_function_that_it_calls_has_changed(load: Callable[..., Any]):
+@pytest.mark.parametrize("how", ["compiled", "inlined"])
+def test_code_is_made_anew_where_a_function_that_it_calls_has_changed(load: Callable[..., Any], how: str):
     """The compiler alone would see a change to the caller's file only."""
     for factor in (3.0, 5.0):
-        loaded = load("here", callee=CALLEE.replace("FACTOR", str(factor)), caller=CALLER)
+        callee = CALLEE.replace("FACTOR", str(factor)).replace("compiled\n", f"{how}\n")
+        loaded = load("here", callee=callee, caller=CALLER)
         assert loaded.twice(1.0) == factor**2
 
 
