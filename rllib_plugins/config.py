@@ -14,6 +14,8 @@ from tutor_service.errors import UserError
 Algorithm = Literal["dqn", "ppo", "a2c"]
 ALGORITHMS: tuple[Algorithm, ...] = ("dqn", "ppo", "a2c")
 
+_RUNNER_FIELDS = {"num_env_runners", "num_envs_per_env_runner", "env_runner_cls", "create_local_env_runner"}
+
 
 class StudentConfig(BaseModel):
     """One trial: everything that its result depends on."""
@@ -28,6 +30,12 @@ class StudentConfig(BaseModel):
     tutor: str = Field(default="none", description="Tutor by name (see `tutor tutors`), or none.")
     num_env_steps: int = Field(default=40_000, gt=0, description="Environment steps to train for.")
     num_envs: int = Field(default=8, gt=0, description="Environments stepped as one vector.")
+    num_env_runners: int = Field(
+        default=0,
+        ge=0,
+        description="Processes beside the trial's own that step its environments, num_envs / num_env_runners each; the "
+        "experiment is the same. 0: the trial's own steps them, the fastest where an env step takes microseconds.",
+    )
     seed: int = Field(default=0, ge=0, description="Seed of everything random in the trial.")
     eval_interval_steps: int = Field(
         default=2_000, gt=0, description="Env steps between evaluations (greedy, tutor off)."
@@ -61,6 +69,18 @@ class StudentConfig(BaseModel):
     def _theta_is_positive(self) -> StudentConfig:
         if self.theta_steps < 1:
             raise ValueError("advice.theta_frac × num_env_steps must be at least 1 env step")
+        return self
+
+    @model_validator(mode="after")
+    def _runners_share_the_environments(self) -> StudentConfig:
+        if self.num_envs % max(1, self.num_env_runners):
+            raise ValueError(
+                f"num_env_runners = {self.num_env_runners} does not divide num_envs = {self.num_envs}: each EnvRunner "
+                "steps as many environments"
+            )
+        taken = _RUNNER_FIELDS & self.hyperparameters.keys()
+        if taken:
+            raise ValueError(f"hyperparameters.{min(taken)} is not a hyperparameter: set num_envs and num_env_runners")
         return self
 
     @model_validator(mode="after")

@@ -10,6 +10,9 @@ EVALUATION = 0x65766C
 ENVIRONMENTS = 0x656E76
 """Stream of the single environments of a vector."""
 
+RUNNERS = 0x72756E
+"""Stream of each of a trial's several runners."""
+
 
 def derive_seed(*path: int) -> int:
     """Return a 32-bit seed for a path, e.g. ``(trial seed, stream, env step)``; other paths are independent of it.

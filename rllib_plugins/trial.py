@@ -63,6 +63,10 @@ def algorithm_config(config: StudentConfig) -> Any:
     apply_hyperparameters(algorithm, default_hyperparameters(config.algorithm, config.task) | config.hyperparameters)
     if config.updates_factor > 1:
         _multiply_updates(algorithm, config.algorithm, config.updates_factor)
+    if config.num_env_runners:
+        algorithm.env_runners(
+            num_env_runners=config.num_env_runners, num_envs_per_env_runner=config.num_envs // config.num_env_runners
+        )
     return algorithm.tutoring(
         task=config.task,
         task_options=config.task_options,
@@ -243,8 +247,12 @@ def train(config: StudentConfig, on_result: Callable[[dict[str, Any]], None] | N
 
     Returns:
         The results, one per evaluation point.
+
+    Raises:
+        UserError: A running Ray has too few CPUs for the trial's EnvRunners.
     """
-    ensure_ray()
+    ensure_ray(max(1, config.num_env_runners))
+    _check_cpus(config.num_env_runners)
     trial = StudentTrial(config=config.model_dump())
     results: list[dict[str, Any]] = []
     try:
@@ -255,6 +263,22 @@ def train(config: StudentConfig, on_result: Callable[[dict[str, Any]], None] | N
     finally:
         trial.cleanup()
     return results
+
+
+def _check_cpus(num_env_runners: int) -> None:
+    """Refuse EnvRunners that would wait for CPUs for ever.
+
+    Raises:
+        UserError: The Ray that runs has too few.
+    """
+    import ray
+
+    cpus = int(ray.cluster_resources().get("CPU", 0)) if num_env_runners else 0
+    if num_env_runners > cpus:
+        raise UserError(
+            f"num_env_runners = {num_env_runners}: each takes a CPU, and the Ray that is running has {cpus}. Lower it, "
+            "or start Ray with more."
+        )
 
 
 def ensure_ray(num_cpus: int = 1) -> None:

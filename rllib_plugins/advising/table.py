@@ -151,6 +151,14 @@ def claim(words: Words, rows: Words, buckets: Ints, counts: Ints) -> int:
 
 
 @compiled
+def claim_each(observations: NDArray[np.float32], rows: Words, buckets: Ints, counts: Ints, slots: Ints) -> None:
+    """Claim a slot for each observation ``(n, obs_dim)``, in order, into ``slots`` ``(n,)``."""
+    words = observations.view(np.uint32)
+    for row in range(len(words)):
+        slots[row] = claim(words[row], rows, buckets, counts)
+
+
+@compiled
 def find(observations: NDArray[np.float32], rows: Words, buckets: Ints, slots: Ints) -> None:
     """Write the slot of each observation ``(n, obs_dim)`` into ``slots`` ``(n,)``."""
     words = observations.view(np.uint32)
@@ -220,6 +228,12 @@ class RowIndex:
         """Return the slot of ``(obs_dim,)``, for which a row is free: its own, a new one, or that of the oldest."""
         return claim(observation.view(np.uint32), self.rows, self.buckets, self.counts)
 
+    def claim_each(self, observations: NDArray[np.float32]) -> Ints:
+        """Return the slots of ``(n, obs_dim)``, for which rows are free, as ``claim`` does one after the other."""
+        slots = np.empty(len(observations), dtype=np.int64)
+        claim_each(observations, self.rows, self.buckets, self.counts, slots)
+        return slots
+
     def by_age(self) -> Ints:
         """Return the slots in use, oldest first."""
         return np.roll(np.arange(1, len(self) + 1), -int(self.counts[1]))
@@ -269,11 +283,12 @@ class DistributionTable:
     def put(self, observations: NDArray[np.float32], distributions: Floats) -> None:
         """Keep a distribution ``(n, num_actions)`` for each of ``(n, obs_dim)``, in place of what was kept."""
         observations = as_rows(observations)
-        for observation, distribution in zip(observations, distributions, strict=True):
-            if self._index.reserve(observation[None]):
-                self._rows = self._index.fitted(self._rows, np.nan)
-                self._gather()
-            self._rows[self._index.claim(observation)] = distribution
+        if not len(observations):
+            return
+        if self._index.reserve(observations):
+            self._rows = self._index.fitted(self._rows, np.nan)
+            self._gather()
+        self._rows[self._index.claim_each(observations)] = distributions
 
     def get_state(self) -> dict[str, Any]:
         """Return the known observations ``(num_known, obs_dim)``, oldest first, and their distributions."""
@@ -376,10 +391,14 @@ class StoredActions:
     def set_state(self, state: dict[str, Any]) -> None:
         """Take over a ``get_state``."""
         self._clear(self._index.capacity)
+        self.put(state)
+
+    def put(self, state: dict[str, Any]) -> None:
+        """Keep the entries of a ``get_state``, each in place of what was stored for its state."""
         observations = as_rows(state["observations"])
         if observations.shape[1]:
             self.reserve(observations)
-            slots = [self._index.claim(observation) for observation in observations]
+            slots = self._index.claim_each(observations)
             self._actions[slots], self._memories[slots] = state["actions"], state["memories"]
             self.num_free = self._index.num_free
 

@@ -217,6 +217,27 @@ class ReturnComparison:
         self._gamma = gamma
         self._running: dict[str, list[list[float]]] = {}
         self._finished: list[tuple[float, float, float]] = []
+        self._num_dropped = 0
+
+    @property
+    def finished(self) -> list[tuple[float, float, float]]:
+        """Return, heads and eligible of the steps that wait to be taken."""
+        return list(self._finished)
+
+    @property
+    def first_finished(self) -> int:
+        """Number of the first of them, among all that were ever finished here."""
+        return self._num_dropped
+
+    def drop(self, num_steps: int) -> None:
+        """Forgets finished steps up to a number: they were taken elsewhere."""
+        num_new = max(0, num_steps - self._num_dropped)
+        self._finished = self._finished[num_new:]
+        self._num_dropped += num_new
+
+    def add_finished(self, steps: list[tuple[float, float, float]]) -> None:
+        """Takes over ``finished`` steps from elsewhere."""
+        self._finished.extend(steps)
 
     def add_decisions(self, episodes: list[str], heads: NDArray[np.bool_], eligible: NDArray[np.bool_]) -> None:
         """Who acted in a step of these episodes, ``(n,)`` each; the reward is yet to come."""

@@ -17,9 +17,10 @@ from ray.rllib.utils.metrics import (
 
 from rllib_plugins.advising.explorer import Explorer
 from rllib_plugins.advising.uses import make_use
-from rllib_plugins.connectors import ConsultTutor
+from rllib_plugins.connector_pieces import ConsultTutor
 from rllib_plugins.policies import greedy
 from rllib_plugins.rollout.env_runner import ArrayEnvRunner
+from rllib_plugins.rollout.gathering import GatheredRollout
 from rllib_plugins.rollout.network import ActorCriticView, QView
 from rllib_plugins.tasks import Task, load_task
 from rllib_plugins.uses.base import AdviceUse, Trial
@@ -32,6 +33,7 @@ class LeanTraining:
 
     config: Any
     env_runner: Any
+    env_runner_group: Any
     learner_group: Any
     metrics: Any
     task: Task
@@ -40,12 +42,17 @@ class LeanTraining:
         """Build what RLlib builds, then let rollout and learner share one module."""
         self._target_steps: int | None = None
         self._stock_return_mean = math.nan
+        self._gathered: GatheredRollout | None = None
         super().setup(config)  # type: ignore[misc]
         self.is_lean = self.config.rollout == "lean"
         self.learner = self.learner_group._learner
         module = self.learner.module[DEFAULT_MODULE_ID].unwrapped()
         if self.is_lean:
-            self.runner.bind(module)
+            if self.config.num_env_runners:
+                self._gathered = GatheredRollout(self.config, self.env_runner_group)
+                self._gathered.follow(self.learner.network.parameters)
+            else:
+                self.env_runner.bind(module)
             self.task = self.runner.task
             self.advice = self._make_use()
         else:
@@ -66,9 +73,10 @@ class LeanTraining:
             super()._setup_logdir()  # type: ignore[misc]
 
     @property
-    def runner(self) -> ArrayEnvRunner:
-        """Return the EnvRunner in this process."""
-        return self.env_runner
+    def runner(self) -> ArrayEnvRunner | GatheredRollout:
+        """Return the EnvRunner in this process, or what stands here for several in others."""
+        runner: ArrayEnvRunner = self.env_runner
+        return self._gathered or runner
 
     @property
     def num_env_steps(self) -> int:
@@ -172,9 +180,12 @@ class LeanTraining:
 
     def get_lean_state(self) -> dict[str, Any]:
         """Return what RLlib's own checkpoint of the learner leaves out."""
-        return {"learner": self.learner.get_lean_state(), "advice": self.advice.get_state()}
+        state = {"learner": self.learner.get_lean_state(), "advice": self.advice.get_state()}
+        return state if self._gathered is None else state | {"runners": self._gathered.get_state()}
 
     def set_lean_state(self, state: dict[str, Any]) -> None:
         """Take over a ``get_lean_state``."""
         self.learner.set_lean_state(state["learner"])
         self.advice.set_state(state["advice"])
+        if self._gathered is not None:
+            self._gathered.set_state(state["runners"])

@@ -11,6 +11,7 @@ from rllib_plugins.advising.config import AdviceConfig
 from rllib_plugins.config import refuse_on_stock
 from rllib_plugins.connectors import add_tutor
 from rllib_plugins.rollout.env_runner import ArrayEnvRunner
+from rllib_plugins.rollout.gathering import OrderedEnvRunner
 from rllib_plugins.tasks import load_task
 from tutor_service.errors import UserError
 
@@ -80,10 +81,25 @@ class TutoredConfig:
         env_config = {"task": task, "task_options": self.task_options, "seed": self.seed or 0}  # type: ignore[attr-defined]
         self.environment(TASK_ENV, env_config=env_config)  # type: ignore[attr-defined]
         if rollout == "lean":
-            self.env_runners(env_runner_cls=ArrayEnvRunner)  # type: ignore[attr-defined]
+            self._use_arrays()
         else:
             self._use_connectors()
         return self
+
+    def _use_arrays(self) -> None:
+        """Sample into arrays: in this process, or in several that are gathered here, of which none may be lost."""
+        config: Any = self
+        if not config.num_env_runners:
+            config.env_runners(env_runner_cls=ArrayEnvRunner)
+            return
+        config.env_runners(env_runner_cls=OrderedEnvRunner, create_local_env_runner=False)
+        config.fault_tolerance(restart_failed_env_runners=False)
+
+    @property
+    def num_trial_envs(self) -> int:
+        """Return the environments of all EnvRunners."""
+        config: Any = self
+        return int(config.num_envs_per_env_runner) * max(1, int(config.num_env_runners))
 
     def _use_connectors(self) -> None:
         """Put the tutor into RLlib's own EnvRunner; untutored, the pieces only keep a task's illegal actions out."""
@@ -104,7 +120,7 @@ class TutoredConfig:
         """Refuse what the students cannot do, before anything is built.
 
         Raises:
-            UserError: No task, or a distributed or multi-agent lean rollout.
+            UserError: No task, a distributed learner, a multi-agent config, or EnvRunners that were added too late.
         """
         config: Any = self
         if config.in_evaluation:
@@ -115,10 +131,9 @@ class TutoredConfig:
             raise UserError("multi-agent configs are not supported: a tutor advises one student")
         if config.num_learners:
             raise UserError(f"num_learners={config.num_learners}: a student learns in its trial's process; set it to 0")
-        if self.rollout == "lean" and config.num_env_runners:
+        if self.rollout == "lean" and (config.env_runner_cls is OrderedEnvRunner) != bool(config.num_env_runners):
             raise UserError(
-                f"num_env_runners={config.num_env_runners}: the lean rollout shares the learner's weights in one "
-                "process; set it to 0, or rollout: stock"
+                f"num_env_runners={config.num_env_runners} was set after tutoring(...), which reads it: set it before"
             )
         if self.rollout == "stock" and self.tutor != "none":
             refuse_on_stock(self.advice)

@@ -15,6 +15,9 @@ NO_ROWS = np.empty((0, 0), np.float32)
 NO_MASKS = np.empty((0, 0), dtype=bool)
 """In place of masks where every action is always legal."""
 
+_IN_PARTS = ("probabilities", "flags")
+"""Arrays with an axis before that of the vector steps."""
+
 
 @dataclass(slots=True)
 class RolloutArrays(Parts):
@@ -114,6 +117,36 @@ class RolloutArrays(Parts):
         """Take over the arrays of a ``get_state``."""
         for name, array in state.items():
             setattr(self, name, None if array is None else array.copy())
+
+    def cut(self, steps: slice) -> dict[str, NDArray[Any]]:
+        """Return some of the vector steps, as views by name, without ``next_values`` until they are known.
+
+        Args:
+            steps: Of the axis of vector steps.
+        """
+        found = {}
+        for name in (f.name for f in fields(self)):
+            array = getattr(self, name)
+            if array is not None and name != "next_values":
+                found[name] = array[:, steps] if name in _IN_PARTS else array[steps]
+        return found
+
+    def paste(self, arrays: dict[str, NDArray[Any]], steps: slice, envs: slice) -> None:
+        """Write what another rollout's ``cut`` returned.
+
+        Args:
+            arrays: By name.
+            steps: Vector steps to write to.
+            envs: Environments to write to.
+        """
+        for name, array in arrays.items():
+            target = getattr(self, name)
+            (target[:, steps] if name in _IN_PARTS else target[steps])[..., envs, *_rest(array, name)] = array
+
+
+def _rest(array: NDArray[Any], name: str) -> tuple[slice, ...]:
+    """Return the indices of the axes behind that of the environments."""
+    return (slice(None),) * (array.ndim - (3 if name in _IN_PARTS else 2))
 
 
 def flat(array: NDArray[Any]) -> NDArray[Any]:

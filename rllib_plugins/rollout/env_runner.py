@@ -15,15 +15,34 @@ from ray.rllib.env.env_runner import EnvRunner
 from ray.rllib.utils.checkpoints import Checkpointable
 from ray.rllib.utils.metrics import NUM_ENV_STEPS_SAMPLED_LIFETIME
 
+from rllib_plugins.advising.advisor import Advisor
 from rllib_plugins.advising.explorer import Explorer
 from rllib_plugins.advising.table import as_rows
-from rllib_plugins.advising.uses import make_use
+from rllib_plugins.advising.uses import Use, make_use
 from rllib_plugins.policies import best_values, epsilon_greedy, masked_softmax
 from rllib_plugins.rollout.arrays import RolloutArrays
 from rllib_plugins.rollout.network import ActorCriticView, QView
 from rllib_plugins.seeds import derive_seed
-from rllib_plugins.tasks import load_task
+from rllib_plugins.tasks import Task, load_task
 from rllib_plugins.tutors import make_advisor
+
+
+def explorer_options(config: Any, task: Task, advisor: Advisor | None) -> dict[str, Any]:
+    """Return the arguments of a trial's explorer beside the seed.
+
+    Args:
+        config: One of this package's algorithm configs, after ``tutoring``.
+        task: Its task.
+        advisor: The tutor, where it may act.
+    """
+    return {
+        "config": config.advice,
+        "num_actions": task.num_actions,
+        "theta_steps": config.theta_steps,
+        "advisor": advisor,
+        "value_based": config.value_based,
+        "learning_starts": config.num_steps_sampled_before_learning_starts if config.value_based else 0,
+    }
 
 
 class ArrayEnvRunner(EnvRunner, Checkpointable):
@@ -41,29 +60,20 @@ class ArrayEnvRunner(EnvRunner, Checkpointable):
 
     def __init__(self, *, config: Any, **kwargs: Any) -> None:
         super().__init__(config=config, **kwargs)
-        seed = self._seed or 0
         self.task = load_task(self.config.task, **self.config.task_options)
         self.num_envs = int(self.config.num_envs_per_env_runner)
-        self.env = self.task.make_vec(self.num_envs, seed)
+        self.env = self.task.make_vec(self.num_envs, self.seed)
         self.observation_space: Box = self.task.observation_space
         self.action_space: Discrete[Any] = Discrete(self.task.num_actions)
         self.advisor = make_advisor(self.config.tutor, self.task, deadline_s=self.config.advice.patience_s)
         use = make_use(self.config.advice.named_use, self.config.advice.use_options)
-        make_explorer = Explorer if self.advisor is None else use.explorer()
-        self.core: Explorer = make_explorer(
-            self.config.advice,
-            num_actions=self.task.num_actions,
-            theta_steps=self.config.theta_steps,
-            advisor=self.advisor if use.acts else None,
-            seed=seed,
-            value_based=self.config.value_based,
-            learning_starts=self.config.num_steps_sampled_before_learning_starts if self.config.value_based else 0,
-        )
+        self.core: Explorer = self.make_explorer(
+            use, explorer_options(self.config, self.task, self.advisor if use.acts else None))
         self.module: Any = None
         self._view: ActorCriticView | QView
         self.make_module()
 
-        self._observations: NDArray[np.float32] = as_rows(self.env.reset(seed=seed)[0])
+        self._observations: NDArray[np.float32] = as_rows(self.env.reset(seed=self.seed)[0])
         legal = self.task.legal_batch(self._observations)
         self.rollout = RolloutArrays.allocate(
             (self.config.rollout_steps, self.num_envs),
@@ -78,6 +88,26 @@ class ArrayEnvRunner(EnvRunner, Checkpointable):
         self._cuts: list[tuple[int, int, NDArray[np.float32]]] = []
         self._running_returns = np.zeros(self.num_envs)
         self._finished_sum, self._finished_count = 0.0, 0
+
+    @property
+    def seed(self) -> int:
+        """Return the seed of environments and explorer."""
+        return self._seed or 0
+
+    @property
+    def num_trial_envs(self) -> int:
+        """Return the environments that the trial steps at once."""
+        return self.num_envs
+
+    def make_explorer(self, use: Use, options: dict[str, Any]) -> Explorer:
+        """Build what decides exploring steps, from the arguments beside the seed.
+
+        Args:
+            use: Of advice.
+            options: ``explorer_options``.
+        """
+        make = Explorer if self.advisor is None else use.explorer()
+        return make(seed=self.seed, **options)
 
     # RLlib's EnvRunner
 
@@ -140,7 +170,7 @@ class ArrayEnvRunner(EnvRunner, Checkpointable):
             legal = self.task.legal_batch(observations)
             step(t, observations, legal)
             self._write(t, observations, legal)
-            self.num_env_steps_sampled_lifetime += self.num_envs
+            self.num_env_steps_sampled_lifetime += self.num_trial_envs
             self.cursor = t + 1
         if self.complete:
             self._bootstrap()
@@ -273,7 +303,7 @@ class ArrayEnvRunner(EnvRunner, Checkpointable):
             for i in np.flatnonzero(~(self.rollout.terminated[step] | self.rollout.truncated[step])).tolist():
                 self.rollout.truncated[step, i] = True
                 self._cuts.append((step, i, np.array(self._observations[i], np.float32)))
-        seed = derive_seed(self._seed or 0, self.num_env_steps_sampled_lifetime)
+        seed = derive_seed(self.seed, self.num_env_steps_sampled_lifetime)
         self._observations = as_rows(self.env.reset(seed=seed)[0])
         self._running_returns[:] = 0.0
         self.core.begin_episodes()

@@ -13,6 +13,7 @@ from rllib_plugins.rollout.arrays import NO_ROWS
 if TYPE_CHECKING:
     from rllib_plugins.advising.advisor import Advisor
     from rllib_plugins.rollout.env_runner import ArrayEnvRunner
+    from rllib_plugins.rollout.gathering import GatheredRollout
 
 BATCH = 128
 """States per gradient step of imitation."""
@@ -74,7 +75,7 @@ class Trial(NamedTuple):
     """
 
     config: Any
-    runner: ArrayEnvRunner
+    runner: ArrayEnvRunner | GatheredRollout
     advisor: Advisor | None
 
 

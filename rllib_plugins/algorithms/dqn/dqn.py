@@ -113,13 +113,18 @@ class DQN(LeanTraining, RLlibDQN):
         """Build what RLlib builds, and the array replay buffer."""
         super().setup(config)
         if self.is_lean:
-            self._fragments_per_update, self._updates_per_fragment = calculate_rr_weights(self.config)
+            self._fragments_per_update, self._updates_per_fragment = calculate_rr_weights(self._as_in_one_process())
             self._num_fragments = 0
             self.replay = ArrayReplayBuffer(
                 self.config.replay_buffer_config["capacity"],
                 self.runner.observation_space.shape[0],
                 seed=self.config.seed or 0,
             )
+
+    def _as_in_one_process(self) -> Any:
+        """Return the config with all environments in one EnvRunner, since updates follow from them alone."""
+        config = self.config.copy(copy_frozen=False)
+        return config.env_runners(num_env_runners=0, num_envs_per_env_runner=self.config.num_trial_envs)
 
     def _create_local_replay_buffer_if_necessary(self, config: Any) -> Any:
         return None if config.rollout == "lean" else super()._create_local_replay_buffer_if_necessary(config)

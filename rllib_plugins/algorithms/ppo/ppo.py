@@ -50,7 +50,7 @@ class PPOConfig(TutoredConfig, RLlibPPOConfig):
     @property
     def rollout_steps(self) -> int:
         """Return the vector steps per update: the train batch divided by the environments, rounded up."""
-        return max(1, -(-int(self.total_train_batch_size) // int(self.num_envs_per_env_runner)))
+        return max(1, -(-int(self.total_train_batch_size) // self.num_trial_envs))
 
     def learns_at(self, num_env_steps: int) -> bool:
         """Return True: every rollout is learnt from."""
