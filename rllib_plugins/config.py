@@ -14,7 +14,14 @@ from tutor_service.errors import UserError
 Algorithm = Literal["dqn", "ppo", "a2c"]
 ALGORITHMS: tuple[Algorithm, ...] = ("dqn", "ppo", "a2c")
 
-_RUNNER_FIELDS = {"num_env_runners", "num_envs_per_env_runner", "env_runner_cls", "create_local_env_runner"}
+_RUNNER_FIELDS = {
+    "num_env_runners",
+    "num_envs_per_env_runner",
+    "num_cpus_per_env_runner",
+    "env_runner_cls",
+    "create_local_env_runner",
+}
+"""Fields of RLlib's configs that follow from those of a trial."""
 
 
 class StudentConfig(BaseModel):
@@ -80,7 +87,9 @@ class StudentConfig(BaseModel):
             )
         taken = _RUNNER_FIELDS & self.hyperparameters.keys()
         if taken:
-            raise ValueError(f"hyperparameters.{min(taken)} is not a hyperparameter: set num_envs and num_env_runners")
+            raise ValueError(
+                f"hyperparameters.{min(taken)} follows from num_envs and num_env_runners: set these instead"
+            )
         return self
 
     @model_validator(mode="after")

@@ -10,6 +10,7 @@ from typing import Any
 from ray.rllib.algorithms.algorithm_config import AlgorithmConfig
 from ray.rllib.algorithms.dqn.dqn import DQNConfig
 from ray.rllib.connectors.connector_v2 import ConnectorV2
+from ray.rllib.core import COMPONENT_ENV_TO_MODULE_CONNECTOR, COMPONENT_MODULE_TO_ENV_CONNECTOR
 from ray.rllib.env import INPUT_ENV_SINGLE_SPACES
 from ray.rllib.env.single_agent_env_runner import SingleAgentEnvRunner
 
@@ -38,6 +39,22 @@ class TutoredEnvRunner(SingleAgentEnvRunner):
                 piece.only_evaluate()
             elif self.config.num_env_runners:
                 piece.join(Place(self.worker_index, self.config.num_env_runners))
+
+    def get_state(self, *args: Any, **kwargs: Any) -> dict[str, Any]:
+        """Return RLlib's state with an entry for every connector, the ones that have no state included.
+
+        RLlib leaves those out, and merges the n-th entry of what is left by the n-th connector.
+        """
+        state: dict[str, Any] = super().get_state(*args, **kwargs)
+        pipelines: Any = (
+            (COMPONENT_ENV_TO_MODULE_CONNECTOR, self._env_to_module),
+            (COMPONENT_MODULE_TO_ENV_CONNECTOR, self._module_to_env),
+        )
+        for name, pipeline in pipelines:
+            if name in state:
+                names = [type(piece).__name__ for piece in pipeline.connectors]
+                state[name] = {piece: state[name].get(piece, {}) for piece in names}
+        return state
 
 
 def add_tutor(

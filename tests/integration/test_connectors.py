@@ -9,13 +9,17 @@ ray = pytest.importorskip("ray")
 
 from ray.rllib.algorithms.dqn.dqn import DQNConfig  # noqa: E402
 from ray.rllib.algorithms.ppo.ppo import PPOConfig  # noqa: E402
+from ray.rllib.connectors.env_to_module import FlattenObservations  # noqa: E402
+from ray.rllib.core import COMPONENT_MODULE_TO_ENV_CONNECTOR  # noqa: E402
+from ray.rllib.env.single_agent_env_runner import SingleAgentEnvRunner  # noqa: E402
 from ray.tune.registry import register_env  # noqa: E402
 
-from rllib_plugins import columns, connectors  # noqa: E402
+from rllib_plugins import columns, connector_pieces, connectors  # noqa: E402
 from rllib_plugins.advising.references import OracleAdvisor, WorstAdvisor  # noqa: E402
 from rllib_plugins.algorithms.dqn.dqn import DQNConfig as LeanDQNConfig  # noqa: E402
 from rllib_plugins.config import AdviceConfig  # noqa: E402
-from rllib_plugins.connectors import ConsultTutor, add_tutor  # noqa: E402
+from rllib_plugins.connector_pieces import ConsultTutor  # noqa: E402
+from rllib_plugins.connectors import add_tutor  # noqa: E402
 from rllib_plugins.policies import epsilon_greedy  # noqa: E402
 from rllib_plugins.tasks import load_task  # noqa: E402
 from tutor_service.errors import UserError  # noqa: E402
@@ -167,7 +171,7 @@ def test_a_value_student_s_schedule_counts_the_steps_that_it_took_itself(build, 
         seen.append((consultant(algo)._num_env_steps - explorer.num_consultations, epsilon))
         return epsilon_greedy(q_values, legal, epsilon)
 
-    monkeypatch.setattr(connectors, "epsilon_greedy", watched)
+    monkeypatch.setattr(connector_pieces, "epsilon_greedy", watched)
     algo.env_runner.sample(num_timesteps=400, explore=True)
     own_steps, epsilons = np.array(seen).T
     assert 0 < own_steps[-1] < 300 and explorer.num_consultations > 100
@@ -198,12 +202,101 @@ def test_without_a_tutor_nothing_changes(build):
     assert losses[0] == losses[1] and returns[0] == returns[1]
 
 
+def several(config, num_env_runners=2):
+    return config.env_runners(num_env_runners=num_env_runners, num_cpus_per_env_runner=0.5)
+
+
+def on_runners(algo, function):
+    return algo.env_runner_group.foreach_env_runner(function, local_env_runner=False)
+
+
+def test_several_env_runners_share_advice_and_budget(build, tmp_path):
+    advice = AdviceConfig(probability_final=1.0, advice_budget=300, reuse_options={"budget": 2})
+
+    def make():
+        return tutored(several(ppo_config()), advice=advice, make_advisor=OracleAdvisor)
+
+    algo = build(make())
+    spent = []
+    for _ in range(6):
+        result = algo.train()
+        holder = consultant(algo).core
+        tallies = [s["report"].tally for s in on_runners(algo, _tutor_state)]
+        own = [tally.counters["consultations"] for tally in tallies]
+        spent.append(sum(own))
+        assert result["env_runners"]["advice"]["consultations"] == sum(own) == holder.num_consultations
+        assert sum(tally.num_env_steps for tally in tallies) == holder.num_trial_steps
+        assert min(own) > 0 and sum(own) <= 300
+    assert spent[0] < spent[2] and spent[-1] >= 298
+    known = [len(s["common"].stored["actions"]) for s in [consultant(algo).get_state()]]
+    assert known[0] > 20 and result["env_runners"]["advice"]["reused"] > 0
+    first, second = on_runners(algo, _draws)
+    assert first != second
+
+    algo.save_to_path(str(tmp_path / "checkpoint"))
+    other = build(make())
+    other.restore_from_path(str(tmp_path / "checkpoint"))
+    before, after = consultant(algo).core, consultant(other).core
+    assert after.counters() == before.counters() and after.num_trial_steps == before.num_trial_steps
+    result = other.train()
+    assert result["env_runners"]["advice"]["consultations"] == consultant(other).core.num_consultations <= 300
+    runner_steps = on_runners(other, lambda runner: _tutor(runner).core.num_trial_steps)
+    assert runner_steps == [consultant(other).core.num_trial_steps] * 2
+
+
+def _tutor(runner):
+    return next(c for c in runner._module_to_env.connectors if isinstance(c, ConsultTutor))
+
+
+def _tutor_state(runner):
+    return runner.get_state(components=[COMPONENT_MODULE_TO_ENV_CONNECTOR])[COMPONENT_MODULE_TO_ENV_CONNECTOR][
+        "ConsultTutor"
+    ]
+
+
+def _draws(runner):
+    return str(_tutor(runner).core.get_state()["student_rng"])
+
+
+def test_trust_is_earned_over_all_runners(build):
+    advice = AdviceConfig(probability_final=1.0, imitation="off")
+    algo = build(tutored(several(ppo_config()), advice=advice, make_advisor=WorstAdvisor))
+    for _ in range(12):
+        algo.train()
+    gauges = consultant(algo).core.gauges()
+    assert gauges["advice/trust"] < 0.2 and gauges["advice/effect"] < 0
+    assert on_runners(algo, lambda runner: _tutor(runner).core.gauges()["advice/trust"]) == [gauges["advice/trust"]] * 2
+
+
+def test_a_user_s_own_environment_and_connectors_are_kept(build):
+    """``Blackjack-v1`` shows a tuple, which RLlib flattens by a connector of the user's."""
+    config = PPOConfig().environment("Blackjack-v1", env_config={"sab": True})
+    config.env_runners(
+        num_env_runners=0, num_envs_per_env_runner=4, env_to_module_connector=lambda env: FlattenObservations()
+    )
+    algo = build(tutored(config.training(train_batch_size_per_learner=128, minibatch_size=64).debugging(seed=3)))
+    assert [type(c).__name__ for c in algo.env_runner._env_to_module.connectors][:2] == [
+        "WatchEnvironments",
+        "FlattenObservations",
+    ]
+    episodes = [e for e in algo.env_runner.sample(num_timesteps=300, explore=True) if len(e)]
+    task = load_task("blackjack")
+    shown = [tuple(part[t] for part in e.get_observations(slice(0, len(e)))) for e in episodes for t in range(len(e))]
+    observations = np.stack([task.encode(observation) for observation in shown])
+    actions = np.concatenate([e.get_actions() for e in episodes])
+    consulted = column(episodes, columns.CONSULTED)
+    assert consulted.any() and (task.oracle_batch(observations)[consulted, actions[consulted]] > 0).all()
+    algo.train()
+
+
 def test_what_cannot_be_is_refused():
-    with pytest.raises(UserError, match="num_env_runners"):
-        tutored(ppo_config().env_runners(num_env_runners=2))
+    with pytest.raises(UserError, match="TutoredEnvRunner"):
+        tutored(ppo_config().env_runners(env_runner_cls=SingleAgentEnvRunner))
+    with pytest.raises(UserError, match="has a tutor already"):
+        tutored(tutored(ppo_config()))
     with pytest.raises(UserError, match="multi-agent"):
         tutored(ppo_config().multi_agent(policies={"a"}, policy_mapping_fn=lambda *_: "a"))
-    with pytest.raises(UserError, match="connectors of its own"):
-        tutored(ppo_config().env_runners(env_to_module_connector=lambda *_: []))
+    with pytest.raises(UserError, match=r"must show Box.* or Tuple"):
+        tutored(ppo_config().environment("CartPole-v1")).build_algo()
     with pytest.raises(UserError, match="rl_module_spec"):
         tutored(tutored(dqn_config()).env_runners(env_to_module_connector=None, module_to_env_connector=None))

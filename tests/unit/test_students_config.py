@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pytest
+from pydantic import ValidationError
 
 from rllib_plugins.advising.config import AdviceConfig
 from rllib_plugins.algorithms.a2c.a2c import A2CConfig
@@ -61,9 +62,21 @@ def test_a_temperature_that_is_none_is_refused(temperature: float):
         config.validate()
 
 
+def test_env_runners_share_what_one_would_step():
+    """A rollout and its updates are the same, however many processes fill it."""
+    one, two = (
+        algorithm_config(StudentConfig(algorithm="ppo", task="blackjack", num_env_runners=number)) for number in (0, 2)
+    )
+    assert (one.num_envs_per_env_runner, two.num_envs_per_env_runner) == (8, 4)
+    assert one.num_trial_envs == two.num_trial_envs == 8 and one.rollout_steps == two.rollout_steps
+    two.validate()
+    with pytest.raises(ValidationError, match="num_envs_per_env_runner follows from num_envs"):
+        StudentConfig(algorithm="ppo", task="blackjack", hyperparameters={"num_envs_per_env_runner": 2})
+
+
 def test_distributed_and_multi_agent_are_refused_with_the_reason():
-    with pytest.raises(UserError, match="num_env_runners=2"):
-        PPOConfig().env_runners(num_env_runners=2).tutoring(task="blackjack").validate()
+    with pytest.raises(UserError, match=r"num_env_runners=2 was set after tutoring"):
+        PPOConfig().tutoring(task="blackjack").env_runners(num_env_runners=2).validate()
     for rollout in ("lean", "stock"):
         with pytest.raises(UserError, match="num_learners=1"):
             PPOConfig().learners(num_learners=1).tutoring(task="blackjack", rollout=rollout).validate()

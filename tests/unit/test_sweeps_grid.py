@@ -36,6 +36,7 @@ from tune_sweeps.run.estimate import (
     max_evaluations,
     num_observations,
 )
+from tune_sweeps.run.estimate_view import estimate_lines
 from tune_sweeps.run.own_play import MOST_SECONDS
 from tutor_service.config import TutorConfig
 from tutor_service.errors import UserError, unknown_name
@@ -399,6 +400,28 @@ def test_a_plan_adds_up() -> None:
     assert not plan.rough
     guessed = estimate(resolved, cpus=2, speeds={"ppo": 100.0})
     assert guessed.rough and guessed.seconds == pytest.approx((6 * 10 + 6 * 1_000 / TYPICAL_STEPS_PER_S) / 2)
+
+
+def test_env_runners_take_a_cpu_each() -> None:
+    alone = sweep(algorithms=["ppo", "dqn"], seeds=2, resources={"num_cpus_per_trial": 0.5})
+    several = sweep(
+        algorithms=["ppo", "dqn"],
+        seeds=2,
+        resources={"num_cpus_per_trial": 0.5},
+        overrides=[{"match": {"algorithm": "dqn"}, "set": {"num_env_runners": 2}}],
+    )
+    plans = {}
+    for name, config in {"alone": alone, "several": several}.items():
+        resolved = resolve(config)
+        plans[name] = estimate(resolved, cpus=6, speeds={})
+        lines = [str(line) for line in estimate_lines(resolved, plans[name], 6)]
+        plans[name, "words"] = next(line for line in lines if line.startswith("resources"))
+    assert (plans["alone"].trial_cpus, plans["alone"].concurrent) == (0.5, 6)
+    assert (plans["several"].trial_cpus, plans["several"].concurrent) == (2.5, 2)
+    assert "2.5 CPUs per trial (one for each of 2 EnvRunners)" in plans["several", "words"]
+    assert "EnvRunner" not in plans["alone", "words"]
+    with pytest.raises(UserError, match="num_env_runners = 3 does not divide num_envs = 8"):
+        resolve(sweep(num_env_runners=3))
 
 
 def test_own_play_is_part_of_what_a_sweep_takes() -> None:

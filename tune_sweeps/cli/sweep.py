@@ -200,7 +200,7 @@ def _show_estimate(console: Console, resolved: ResolvedSweep, options: SweepOpti
     from tune_sweeps.run.estimate_view import estimate_lines, estimate_values
     from tune_sweeps.run.speeds import known_speeds
 
-    cpus = local_cpus(resolved.tutor_cpus + resolved.config.resources.num_cpus_per_trial)
+    cpus = local_cpus(resolved.tutor_cpus + resolved.trial_cpus)
     needed = estimate(resolved, cpus, known_speeds(options.results))
     if options.as_json:
         print_json(estimate_values(resolved, needed))
@@ -235,8 +235,11 @@ def _run(console: Console, resolved: ResolvedSweep, workspace: Workspace | None,
     address = wanted_address(options.address)
     if address is not None:
         check_ray_address(address)
-    concurrent = concurrency(resolved.config.resources, len(keys), available_cores(), resolved.tutor_cpus)
-    check_machine(results, uri, concurrent, resolved.config.resources.memory_mib_per_trial, local=address is None)
+    resources, runners = resolved.config.resources, resolved.num_env_runners
+    cores = available_cores()
+    concurrent = concurrency(resources, len(keys), cores, resolved.tutor_cpus, num_env_runners=runners)
+    memory_mib = resources.memory_mib_per_trial * (1 + runners)
+    check_machine(results, uri, concurrent, memory_mib, local=address is None)
     workspace = workspace or create_workspace(results, resolved.config)
     try:
         lock = workspace.lock()

@@ -109,7 +109,8 @@ class ResourcesConfig(_Frozen):
     memory_mib_per_trial: int = Field(
         default=700,
         gt=0,
-        description="Memory of one trial in MiB; on this machine as many must be available as run at once.",
+        description="Memory of one trial in MiB, and of each of its EnvRunners; on this machine as many must be "
+        "available as run at once.",
     )
 
 
@@ -219,6 +220,12 @@ class SweepConfig(_Frozen):
         default=None, description="Env steps per trial: for all tasks, per task, or none for each task's own default."
     )
     num_envs: int = Field(default=8, gt=0, description="Environments stepped as one vector.")
+    num_env_runners: int = Field(
+        default=0,
+        ge=0,
+        description="Processes beside the trial's own that step its environments; each takes a CPU more. They divide "
+        "num_envs, and the experiment is the same. Worth it where an env step takes a millisecond or more.",
+    )
     rollout: Literal["lean", "stock"] = Field(
         default="lean", description="lean: array rollout. stock: RLlib's EnvRunner."
     )

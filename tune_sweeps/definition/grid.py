@@ -223,6 +223,7 @@ def _student(config: SweepConfig, cell: Cell, entries: Entries, default_steps: i
         "tutor": entries.tutors.get(cell.asks, UNTUTORED),
         "num_env_steps": steps,
         "num_envs": config.num_envs,
+        "num_env_runners": config.num_env_runners,
         "eval_interval_steps": config.evaluation.interval_steps,
         "eval_episodes": config.evaluation.episodes,
         "eval_max_share": config.evaluation.max_share,

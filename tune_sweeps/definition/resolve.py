@@ -47,6 +47,16 @@ class ResolvedSweep:
             if tutor.backend == "vllm"
         )
 
+    @property
+    def num_env_runners(self) -> int:
+        """EnvRunners of the trials that have most."""
+        return max(trial.student.num_env_runners for trial in self.trials)
+
+    @property
+    def trial_cpus(self) -> float:
+        """Ray CPUs of one of these trials: its own, and one for each EnvRunner."""
+        return self.config.resources.num_cpus_per_trial + self.num_env_runners
+
 
 def resolve(config: SweepConfig) -> ResolvedSweep:
     """Look up tasks and tutors and lay out the trials.

@@ -35,7 +35,8 @@ class Estimate:
         num_cells: Cells of the grid.
         num_trials: Trials of the grid.
         concurrent: Trials that run at once.
-        trial_cpus: Ray CPUs of one trial.
+        trial_cpus: Ray CPUs of one trial, its EnvRunners' included; of those that take most.
+        num_env_runners: EnvRunners of such a trial.
         tutor_cpus: Ray CPUs of the tutors' replicas.
         tutor_gpus: GPUs of the tutors' replicas.
         env_steps: Env steps of all trials.
@@ -54,6 +55,7 @@ class Estimate:
     num_trials: int
     concurrent: int
     trial_cpus: float
+    num_env_runners: int
     tutor_cpus: float
     tutor_gpus: float
     env_steps: int
@@ -75,7 +77,9 @@ def estimate(resolved: ResolvedSweep, cpus: float, speeds: Mapping[str, float]) 
         speeds: Env steps per second of one trial by algorithm, where known.
     """
     trials = resolved.trials
-    concurrent = concurrency(resolved.config.resources, len(trials), cpus, resolved.tutor_cpus)
+    concurrent = concurrency(
+        resolved.config.resources, len(trials), cpus, resolved.tutor_cpus, num_env_runners=resolved.num_env_runners
+    )
     work = [trial.student.num_env_steps / speeds.get(trial.cell.algorithm, TYPICAL_STEPS_PER_S) for trial in trials]
     own_play = own_play_questions(resolved)
     own_play_seconds = min(MOST_SECONDS, max(own_play.values(), default=0) / TYPICAL_ANSWERS_PER_S)
@@ -83,7 +87,8 @@ def estimate(resolved: ResolvedSweep, cpus: float, speeds: Mapping[str, float]) 
         num_cells=len({trial.cell for trial in trials}),
         num_trials=len(trials),
         concurrent=concurrent,
-        trial_cpus=resolved.config.resources.num_cpus_per_trial,
+        trial_cpus=resolved.trial_cpus,
+        num_env_runners=resolved.num_env_runners,
         tutor_cpus=resolved.tutor_cpus,
         tutor_gpus=sum(t.scaling.num_gpus * t.scaling.num_started for t in resolved.tutors.values()),
         env_steps=sum(trial.student.num_env_steps for trial in trials),
@@ -111,16 +116,29 @@ def evaluations(trials: list[Trial], tasks: Mapping[str, Task]) -> dict[str, Eva
 
 
 def concurrency(
-    resources: ResourcesConfig, num_trials: int, cpus: float, tutor_cpus: float, nodes_on_demand: bool = False
+    resources: ResourcesConfig,
+    num_trials: int,
+    cpus: float,
+    tutor_cpus: float,
+    nodes_on_demand: bool = False,
+    num_env_runners: int = 0,
 ) -> int:
     """Decide how many trials run at once: as many as fit beside the tutors, and no more than there are cores.
 
     A trial computes on one thread: with more trials than cores each only gets slower and holds its memory longer. Where
     an autoscaler adds nodes, trials that wait are what it adds them for.
+
+    Args:
+        resources: What a trial takes beside its EnvRunners.
+        num_trials: Trials that are to run.
+        cpus: Ray CPUs of the machine or cluster.
+        tutor_cpus: Ray CPUs of the tutors' replicas.
+        nodes_on_demand: Whether nodes are added for what waits.
+        num_env_runners: EnvRunners of a trial, a CPU each.
     """
     if nodes_on_demand:
         return max(1, min(num_trials, resources.max_concurrent or num_trials))
-    fitting = int((cpus - tutor_cpus) / resources.num_cpus_per_trial + 1e-9)
+    fitting = int((cpus - tutor_cpus) / (resources.num_cpus_per_trial + num_env_runners) + 1e-9)
     wanted = resources.max_concurrent or int(max(1, cpus))
     return max(1, min(num_trials, wanted, fitting))
 

@@ -26,9 +26,10 @@ def estimate_lines(resolved: ResolvedSweep, needed: Estimate, cpus: float) -> It
     """
     yield f"sweep '{resolved.config.name}': {needed.num_cells} cells, {needed.num_trials} trials; nothing is started"
     yield table(_cells(resolved))
+    runners = f" (one for each of {needed.num_env_runners} EnvRunners)" if needed.num_env_runners else ""
     yield (
-        f"resources: {needed.trial_cpus:g} CPUs per trial, {needed.concurrent} trials at once on {cpus:g} CPUs; tutors "
-        f"take {needed.tutor_cpus:g} CPUs and {needed.tutor_gpus:g} GPUs"
+        f"resources: {needed.trial_cpus:g} CPUs per trial{runners}, {needed.concurrent} trials at once on "
+        f"{cpus:g} CPUs; tutors take {needed.tutor_cpus:g} CPUs and {needed.tutor_gpus:g} GPUs"
     )
     if resolved.tutors:
         yield f"deployed for it: {', '.join(resolved.tutors)}"

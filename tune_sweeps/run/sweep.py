@@ -159,16 +159,24 @@ def _keep_advice(running: _Running) -> None:
 def _run_missing(running: _Running, address: str | None, num_cpus: int | None) -> None:
     resolved, console, journal, tracker = running.resolved, running.console, running.journal, running.tracker
     resources = resolved.config.resources
-    cpus = num_cpus or local_cpus(resolved.tutor_cpus + resources.num_cpus_per_trial)
+    cpus = num_cpus or local_cpus(resolved.tutor_cpus + resolved.trial_cpus)
     console.print("connecting to Ray" if address else "starting a local Ray")
     tutors = list(resolved.tutors.values())
     with ray_cluster(address, cpus) as cluster, deployed(tutors, cluster, console.print):
+        _check_runners_fit(resolved, cluster.cpus)
         _play_references(resolved, tracker)
         missing = journal.missing()
         if missing:
             _doubt_tutors(resolved, tracker, console)
         played = _play_tutors(running) if missing else {}
-        concurrent = concurrency(resources, len(missing), cluster.cpus, resolved.tutor_cpus, nodes_on_demand())
+        concurrent = concurrency(
+            resources,
+            len(missing),
+            cluster.cpus,
+            resolved.tutor_cpus,
+            nodes_on_demand(),
+            num_env_runners=resolved.num_env_runners,
+        )
         progress = Progress({trial.key: trial for trial in resolved.trials}, journal)
         console.print(f"running {len(missing)} of {len(resolved.trials)} trials, {concurrent} at once")
         watched = [] if service_url() else [tutor.name for tutor in tutors if tutor.is_served]
@@ -177,6 +185,19 @@ def _run_missing(running: _Running, address: str | None, num_cpus: int | None) -
             _tune(running, progress, view, concurrent, played)
         for line in watch.lines():
             console.print(line, markup=False)
+
+
+def _check_runners_fit(resolved: ResolvedSweep, cpus: float) -> None:
+    """Refuse trials that would wait for their EnvRunners' CPUs for ever.
+
+    Raises:
+        UserError: A trial's EnvRunners do not fit into the cluster beside the tutors.
+    """
+    if resolved.num_env_runners and resolved.trial_cpus + resolved.tutor_cpus > cpus and not nodes_on_demand():
+        raise UserError(
+            f"num_env_runners = {resolved.num_env_runners}: a trial takes {resolved.trial_cpus:g} CPUs and the tutors "
+            f"{resolved.tutor_cpus:g}, and the cluster has {cpus:g}. Lower num_env_runners."
+        )
 
 
 def _tune(running: _Running, progress: Progress, view: View, concurrent: int, played: Played) -> None:
@@ -199,7 +220,9 @@ def _tune(running: _Running, progress: Progress, view: View, concurrent: int, pl
     ]
     trainable = tune.with_resources(
         resumable(running.student_class()),
-        tune.PlacementGroupFactory([{"CPU": config.resources.num_cpus_per_trial}]),
+        lambda spec: tune.PlacementGroupFactory(
+            [{"CPU": config.resources.num_cpus_per_trial}] + [{"CPU": 1.0}] * spec[TRIAL]["student"]["num_env_runners"]
+        ),
     )
     tuner = tune.Tuner(
         trainable,
