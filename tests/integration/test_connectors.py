@@ -1,9 +1,12 @@
 """The tutor in RLlib's own EnvRunner, on RLlib's own PPO and DQN."""
 
 import doctest
+import re
+from pathlib import Path
 
 import numpy as np
 import pytest
+from gymnasium.spaces import unflatten
 
 ray = pytest.importorskip("ray")
 
@@ -258,6 +261,13 @@ def _draws(runner):
     return str(_tutor(runner).core.get_state()["student_rng"])
 
 
+def test_the_example_in_the_docs_runs(capsys):
+    page = (Path(__file__).parents[2] / "docs" / "exploration.md").read_text(encoding="utf-8")
+    (code,) = re.findall(r"^```python\n(.*?)^```", page.partition("## Stock RLlib")[2], re.DOTALL | re.MULTILINE)
+    exec(code, {})
+    assert "'consultations': " in capsys.readouterr().out
+
+
 def test_trust_is_earned_over_all_runners(build):
     advice = AdviceConfig(probability_final=1.0, imitation="off")
     algo = build(tutored(several(ppo_config()), advice=advice, make_advisor=WorstAdvisor))
@@ -281,8 +291,8 @@ def test_a_user_s_own_environment_and_connectors_are_kept(build):
     ]
     episodes = [e for e in algo.env_runner.sample(num_timesteps=300, explore=True) if len(e)]
     task = load_task("blackjack")
-    shown = [tuple(part[t] for part in e.get_observations(slice(0, len(e)))) for e in episodes for t in range(len(e))]
-    observations = np.stack([task.encode(observation) for observation in shown])
+    flat = np.concatenate([e.get_observations(slice(0, len(e))) for e in episodes])  # as the user's piece left them
+    observations = np.stack([task.encode(unflatten(task.raw_observation_space, row)) for row in flat])
     actions = np.concatenate([e.get_actions() for e in episodes])
     consulted = column(episodes, columns.CONSULTED)
     assert consulted.any() and (task.oracle_batch(observations)[consulted, actions[consulted]] > 0).all()
