@@ -85,6 +85,13 @@ class StudentConfig(BaseModel):
                 f"num_env_runners = {self.num_env_runners} does not divide num_envs = {self.num_envs}: each EnvRunner "
                 "steps as many environments"
             )
+        is_intense = self.updates_factor > 1 or "training_intensity" in self.hyperparameters
+        if self.num_env_runners and self.algorithm == "dqn" and self.rollout == "stock" and is_intense:
+            raise ValueError(
+                f"updates_factor and hyperparameters.training_intensity of a stock dqn with num_env_runners = "
+                f"{self.num_env_runners} would be counted with an EnvRunner more: set num_env_runners to 0, or "
+                "rollout: lean"
+            )
         taken = _RUNNER_FIELDS & self.hyperparameters.keys()
         if taken:
             raise ValueError(

@@ -41,11 +41,13 @@ class TutoredEnvRunner(SingleAgentEnvRunner):
                 piece.join(Place(self.worker_index, self.config.num_env_runners))
 
     def get_state(self, *args: Any, **kwargs: Any) -> dict[str, Any]:
-        """Return RLlib's state with an entry for every connector, the ones that have no state included.
+        """Return RLlib's state; one of several runners adds an entry for every connector that has no state.
 
         RLlib leaves those out, and merges the n-th entry of what is left by the n-th connector.
         """
         state: dict[str, Any] = super().get_state(*args, **kwargs)
+        if not self.worker_index:
+            return state
         pipelines: Any = (
             (COMPONENT_ENV_TO_MODULE_CONNECTOR, self._env_to_module),
             (COMPONENT_MODULE_TO_ENV_CONNECTOR, self._module_to_env),
@@ -117,6 +119,7 @@ def add_tutor(
         show_q_values(config)
     config.env_runners(
         env_runner_cls=runner,
+        sample_timeout_s=None,  # an answer of the tutor may take longer than RLlib would wait for steps
         env_to_module_connector=partial(
             env_pieces, config._env_to_module_connector, task=task, task_options=dict(task_options or {})
         ),

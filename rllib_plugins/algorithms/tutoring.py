@@ -12,6 +12,7 @@ from rllib_plugins.config import refuse_on_stock
 from rllib_plugins.connectors import add_tutor
 from rllib_plugins.rollout.env_runner import ArrayEnvRunner
 from rllib_plugins.rollout.gathering import OrderedEnvRunner
+from rllib_plugins.seeds import RUNNERS, derive_seed
 from rllib_plugins.tasks import load_task
 from tutor_service.errors import UserError
 
@@ -20,7 +21,9 @@ TASK_ENV = "llm-tutors-task"
 
 
 def _make_env(env_config: Any) -> Any:
-    return load_task(env_config["task"], **env_config["task_options"]).make(stream=env_config["seed"])
+    seed, runner = env_config["seed"], env_config.worker_index
+    stream = derive_seed(seed, RUNNERS, runner) if runner else seed  # RLlib's own seeds of two runners overlap
+    return load_task(env_config["task"], **env_config["task_options"]).make(stream=stream)
 
 
 def _no_advisor(task: Any) -> None:

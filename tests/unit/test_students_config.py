@@ -70,6 +70,8 @@ def test_env_runners_share_what_one_would_step():
     assert (one.num_envs_per_env_runner, two.num_envs_per_env_runner) == (8, 4)
     assert one.num_trial_envs == two.num_trial_envs == 8 and one.rollout_steps == two.rollout_steps
     two.validate()
+    with pytest.raises(ValidationError, match=r"updates_factor and hyperparameters\.training_intensity of a stock dqn"):
+        StudentConfig(algorithm="dqn", task="blackjack", rollout="stock", updates_factor=2, num_env_runners=2)
     with pytest.raises(ValidationError, match="num_envs_per_env_runner follows from num_envs"):
         StudentConfig(algorithm="ppo", task="blackjack", hyperparameters={"num_envs_per_env_runner": 2})
 
