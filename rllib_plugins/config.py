@@ -85,6 +85,8 @@ class StudentConfig(BaseModel):
                 f"num_env_runners = {self.num_env_runners} does not divide num_envs = {self.num_envs}: each EnvRunner "
                 "steps as many environments"
             )
+        if self.num_env_runners and self.tutor != "none":
+            refuse_on_several_runners(self.advice, self.num_env_runners)
         is_intense = self.updates_factor > 1 or "training_intensity" in self.hyperparameters
         if self.num_env_runners and self.algorithm == "dqn" and self.rollout == "stock" and is_intense:
             raise ValueError(
@@ -124,6 +126,19 @@ class StudentConfig(BaseModel):
     def theta_steps(self) -> float:
         """θ in env steps."""
         return self.advice.theta_frac * self.num_env_steps
+
+
+def refuse_on_several_runners(advice: AdviceConfig, num_env_runners: int) -> None:
+    """Refuse what only one EnvRunner can do.
+
+    Raises:
+        UserError: A use whose explorer keeps to itself what it learns of its own episodes.
+    """
+    if make_use(advice.named_use, advice.use_options).has_own_explorer:
+        raise UserError(
+            f"advice.use = '{advice.named_use}' with num_env_runners = {num_env_runners}: its explorer shares nothing "
+            "with those of other EnvRunners. Set num_env_runners to 0, or advice.use to another."
+        )
 
 
 def refuse_on_stock(advice: AdviceConfig) -> None:

@@ -72,6 +72,11 @@ class Use(BaseModel):
         """
         return probability
 
+    @property
+    def has_own_explorer(self) -> bool:
+        """Tell whether its explorer is another than ``Explorer``, which alone several EnvRunners can share."""
+        return type(self).explorer is not Use.explorer
+
     def explorer(self) -> Callable[..., Explorer]:
         """Return what makes a trial's explorer, from the arguments of ``Explorer``."""
         from rllib_plugins.advising.explorer import Explorer

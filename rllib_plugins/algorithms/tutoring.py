@@ -8,7 +8,7 @@ import numpy as np
 from ray.tune.registry import register_env
 
 from rllib_plugins.advising.config import AdviceConfig
-from rllib_plugins.config import refuse_on_stock
+from rllib_plugins.config import refuse_on_several_runners, refuse_on_stock
 from rllib_plugins.connectors import add_tutor
 from rllib_plugins.rollout.env_runner import ArrayEnvRunner
 from rllib_plugins.rollout.gathering import OrderedEnvRunner
@@ -138,5 +138,7 @@ class TutoredConfig:
             raise UserError(
                 f"num_env_runners={config.num_env_runners} was set after tutoring(...), which reads it: set it before"
             )
+        if config.num_env_runners and self.tutor != "none":
+            refuse_on_several_runners(self.advice, config.num_env_runners)
         if self.rollout == "stock" and self.tutor != "none":
             refuse_on_stock(self.advice)

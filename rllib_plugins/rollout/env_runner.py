@@ -68,7 +68,8 @@ class ArrayEnvRunner(EnvRunner, Checkpointable):
         self.advisor = make_advisor(self.config.tutor, self.task, deadline_s=self.config.advice.patience_s)
         use = make_use(self.config.advice.named_use, self.config.advice.use_options)
         self.core: Explorer = self.make_explorer(
-            use, explorer_options(self.config, self.task, self.advisor if use.acts else None))
+            use, explorer_options(self.config, self.task, self.advisor if use.acts else None)
+        )
         self.module: Any = None
         self._view: ActorCriticView | QView
         self.make_module()

@@ -17,7 +17,7 @@ from ray.rllib.utils.metrics.metrics_logger import MetricsLogger
 from rllib_plugins.advising.explorer import Explorer
 from rllib_plugins.advising.shared import SharedExplorer
 from rllib_plugins.advising.shares import HOLDER, Common, Place, Report
-from rllib_plugins.advising.uses import make_use
+from rllib_plugins.advising.uses import Use, make_use
 from rllib_plugins.rollout.arrays import RolloutArrays
 from rllib_plugins.rollout.env_runner import ArrayEnvRunner, explorer_options
 from rllib_plugins.rollout.mlp import flatten_parameters
@@ -74,8 +74,8 @@ class OrderedEnvRunner(ArrayEnvRunner):
         """Return the environments of all runners."""
         return int(self.config.num_trial_envs)
 
-    def make_explorer(self, options: dict[str, Any]) -> Explorer:
-        """Build an explorer that shares what it knows."""
+    def make_explorer(self, use: Use, options: dict[str, Any]) -> Explorer:
+        """Build an explorer that shares what it knows; a use that brings its own was refused before."""
         place = Place(self.worker_index, self.config.num_env_runners)
         return SharedExplorer(place=place, seed=self.config.seed or 0, **options)
 

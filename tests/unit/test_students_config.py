@@ -72,6 +72,11 @@ def test_env_runners_share_what_one_would_step():
     two.validate()
     with pytest.raises(ValidationError, match=r"updates_factor and hyperparameters\.training_intensity of a stock dqn"):
         StudentConfig(algorithm="dqn", task="blackjack", rollout="stock", updates_factor=2, num_env_runners=2)
+    for use in ("pool", "handover"):
+        with pytest.raises(UserError, match=f"advice.use = '{use}' with num_env_runners = 2"):
+            StudentConfig(
+                algorithm="ppo", task="blackjack", tutor="oracle", num_env_runners=2, advice=AdviceConfig(use=use)
+            )
     with pytest.raises(ValidationError, match="num_envs_per_env_runner follows from num_envs"):
         StudentConfig(algorithm="ppo", task="blackjack", hyperparameters={"num_envs_per_env_runner": 2})
 
