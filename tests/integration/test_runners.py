@@ -11,9 +11,11 @@ import pytest
 import ray
 
 from rllib_plugins import metrics
+from rllib_plugins.advising import shared
 from rllib_plugins.advising.config import AdviceConfig
 from rllib_plugins.config import StudentConfig
 from rllib_plugins.evaluation import random_return
+from rllib_plugins.rollout import gathering
 from rllib_plugins.rollout.gathering import GatheredRollout, OrderedEnvRunner
 from rllib_plugins.tasks import load_task
 from rllib_plugins.trial import StudentTrial, algorithm_config, build_algorithm, ensure_ray, train
@@ -123,8 +125,8 @@ class InThisProcess:
         return found
 
 
-def returns(config: StudentConfig) -> list[float]:
-    """Greedy returns of a trial, its runners in this process."""
+def results_of(config: StudentConfig) -> list[dict[str, Any]]:
+    """Results of a trial, its runners in this process."""
     trial = StudentTrial(config=config.model_copy(update={"num_env_runners": 0}).model_dump())
     algorithm, several = trial.algorithm, algorithm_config(config)
     if config.num_env_runners:
@@ -134,7 +136,21 @@ def returns(config: StudentConfig) -> list[float]:
     results = run(trial, 1 + config.num_env_steps // config.eval_interval_steps)
     trial.cleanup()
     assert results[-1]["done"]
-    return [result["eval/return_mean"] for result in results[1:]]
+    return results
+
+
+@pytest.mark.parametrize(("algorithm", "use"), [("ppo", "coin"), ("dqn", "coin"), ("a2c", "distil")])
+def test_with_the_same_random_streams_one_runner_is_one_process(algorithm: str, use: str, monkeypatch):
+    fields = {"algorithm": algorithm, "tutor": "oracle+random:0.5", "advice": AdviceConfig(use=use, advice_budget=600)}
+    alone = results_of(student(0, **fields))
+    for module in (shared, gathering):
+        monkeypatch.setattr(module, "derive_seed", lambda seed, *path: seed)
+    np.testing.assert_equal(results_of(student(1, **fields)), alone)
+
+
+def returns(config: StudentConfig) -> list[float]:
+    """Greedy returns after the first evaluation."""
+    return [result["eval/return_mean"] for result in results_of(config)[1:]]
 
 
 @pytest.mark.parametrize(("algorithm", "use"), [("ppo", "coin"), ("dqn", "coin"), ("a2c", "distil")])
