@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,10 +22,10 @@ from rllib_plugins import columns
 from rllib_plugins.advising.advisor import Advisor
 from rllib_plugins.advising.config import AdviceConfig
 from rllib_plugins.advising.explorer import Decision, Explorer
-from rllib_plugins.advising.shared import SharedExplorer
-from rllib_plugins.advising.shares import HOLDER, Place
 from rllib_plugins.advising.trust import ReturnComparison
 from rllib_plugins.policies import epsilon_greedy, masked_softmax
+from rllib_plugins.sharing.explorer import SharedExplorer
+from rllib_plugins.sharing.shares import HOLDER, Place
 from rllib_plugins.tasks import Task, load_task
 from tutor_service.errors import UserError
 
@@ -84,15 +84,10 @@ class WatchEnvironments(ConnectorV2):
         return batch
 
 
-class ConsultTutor(ConnectorV2):
-    """Module-to-env piece: replaces the actions by the core's and adds the columns of ``rllib_plugins.columns``.
+class Tutoring(NamedTuple):
+    """Say how a student on RLlib's own EnvRunner is tutored.
 
-    ``Columns.ACTION_LOGP`` becomes log π_old of the executed action, the centre of PPO's ratio. Earned trust is fed by
-    the returns that followed heads and tails, as values are not known here.
-
-    Args:
-        input_observation_space: RLlib's.
-        input_action_space: RLlib's.
+    Attributes:
         task: Name of the task.
         task_options: Its keyword arguments.
         make_advisor: From the task to its advisor; called at the first exploring step.
@@ -103,29 +98,35 @@ class ConsultTutor(ConnectorV2):
         learning_starts: Env steps before which DQN learns nothing; None: the student is not DQN.
     """
 
-    def __init__(
-        self,
-        input_observation_space: Any = None,
-        input_action_space: Any = None,
-        *,
-        task: str,
-        task_options: dict[str, Any],
-        make_advisor: Callable[[Task], Advisor | None],
-        advice: AdviceConfig,
-        theta_steps: float,
-        seed: int,
-        gamma: float,
-        learning_starts: int | None,
-    ):
+    task: str
+    task_options: dict[str, Any]
+    make_advisor: Callable[[Task], Advisor | None]
+    advice: AdviceConfig
+    theta_steps: float
+    seed: int
+    gamma: float
+    learning_starts: int | None
+
+
+class ConsultTutor(ConnectorV2):
+    """Module-to-env piece: replaces the actions by the core's and adds the columns of ``rllib_plugins.columns``.
+
+    ``Columns.ACTION_LOGP`` becomes log π_old of the executed action, the centre of PPO's ratio. Earned trust is fed by
+    the returns that followed heads and tails, as values are not known here.
+
+    Args:
+        input_observation_space: RLlib's.
+        input_action_space: RLlib's.
+        tutoring: How the student is tutored.
+    """
+
+    def __init__(self, input_observation_space: Any = None, input_action_space: Any = None, *, tutoring: Tutoring):
         super().__init__(input_observation_space, input_action_space)
-        self._task = load_task(task, **task_options)
-        self._make_advisor = make_advisor
-        self._theta_steps, self._seed = theta_steps, seed
-        self._advice = advice
-        self._learning_starts = learning_starts
+        self._tutoring = tutoring
+        self._task = load_task(tutoring.task, **tutoring.task_options)
         self._core: Explorer | None = None
         self._shared: SharedExplorer | None = None
-        self._comparison = ReturnComparison(gamma)
+        self._comparison = ReturnComparison(tutoring.gamma)
         self._num_taken: dict[str, int] = {}
         self._num_env_steps = 0
         self._evaluates = False
@@ -148,14 +149,15 @@ class ConsultTutor(ConnectorV2):
         return self._core
 
     def _explorer_options(self) -> dict[str, Any]:
+        tutoring = self._tutoring
         return {
-            "config": self._advice,
+            "config": tutoring.advice,
             "num_actions": self._task.num_actions,
-            "theta_steps": self._theta_steps,
-            "advisor": self._make_advisor(self._task),
-            "seed": self._seed,
-            "value_based": self._learning_starts is not None,
-            "learning_starts": self._learning_starts or 0,
+            "theta_steps": tutoring.theta_steps,
+            "advisor": tutoring.make_advisor(self._task),
+            "seed": tutoring.seed,
+            "value_based": tutoring.learning_starts is not None,
+            "learning_starts": tutoring.learning_starts or 0,
         }
 
     @property
@@ -213,7 +215,7 @@ class ConsultTutor(ConnectorV2):
 
     def _decide(self, rl_module: Any, batch: dict[str, Any], seen: Seen, acting: NDArray[np.bool_]) -> Decision | None:
         q_values = None
-        if self._learning_starts is not None:
+        if self._tutoring.learning_starts is not None:
             q_values = _rows(batch.pop(QF_PREDS)).astype(np.float64)[acting]
         if not acting.any():
             return None

@@ -16,10 +16,10 @@ from ray.rllib.env.single_agent_env_runner import SingleAgentEnvRunner
 
 from rllib_plugins.advising.advisor import Advisor
 from rllib_plugins.advising.config import AdviceConfig
-from rllib_plugins.advising.shares import Place
-from rllib_plugins.advising.uses import make_use
-from rllib_plugins.connector_pieces import ConsultTutor, WatchEnvironments
+from rllib_plugins.connector_pieces import ConsultTutor, Tutoring, WatchEnvironments
+from rllib_plugins.sharing.shares import Place
 from rllib_plugins.tasks import Task, load_task
+from rllib_plugins.uses.options import make_use
 from tutor_service.errors import UserError
 
 Factory = Callable[..., Any]
@@ -126,14 +126,18 @@ def add_tutor(
         module_to_env_connector=partial(
             tutor_pieces,
             config._module_to_env_connector,
-            task=task,
-            task_options=dict(task_options or {}),
-            make_advisor=make_advisor or partial(_advisor_by_name, tutor, advice.patience_s),
-            advice=advice,
-            theta_steps=theta_steps,
-            seed=config.seed or 0,
-            gamma=config.gamma,
-            learning_starts=config.num_steps_sampled_before_learning_starts if isinstance(config, DQNConfig) else None,
+            tutoring=Tutoring(
+                task=task,
+                task_options=dict(task_options or {}),
+                make_advisor=make_advisor or partial(_advisor_by_name, tutor, advice.patience_s),
+                advice=advice,
+                theta_steps=theta_steps,
+                seed=config.seed or 0,
+                gamma=config.gamma,
+                learning_starts=(
+                    config.num_steps_sampled_before_learning_starts if isinstance(config, DQNConfig) else None
+                ),
+            ),
         ),
     )
     config.evaluation(evaluation_config={**(config.evaluation_config or {}), "explore": False})
@@ -181,9 +185,11 @@ def _encoder(task: Task, shown: Any) -> Callable[[Any], Any] | None:
     raise UserError(f"the environment shows {shown}: to be tutored in '{task.name}' it must show {needed}")
 
 
-def tutor_pieces(others: Factory | None, env: Any = None, spaces: Any = None, **options: Any) -> list[ConnectorV2]:
-    """Return the tutor's piece, made from ``options``, behind a config's own module-to-env pieces."""
-    return [*_own_pieces(others, env, spaces), ConsultTutor(**options)]
+def tutor_pieces(
+    others: Factory | None, env: Any = None, spaces: Any = None, *, tutoring: Tutoring
+) -> list[ConnectorV2]:
+    """Return the tutor's piece behind a config's own module-to-env pieces."""
+    return [*_own_pieces(others, env, spaces), ConsultTutor(tutoring=tutoring)]
 
 
 def _own_pieces(factory: Factory | None, *given: Any) -> list[ConnectorV2]:

@@ -16,7 +16,6 @@ from ray.rllib.utils.metrics import (
 )
 
 from rllib_plugins.advising.explorer import Explorer
-from rllib_plugins.advising.uses import make_use
 from rllib_plugins.connector_pieces import ConsultTutor
 from rllib_plugins.policies import greedy
 from rllib_plugins.rollout.env_runner import ArrayEnvRunner
@@ -24,6 +23,7 @@ from rllib_plugins.rollout.gathering import GatheredRollout
 from rllib_plugins.rollout.network import ActorCriticView, QView
 from rllib_plugins.tasks import Task, load_task
 from rllib_plugins.uses.base import AdviceUse, Trial
+from rllib_plugins.uses.options import make_use
 
 _LEAN = "lean"
 

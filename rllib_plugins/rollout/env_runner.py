@@ -18,13 +18,13 @@ from ray.rllib.utils.metrics import NUM_ENV_STEPS_SAMPLED_LIFETIME
 from rllib_plugins.advising.advisor import Advisor
 from rllib_plugins.advising.explorer import Explorer
 from rllib_plugins.advising.table import as_rows
-from rllib_plugins.advising.uses import Use, make_use
 from rllib_plugins.policies import best_values, epsilon_greedy, masked_softmax
 from rllib_plugins.rollout.arrays import RolloutArrays
 from rllib_plugins.rollout.network import ActorCriticView, QView
 from rllib_plugins.seeds import derive_seed
 from rllib_plugins.tasks import Task, load_task
 from rllib_plugins.tutors import make_advisor
+from rllib_plugins.uses.options import Use, make_use
 
 
 def explorer_options(config: Any, task: Task, advisor: Advisor | None) -> dict[str, Any]:

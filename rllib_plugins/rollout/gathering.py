@@ -15,16 +15,16 @@ from ray.rllib.core import COMPONENT_RL_MODULE
 from ray.rllib.utils.metrics.metrics_logger import MetricsLogger
 
 from rllib_plugins.advising.explorer import Explorer
-from rllib_plugins.advising.shared import SharedExplorer
-from rllib_plugins.advising.shares import HOLDER, Common, Place, Report
-from rllib_plugins.advising.uses import Use, make_use
 from rllib_plugins.rollout.arrays import RolloutArrays
 from rllib_plugins.rollout.env_runner import ArrayEnvRunner, explorer_options
 from rllib_plugins.rollout.mlp import flatten_parameters
 from rllib_plugins.rollout.network import QView
 from rllib_plugins.seeds import RUNNERS, derive_seed
+from rllib_plugins.sharing.explorer import SharedExplorer
+from rllib_plugins.sharing.shares import HOLDER, Common, Place, Report
 from rllib_plugins.tasks import load_task
 from rllib_plugins.tutors import make_advisor
+from rllib_plugins.uses.options import Use, make_use
 
 
 class Order(NamedTuple):

@@ -17,13 +17,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rllib_plugins.advising.config import ImitationWeights
-from rllib_plugins.advising.uses import Distil
 from rllib_plugins.algorithms.advice_replay import AdviceMemory
 from rllib_plugins.policies import epsilon_greedy, masked_softmax
 from rllib_plugins.rollout.arrays import RolloutArrays, flat
 from rllib_plugins.uses.asking import Asking, Visited
 from rllib_plugins.uses.base import BATCH, SETTLED_SHARE, AdviceUse, Goal, Imitator, Trial
 from rllib_plugins.uses.benefit import Benefit, Draws
+from rllib_plugins.uses.options import Distil
 from rllib_plugins.uses.phase import Episodes, Limits, Phase
 
 MEMORY = 4_096

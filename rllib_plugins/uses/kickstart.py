@@ -15,10 +15,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from rllib_plugins.advising.uses import Kickstart
 from rllib_plugins.rollout.arrays import NO_ROWS
 from rllib_plugins.uses.asking import Asking
 from rllib_plugins.uses.base import AdviceUse, Trial
+from rllib_plugins.uses.options import Kickstart
 
 
 class Kickstarting(AdviceUse):

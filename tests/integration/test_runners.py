@@ -11,12 +11,12 @@ import pytest
 import ray
 
 from rllib_plugins import metrics
-from rllib_plugins.advising import shared
 from rllib_plugins.advising.config import AdviceConfig
 from rllib_plugins.config import StudentConfig
 from rllib_plugins.evaluation import random_return
 from rllib_plugins.rollout import gathering
 from rllib_plugins.rollout.gathering import GatheredRollout, OrderedEnvRunner
+from rllib_plugins.sharing import explorer
 from rllib_plugins.tasks import load_task
 from rllib_plugins.trial import StudentTrial, algorithm_config, build_algorithm, ensure_ray, train
 from tutor_service.errors import UserError
@@ -143,7 +143,7 @@ def results_of(config: StudentConfig) -> list[dict[str, Any]]:
 def test_with_the_same_random_streams_one_runner_is_one_process(algorithm: str, use: str, monkeypatch):
     fields = {"algorithm": algorithm, "tutor": "oracle+random:0.5", "advice": AdviceConfig(use=use, advice_budget=600)}
     alone = results_of(student(0, **fields))
-    for module in (shared, gathering):
+    for module in (explorer, gathering):
         monkeypatch.setattr(module, "derive_seed", lambda seed, *path: seed)
     np.testing.assert_equal(results_of(student(1, **fields)), alone)
 

@@ -10,12 +10,12 @@ import pytest
 
 from rllib_plugins.advising.advisor import AdviceBatch, Advisor
 from rllib_plugins.advising.config import PAPER_ADVICE, AdviceConfig
-from rllib_plugins.advising.uses import Distil, Use, make_use, register_use, use_names
 from rllib_plugins.metrics import Source
 from rllib_plugins.rollout.arrays import RolloutArrays
 from rllib_plugins.tasks import load_task
 from rllib_plugins.uses.base import AdviceUse, Trial
 from rllib_plugins.uses.distil import Distillation
+from rllib_plugins.uses.options import Distil, Use, make_use, register_use, use_names
 from rllib_plugins.uses.phase import Limits, Phase
 from tutor_service.errors import UserError
 

@@ -1,4 +1,4 @@
-"""Uses of advice by name and their options: what ``advice.use`` may say. What they do is in ``rllib_plugins.uses``."""
+"""Uses of advice by name and their options: what ``advice.use`` may say. What one does is in the module of its name."""
 
 from __future__ import annotations
 

@@ -10,8 +10,8 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
-from rllib_plugins.advising.news import Entries
 from rllib_plugins.metrics import AdviceCounters, RecentMean
+from rllib_plugins.sharing.news import Entries
 
 HOLDER = 0
 """Number of what holds a trial's common knowledge; it does not act."""

@@ -11,10 +11,10 @@ from hypothesis import strategies as st
 
 from rllib_plugins.advising.config import AdviceConfig
 from rllib_plugins.advising.explorer import Explorer
-from rllib_plugins.advising.news import news, together
-from rllib_plugins.advising.shared import SharedExplorer
-from rllib_plugins.advising.shares import HOLDER, Held, Place, share_out
 from rllib_plugins.advising.table import NOTHING
+from rllib_plugins.sharing.explorer import SharedExplorer
+from rllib_plugins.sharing.news import news, together
+from rllib_plugins.sharing.shares import HOLDER, Held, Place, share_out
 from tests.unit.advising_fakes import TableAdvisor, states
 from tutor_service.errors import UserError
 
