@@ -295,6 +295,7 @@ def main() -> int:
     from benchmarks.shared import learning
     from tutor_service.machine import available_cores
 
+    benchmark = Benchmark("uses_of_advice")
     cells = planned(args)
     num_env_steps = sized(args, full=NUM_ENV_STEPS, quick=4_000, smoke=500)
     kinds = {(cell.task, cell.kind): cell.imperfect for cell in cells if cell.kind != "none"}
@@ -308,7 +309,6 @@ def main() -> int:
     ]
     curves = iter(learning.run_all(jobs, available_cores()))
     groups = {cell: [next(curves) for _ in seeds] for cell, seeds in cells.items()}
-    benchmark = Benchmark("uses_of_advice")
     points: dict[Cell, dict[str, Any]] = {}
     for cell, group in groups.items():
         if cell.kind == "none":
