@@ -65,7 +65,7 @@ def ask_again(tutor: str, task: str, path: Path, write: bool) -> AskedAgain:
     from tutor_service.store.export import write_export
 
     chosen, states = load_task(task), _all_states(task)
-    now, entries = _ask_live(load_tutor(tutor), chosen, states, Wanted())
+    now, entries = _ask_live(load_tutor(tutor), chosen, states, Wanted(), with_priors=True)
     with tempfile.TemporaryDirectory() as folder:
         export = Path(folder) / path.name
         write_export(entries, export)
@@ -97,7 +97,7 @@ def ask_twice(tutor: str, task: str, dtype: str) -> Agreement:
     answers = []
     for seed in (0, 1):
         order = np.random.default_rng(seed).permutation(len(states))
-        found, _ = _ask_live(config, chosen, states[order], wanted)
+        found, _ = _ask_live(config, chosen, states[order], wanted, with_priors=False)
         answers.append({rules: rows[np.argsort(order)] for rules, rows in found.items()})
     return agreement(*answers)
 
@@ -117,9 +117,12 @@ def agreement(one: Distributions, other: Distributions) -> Agreement:
 
 
 def _ask_live(
-    config: TutorConfig, task: Task, states: NDArray[np.float32], wanted: Wanted
+    config: TutorConfig, task: Task, states: NDArray[np.float32], wanted: Wanted, with_priors: bool
 ) -> tuple[Distributions, list[Entry]]:
-    """Return what a deployed tutor says, and the answers that its store holds afterwards."""
+    """Return what a deployed tutor says, and the answers that its store holds afterwards.
+
+    With priors it is asked first, in an order of its own, about the probe that calibrations read.
+    """
     from rich.console import Console
 
     from rllib_plugins.audition import Answers
@@ -132,8 +135,9 @@ def _ask_live(
         for asking, entry in asks.items():
             print(f"asking {' · '.join(asking)} about {task.name}", flush=True)
             answers = Answers(task, entry.ask, entry.rules)
-            answers.prior("empty")
-            answers.prior("batch")
+            if with_priors:
+                answers.prior("empty")
+                answers.prior("batch")
             found[entry.rules] = answers.rows(states)
         with AdviceStore(paths.advice_dir() / config.name, readonly=True) as store:
             return found, [entry for entry in store.entries() if entry.context is not None]
