@@ -8,6 +8,7 @@ tutor is a file of answers that this program writes, so that all of it takes min
 
 from __future__ import annotations
 
+import argparse
 import json
 import os
 import re
@@ -108,6 +109,7 @@ def record(step: Step, folder: Path) -> str:
 
 def main() -> None:
     """Record all steps and write the page."""
+    argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter).parse_args()
     with tempfile.TemporaryDirectory(prefix="first-steps-") as name:
         folder = Path(name)
         parts = []
