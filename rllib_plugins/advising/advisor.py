@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rllib_plugins.advising.table import DistributionTable
-from rllib_plugins.metrics import Source
+from rllib_plugins.metrics import AdviceCounters, RecentMean, Source
 from rllib_plugins.tasks.base import Task
 
 _SUM_TOLERANCE = 1e-4
@@ -35,6 +35,15 @@ class AdviceBatch:
     latency_ms: float = 0.0
     tokens: int = 0
     opinions: NDArray[np.float64] | None = None
+
+    def count(self, counters: AdviceCounters, latency: RecentMean) -> None:
+        """Add what was asked to a trial's running totals, and the call's milliseconds to their mean."""
+        for source, count in zip(*np.unique(self.source, return_counts=True), strict=True):
+            counters.add(int(source), int(count))
+        counters.invalid += self.invalid
+        counters.tokens += self.tokens
+        if self.latency_ms > 0.0:
+            latency.add(self.latency_ms, 1)
 
 
 class Advisor:

@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from rllib_plugins.advising import kernels
-from rllib_plugins.advising.advisor import AdviceBatch, Advisor
+from rllib_plugins.advising.advisor import Advisor
 from rllib_plugins.advising.config import AdviceConfig, ImitationWeights
 from rllib_plugins.advising.kernels import Bools, Options, Plain
 from rllib_plugins.advising.reuse import make_reuse
@@ -434,17 +434,8 @@ class Explorer:
             if self._rule.reads_advice:
                 opinions = batch.probabilities if batch.opinions is None else batch.opinions
                 visits["ignored"][to_ask] = ~self._rule.on_advice(opinions)
-            self._count(batch)
+            batch.count(self._counters, self._latency)
         return advice
-
-    def _count(self, batch: AdviceBatch) -> None:
-        """Count what was asked."""
-        for source, count in zip(*np.unique(batch.source, return_counts=True), strict=True):
-            self._counters.add(int(source), int(count))
-        self._counters.invalid += batch.invalid
-        self._counters.tokens += batch.tokens
-        if batch.latency_ms > 0.0:
-            self._latency.add(batch.latency_ms, 1)
 
     def _remaining(self, budget: int) -> int:
         """Return the consultations left in the advice budget."""

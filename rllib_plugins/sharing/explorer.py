@@ -113,7 +113,7 @@ class SharedExplorer(Explorer):
 
     def _remaining(self, budget: int) -> int:
         assert self._allowance is not None
-        return max(0, self._allowance - (self._counters.consultations - self._num_free_consultations))
+        return super()._remaining(self._allowance)
 
     def _tally(self) -> Tally:
         return Tally(

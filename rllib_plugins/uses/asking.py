@@ -81,20 +81,27 @@ class Asking:
 
     def visited(self, start: int = 0, stop: int | None = None) -> Visited:
         """Return the vector steps ``start`` to ``stop`` of the rollout, the latest ones of the trial."""
-        runner, config = self._trial.runner, self._trial.config
-        rollout = runner.rollout
+        rollout = self._trial.runner.rollout
         logits = flat(rollout.logits[start:stop])
         legal = None if rollout.legal is None else flat(rollout.legal[start:stop])
-        step = runner.num_env_steps_sampled_lifetime - len(logits)
         return Visited(
             observations=flat(rollout.observations[start:stop]),
             logits=logits,
-            policy=epsilon_greedy(logits, legal, config.epsilon_at(step))
-            if config.value_based
-            else masked_softmax(logits, legal),
+            policy=self._policy(logits, legal, rollout.rewards.shape[1]),
             actions=flat(rollout.actions[start:stop]),
             legal=legal,
         )
+
+    def _policy(
+        self, logits: NDArray[np.float32], legal: NDArray[np.bool_] | None, num_envs: int
+    ) -> NDArray[np.float64]:
+        """Return what the student's actions were drawn from in the latest env steps, ``(T·num_envs, A)``."""
+        config = self._trial.config
+        if not config.value_based:
+            return masked_softmax(logits, legal)
+        first = self._trial.runner.num_env_steps_sampled_lifetime - len(logits)
+        epsilons = [config.epsilon_at(first + step) for step in range(0, len(logits), num_envs)]
+        return epsilon_greedy(logits, legal, np.repeat(epsilons, num_envs)[:, None])
 
     def probabilities(self, num_steps: int) -> NDArray[np.float64]:
         """Return with which probability each of the latest env steps of the trial is asked about, ``(num_steps,)``."""
@@ -116,12 +123,7 @@ class Asking:
         assert self._trial.advisor is not None
         asked = visited.at(chosen)
         batch = self._trial.advisor.ask(asked.observations)
-        for source, count in zip(*np.unique(batch.source, return_counts=True), strict=True):
-            self._counters.add(int(source), int(count))
-        self._counters.invalid += batch.invalid
-        self._counters.tokens += batch.tokens
-        if batch.latency_ms > 0.0:
-            self._latency.add(batch.latency_ms, 1)
+        batch.count(self._counters, self._latency)
         guessed = holds_guess(batch.probabilities, asked.legal)
         if self._rule.reads_advice:
             guessed &= self._rule.on_advice(batch.probabilities)

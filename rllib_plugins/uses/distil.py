@@ -18,9 +18,8 @@ from numpy.typing import NDArray
 
 from rllib_plugins.advising.config import ImitationWeights
 from rllib_plugins.algorithms.advice_replay import AdviceMemory
-from rllib_plugins.policies import epsilon_greedy, masked_softmax
-from rllib_plugins.rollout.arrays import RolloutArrays, flat
-from rllib_plugins.uses.asking import Asking, Visited
+from rllib_plugins.rollout.arrays import RolloutArrays
+from rllib_plugins.uses.asking import Asking
 from rllib_plugins.uses.base import BATCH, SETTLED_SHARE, AdviceUse, Goal, Imitator, Trial
 from rllib_plugins.uses.benefit import Benefit, Draws
 from rllib_plugins.uses.options import Distil
@@ -71,13 +70,7 @@ class Distillation(AdviceUse):
     def compare(self, advantages: NDArray[np.float32]) -> None:
         """Ask about the states of a complete rollout, and learn from the student's draws in them."""
         rollout = self._trial.runner.rollout
-        visited = Visited(
-            observations=flat(rollout.observations),
-            logits=flat(rollout.logits),
-            policy=self._policy(rollout),
-            actions=flat(rollout.actions),
-            legal=None if rollout.legal is None else flat(rollout.legal),
-        )
+        visited = self._asking.visited()
         told = self._asking.ask(visited, self._probabilities(rollout))
         if told.steps.size:
             asked, gained = visited.at(told.steps), advantages.reshape(-1)[told.steps].astype(np.float64)
@@ -123,17 +116,6 @@ class Distillation(AdviceUse):
                 returns.extend(self._running_returns[ended].tolist())
                 self._running_returns[ended] = 0.0
         return returns
-
-    def _policy(self, rollout: RolloutArrays) -> NDArray[np.float64]:
-        """Return the distributions that the student's actions were drawn from, ``(T·N, A)``."""
-        legal = None if rollout.legal is None else flat(rollout.legal)
-        logits, config = flat(rollout.logits), self._trial.config
-        if not config.value_based:
-            return masked_softmax(logits, legal)
-        num_steps, num_envs = rollout.rewards.shape
-        first = self._trial.runner.num_env_steps_sampled_lifetime - num_steps * num_envs
-        epsilons = np.repeat([config.epsilon_at(first + t * num_envs) for t in range(num_steps)], num_envs)
-        return epsilon_greedy(logits, legal, epsilons[:, None])
 
     def _probabilities(self, rollout: RolloutArrays) -> NDArray[np.float64]:
         """Return with which probability each step of a rollout is asked about, ``(T·N,)``."""

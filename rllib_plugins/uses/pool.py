@@ -65,7 +65,7 @@ class PoolingExplorer(Explorer):
         if self._share <= 0.0 or not num_asked:
             return None
         batch = self._pooled.ask(observations[:num_asked])
-        self._count(batch)
+        batch.count(self._counters, self._latency)
         told = np.full((len(observations), self._num_actions), np.nan)
         told[:num_asked] = batch.probabilities
         mask = legal_mask(self._pooled.task, observations) if legal is None else legal

@@ -14,14 +14,14 @@ from typing import Any
 
 from tutor_service.errors import UserError
 from tutor_service.prompts.labels import LabelMap, map_labels
-from tutor_service.prompts.prompt import BLOCK, Decoding, Prompt, question
+from tutor_service.prompts.prompt import BLOCK, Decoding, Prompt, PromptBuilder, question
 from tutor_service.prompts.templates import split_template
 from tutor_service.schema import AdviceRequest
 
 _CACHED = 512
 
 
-class ChatPrompts:
+class ChatPrompts(PromptBuilder):
     """Build prompts by a tutor's own tokenizer and chat template.
 
     Args:
@@ -50,13 +50,6 @@ class ChatPrompts:
         self._padding = self._encode("\n")[-1]
         self._heads: OrderedDict[str, tuple[int, ...]] = OrderedDict()
         self._labels: OrderedDict[tuple[tuple[str, ...], tuple[tuple[str, ...], ...]], LabelMap] = OrderedDict()
-
-    def build(self, request: AdviceRequest) -> Prompt:
-        """See ``PromptBuilder``."""
-        (built,) = self.build_many([request])
-        if isinstance(built, UserError):
-            raise built
-        return built
 
     def build_many(self, requests: Sequence[AdviceRequest]) -> list[Prompt | UserError]:
         """See ``PromptBuilder``. Questions are tokenised together, which takes half the time."""

@@ -10,7 +10,7 @@ from tutor_service.prompts.prompt import Prompt, PromptBuilder
 from tutor_service.schema import AdviceRequest
 
 
-class OrderedPrompts:
+class OrderedPrompts(PromptBuilder):
     """Build prompts that carry the same question with its labels rotated. See ``prompt.PromptBuilder``.
 
     Args:
@@ -21,13 +21,6 @@ class OrderedPrompts:
     def __init__(self, builder: PromptBuilder, num_orders: int) -> None:
         self._builder = builder
         self._num_orders = num_orders
-
-    def build(self, request: AdviceRequest) -> Prompt:
-        """See ``PromptBuilder``."""
-        (built,) = self.build_many([request])
-        if isinstance(built, UserError):
-            raise built
-        return built
 
     def build_many(self, requests: Sequence[AdviceRequest]) -> list[Prompt | UserError]:
         """See ``PromptBuilder``."""

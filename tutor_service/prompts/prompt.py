@@ -52,7 +52,7 @@ class Prompt:
 
 
 class PromptBuilder(Protocol):
-    """Build the prompts of one tutor."""
+    """Build the prompts of one tutor; a subclass writes all but ``build``."""
 
     def build(self, request: AdviceRequest) -> Prompt:
         """Return the prompt of a valid request.
@@ -60,6 +60,10 @@ class PromptBuilder(Protocol):
         Raises:
             UserError: The tutor's tokenizer cannot tell that many labels apart.
         """
+        (built,) = self.build_many([request])
+        if isinstance(built, UserError):
+            raise built
+        return built
 
     def build_many(self, requests: Sequence[AdviceRequest]) -> list[Prompt | UserError]:
         """Return the prompts of valid requests, in order, and in place of each that ``build`` refuses its error."""
