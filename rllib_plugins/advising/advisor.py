@@ -38,8 +38,9 @@ class AdviceBatch:
 
     def count(self, counters: AdviceCounters, latency: RecentMean) -> None:
         """Add what was asked to a trial's running totals, and the call's milliseconds to their mean."""
-        for source, count in zip(*np.unique(self.source, return_counts=True), strict=True):
-            counters.add(int(source), int(count))
+        for source, count in enumerate(np.bincount(self.source).tolist()):
+            if count:
+                counters.add(source, count)
         counters.invalid += self.invalid
         counters.tokens += self.tokens
         if self.latency_ms > 0.0:

@@ -11,7 +11,7 @@ from rllib_plugins.advising.advisor import holds_guess
 from rllib_plugins.advising.rules import LinearSchedule, make_rule
 from rllib_plugins.metrics import AdviceCounters, RecentMean
 from rllib_plugins.policies import epsilon_greedy, masked_softmax
-from rllib_plugins.rollout.arrays import flat
+from rllib_plugins.rollout.arrays import RolloutArrays, flat
 from rllib_plugins.uses.base import Trial
 
 
@@ -79,9 +79,8 @@ class Asking:
         """Return P(τ) at an env step, as the rule has it."""
         return self._rule.probability(self._schedule, step)
 
-    def visited(self, start: int = 0, stop: int | None = None) -> Visited:
-        """Return the vector steps ``start`` to ``stop`` of the rollout, the latest ones of the trial."""
-        rollout = self._trial.runner.rollout
+    def visited(self, rollout: RolloutArrays, start: int = 0, stop: int | None = None) -> Visited:
+        """Return the vector steps ``start`` to ``stop`` of a rollout, the latest ones of the trial."""
         logits = flat(rollout.logits[start:stop])
         legal = None if rollout.legal is None else flat(rollout.legal[start:stop])
         return Visited(
@@ -100,7 +99,7 @@ class Asking:
         if not config.value_based:
             return masked_softmax(logits, legal)
         first = self._trial.runner.num_env_steps_sampled_lifetime - len(logits)
-        epsilons = [config.epsilon_at(first + step) for step in range(0, len(logits), num_envs)]
+        epsilons = config.epsilon_at(np.arange(first, first + len(logits), num_envs))
         return epsilon_greedy(logits, legal, np.repeat(epsilons, num_envs)[:, None])
 
     def probabilities(self, num_steps: int) -> NDArray[np.float64]:

@@ -6,12 +6,14 @@ Pure arrays; knows neither tutors nor learners.
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-Floats = NDArray[np.float64]
+from rllib_plugins.compiled import compiled
+from rllib_plugins.uses.evidence import ALL, DISPUTED, INFORMED, LEFT, OVERLAP, Draws, Floats, Sums, add_steps, z_of
 
 NUM_FEATURES = 64
 """Random features of a state."""
@@ -29,47 +31,18 @@ LARGEST = 1e30
 """Advantages from here on, infinity among them, are no evidence."""
 
 
-class Draws(NamedTuple):
-    """Holds steps in which a student drew its action at random and the advice is known.
+class Treated(NamedTuple):
+    """Holds steps of which nothing but the regression is still to be made.
 
     Attributes:
         observations: ``(n, obs_dim)``.
-        policy: ``(n, A)``: the probabilities that the student drew its actions by.
-        actions: ``(n,)``: the actions that it drew.
-        advised: ``(n,)``: the advised actions.
-        advantages: ``(n,)``: of the executed actions, not standardised, in units of return.
+        treatment: ``(n,)``: whether the advised action was drawn minus its probability, t − m.
+        advantages: ``(n,)``.
     """
 
     observations: NDArray[np.float32]
-    policy: Floats
-    actions: NDArray[np.int64]
-    advised: NDArray[np.int64]
+    treatment: Floats
     advantages: Floats
-
-    @property
-    def surprise(self) -> Floats:
-        """Return per action whether it was drawn minus its probability, ``(n, A)``."""
-        return np.eye(self.policy.shape[1])[self.actions] - self.policy
-
-    @property
-    def treatment(self) -> Floats:
-        """Return whether the advised action was drawn minus its probability, t − m, ``(n,)``."""
-        return (self.actions == self.advised) - self.propensity
-
-    @property
-    def propensity(self) -> Floats:
-        """Return the probability with which the student draws the advised action, m, ``(n,)``."""
-        return self.policy[np.arange(len(self.advised)), self.advised]
-
-    @property
-    def disputed(self) -> NDArray[np.bool_]:
-        """Return where the advised action is not the student's own first choice, ``(n,)``."""
-        return self.policy.argmax(axis=1) != self.advised
-
-    def where(self, mask: NDArray[np.bool_]) -> Draws:
-        """Return the steps of a mask ``(n,)``."""
-        observations, policy, actions, advised, advantages = self
-        return Draws(observations[mask], policy[mask], actions[mask], advised[mask], advantages[mask])
 
 
 class RandomFeatures:
@@ -83,95 +56,33 @@ class RandomFeatures:
 
     def __init__(self, mean: Floats, spread: Floats, seed: int) -> None:
         self.scale = mean, spread
-        rng, self._root_dim = np.random.default_rng(seed), math.sqrt(len(mean))
-        self._directions = rng.normal(size=(len(mean), NUM_FEATURES)) / self._root_dim
+        rng = np.random.default_rng(seed)
+        self._directions = rng.normal(size=(len(mean), NUM_FEATURES)) / math.sqrt(len(mean))
         self._offsets = rng.normal(size=NUM_FEATURES) / 2.0
 
     def __call__(self, observations: NDArray[np.float32]) -> Floats:
         """Return ``(n, num_features)`` for ``(n, obs_dim)``; each kind of feature has a norm of about 1."""
         mean, spread = self.scale
-        scaled = (observations - mean) / spread
-        bent = np.maximum(scaled @ self._directions + self._offsets, 0.0) / math.sqrt(NUM_FEATURES / 2.0)
-        linear = [scaled / self._root_dim] if len(mean) <= MAX_LINEAR else []
-        return np.concatenate([np.ones((len(scaled), 1)), *linear, bent], axis=1)
+        return _features(observations, mean, spread, self._directions, self._offsets)
 
 
-class Habit:
-    """Predicts an advantage by which action was drawn alone, whatever the state: A ≈ Σ_k b_k (1[a = k] − π_k).
-
-    A student finds out by itself, within a few updates, which action is best on average, so advice is worth what it
-    adds to that. Advice that is the same in every state adds nothing.
-
-    Args:
-        half_life: Steps after which one counts half.
-    """
-
-    def __init__(self, half_life: float) -> None:
-        self._half_life = half_life
-        self.sums: tuple[Floats, Floats, Floats] | None = None
-
-    def add(self, surprise: Floats, treatment: Floats, advantages: Floats) -> tuple[Floats, Floats]:
-        """Add steps, and return what the actions alone do not explain of two quantities.
-
-        Args:
-            surprise: ``(n, A)``: 1[a = k] − π_k.
-            treatment: ``(n,)``: of the advised action.
-            advantages: ``(n,)``.
-
-        Returns:
-            The remainders of ``treatment`` and of ``advantages``, ``(n,)`` each.
-        """
-        num_actions = surprise.shape[1]
-        if self.sums is None:
-            self.sums = np.zeros((num_actions, num_actions)), np.zeros(num_actions), np.zeros(num_actions)
-        decay = 0.5 ** (len(advantages) / self._half_life)
-        gram, with_treatment, with_advantage = self.sums
-        gram = gram * decay + surprise.T @ surprise
-        with_treatment = with_treatment * decay + surprise.T @ treatment
-        with_advantage = with_advantage * decay + surprise.T @ advantages
-        self.sums = gram, with_treatment, with_advantage
-        inverse = np.linalg.pinv(gram, rcond=1e-6, hermitian=True)  # the surprises of a step sum to 0
-        return treatment - surprise @ (inverse @ with_treatment), advantages - surprise @ (inverse @ with_advantage)
-
-
-class DecayedScore:
-    """Tests whether a mean is above 0: z = Σx/√Σx², both decayed.
-
-    The sum normalises itself, so rare or skewed outcomes weigh as much as they vary. A step's decay does not depend on
-    how steps are cut into calls.
-
-    Args:
-        half_life: Steps after which one counts half.
-    """
-
-    def __init__(self, half_life: float) -> None:
-        self._half_life = half_life
-        self._sum = self._squares = 0.0
-
-    def add(self, values: Floats) -> None:
-        """Add steps, the oldest first."""
-        weights = 0.5 ** (np.arange(len(values) - 1, -1, -1) / self._half_life)
-        decay = 0.5 ** (len(values) / self._half_life)
-        self._sum = self._sum * decay + float(weights @ values)
-        self._squares = self._squares * decay**2 + float(weights**2 @ values**2)
-
-    @property
-    def z(self) -> float:
-        """Return Σx/√Σx²; 0 before anything varied."""
-        return self._sum / math.sqrt(self._squares) if self._squares > 1e-200 else 0.0
-
-    @property
-    def parts(self) -> tuple[float, float]:
-        """Return Σx and √Σx²."""
-        return self._sum, math.sqrt(self._squares)
-
-    def get_state(self) -> dict[str, float]:
-        """Return the sums."""
-        return {"sum": self._sum, "squares": self._squares}
-
-    def set_state(self, state: dict[str, float]) -> None:
-        """Take over a ``get_state``."""
-        self._sum, self._squares = state["sum"], state["squares"]
+@compiled
+def _features(
+    observations: NDArray[np.float32], mean: Floats, spread: Floats, directions: Floats, offsets: Floats
+) -> Floats:
+    num_rows, obs_dim = observations.shape
+    scaled = (observations - mean) / spread
+    bent = np.dot(scaled, directions)
+    num_linear, root_dim = obs_dim if obs_dim <= MAX_LINEAR else 0, math.sqrt(obs_dim)
+    norm = math.sqrt(len(offsets) / 2.0)
+    features = np.empty((num_rows, 1 + num_linear + len(offsets)))
+    for row in range(num_rows):
+        features[row, 0] = 1.0
+        for i in range(num_linear):
+            features[row, 1 + i] = scaled[row, i] / root_dim
+        for i in range(len(offsets)):
+            features[row, 1 + num_linear + i] = max(bent[row, i] + offsets[i], 0.0) / norm
+    return features
 
 
 class Benefit:
@@ -189,6 +100,7 @@ class Benefit:
 
     Example:
         >>> import numpy as np
+        >>> from rllib_plugins.uses.evidence import Draws
         >>> rng = np.random.default_rng(0)
         >>> states = rng.uniform(-1, 1, (2_000, 1)).astype(np.float32)
         >>> drew = rng.random(2_000) < 0.5
@@ -211,12 +123,9 @@ class Benefit:
         self.num_steps = 0
         self._half_life = half_life
         self._seed = seed
-        self._all, self._disputed, self._informed = (DecayedScore(half_life) for _ in range(3))
-        self._habit = Habit(half_life)
-        self._left = 0.0
-        self._overlap = 0.0
+        self._sums: Sums | None = None
         self._features: RandomFeatures | None = None
-        self._waiting: list[Draws] = []
+        self._waiting: list[Treated] = []
         self._precision = self._moment = np.empty(0)
         self._squares = self._weight = 0.0
         self._posterior: tuple[Floats, Floats] | None = None
@@ -224,45 +133,47 @@ class Benefit:
     @property
     def z(self) -> float:
         """Return the evidence that following advice helps beyond the best habit, in standard errors."""
-        return self._informed.z if self._left > LEAST_INFORMED * self._overlap else 0.0
+        sums = self._sums
+        if sums is None or sums.spreads[LEFT] <= LEAST_INFORMED * sums.spreads[OVERLAP]:
+            return 0.0
+        return z_of(sums.scores[INFORMED])
 
     @property
     def disputed_z(self) -> float:
         """Return the same where the advice is not the student's own first choice."""
-        return self._disputed.z
+        return 0.0 if self._sums is None else z_of(self._sums.scores[DISPUTED])
 
     @property
     def effect(self) -> float:
         """Return the mean benefit, weighted by m(1 − m), in units of return; NaN before there is evidence."""
-        return self._all.parts[0] / self._overlap if self._overlap > 0 else math.nan
+        return self._per_overlap(lambda total, squares: total)
 
     @property
     def effect_se(self) -> float:
         """Return the standard error of ``effect``; NaN before there is evidence."""
-        return self._all.parts[1] / self._overlap if self._overlap > 0 else math.nan
+        return self._per_overlap(lambda total, squares: math.sqrt(squares))
+
+    def _per_overlap(self, of: Callable[[float, float], float]) -> float:
+        sums = self._sums
+        if sums is None or sums.spreads[OVERLAP] <= 0.0:
+            return math.nan
+        return float(of(*sums.scores[ALL]) / sums.spreads[OVERLAP])
 
     def observe(self, draws: Draws) -> None:
         """Add steps, the oldest first; those whose advantage is NaN or absurd are left out."""
         sound = np.abs(draws.advantages) < LARGEST  # False on NaN
         if not sound.all():
             draws = draws.where(sound)
-        num_new = len(draws.advantages)
-        if not num_new:
+        observations, policy, actions, advised, _ = draws
+        advantages = draws.advantages.astype(np.float64, copy=False)
+        if not len(advantages):
             return
-        self.num_steps += num_new
-        treatment = draws.treatment
-        scores = treatment * draws.advantages
-        self._all.add(scores)
-        self._disputed.add(np.where(draws.disputed, scores, 0.0))
-        informed, unexplained = self._habit.add(draws.surprise, treatment, draws.advantages)
-        self._informed.add(informed * unexplained)
-        spread = draws.propensity * (1.0 - draws.propensity)
-        weights = 0.5 ** (np.arange(num_new - 1, -1, -1) / self._half_life)
-        decay = 0.5 ** (num_new / self._half_life)
-        self._overlap = self._overlap * decay + float(weights @ spread)
-        self._left = self._left * decay + float(weights @ informed**2)
-        self._waiting.append(draws)
+        self.num_steps += len(advantages)
+        if self._sums is None:
+            self._sums = Sums.of(policy.shape[1])
+        treatment = add_steps(self._sums, policy, actions, advised, advantages, self._half_life)
         self._posterior = None
+        self._waiting.append(Treated(observations, treatment, advantages))
         if self._features is None and self.num_steps >= LEAST_TO_SCALE:
             self._fix_features(np.concatenate([waiting.observations for waiting in self._waiting]))
         if self._features is not None:
@@ -272,7 +183,8 @@ class Benefit:
 
     def forget_disputes(self) -> None:
         """Begin ``disputed_z`` anew: what the student has tried since says whether advice would help it again."""
-        self._disputed = DecayedScore(self._half_life)
+        if self._sums is not None:
+            self._sums.scores[DISPUTED] = 0.0
 
     def helps(self, observations: NDArray[np.float32], caution: float) -> NDArray[np.bool_]:
         """Return where advice is expected to help, ``(n,)``: mean of δ(s) above ``caution`` standard deviations.
@@ -297,14 +209,14 @@ class Benefit:
         size = self._features(observations[:1]).shape[1]
         self._precision, self._moment = np.zeros((size, size)), np.zeros(size)
 
-    def _regress(self, draws: Draws, features: RandomFeatures) -> None:
+    def _regress(self, steps: Treated, features: RandomFeatures) -> None:
         """Add the normal equations of A ≈ (t − m)·features·w."""
-        decay = 0.5 ** (len(draws.advantages) / self._half_life)
-        treated = features(draws.observations) * draws.treatment[:, None]
+        decay = 0.5 ** (len(steps.advantages) / self._half_life)
+        treated = features(steps.observations) * steps.treatment[:, None]
         self._precision = self._precision * decay + treated.T @ treated
-        self._moment = self._moment * decay + treated.T @ draws.advantages
-        self._squares = self._squares * decay + float(draws.advantages @ draws.advantages)
-        self._weight = self._weight * decay + len(draws.advantages)
+        self._moment = self._moment * decay + treated.T @ steps.advantages
+        self._squares = self._squares * decay + float(steps.advantages @ steps.advantages)
+        self._weight = self._weight * decay + len(steps.advantages)
 
     def _solve(self) -> tuple[Floats, Floats]:
         """Return the posterior mean of w and a root of its covariance, in standard deviations of an advantage."""
@@ -326,14 +238,9 @@ class Benefit:
         """Return everything that later answers depend on."""
         return {
             "num_steps": self.num_steps,
-            "all": self._all.get_state(),
-            "disputed": self._disputed.get_state(),
-            "informed": self._informed.get_state(),
-            "habit": self._habit.sums,
-            "overlap": self._overlap,
-            "left": self._left,
+            "sums": None if self._sums is None else tuple(part.copy() for part in self._sums),
             "scale": None if self._features is None else self._features.scale,
-            "waiting": [tuple(part.copy() for part in draws) for draws in self._waiting],
+            "waiting": [tuple(part.copy() for part in steps) for steps in self._waiting],
             "precision": self._precision.copy(),
             "moment": self._moment.copy(),
             "squares": self._squares,
@@ -343,15 +250,11 @@ class Benefit:
     def set_state(self, state: dict[str, Any]) -> None:
         """Take over a ``get_state``."""
         self.num_steps = state["num_steps"]
-        self._all.set_state(state["all"])
-        self._disputed.set_state(state["disputed"])
-        self._informed.set_state(state["informed"])
-        self._habit.sums = state["habit"]
-        self._overlap, self._left = state["overlap"], state["left"]
+        self._sums = None if state["sums"] is None else Sums(*(part.copy() for part in state["sums"]))
         self._features = (
             None if state["scale"] is None else RandomFeatures(state["scale"][0], state["scale"][1], self._seed)
         )
-        self._waiting = [Draws(*parts) for parts in state["waiting"]]
+        self._waiting = [Treated(*parts) for parts in state["waiting"]]
         self._precision, self._moment = state["precision"].copy(), state["moment"].copy()
         self._squares, self._weight = state["squares"], state["weight"]
         self._posterior = None

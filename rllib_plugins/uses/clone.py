@@ -41,7 +41,7 @@ class Cloning(AdviceUse):
 
     def remember(self, start: int = 0, stop: int | None = None) -> None:
         """Ask about states of the vector steps ``start`` to ``stop`` of the rollout; keep the tutor's best guesses."""
-        visited = self._asking.visited(start, stop)
+        visited = self._asking.visited(self._trial.runner.rollout, start, stop)
         told = self._asking.ask(visited, self._asking.probabilities(len(visited.actions)))
         if told.steps.size:
             self._memory.put(visited.at(told.steps).advised(told.actions))

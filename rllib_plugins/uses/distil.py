@@ -21,9 +21,11 @@ from rllib_plugins.algorithms.advice_replay import AdviceMemory
 from rllib_plugins.rollout.arrays import RolloutArrays
 from rllib_plugins.uses.asking import Asking
 from rllib_plugins.uses.base import BATCH, SETTLED_SHARE, AdviceUse, Goal, Imitator, Trial
-from rllib_plugins.uses.benefit import Benefit, Draws
+from rllib_plugins.uses.benefit import Benefit
+from rllib_plugins.uses.evidence import Draws
 from rllib_plugins.uses.options import Distil
 from rllib_plugins.uses.phase import Episodes, Limits, Phase
+from rllib_plugins.uses.window import Window
 
 MEMORY = 4_096
 """Visited states kept with their advice; the oldest give way."""
@@ -62,22 +64,24 @@ class Distillation(AdviceUse):
             follow=advice.follow,
             stall_steps=math.inf if config.value_based else options.stall_steps,
         )
-        self._running_returns = np.zeros(trial.runner.num_envs)
+        self._window = Window(rollout)
         self._begins = False
         self._num_due = 0.0
         self._imitated_at = 0
 
     def compare(self, advantages: NDArray[np.float32]) -> None:
-        """Ask about the states of a complete rollout, and learn from the student's draws in them."""
-        rollout = self._trial.runner.rollout
-        visited = self._asking.visited()
-        told = self._asking.ask(visited, self._probabilities(rollout))
+        """Ask about the states of complete rollouts, and learn from the student's draws in them."""
+        window = self._window
+        if not window.add(self._trial.runner.rollout, advantages):
+            return
+        visited = self._asking.visited(window.rollout)
+        told = self._asking.ask(visited, self._probabilities(window.rollout))
         if told.steps.size:
-            asked, gained = visited.at(told.steps), advantages.reshape(-1)[told.steps].astype(np.float64)
+            asked, gained = visited.at(told.steps), window.advantages.reshape(-1)[told.steps].astype(np.float64)
             self._benefit.observe(Draws(asked.observations, asked.policy, asked.actions, told.actions, gained))
             self._memory.put(asked.advised(told.actions))
-        returns = self._ended(rollout)
-        self._begins |= self._phase.update(self._benefit, returns, rollout.rewards.size, self._limits)
+        returns = window.finished_returns()
+        self._begins |= self._phase.update(self._benefit, returns, window.advantages.size, self._limits)
 
     def imitate(self, learner: Imitator, step: int, weights: ImitationWeights) -> None:
         """Take the gradient steps that are due, on states where advice helps."""
@@ -107,16 +111,6 @@ class Distillation(AdviceUse):
             "advice/effect_se": self._benefit.effect_se,
         }
 
-    def _ended(self, rollout: RolloutArrays) -> list[float]:
-        """Return the returns of the episodes that ended in a rollout, in order."""
-        returns: list[float] = []
-        for rewards, ended in zip(rollout.rewards, rollout.terminated | rollout.truncated, strict=True):
-            self._running_returns += rewards
-            if ended.any():
-                returns.extend(self._running_returns[ended].tolist())
-                self._running_returns[ended] = 0.0
-        return returns
-
     def _probabilities(self, rollout: RolloutArrays) -> NDArray[np.float64]:
         """Return with which probability each step of a rollout is asked about, ``(T·N,)``."""
         num_steps, num_envs = rollout.rewards.shape
@@ -133,7 +127,7 @@ class Distillation(AdviceUse):
             "benefit": self._benefit.get_state(),
             "memory": self._memory.get_state(),
             "phase": asdict(self._phase),
-            "running_returns": self._running_returns.copy(),
+            "window": self._window.get_state(),
             "begins": self._begins,
             "num_due": self._num_due,
             "imitated_at": self._imitated_at,
@@ -147,6 +141,6 @@ class Distillation(AdviceUse):
         phase = state["phase"]
         latest, total = [Episodes(*part) for part in phase["latest"]], Episodes(*phase["total"])
         self._phase = Phase(**phase | {"latest": latest, "total": total})
-        self._running_returns = state["running_returns"].copy()
+        self._window.set_state(state["window"])
         self._begins, self._num_due = state["begins"], state["num_due"]
         self._imitated_at = state["imitated_at"]

@@ -41,7 +41,7 @@ class Kickstarting(AdviceUse):
     def remember(self, start: int = 0, stop: int | None = None) -> None:
         """Ask about vector steps ``start`` to ``stop`` of the rollout, while that still weighs anything."""
         if self.weight(self._trial.runner.num_env_steps_sampled_lifetime):
-            visited = self._asking.visited(start, stop)
+            visited = self._asking.visited(self._trial.runner.rollout, start, stop)
             self._asking.ask(visited, self._asking.probabilities(len(visited.actions)))
 
     def targets(self, observations: NDArray[np.float32], step: int) -> NDArray[np.float32]:

@@ -10,7 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from rllib_plugins.uses import benefit as module
-from rllib_plugins.uses.benefit import Benefit, DecayedScore, Draws
+from rllib_plugins.uses.benefit import Benefit
+from rllib_plugins.uses.evidence import Draws, add_scores, z_of
 
 
 def draws(
@@ -37,9 +38,9 @@ def test_advice_that_changes_nothing_is_no_evidence_where_outcomes_are_skewed(pr
     for seed in range(200):
         rng = np.random.default_rng(seed)
         outcome = reward * (rng.random(2_048) < 0.05)
-        score = DecayedScore(1_024)
-        score.add(((rng.random(2_048) < propensity) - propensity) * outcome)
-        zs.append(score.z)
+        totals = np.zeros(2)
+        add_scores(totals, ((rng.random(2_048) < propensity) - propensity) * outcome, 1_024.0)
+        zs.append(z_of(totals))
     assert abs(np.mean(zs)) < 0.25
     assert np.mean(np.abs(zs) > 1.96) < 0.1
 
@@ -150,11 +151,11 @@ def test_long_observations_need_no_more_features():
 @given(cuts=st.lists(st.integers(1, 299), max_size=5, unique=True))
 def test_how_steps_are_cut_into_calls_does_not_matter(cuts: list[int]):
     values = np.random.default_rng(0).normal(size=300)
-    whole, parts = DecayedScore(100.0), DecayedScore(100.0)
-    whole.add(values)
+    whole, parts = np.zeros(2), np.zeros(2)
+    add_scores(whole, values, 100.0)
     for part in np.split(values, sorted(cuts)):
-        parts.add(part)
-    assert parts.z == pytest.approx(whole.z)
+        add_scores(parts, part, 100.0)
+    assert z_of(parts) == pytest.approx(z_of(whole))
 
 
 def test_a_restored_estimate_goes_on_as_if_never_stopped():

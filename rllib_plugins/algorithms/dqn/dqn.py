@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 from ray.rllib.algorithms.dqn.dqn import DQN as RLlibDQN
 from ray.rllib.algorithms.dqn.dqn import DQNConfig as RLlibDQNConfig
 from ray.rllib.algorithms.dqn.dqn import calculate_rr_weights
@@ -67,12 +68,12 @@ class DQNConfig(TutoredConfig, RLlibDQNConfig):
         """Return whether enough steps are sampled to learn from."""
         return num_env_steps >= int(self.num_steps_sampled_before_learning_starts)
 
-    def epsilon_at(self, num_own_steps: int) -> float:
-        """Return ε after so many steps of the student's own, by RLlib's piecewise linear schedule."""
+    def epsilon_at(self, num_own_steps: int | NDArray[np.int64]) -> NDArray[np.float64]:
+        """Return ε after so many steps of the student's own, by RLlib's piecewise linear schedule; the same shape."""
         if isinstance(self.epsilon, (int, float)):
-            return float(self.epsilon)
+            return np.full(np.shape(num_own_steps), float(self.epsilon))
         steps, values = zip(*self.epsilon, strict=True)
-        return float(np.interp(num_own_steps, steps, values))
+        return np.asarray(np.interp(num_own_steps, steps, values))
 
     def validate(self) -> None:
         """Run RLlib's checks and tutoring's.
