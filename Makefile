@@ -9,10 +9,10 @@ QUICK_TIER := $(BIN)/python -m pytest tests/unit --numprocesses logical --maxpro
 OTHER_TIERS := $(BIN)/python -m pytest tests/integration tests/e2e --numprocesses logical --maxprocesses 2 --no-loadscope-reorder
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-unit drill lint format pins ui clean
+.PHONY: help setup demo test test-unit test-pythons drill lint format pins ui clean
 
 help:  ## Show this list
-	@grep -hE '^[a-z-]+:.*?## ' $(MAKEFILE_LIST) | awk -F ':.*?## ' '{printf "  make %-10s %s\n", $$1, $$2}'
+	@grep -hE '^[a-z-]+:.*?## ' $(MAKEFILE_LIST) | awk -F ':.*?## ' '{printf "  make %-12s %s\n", $$1, $$2}'
 	@echo
 	@echo "  ENGINE=gpu|none      vLLM's CUDA build in place of the CPU one, or no vLLM at all (endpoints, scripted tutors)"
 	@echo "  TUTOR=NAME|FILE      tutor of the demo, by catalog name or YAML file (smollm2: least to fetch, and no help)"
@@ -30,6 +30,9 @@ test: setup  ## Run every test, the real LLM's included
 
 test-unit: setup  ## Run the quick tier: no Ray, no LLM
 	@exec $(QUICK_TIER)
+
+test-pythons: setup  ## Run the quick tier under the other Pythons that are installed, in environments of their own
+	@exec $(BIN)/python -m tools.pythons
 
 drill: setup  ## Strike a running sweep with every kind of fault and check that nothing is lost (minutes; seeded)
 	@exec $(BIN)/python -m benchmarks.fault_drill --seed $(SEED)

@@ -114,13 +114,14 @@ def fitting_interpreter() -> str | None:
     uv = shutil.which("uv")
     if uv is None:
         return None
-    wanted = f">={_dotted(FITTING[0])},<{FITTING[-1][0]}.{FITTING[-1][1] + 1}"
+    wanted = f">={dotted(FITTING[0])},<{FITTING[-1][0]}.{FITTING[-1][1] + 1}"
     subprocess.run([uv, "python", "install", wanted], capture_output=True)
     found = subprocess.run([uv, "python", "find", wanted], capture_output=True, text=True)
     return found.stdout.strip() if found.returncode == 0 else None
 
 
-def _dotted(version: tuple[int, int]) -> str:
+def dotted(version: tuple[int, int]) -> str:
+    """Return a version as it is written, such as ``3.11``."""
     return f"{version[0]}.{version[1]}"
 
 
@@ -137,7 +138,7 @@ def use_fitting_interpreter() -> None:
         this += " without ensurepip (on Debian and Ubuntu: apt install python3-venv)"
     path = fitting_interpreter()
     if path is None or os.environ.get(STARTED_AGAIN):
-        versions = ", ".join(_dotted(version) for version in FITTING)
+        versions = ", ".join(dotted(version) for version in FITTING)
         raise SetupError(f"Python {versions} is needed; {this}. Run `make PYTHON=/path/to/python …`, or install uv.")
     say(f"{this}; going on with {path}")
     os.environ[STARTED_AGAIN] = "1"
@@ -164,14 +165,14 @@ def create_venv() -> None:
     )
 
 
-def install(engine: str) -> None:
-    """Installs the project and its pinned dependencies in one resolution.
+def install(engine: str, python: Path = PYTHON) -> None:
+    """Installs the project and its pinned dependencies for an interpreter in one resolution, by the uv of ``.venv``.
 
     Compiled once here: where ``$PYTHONDONTWRITEBYTECODE`` is set, as in many images and on many build machines, every
     process would otherwise compile torch, vLLM and Ray anew, which takes as long as loading them.
     """
     command = [
-        str(PYTHON), "-m", "uv", "pip", "install", "--quiet", "--compile-bytecode", "--python", str(PYTHON),
+        str(PYTHON), "-m", "uv", "pip", "install", "--quiet", "--compile-bytecode", "--python", str(python),
         "--constraints", str(CONSTRAINTS), "--editable", f"{ROOT}[{EXTRAS[engine]}]",
     ]  # fmt: skip
     remedy = "The lines above name the package that could not be had: check `pip config list` and the network."
@@ -181,18 +182,20 @@ def install(engine: str) -> None:
         run(command, remedy, env)
         return
     command += ["--override", str(OVERRIDES)]
-    if engine == "none" and sys.platform == "linux":
-        command.append(f"{pinned('torch')}+cpu")
+    cpu_torch = [f"{pinned('torch')}+cpu"] if engine == "none" and sys.platform == "linux" else []
     try:
-        run(command, remedy, env)
+        run([*command, *cpu_torch], remedy, env)
     except SetupError as error:
         if "torch" not in str(error):
             raise
         say("no CPU build of torch in the configured index; trying PyTorch's own CPU index")
         try:
-            run([*command, "--torch-backend", "cpu"], remedy, env)
+            run([*command, *cpu_torch, "--torch-backend", "cpu"], remedy, env)
         except SetupError:
-            raise error from None
+            if engine != "none":
+                raise error from None
+            say("nor there; taking the larger build that the configured index has")
+            run(command, remedy, env)
 
 
 def check_machine(engine: str) -> None:

@@ -23,6 +23,7 @@ from typing import NamedTuple
 from packaging.version import Version
 
 from tools import bootstrap, resolve
+from tools.pythons import QUICK_TIER
 from tools.resolve import CASES, Case, Resolved
 
 PROPOSED = bootstrap.ROOT / "constraints.proposed.txt"
@@ -189,8 +190,7 @@ def try_out(constraints: Path) -> int:
         bootstrap.run(command, "The proposal resolves but cannot be installed.", bootstrap.index_options(python))
         project = [sys.executable, "-m", "uv", "pip", "install", "--quiet", "--python", str(python), "--no-deps"]
         bootstrap.run([*project, "--editable", str(bootstrap.ROOT)], "The project cannot be installed.")
-        tests = ["-m", "pytest", "tests/unit", "--numprocesses", "logical", "--maxprocesses", "4"]
-        return subprocess.call([str(python), *tests], cwd=bootstrap.ROOT)
+        return subprocess.call([python, *QUICK_TIER], cwd=bootstrap.ROOT)
 
 
 def _this_python() -> str:
