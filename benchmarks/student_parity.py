@@ -41,7 +41,7 @@ def train_peer(algorithm: str, task: str, num_env_steps: int, interval: int, see
     from rllib_plugins.evaluation import evaluate
     from rllib_plugins.tasks import load_task
 
-    made, model = load_task(TASKS[task]), peer_model(algorithm, task, 8, num_env_steps, seed)
+    made, model = load_task(TASKS[task]), peer_model(algorithm, task, 8, seed)
     steps: list[float] = []
     returns: list[float] = []
 
@@ -91,7 +91,9 @@ def main() -> int:
         interval = steps[task] // 20
         for seed in seeds:
             config = our_config(
-                *(algorithm, task, 8, steps[task], seed),
+                *(algorithm, task, 8),
+                num_env_steps=steps[task],
+                seed=seed,
                 eval_interval_steps=interval,
                 eval_episodes=EVALUATION_EPISODES,
                 eval_max_share=1.0,

@@ -1,4 +1,4 @@
-"""Env steps per second of the students: against Stable-Baselines3, the floor, stock RLlib, and over numbers of envs.
+"""Env steps per second of the students: against Stable-Baselines3, the floor, and stock RLlib.
 
 The floor is what an implementation in PyTorch on the same networks cannot leave out: the acting forward pass of each
 vector step and, on batches of the same sizes, forward, backward and optimiser step with a trivial loss. (Ours can be
@@ -15,7 +15,7 @@ import sys
 import time
 from typing import Any
 
-from benchmarks.harness import Benchmark, add_arguments, alternate, median, ratio, sized
+from benchmarks.harness import Benchmark, add_arguments, alternate, ratio, sized
 
 MEASURES = ("rllib_plugins",)
 ALGORITHMS = ("dqn", "ppo", "a2c")
@@ -77,10 +77,11 @@ def floor_run(algorithm: str, config: Any, num_env_steps: int) -> Any:
 
 def measure_case(benchmark: Benchmark, algorithm: str, task: str, num_envs: int, repetitions: int, steps: int) -> None:
     """Ours, the peer's and the floor, alternated."""
-    from benchmarks.shared.students import OurRun, PeerRun, our_config, peer_model
+    from benchmarks.shared.students import WARM_UP, OurRun, PeerRun, our_config, peer_model
 
     config = our_config(algorithm, task, num_envs)
-    ours, peer = OurRun(config, steps), PeerRun(peer_model(algorithm, task, num_envs), steps)
+    warm_up = min(WARM_UP, 16 * steps)
+    ours, peer = OurRun(config, steps, warm_up), PeerRun(peer_model(algorithm, task, num_envs), steps, warm_up)
     floor = floor_run(algorithm, config, steps)
     rates = alternate({"ours": ours, "peer": peer, "floor": floor}, repetitions)
     ours.close()
@@ -154,27 +155,13 @@ def profile(benchmark: Benchmark, algorithm: str, steps: int) -> None:
     benchmark.record(f"{algorithm}_profile_us_per_env_step", table)
 
 
-def growth(benchmark: Benchmark, repetitions: int, steps: int) -> None:
-    """Env steps per second by the number of environments."""
-    from benchmarks.shared.students import OurRun, our_config
-
-    table: dict[str, dict[str, float]] = {}
-    for algorithm in ALGORITHMS:
-        runs = {str(n): OurRun(our_config(algorithm, "blackjack", n), steps) for n in (1, 2, 4, 8, 32, 128)}
-        table[algorithm] = {n: median(rates) for n, rates in alternate(dict(runs), repetitions, warm_ups=0).items()}
-        for run in runs.values():
-            run.close()
-        print(f"growth {algorithm}: { ({n: round(rate) for n, rate in table[algorithm].items()}) }", flush=True)
-    benchmark.record("growth_env_steps_per_s", table)
-
-
 def main() -> int:
     """Measures and reports."""
     parser = argparse.ArgumentParser(description=__doc__)
     add_arguments(parser)
     args = parser.parse_args()
     benchmark = Benchmark("student_speed")
-    repetitions, steps = sized(args, full=(7, 8_192), quick=(1, 2_048), smoke=(1, 256))
+    repetitions, steps = sized(args, full=(7, 8_192), quick=(3, 4_096), smoke=(1, 256))
     tasks, sizes = (("blackjack",), (8,)) if args.quick else (("blackjack", "cartpole"), (8, 32))
     for algorithm in ALGORITHMS:
         for task in tasks:
@@ -184,8 +171,6 @@ def main() -> int:
         if not args.quick:
             measure_stock(benchmark, algorithm, 3, steps)
             profile(benchmark, algorithm, steps)
-    if not args.quick:
-        growth(benchmark, 3, steps)
     return benchmark.finish(args)
 
 

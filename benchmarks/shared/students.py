@@ -6,13 +6,17 @@ slow it) over the task's single flat environment, and networks, batches and rate
 
 from __future__ import annotations
 
+import argparse
+import importlib
 import time
 from typing import Any
 
 from benchmarks.shared.cartpole import CARTPOLE
 
-TASKS = {"blackjack": "blackjack", "cartpole": CARTPOLE}
+TASKS = {"blackjack": "blackjack", "cartpole": CARTPOLE, "snake": "snake"}
 HIDDEN = 64
+WARM_UP = 4_096
+"""Env steps before the first that counts: by then a student has updated, and its machine code and memory are loaded."""
 
 SETTINGS: dict[str, dict[str, Any]] = {
     "ppo": {"lr": 3e-4, "batch": 2048, "minibatch": 64, "epochs": 10, "gamma": 0.99, "lambda_": 0.95},
@@ -70,35 +74,37 @@ def our_hyperparameters(algorithm: str, num_envs: int, num_env_steps: int) -> di
     }
 
 
-def our_config(
-    algorithm: str, task: str, num_envs: int, num_env_steps: int = 40_000, seed: int = 0, **fields: Any
-) -> Any:
-    """A trial of ours at ``SETTINGS``."""
+def our_config(algorithm: str, task: str, num_envs: int, hidden: int = HIDDEN, **fields: Any) -> Any:
+    """A trial of ours at ``SETTINGS``; the fields are those of ``StudentConfig``."""
     from rllib_plugins.config import StudentConfig
 
+    fields = {"num_env_steps": 40_000, "seed": 0} | fields
+    hyperparameters = our_hyperparameters(algorithm, num_envs, fields["num_env_steps"])
+    hyperparameters["model_config"] |= {"fcnet_hiddens": [hidden, hidden]}
     return StudentConfig(
-        algorithm=algorithm,
-        task=TASKS[task],
-        num_envs=num_envs,
-        num_env_steps=num_env_steps,
-        seed=seed,
-        hyperparameters=our_hyperparameters(algorithm, num_envs, num_env_steps),
-        **fields,
+        algorithm=algorithm, task=TASKS[task], num_envs=num_envs, hyperparameters=hyperparameters, **fields
     )
 
 
-def peer_model(algorithm: str, task: str, num_envs: int, num_env_steps: int = 40_000, seed: int = 0) -> Any:
-    """The peer at ``SETTINGS``; its logger, which would leave a folder per run, writes nothing."""
+def peer_model(algorithm: str, task: str, num_envs: int, seed: int = 0, package: str = "stable_baselines3") -> Any:
+    """A peer at ``SETTINGS``; its logger, which would leave a folder per run, writes nothing.
+
+    Args:
+        algorithm: By our name.
+        task: One of ``TASKS``.
+        num_envs: Environments.
+        seed: Its seed.
+        package: ``stable_baselines3``, or ``sbx``, which has no A2C.
+    """
     from stable_baselines3.common.logger import Logger
 
-    model = _make_peer(algorithm, task, num_envs, num_env_steps, seed)
+    model = _make_peer(algorithm, task, num_envs, seed, importlib.import_module(package))
     model.set_logger(Logger(folder=None, output_formats=[]))
     return model
 
 
-def _make_peer(algorithm: str, task: str, num_envs: int, num_env_steps: int, seed: int) -> Any:
+def _make_peer(algorithm: str, task: str, num_envs: int, seed: int, package: Any) -> Any:
     import torch
-    from stable_baselines3 import A2C, DQN, PPO
     from stable_baselines3.common.vec_env import DummyVecEnv
 
     from rllib_plugins.tasks import load_task
@@ -109,7 +115,7 @@ def _make_peer(algorithm: str, task: str, num_envs: int, num_env_steps: int, see
     s = SETTINGS[algorithm]
     common: dict[str, Any] = {"learning_rate": s["lr"], "gamma": s["gamma"], "seed": seed, "device": "cpu"}
     if algorithm == "ppo":
-        return PPO(
+        return package.PPO(
             "MlpPolicy",
             env,
             n_steps=s["batch"] // num_envs,
@@ -120,7 +126,7 @@ def _make_peer(algorithm: str, task: str, num_envs: int, num_env_steps: int, see
             **common,
         )
     if algorithm == "a2c":
-        return A2C(
+        return package.A2C(
             "MlpPolicy",
             env,
             n_steps=s["steps"],
@@ -128,7 +134,7 @@ def _make_peer(algorithm: str, task: str, num_envs: int, num_env_steps: int, see
             policy_kwargs={"net_arch": [HIDDEN, HIDDEN]},
             **common,
         )
-    return DQN(
+    return package.DQN(
         "MlpPolicy",
         env,
         batch_size=s["batch"],
@@ -148,7 +154,7 @@ def _make_peer(algorithm: str, task: str, num_envs: int, num_env_steps: int, see
 class OurRun:
     """Our student, warmed up; each call trains on and gives env steps per second of this process's own time."""
 
-    def __init__(self, config: Any, num_env_steps: int, warm_up: int = 1_000) -> None:
+    def __init__(self, config: Any, num_env_steps: int, warm_up: int = WARM_UP) -> None:
         from rllib_plugins.trial import build_algorithm, ensure_ray
 
         ensure_ray()
@@ -170,7 +176,7 @@ class OurRun:
 class PeerRun:
     """The peer's student, warmed up."""
 
-    def __init__(self, model: Any, num_env_steps: int, warm_up: int = 1_000) -> None:
+    def __init__(self, model: Any, num_env_steps: int, warm_up: int = WARM_UP) -> None:
         self.model = model
         self._num_env_steps = num_env_steps
         self.model.learn(warm_up)
@@ -184,3 +190,46 @@ class PeerRun:
     def close(self) -> None:
         """Closes the environments."""
         self.model.env.close()
+
+
+class OurCell:
+    """Some seeds of one student, each trained in turn; a call gives env steps of all of them per second.
+
+    Args:
+        configs: Of the seeds' trials.
+        num_env_steps: Env steps that each trains for in a call.
+    """
+
+    def __init__(self, configs: list[Any], num_env_steps: int) -> None:
+        self._runs = [OurRun(config, num_env_steps) for config in configs]
+        self._num_env_steps = num_env_steps
+
+    def __call__(self) -> float:
+        """Env steps per second of this process's own time."""
+        return len(self._runs) / sum(1.0 / run() for run in self._runs)
+
+    def close(self) -> None:
+        """Stops the students."""
+        for run in self._runs:
+            run.close()
+
+
+def main() -> None:
+    """Trains some seeds of PPO on CartPole from nothing, one after the other, as a sweep's worker does."""
+    from rllib_plugins.trial import build_algorithm, ensure_ray
+
+    parser = argparse.ArgumentParser(description=main.__doc__)
+    parser.add_argument("--num-envs", type=int, default=8)
+    parser.add_argument("--num-env-steps", type=int, default=40_000)
+    parser.add_argument("--num-seeds", type=int, default=1)
+    args = parser.parse_args()
+    ensure_ray()
+    for seed in range(args.num_seeds):
+        algorithm = build_algorithm(our_config("ppo", "cartpole", args.num_envs, seed=seed))
+        algorithm.train_to(args.num_env_steps)
+        print(f"seed {seed}: return_mean {algorithm.return_mean():.1f}", flush=True)
+        algorithm.stop()
+
+
+if __name__ == "__main__":
+    main()
