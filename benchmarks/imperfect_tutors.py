@@ -19,20 +19,26 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.harness import Benchmark, add_arguments, sized
+from benchmarks.shared.grounds import GROUNDS, Ground
 
 MEASURES = ("rllib_plugins", "tune_sweeps/report")
 ALGORITHMS = ("dqn", "ppo", "a2c")
+PLACES = {
+    "snake": Ground("benchmarks.shared.imperfect:ImperfectSnake", {}, 12_000, interval=125, episodes=20),
+    "cart_pole": Ground("benchmarks.shared.imperfect:ImperfectCartPole", {}, 12_000, interval=500, episodes=10),
+    "blackjack": Ground("benchmarks.shared.imperfect:ImperfectBlackjack", {}, 12_000, interval=100, episodes=20),
+    "connect_four": GROUNDS["connect_four_greedy"]._replace(
+        task="benchmarks.shared.imperfect:ImperfectConnectFour", num_env_steps=24_000
+    ),
+    "cliff_walking": Ground("benchmarks.shared.imperfect:ImperfectCliff", {}, 24_000, interval=400, episodes=1),
+}
+"""By task; an episode of CartPole's evaluation takes up to 500 env steps, and all of CliffWalking's are alike."""
 TUTORS = {
     "snake": ("oracle", "strategy", "calibrated", "plain", "constant", "half_states", "one_wrong", "worst"),
     "cart_pole": ("oracle", "notes", "calibrated", "hint", "constant", "half_states", "one_wrong", "worst"),
     "blackjack": ("oracle", "smollm2", "plain", "calibrated", "strategy", "half_states", "one_wrong", "worst"),
 }
 """By task; recorded ones: Qwen2.5-Coder-1.5B, and SmolLM2, which always sticks."""
-TASKS = {
-    "snake": "benchmarks.shared.imperfect:ImperfectSnake",
-    "cart_pole": "benchmarks.shared.imperfect:ImperfectCartPole",
-    "blackjack": "benchmarks.shared.imperfect:ImperfectBlackjack",
-}
 USELESS_SHARE = 0.1
 """A tutor below this share of the way from random play to the trained student is useless, and one of one answer."""
 ONE_ANSWER = ("constant", "smollm2")
@@ -48,44 +54,44 @@ LEVELS = (0.5, 0.75, 0.9)
 """Shares of the way from random play to the untutored student's final return."""
 TUTOR_SHARE, TUTOR_SPEED_UP, TUTOR_ENV_STEPS = 0.9, 3.0, 1_000
 """A student comes so far towards a tutor that is worth following, so many times sooner or in so few env steps."""
-NUM_ENV_STEPS = 12_000
-INTERVALS = {"snake": 125, "cart_pole": 500, "blackjack": 100}
-"""Env steps between evaluations."""
-EPISODES = {"snake": 20, "cart_pole": 10, "blackjack": 20}
-"""Per evaluation; CartPole's take up to 500 env steps each, one after the other."""
 
 
-def student(algorithm: str, task: str, kind: str, seed: int, num_env_steps: int, played: Any = None) -> Any:
+def student(algorithm: str, task: str, kind: str, seed: int, played: Any = None) -> Any:
     """One trial; the tutor is its task's oracle, or nobody. It knows what the tutor reaches, as in a sweep."""
     from rllib_plugins.advising.config import AdviceConfig
     from rllib_plugins.config import StudentConfig
     from rllib_plugins.hyperparameters import default_hyperparameters
 
     told = {} if played is None else {"tutor_return": played.tutor_return, "follow": played.follow}
+    place = PLACES[task]
     return StudentConfig(
         algorithm=algorithm,
-        task=TASKS[task],
-        task_options={"kind": "oracle" if kind == "none" else kind},
+        task=place.task,
+        task_options=dict(place.options) | {"kind": "oracle" if kind == "none" else kind},
         tutor="none" if kind == "none" else "oracle",
         seed=seed,
-        num_env_steps=num_env_steps,
-        eval_interval_steps=INTERVALS[task],
-        eval_episodes=EPISODES[task],
+        num_env_steps=place.num_env_steps,
+        eval_interval_steps=place.interval,
+        eval_episodes=place.episodes,
         eval_max_share=1.0,
         advice=AdviceConfig(**told),
-        hyperparameters=default_hyperparameters(algorithm, task),  # type: ignore[arg-type]
+        hyperparameters=dict(place.hyperparameters.get(algorithm) or default_hyperparameters(algorithm, task)),  # type: ignore[arg-type]
     )
+
+
+def task_of(place: str, kind: str = "oracle") -> Any:
+    """Return a place's task with a tutor of some kind."""
+    from rllib_plugins.tasks import load_task
+
+    return load_task(PLACES[place].task, **PLACES[place].options, kind=kind)
 
 
 def own_level(task: str, kind: str) -> float:
     """The return of the tutor's own play, over more episodes than a sweep has it play."""
     from rllib_plugins.evaluation import evaluate
-    from rllib_plugins.tasks import load_task
 
-    made = load_task(TASKS[task], kind=kind)
-    return evaluate(
-        made, lambda observations: made.oracle_batch(observations), episodes=20 * EPISODES[task], seed=1
-    ).return_mean
+    made, episodes = task_of(task, kind), 20 * PLACES[task].episodes
+    return evaluate(made, made.oracle_batch, episodes=episodes, seed=1).return_mean
 
 
 def in_numbers(faster: Mapping[float, Any]) -> dict[str, list[float] | None]:
@@ -117,7 +123,7 @@ def own_play(task: str, kind: str) -> Any:
     from tune_sweeps.run.own_play import play_others, play_tutor
 
     episodes = EvaluationConfig().tutor_episodes
-    untutored, tutored = (student(ALGORITHMS[0], task, k, seed=0, num_env_steps=NUM_ENV_STEPS) for k in ("none", kind))
+    untutored, tutored = (student(ALGORITHMS[0], task, k, seed=0) for k in ("none", kind))
     return play_tutor(tutored, episodes, play_others(untutored, episodes))
 
 
@@ -181,37 +187,46 @@ def draw_curves(path: Path, groups: Mapping[tuple[str, str, str], Sequence[Any]]
     learning.draw(path, panels)
 
 
-def main() -> int:
-    """Measures and reports."""
-    parser = argparse.ArgumentParser(description=__doc__)
+def arguments(description: str) -> argparse.Namespace:
+    """Read the command line."""
+    parser = argparse.ArgumentParser(description=description)
     add_arguments(parser)
     parser.add_argument("--seeds", type=int, default=None, help="seeds per cell (default: 10, with --quick 3)")
-    args = parser.parse_args()
+    return parser.parse_args()
+
+
+def run(name: str, tutors: Mapping[str, Sequence[str]], args: argparse.Namespace) -> int:
+    """Measure and report.
+
+    Args:
+        name: Of the benchmark.
+        tutors: Kinds by task.
+        args: From the command line; with ``--quick`` one algorithm is trained, for fewer steps.
+    """
     from benchmarks.shared import learning
     from tutor_service.machine import available_cores
 
     seeds = range(args.seeds or sized(args, full=10, quick=3, smoke=2))
-    num_env_steps = sized(args, full=NUM_ENV_STEPS, quick=4_000, smoke=500)
     algorithms = ("ppo",) if args.quick else ALGORITHMS
-    tutors: dict[str, tuple[str, ...]] = {"blackjack": ("oracle", "smollm2")} if args.quick else TUTORS
-    benchmark = Benchmark("imperfect_tutors")
+    shortened = {"num_env_steps": sized(args, full=0, quick=4_000, smoke=800)} if args.quick else {}
+    benchmark = Benchmark(name)
     cells = [(task, algorithm, kind) for task in tutors for algorithm in algorithms for kind in ("none", *tutors[task])]
     played = {(task, kind): own_play(task, kind) for task, kinds in tutors.items() for kind in kinds}
     levels = {(task, kind): own_level(task, kind) for task, kind in played}
-    jobs = [
-        (learning.train_ours, (student(algorithm, task, kind, seed, num_env_steps, played.get((task, kind))),))
+    students = [
+        student(algorithm, task, kind, seed, played.get((task, kind))).model_copy(update=shortened)
         for task, algorithm, kind in cells
         for seed in seeds
     ]
-    curves = iter(learning.run_all(jobs, available_cores()))
+    curves = iter(learning.run_all([(learning.train_ours, (one,)) for one in students], available_cores()))
     groups = {cell: [next(curves) for _ in seeds] for cell in cells}
     points: list[dict[str, Any]] = []
     for (task, algorithm, kind), group in groups.items():
-        name = f"{task}_{algorithm}_{kind}"
-        benchmark.record(name, learning.as_record(group))
+        cell = f"{task}_{algorithm}_{kind}"
+        benchmark.record(cell, learning.as_record(group))
         if kind == "none":
             continue
-        untutored, floor = groups[task, algorithm, "none"], learning.random_return(task)
+        untutored, floor = groups[task, algorithm, "none"], learning.random_return(task_of(task))
         trained = sum(curve.final for curve in untutored) / len(untutored)
         level = levels[task, kind]
         own_share = (level - floor) / (trained - floor)
@@ -226,7 +241,7 @@ def main() -> int:
         final = learning.difference([c.final for c in group], [c.final for c in untutored])
         points.append({"task": task, "algorithm": algorithm, "kind": kind, "own_share": own_share, "area": area})
         benchmark.record(
-            f"{name}_summary",
+            f"{cell}_summary",
             points[-1]
             | {
                 "own_return": level,
@@ -239,25 +254,32 @@ def main() -> int:
             },
         )
         shown = ", ".join(f"{frac}: ×{found.value:.2f}" for frac, found in faster.items() if found is not None)
-        print(f"{name}: own {own_share:.2f}, area ×{area:.3f}, final {final.value:+.3f}, speed {shown}", flush=True)
+        print(f"{cell}: own {own_share:.2f}, area ×{area:.3f}, final {final.value:+.3f}, speed {shown}", flush=True)
         if kind in ONE_ANSWER or own_share < USELESS_SHARE:
-            benchmark.check(f"{name}_area_ratio", area, bar=0.97)
+            benchmark.check(f"{cell}_area_ratio", area, bar=0.97)
             for frac, found in faster.items():
                 if found is not None:
-                    benchmark.check(f"{name}_speed_to_{frac}", found.value, bar=1 / 1.1)
+                    benchmark.check(f"{cell}_speed_to_{frac}", found.value, bar=1 / 1.1)
         elif own_share >= 0.5 and faster[0.9] is not None:
-            benchmark.check(f"{name}_speed_to_0.9", faster[0.9].value, bar=1.0)
+            benchmark.check(f"{cell}_speed_to_0.9", faster[0.9].value, bar=1.0)
             soon = to_tutor_level(untutored, group, floor, level)
-            benchmark.record(f"{name}_to_tutor_level", soon)
+            benchmark.record(f"{cell}_to_tutor_level", soon)
             reached = max(soon["speed_up"][0] / TUTOR_SPEED_UP, TUTOR_ENV_STEPS / soon["env_steps"])
-            benchmark.check(f"{name}_to_tutor_level", reached, bar=1.0)
-        benchmark.check(f"{name}_final_upper_end", final.high, bar=0.0)
+            benchmark.check(f"{cell}_to_tutor_level", reached, bar=1.0)
+        benchmark.check(f"{cell}_final_upper_end", final.high, bar=0.0)
 
     def figures(path: Path) -> None:
         draw(path, points)
         draw_curves(path.with_stem(f"{path.stem}_curves"), groups)
 
     return benchmark.finish(args, figures)
+
+
+def main() -> int:
+    """Measures and reports."""
+    args = arguments(__doc__)
+    quick = {"blackjack": ("oracle", "smollm2")}
+    return run("imperfect_tutors", quick if args.quick else TUTORS, args)
 
 
 if __name__ == "__main__":

@@ -103,9 +103,10 @@ def advice_of(use: str, played: Any = None, budget: int | None = None) -> Advice
 
 def student(cell: Cell, seed: int, num_env_steps: int, played: Any) -> Any:
     """Return one trial; see ``advice_of``."""
-    made = imperfect_student(cell.algorithm, cell.task, cell.imperfect, seed, num_env_steps)
+    made = imperfect_student(cell.algorithm, cell.task, cell.imperfect, seed)
     return made.model_copy(
         update={
+            "num_env_steps": num_env_steps,
             "advice": advice_of(cell.use, played, cell.budget),
             "eval_interval_steps": INTERVAL,
             "eval_episodes": EVAL_EPISODES,

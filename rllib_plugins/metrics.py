@@ -1,6 +1,7 @@
 """The numbers that a trial reports: their names, running totals of advice and recent averages.
 
-Nothing else reaches MLflow.
+Nothing else reaches MLflow. A name is added here; its value comes from ``trial``, or from the counters and gauges
+of a use of advice.
 """
 
 from __future__ import annotations

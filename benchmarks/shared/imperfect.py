@@ -16,6 +16,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from benchmarks.shared.grounds import RuledConnectFour
+from examples.cliff_walking import CliffWalkingTask
 from rllib_plugins.tasks.base import Task
 from rllib_plugins.tasks.blackjack import BlackjackTask
 from rllib_plugins.tasks.cart_pole import CartPoleTask
@@ -51,7 +53,7 @@ def distorted(kind: str, observations: NDArray[np.float32], oracle: Rows) -> Row
     ``constant``: always the first action. ``half_states``: the oracle's in a fixed random half of the states, another
     in the rest. ``soft``: the oracle's, but any action with probability ½. ``one_wrong``: another where the last number
     of the observation is above 0 (Snake: food to the right; Blackjack: a usable ace; CartPole: the pole turns to the
-    right). ``worst``: never the oracle's.
+    right; Connect Four: the opponent holds a certain corner). ``worst``: never the oracle's.
     """
     num_actions = oracle.shape[1]
     best = oracle.argmax(axis=1)
@@ -127,6 +129,14 @@ class ImperfectSnake(Imperfect, SnakeTask):
 
 class ImperfectCartPole(Imperfect, CartPoleTask):
     """Is CartPole in words with a tutor of some kind."""
+
+
+class ImperfectConnectFour(Imperfect, RuledConnectFour):
+    """Is Connect Four with a tutor of some kind; an illegal move that it names is no advice."""
+
+
+class ImperfectCliff(Imperfect, CliffWalkingTask):
+    """Is CliffWalking with a tutor of some kind."""
 
 
 class ImperfectBlackjack(Imperfect, BlackjackTask):

@@ -163,12 +163,12 @@ def against_control(comparison: Any, control: Sequence[Curve]) -> Any:
     )
 
 
-def random_return(task: str, episodes: int = 2_000) -> float:
-    """The return of uniformly random legal play."""
+def random_return(task: Any, episodes: int = 2_000) -> float:
+    """The return of uniformly random legal play on a task, which may be given by its name."""
     from rllib_plugins.evaluation import evaluate
     from rllib_plugins.tasks import load_task
 
-    made = load_task(task)
+    made = load_task(task) if isinstance(task, str) else task
     return evaluate(made, made.uniform_policy, episodes=episodes, seed=1).return_mean
 
 

@@ -1,4 +1,4 @@
-"""What an actor-critic's batch makes of the advised steps of a rollout, and until when a step is imitated."""
+"""Weighs the advised steps of an actor-critic's batch: importance weights, and what is imitated until when."""
 
 from __future__ import annotations
 

@@ -1,1 +1,1 @@
-"""Uses of advice: what a student makes in learning of what its tutor says, one module each."""
+"""How a student's learning uses its tutor's advice: one module per use, whose name and options are in ``registry``."""

@@ -45,7 +45,7 @@ class DQNConfig(TutoredConfig, RLlibDQNConfig):
             train_batch_size_per_learner=64,
             num_steps_sampled_before_learning_starts=500,
             target_network_update_freq=500,
-            epsilon=[(0, 1.0), (4_000, 0.05)],
+            epsilon=[(0, 1.0), (4_000, 0.05)],  # each built-in task has its own, in hyperparameters.py
             double_q=True,
             dueling=False,
             grad_clip=10,

@@ -13,7 +13,7 @@ _MILLION = 1e6
 
 
 class Pace:
-    """Spread requests and tokens evenly over the minute, and keeps still while the endpoint asks for it.
+    """Spread requests and tokens evenly over the minute, and pause while the endpoint asks for it.
 
     The generic cell rate algorithm (ITU-T I.371): each request moves the time of the next one on.
 

@@ -1,4 +1,4 @@
-"""Post a question to an endpoint and returns what came back. Owns the connection; knows nothing of what is asked."""
+"""Post a question to an endpoint and return what came back. Owns the connection; knows nothing of what is asked."""
 
 from __future__ import annotations
 
