@@ -23,7 +23,7 @@ IN_FLIGHT = 4
 """Prompts per live replica, in multiples of what autoscaling aims at: keeps it busy, and is seen as load."""
 
 _BUSY_SHARE = 0.5
-"""Replicas are added at this share of an endpoint's concurrency, or at ``target_ongoing_requests`` where that is lower."""
+"""Replicas are added at this share of an endpoint's concurrency, or at a lower ``target_ongoing_requests``."""
 
 
 def gateway_settings(config: TutorConfig, facts: EngineFacts) -> GatewaySettings:
