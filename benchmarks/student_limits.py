@@ -1,7 +1,8 @@
 """Students against programs that are compiled whole, against what their arithmetic allows, and over sizes.
 
-- Peers, where they are installed (``.venv/bin/python -m uv pip install -e '.[peers]'``): SBX, and PPO in one XLA program
-  with its environments, as PureJaxRL writes it. CartPole, 8 environments, 2 × 64 tanh, equal batches; one seed, and ten.
+- Peers, where they are installed (``.venv/bin/python -m uv pip install -e '.[peers]'``): SBX, and PPO in one XLA
+  program with its environments, as PureJaxRL writes it. CartPole, 8 environments, 2 × 64 tanh, equal batches; one seed,
+  and ten.
 - Wall time of a fresh process that trains PPO for 40,000 env steps, for one seed and for ten: packages, Ray and XLA's
   compilation included. Our machine code is on disk from an earlier process, as it is after anybody's first trial.
 - The share of the arithmetic's limit (``benchmarks.shared.arithmetic``) that a student reaches, environments included.
