@@ -91,7 +91,7 @@ def measure_pure_jax(benchmark: Benchmark, num_seeds: int, repetitions: int, ste
     from benchmarks.shared.purejax import PureJaxRun
     from benchmarks.shared.students import OurCell, our_config
 
-    ours = OurCell([our_config("ppo", "cartpole", 8, seed=seed) for seed in range(num_seeds)], steps)
+    ours = OurCell([our_config("ppo", "cart_pole", 8, seed=seed) for seed in range(num_seeds)], steps)
     peer = PureJaxRun(8, num_seeds, steps)
     rates = alternate({"ours": ours, "pure_jax": peer}, repetitions)
     ours.close()
@@ -125,7 +125,7 @@ def measure_share(benchmark: Benchmark, algorithm: str, num_envs: int, repetitio
     from benchmarks.shared.arithmetic import LimitRun, Shape
     from benchmarks.shared.students import WARM_UP, OurRun, our_config
 
-    ours = OurRun(our_config(algorithm, "cartpole", num_envs), steps, min(WARM_UP, 16 * steps))
+    ours = OurRun(our_config(algorithm, "cart_pole", num_envs), steps, min(WARM_UP, 16 * steps))
     rates = alternate({"ours": ours, "limit": LimitRun(algorithm, Shape(num_envs, 4, 2))}, repetitions)
     ours.close()
     case = f"{algorithm}_{num_envs}"

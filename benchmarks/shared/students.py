@@ -13,7 +13,8 @@ from typing import Any
 
 from benchmarks.shared.cartpole import CARTPOLE
 
-TASKS = {"blackjack": "blackjack", "cartpole": CARTPOLE, "snake": "snake"}
+TASKS = {"blackjack": "blackjack", "cartpole": CARTPOLE, "cart_pole": "cart_pole", "snake": "snake"}
+"""Tasks by name: ``cartpole`` steps its environments one after the other for both sides, ``cart_pole`` is ours."""
 HIDDEN = 64
 WARM_UP = 4_096
 """Env steps before the first that counts: by then a student has updated, and its machine code and memory are loaded."""
@@ -225,7 +226,7 @@ def main() -> None:
     args = parser.parse_args()
     ensure_ray()
     for seed in range(args.num_seeds):
-        algorithm = build_algorithm(our_config("ppo", "cartpole", args.num_envs, seed=seed))
+        algorithm = build_algorithm(our_config("ppo", "cart_pole", args.num_envs, seed=seed))
         algorithm.train_to(args.num_env_steps)
         print(f"seed {seed}: return_mean {algorithm.return_mean():.1f}", flush=True)
         algorithm.stop()

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from rllib_plugins.tasks.base import Policy, Task
+from rllib_plugins.tasks.cart_pole_vector import CartPoleVectorEnv
+from rllib_plugins.tasks.flat import FlatVectorEnv
 from tutor_service.errors import UserError
 
 _UPRIGHT_RAD = 0.01
@@ -44,6 +47,26 @@ class CartPoleTask(Task):
         lean = _side(angle, _UPRIGHT_RAD, "leans to the {}", "is upright")
         turn = _side(speed, _STILL_RAD_PER_S, "turns to the {}", "is still")
         return f"The pole {lean} and {turn}{' fast' if abs(speed) > _FAST_RAD_PER_S else ''}."
+
+    @property
+    def _is_plain(self) -> bool:
+        """Whether the game is ``CartPole-v1`` as it comes, seen as it is: no options, no subclass that changes it."""
+        return type(self) is CartPoleTask and not self.env_kwargs
+
+    def make_vec(self, num_envs: int, seed: int) -> FlatVectorEnv:
+        """Make array code that plays the same episodes as environments in turn, or these where the game is changed."""
+        if num_envs < 1 or not self._is_plain:
+            return super().make_vec(num_envs, seed)
+        return CartPoleVectorEnv(num_envs, self.observation_space, seed)
+
+    @contextmanager
+    def borrow_vec(self, num_envs: int, seed: int) -> Iterator[FlatVectorEnv]:
+        """Lend a vector of environments; one of array code costs nothing to make."""
+        if self._is_plain:
+            yield self.make_vec(num_envs, seed)
+            return
+        with super().borrow_vec(num_envs, seed) as envs:
+            yield envs
 
     def oracle(self, observation: Any) -> NDArray[np.float64]:
         """Return the push of a linear rule that balances the pole for all 500 steps."""

@@ -9,6 +9,7 @@ from rllib_plugins.envs import connect_four_board as bits
 from rllib_plugins.envs.snake_rules import FEATURE_TABLE
 from rllib_plugins.evaluation import evaluate, random_return
 from rllib_plugins.tasks import load_task
+from rllib_plugins.tasks.flat import TurnsVectorEnv
 from rllib_plugins.tasks.snake_oracle import TO_THE_FOOD, cycle_positions, legal_moves, safe_actions
 from tools.snake_search import MIRROR, climb, returns
 from tutor_service.errors import UserError
@@ -171,3 +172,40 @@ def test_cart_pole_has_fifteen_texts_and_an_oracle_that_balances() -> None:
     assert evaluate(task, task.oracle_batch, episodes=10, seed=0).return_mean == 500
     lean = evaluate(task, task.references()["to where it leans"], episodes=50, seed=0).return_mean
     assert 30 < lean < 60
+
+
+def test_cart_poles_array_code_plays_the_very_episodes_of_environments_in_turn() -> None:
+    task = load_task("cart_pole")
+    ours, turns = task.make_vec(8, seed=3), TurnsVectorEnv([task.make() for _ in range(8)], seed=3)
+    assert not isinstance(ours, TurnsVectorEnv)
+    observations, others = ours.reset()[0], turns.reset()[0]
+    rng, ends = np.random.default_rng(0), {"terminated": 0, "truncated": 0}
+    for step in range(3_000):
+        if step == 1_500:  # in the middle of episodes
+            again = task.make_vec(8, seed=4)
+            again.restore(ours.save())
+            ours = again
+        np.testing.assert_array_equal(observations, others)
+        wrong = rng.random(8) < (0.0 if step < 1_000 else 0.8)
+        actions = np.where(wrong, rng.integers(2, size=8), task.oracle_batch(observations).argmax(axis=1))
+        (observations, *told, infos), (others, *others_told, other_infos) = ours.step(actions), turns.step(actions)
+        for one, other in zip(told, others_told, strict=True):
+            np.testing.assert_array_equal(one, other)
+        ends["terminated"] += told[1].sum()
+        ends["truncated"] += told[2].sum()
+        assert infos.keys() == other_infos.keys()
+        if infos:
+            ended = other_infos["_final_obs"]
+            np.testing.assert_array_equal(infos["_final_obs"], ended)
+            np.testing.assert_array_equal(infos["final_obs"][ended], other_infos["final_obs"][ended])
+    assert min(ends.values()) > 8
+
+
+def test_cart_pole_refuses_actions_that_it_does_not_have_and_a_changed_game_is_played_as_it_is() -> None:
+    envs = load_task("cart_pole").make_vec(2, seed=0)
+    envs.reset()
+    with pytest.raises(UserError, match=r"actions \[0, 2\] of CartPole"):
+        envs.step(np.array([0, 2]))
+    changed = load_task("cart_pole", sutton_barto_reward=True).make_vec(2, seed=0)
+    changed.reset()
+    assert changed.step(np.array([0, 1]))[1].tolist() == [0.0, 0.0]
