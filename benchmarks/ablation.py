@@ -150,7 +150,7 @@ def draw(path: Path, cells: Mapping[tuple[str, str, str], Mapping[str, Any]]) ->
     matplotlib.use("Agg")
     import matplotlib.pyplot as plt
 
-    from tune_sweeps.report.drawing import GREY, PALETTE
+    from tune_sweeps.report.figure_style import GREY, PALETTE
 
     columns = min(len(cells), 4)
     rows = -(-len(cells) // columns)

@@ -194,7 +194,7 @@ def draw_thresholds(path: Path, records: Mapping[str, Mapping[str, Any]], column
     matplotlib.use("Agg")
     import matplotlib.pyplot as plt
 
-    from tune_sweeps.report.drawing import GREY, PALETTE, ratio_axis
+    from tune_sweeps.report.figure_style import GREY, PALETTE, ratio_axis
 
     rows = -(-len(records) // columns)
     figure, axes = plt.subplots(

@@ -104,7 +104,7 @@ def game(style: str, seed: int) -> Iterator[Position]:
 
     from rllib_plugins.envs import connect_four_board as bits
     from rllib_plugins.envs.connect_four_opponents import GreedyOpponent, PerfectOpponent, RandomOpponent
-    from rllib_plugins.envs.luck import Luck
+    from rllib_plugins.envs.random_blocks import Luck
 
     luck = Luck(np.random.default_rng(seed))
     players = {"random": RandomOpponent(), "greedy": GreedyOpponent(), "perfect": PerfectOpponent(0.0)}

@@ -139,7 +139,7 @@ def draw(path: Path, points: list[dict[str, Any]]) -> None:
     matplotlib.use("Agg")
     import matplotlib.pyplot as plt
 
-    from tune_sweeps.report.drawing import GREY, PALETTE
+    from tune_sweeps.report.figure_style import GREY, PALETTE
 
     tasks = list(dict.fromkeys(point["task"] for point in points))
     figure, axes = plt.subplots(1, len(tasks), figsize=(5.2 * len(tasks), 4.0), squeeze=False, layout="constrained")

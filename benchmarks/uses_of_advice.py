@@ -202,7 +202,7 @@ def draw(path: Path, points: Mapping[Cell, Mapping[str, Any]], levels: Mapping[t
     matplotlib.use("Agg")
     import matplotlib.pyplot as plt
 
-    from tune_sweeps.report.drawing import GREY, PALETTE
+    from tune_sweeps.report.figure_style import GREY, PALETTE
 
     shown = [use for use in USES if any(cell.use == use for cell in points)]
     columns = min(len(shown) + 1, 4)
@@ -261,7 +261,7 @@ def draw_budgets(path: Path, found: Mapping[str, Mapping[str, Mapping[str, Mappi
     matplotlib.use("Agg")
     import matplotlib.pyplot as plt
 
-    from tune_sweeps.report.drawing import GREY, PALETTE
+    from tune_sweeps.report.figure_style import GREY, PALETTE
 
     titles = {"oracle": "oracle", "llm": "Qwen2.5-Coder-1.5B"}
     figure, axes = plt.subplots(

@@ -190,7 +190,7 @@ def draw(path: Path, panels: Mapping[str, Mapping[str, Sequence[Curve]]], column
     matplotlib.use("Agg")
     import matplotlib.pyplot as plt
 
-    from tune_sweeps.report.drawing import GREY, PALETTE
+    from tune_sweeps.report.figure_style import GREY, PALETTE
     from tune_sweeps.report.statistics import band
 
     rows = -(-len(panels) // columns)

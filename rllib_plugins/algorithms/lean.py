@@ -23,7 +23,7 @@ from rllib_plugins.rollout.gathering import GatheredRollout
 from rllib_plugins.rollout.network import ActorCriticView, QView
 from rllib_plugins.tasks import Task, load_task
 from rllib_plugins.uses.base import AdviceUse, Trial
-from rllib_plugins.uses.options import make_use
+from rllib_plugins.uses.registry import make_use
 
 _LEAN = "lean"
 

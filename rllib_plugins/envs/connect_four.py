@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from rllib_plugins.envs import connect_four_board as bits
 from rllib_plugins.envs.connect_four_opponents import make_opponent
-from rllib_plugins.envs.luck import Luck
+from rllib_plugins.envs.random_blocks import Luck
 from tutor_service.errors import UserError, unknown_name
 
 FIRST = ("random", "student", "opponent")

@@ -9,7 +9,7 @@ import gymnasium as gym
 import numpy as np
 from numpy.typing import NDArray
 
-from rllib_plugins.envs.luck import Luck
+from rllib_plugins.envs.random_blocks import Luck
 from rllib_plugins.envs.snake_rules import FEATURE_TABLE, SnakeRules
 from tutor_service.errors import UserError
 

@@ -24,7 +24,7 @@ from rllib_plugins.rollout.network import ActorCriticView, QView
 from rllib_plugins.seeds import derive_seed
 from rllib_plugins.tasks import Task, load_task
 from rllib_plugins.tutors import make_advisor
-from rllib_plugins.uses.options import Use, make_use
+from rllib_plugins.uses.registry import Use, make_use
 
 
 def explorer_options(config: Any, task: Task, advisor: Advisor | None) -> dict[str, Any]:

@@ -24,7 +24,7 @@ from rllib_plugins.sharing.explorer import SharedExplorer
 from rllib_plugins.sharing.shares import HOLDER, Common, Place, Report
 from rllib_plugins.tasks import load_task
 from rllib_plugins.tutors import make_advisor
-from rllib_plugins.uses.options import Use, make_use
+from rllib_plugins.uses.registry import Use, make_use
 
 
 class Order(NamedTuple):

@@ -19,8 +19,8 @@ from rllib_plugins.advising.explorer import Decisions, Explorer
 from rllib_plugins.advising.table import DistributionTable, Floats
 from rllib_plugins.metrics import RecentMean
 from rllib_plugins.seeds import RUNNERS, derive_seed
-from rllib_plugins.sharing.news import Entries, news, together
 from rllib_plugins.sharing.shares import HOLDER, Common, Held, Place, Report, Tally, share_out, total
+from rllib_plugins.sharing.table_updates import Entries, news, together
 from tutor_service.errors import UserError
 
 

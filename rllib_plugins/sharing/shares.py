@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 from rllib_plugins.metrics import AdviceCounters, RecentMean
-from rllib_plugins.sharing.news import Entries
+from rllib_plugins.sharing.table_updates import Entries
 
 HOLDER = 0
 """Number of what holds a trial's common knowledge; it does not act."""

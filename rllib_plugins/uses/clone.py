@@ -14,7 +14,7 @@ from rllib_plugins.advising.config import ImitationWeights
 from rllib_plugins.algorithms.advice_replay import AdviceMemory
 from rllib_plugins.uses.asking import Asking
 from rllib_plugins.uses.base import BATCH, SETTLED_SHARE, AdviceUse, Goal, Imitator, Trial
-from rllib_plugins.uses.options import Clone
+from rllib_plugins.uses.registry import Clone
 
 
 class Cloning(AdviceUse):

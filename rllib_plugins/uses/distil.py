@@ -23,8 +23,8 @@ from rllib_plugins.uses.asking import Asking
 from rllib_plugins.uses.base import BATCH, SETTLED_SHARE, AdviceUse, Goal, Imitator, Trial
 from rllib_plugins.uses.benefit import Benefit
 from rllib_plugins.uses.evidence import Draws
-from rllib_plugins.uses.options import Distil
 from rllib_plugins.uses.phase import Episodes, Limits, Phase
+from rllib_plugins.uses.registry import Distil
 from rllib_plugins.uses.window import Window
 
 MEMORY = 4_096

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from rllib_plugins.rollout.arrays import NO_ROWS
 from rllib_plugins.uses.asking import Asking
 from rllib_plugins.uses.base import AdviceUse, Trial
-from rllib_plugins.uses.options import Kickstart
+from rllib_plugins.uses.registry import Kickstart
 
 
 class Kickstarting(AdviceUse):

@@ -14,8 +14,8 @@ from tutor_service.config import CATALOG_DIR, TutorConfig
 from tutor_service.engines.thinking import CUE
 from tutor_service.engines.vllm import VllmEngine
 from tutor_service.prompts.chat import ChatPrompts
+from tutor_service.prompts.chat_templates import read_template
 from tutor_service.prompts.prompt import BLOCK, Decoding, Prompt, prefix_length
-from tutor_service.prompts.templates import read_template
 from tutor_service.schema import Advice, AdviceRequest
 
 RULES = "Some rules."

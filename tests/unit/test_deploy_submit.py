@@ -26,7 +26,7 @@ from tune_sweeps.cluster.requirements import check_tutors, check_versions
 from tune_sweeps.definition.loading import load_sweep
 from tutor_service.config import TutorConfig, load_tutor
 from tutor_service.errors import UserError
-from tutor_service.prompts.templates import read_template
+from tutor_service.prompts.chat_templates import read_template
 from tutor_service.ray_probe import find_token
 
 TOKEN = "the-right-token"

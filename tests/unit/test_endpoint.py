@@ -10,7 +10,7 @@ import pytest
 from tests.unit import endpoint_standin as standin
 from tests.unit.endpoint_standin import Refused, error, good, reply, running
 from tutor_service.config import TutorConfig
-from tutor_service.engines.endpoint import session
+from tutor_service.engines.endpoint import retries
 from tutor_service.engines.openai import OpenAIEngine
 from tutor_service.errors import UserError
 from tutor_service.prompts.messages import MessagePrompts
@@ -19,7 +19,7 @@ from tutor_service.schema import Advice, AdviceError, AdviceRequest
 
 @pytest.fixture(autouse=True)
 def impatient(monkeypatch):
-    monkeypatch.setattr(session, "BACKOFF_S", 0.001)
+    monkeypatch.setattr(retries, "BACKOFF_S", 0.001)
 
 
 def tutor(endpoint, **fields):

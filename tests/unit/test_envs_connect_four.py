@@ -16,7 +16,7 @@ from rllib_plugins.envs.connect_four import ConnectFourEnv
 from rllib_plugins.envs.connect_four_book import MISSING, book_score, open_book
 from rllib_plugins.envs.connect_four_opponents import GreedyOpponent, PerfectOpponent, RandomOpponent, choose
 from rllib_plugins.envs.connect_four_vector import ConnectFourVectorEnv
-from rllib_plugins.envs.luck import Luck
+from rllib_plugins.envs.random_blocks import Luck
 from tests.unit.connect_four_peer import Peer, replay_single, replay_vector
 from tutor_service.errors import UserError
 

@@ -12,7 +12,7 @@ import pytest
 from rllib_plugins.tasks import load_task
 from tools import first_steps
 from tools.first_steps import PAGE, STEPS, Step, answers, record, tidy
-from tune_sweeps.run.starts import write_start
+from tune_sweeps.run.scaffolds import write_start
 
 
 def test_the_page_shows_the_steps_in_order() -> None:

@@ -14,7 +14,7 @@ import pytest
 from tests.unit.test_sweeps_report import record, run, tutored, two_to_one
 from tune_sweeps.report.analysis import analyse
 from tune_sweeps.report.build import to_markdown
-from tune_sweeps.report.drawing import ratio_limits
+from tune_sweeps.report.figure_style import ratio_limits
 from tune_sweeps.report.page import figure_data, to_html, to_page
 from tune_sweeps.report.statistics import Interval
 

@@ -129,7 +129,7 @@ async def test_text_is_asked_again_until_it_names_an_action():
 def test_every_tutor_of_the_catalog_is_short_and_valid():
     from tutor_service.config import CATALOG_DIR
     from tutor_service.embedded.table import PREFIX
-    from tutor_service.prompts.templates import read_template
+    from tutor_service.prompts.chat_templates import read_template
 
     assert {"llama", "vicuna", "deepseek", "smollm2", "openai", "oracle", "random"} <= set(catalog_names())
     for name in catalog_names():

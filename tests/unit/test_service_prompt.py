@@ -5,10 +5,10 @@ from hypothesis import strategies as st
 from tests.unit.service_fakes import ADDED, SPECIALS, WORDS, FakeTokenizer, request
 from tutor_service.errors import UserError
 from tutor_service.prompts.chat import ChatPrompts
+from tutor_service.prompts.chat_templates import read_template
 from tutor_service.prompts.labels import MAX_ACTIONS, endpoint_labels, map_labels, other_names, single_tokens
 from tutor_service.prompts.messages import MessagePrompts
 from tutor_service.prompts.prompt import BLOCK, prefix_length
-from tutor_service.prompts.templates import read_template
 from tutor_service.schema import AdviceRequest
 
 ENCODE = FakeTokenizer().encode

@@ -13,8 +13,8 @@ from rllib_plugins.advising.config import AdviceConfig
 from rllib_plugins.advising.explorer import Explorer
 from rllib_plugins.advising.table import NOTHING
 from rllib_plugins.sharing.explorer import SharedExplorer
-from rllib_plugins.sharing.news import news, together
 from rllib_plugins.sharing.shares import HOLDER, Held, Place, share_out
+from rllib_plugins.sharing.table_updates import news, together
 from tests.unit.advising_fakes import TableAdvisor, states
 from tutor_service.errors import UserError
 

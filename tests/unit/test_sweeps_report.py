@@ -16,8 +16,8 @@ from tune_sweeps.definition.resolve import resolve
 from tune_sweeps.report.analysis import analyse
 from tune_sweeps.report.build import to_markdown, trial_metrics
 from tune_sweeps.report.compare import changed_settings, compare, values, words
-from tune_sweeps.report.drawing import LineEnd, colours, label_ends, spread
 from tune_sweeps.report.export import write_numbers
+from tune_sweeps.report.figure_style import LineEnd, colours, label_ends, spread
 from tune_sweeps.report.growth import grown
 from tune_sweeps.report.notes import notes
 from tune_sweeps.report.results import Analysis, CellResult

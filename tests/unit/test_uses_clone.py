@@ -15,7 +15,7 @@ from rllib_plugins.metrics import Source
 from rllib_plugins.rollout.arrays import RolloutArrays
 from rllib_plugins.tasks import load_task
 from rllib_plugins.uses.base import Trial
-from rllib_plugins.uses.options import make_use
+from rllib_plugins.uses.registry import make_use
 from tutor_service.errors import UserError
 
 NUM_STEPS, NUM_ENVS, NUM_ACTIONS = 16, 8, 2

@@ -15,8 +15,8 @@ from rllib_plugins.rollout.arrays import RolloutArrays
 from rllib_plugins.tasks import load_task
 from rllib_plugins.uses.base import AdviceUse, Trial
 from rllib_plugins.uses.distil import Distillation
-from rllib_plugins.uses.options import Distil, Use, make_use, register_use, use_names
 from rllib_plugins.uses.phase import Limits, Phase
+from rllib_plugins.uses.registry import Distil, Use, make_use, register_use, use_names
 from tutor_service.errors import UserError
 
 NUM_STEPS, NUM_ENVS, NUM_ACTIONS = 32, 8, 2

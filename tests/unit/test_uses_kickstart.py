@@ -12,7 +12,7 @@ from rllib_plugins.advising.config import AdviceConfig
 from rllib_plugins.config import StudentConfig
 from rllib_plugins.rollout.arrays import RolloutArrays
 from rllib_plugins.uses.base import Trial
-from rllib_plugins.uses.options import make_use
+from rllib_plugins.uses.registry import make_use
 from tests.unit.advising_fakes import TableAdvisor, states
 from tutor_service.errors import UserError
 

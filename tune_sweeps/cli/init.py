@@ -18,7 +18,7 @@ def init(
     Example: `tutor init task maze`
     """
     from tune_sweeps.console.terminal import make_console
-    from tune_sweeps.run.starts import write_start
+    from tune_sweeps.run.scaffolds import write_start
 
     written = write_start(kind, name)
     console = make_console()

@@ -50,7 +50,7 @@ def make_report(
     Raises:
         UserError: MLflow has no such sweep, or no trial of it has finished yet.
     """
-    from tune_sweeps.report.plots import draw_all
+    from tune_sweeps.report.image_figures import draw_all
 
     analysis = analyse(read_sweep(uri, name, follow))
     if not analysis.cells:

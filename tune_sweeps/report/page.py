@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 from markdown_it import MarkdownIt
 
-from tune_sweeps.report import drawing
+from tune_sweeps.report import figure_style
 from tune_sweeps.report.results import Analysis, CellResult
 from tune_sweeps.report.statistics import band
 from tune_sweeps.report.tables import by_task
@@ -52,7 +52,9 @@ def figure_data(analysis: Analysis) -> list[dict[str, Any]]:
         {
             "title": f"Speed-up over the untutored student, with {level:.0%} intervals",
             "rows": _speed_ups(analysis),
-            "limits": drawing.ratio_limits([cell.speed_up for cell in analysis.cells if cell.speed_up is not None]),
+            "limits": figure_style.ratio_limits(
+                [cell.speed_up for cell in analysis.cells if cell.speed_up is not None]
+            ),
         },
         {"title": "Speed-up by share of the way", "panels": _thresholds(analysis)},
     ]
@@ -71,7 +73,7 @@ def _curves(analysis: Analysis) -> list[dict[str, Any]]:
     for title, cells in _panels(analysis):
         lines = []
         for cell in cells:
-            steps, curves = drawing.aligned([trial.run.curve for trial in cell.trials])
+            steps, curves = figure_style.aligned([trial.run.curve for trial in cell.trials])
             if len(steps):
                 lines.append(_line(analysis, cell, steps, band(curves)))
         level = next((cell.threshold.level for cell in cells if cell.cell.baseline), None)
@@ -102,9 +104,9 @@ def _line(
 ) -> dict[str, Any]:
     y, low, high = (np.asarray(list(row), dtype=float).tolist() for row in values)
     return {
-        "name": drawing.label(cell, analysis),
-        "colour": drawing.colours(analysis)[cell.cell.tutor],
-        "dash": {"-": "", "--": "6 4", ":": "2 3"}[drawing.line(cell)],
+        "name": figure_style.label(cell, analysis),
+        "colour": figure_style.colours(analysis)[cell.cell.tutor],
+        "dash": {"-": "", "--": "6 4", ":": "2 3"}[figure_style.line(cell)],
         "x": np.asarray(list(x), dtype=float).tolist(),
         "y": y,
         "low": low,
@@ -113,7 +115,7 @@ def _line(
 
 
 def _speed_ups(analysis: Analysis) -> list[dict[str, Any]]:
-    colours = drawing.colours(analysis)
+    colours = figure_style.colours(analysis)
     return [
         {
             "name": cell.cell.label,

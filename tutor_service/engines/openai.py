@@ -21,7 +21,7 @@ from tutor_service.engines.endpoint.capabilities import TOP_LOGPROBS, Capabiliti
 from tutor_service.engines.endpoint.probe import Refused, Unreadable, probe
 from tutor_service.engines.endpoint.reading import read
 from tutor_service.engines.endpoint.reply import NotRead, Received, Reply
-from tutor_service.engines.endpoint.session import TRANSIENT, BudgetSpent, Exchange, Session
+from tutor_service.engines.endpoint.retries import TRANSIENT, BudgetSpent, Exchange, Session
 from tutor_service.engines.endpoint.transport import Transport, Unanswered
 from tutor_service.errors import UserError
 from tutor_service.prompts.prompt import Decoding, Prompt

@@ -13,9 +13,9 @@ from itertools import chain, islice
 from typing import Any
 
 from tutor_service.errors import UserError
+from tutor_service.prompts.chat_templates import split_template
 from tutor_service.prompts.labels import LabelMap, map_labels
 from tutor_service.prompts.prompt import BLOCK, Decoding, Prompt, PromptBuilder, question
-from tutor_service.prompts.templates import split_template
 from tutor_service.schema import AdviceRequest
 
 _CACHED = 512

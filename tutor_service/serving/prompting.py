@@ -11,10 +11,10 @@ from tutor_service.config import TutorConfig
 from tutor_service.engines import models
 from tutor_service.errors import UserError
 from tutor_service.prompts.chat import ChatPrompts
+from tutor_service.prompts.chat_templates import read_template
 from tutor_service.prompts.messages import MessagePrompts
 from tutor_service.prompts.orders import OrderedPrompts
 from tutor_service.prompts.prompt import Decoding, PromptBuilder
-from tutor_service.prompts.templates import read_template
 
 
 def load_tokenizer(config: TutorConfig) -> Any:

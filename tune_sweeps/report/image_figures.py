@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 
 from tune_sweeps.definition.grid import REUSE_WORDS
-from tune_sweeps.report import drawing
-from tune_sweeps.report.drawing import GREY, LineEnd
+from tune_sweeps.report import figure_style
+from tune_sweeps.report.figure_style import GREY, LineEnd
 from tune_sweeps.report.results import Analysis
 from tune_sweeps.report.statistics import band
 from tune_sweeps.report.tables import by_task
@@ -72,31 +72,31 @@ def draw_all(analysis: Analysis, folder: Path) -> list[Path]:
 
 def learning_curves(analysis: Analysis) -> Any:
     """Draw greedy returns over env steps: tasks down, algorithms across; bands are ± one standard error over seeds."""
-    figure, axes = drawing.grid(analysis, "Greedy return over training, tutor off")
-    colours = drawing.colours(analysis)
+    figure, axes = figure_style.grid(analysis, "Greedy return over training, tutor off")
+    colours = figure_style.colours(analysis)
     ends: dict[tuple[str, str], list[LineEnd]] = {key: [] for key in axes}
     drawn: dict[str, list[np.ndarray]] = {}
     for (task, algorithm), ax in axes.items():
-        for cell in drawing.cells(analysis, task, algorithm):
-            steps, curves = drawing.aligned([trial.run.curve for trial in cell.trials])
+        for cell in figure_style.cells(analysis, task, algorithm):
+            steps, curves = figure_style.aligned([trial.run.curve for trial in cell.trials])
             if not len(steps):
                 continue
             mean, low, high = band(curves)
             colour = colours[cell.cell.tutor]
-            ax.plot(steps, mean, color=colour, linestyle=drawing.line(cell), zorder=2 if cell.cell.tutored else 3)
+            ax.plot(steps, mean, color=colour, linestyle=figure_style.line(cell), zorder=2 if cell.cell.tutored else 3)
             if len(curves) > 1:
                 ax.fill_between(steps, low, high, color=colour, alpha=0.15, linewidth=0)
-            ends[task, algorithm].append(LineEnd(float(mean[-1]), drawing.label(cell, analysis), colour))
+            ends[task, algorithm].append(LineEnd(float(mean[-1]), figure_style.label(cell, analysis), colour))
             drawn.setdefault(task, []).append(mean)
             if cell.cell.baseline and cell.threshold.level is not None:
-                drawing.threshold(ax, cell.threshold.level)
-        drawing.steps_axis(ax)
+                figure_style.threshold(ax, cell.threshold.level)
+        figure_style.steps_axis(ax)
         ax.set_ylabel("greedy return")
     for (task, algorithm), ax in axes.items():  # once the scale is known: a row of axes shares it
         if task in drawn:
-            cut = drawing.scale(ax, np.concatenate(drawn[task]))
+            cut = figure_style.scale(ax, np.concatenate(drawn[task]))
             ax.set_ylabel("greedy return" + (f"\n(cut below {ax.get_ylim()[0]:.2g})" if cut else ""))
-        drawing.label_ends(ax, ends[task, algorithm])
+        figure_style.label_ends(ax, ends[task, algorithm])
     return figure
 
 
@@ -108,8 +108,8 @@ def forest(analysis: Analysis) -> Any:
     if not cells:
         return None
     figure, ax = plt.subplots(figsize=(7.0, 1.2 + 0.26 * len(cells)))
-    colours = drawing.colours(analysis)
-    left, right = drawing.ratio_limits([cell.speed_up for cell in cells if cell.speed_up is not None])
+    colours = figure_style.colours(analysis)
+    left, right = figure_style.ratio_limits([cell.speed_up for cell in cells if cell.speed_up is not None])
     for row, cell in enumerate(cells):
         estimate = cell.speed_up
         assert estimate is not None
@@ -129,7 +129,7 @@ def forest(analysis: Analysis) -> Any:
     ax.axvline(1.0, color=GREY, linewidth=1.0)
     ax.set_xscale("log")
     ax.set_xlim(left * 0.9, right * 1.1)
-    drawing.ratio_axis(ax.xaxis)
+    figure_style.ratio_axis(ax.xaxis)
     ax.set_yticks(range(len(cells)), [cell.cell.label for cell in cells])
     ax.set_ylim(-0.7, len(cells) - 0.3)
     hollow = any(cell.num_converged < len(cell.trials) for cell in cells)
@@ -146,29 +146,29 @@ def thresholds(analysis: Analysis) -> Any:
     """Draw the speed-up over the share of the way at which a trial counts as converged, with intervals."""
     if not any(c.versus and any(point.sustained for point in c.versus.curve) for c in analysis.cells):
         return None
-    figure, axes = drawing.grid(analysis, "Speed-up by threshold")
-    colours = drawing.colours(analysis)
+    figure, axes = figure_style.grid(analysis, "Speed-up by threshold")
+    colours = figure_style.colours(analysis)
     for (task, algorithm), ax in axes.items():
-        for cell in drawing.cells(analysis, task, algorithm):
+        for cell in figure_style.cells(analysis, task, algorithm):
             points = [(p.frac, p.sustained) for p in (cell.versus.curve if cell.versus else []) if p.sustained]
             if not points or (cell.versus and cell.versus.twin is not None):
                 continue
             colour = colours[cell.cell.tutor]
             fracs, found = zip(*points, strict=True)
-            ax.plot(fracs, [estimate.value for estimate in found], color=colour, linestyle=drawing.line(cell))
+            ax.plot(fracs, [estimate.value for estimate in found], color=colour, linestyle=figure_style.line(cell))
             if all(estimate.has_interval for estimate in found):
                 low, high = zip(*((estimate.low, estimate.high) for estimate in found), strict=True)
                 ax.fill_between(fracs, low, high, color=colour, alpha=0.15, linewidth=0)
             ax.annotate(
-                drawing.label(cell, analysis), (fracs[-1], found[-1].value), xytext=(4, 0), textcoords="offset points",
-                color=colour, va="center", fontsize=8, annotation_clip=False,
+                figure_style.label(cell, analysis), (fracs[-1], found[-1].value), xytext=(4, 0),
+                textcoords="offset points", color=colour, va="center", fontsize=8, annotation_clip=False,
             )  # fmt: skip
         ax.axhline(1.0, color=GREY, linewidth=0.8)
         ax.set_yscale("log")
         ax.set_xlabel("share of the way")
         ax.set_ylabel("speed-up")
     for ax in axes.values():
-        drawing.ratio_axis(ax.yaxis)
+        figure_style.ratio_axis(ax.yaxis)
     return figure
 
 
@@ -178,11 +178,11 @@ def survival(analysis: Analysis) -> Any:
 
     if not any(cell.convergences for cell in analysis.cells):
         return None
-    figure, axes = drawing.grid(analysis, "Share of trials that have not reached the threshold for good")
-    colours = drawing.colours(analysis)
+    figure, axes = figure_style.grid(analysis, "Share of trials that have not reached the threshold for good")
+    colours = figure_style.colours(analysis)
     for (task, algorithm), ax in axes.items():
         ends = []
-        for cell in drawing.cells(analysis, task, algorithm):
+        for cell in figure_style.cells(analysis, task, algorithm):
             if not cell.convergences:
                 continue
             times = [found.steps for found in cell.convergences]
@@ -190,11 +190,11 @@ def survival(analysis: Analysis) -> Any:
             curve = stats.ecdf(stats.CensoredData.right_censored(times, censored)).sf
             steps = np.concatenate([[0.0], curve.quantiles, [cell.horizon]])
             share = np.concatenate([[1.0], curve.probabilities, curve.probabilities[-1:]])
-            ax.step(steps, share, where="post", color=colours[cell.cell.tutor], linestyle=drawing.line(cell))
-            ends.append(LineEnd(float(share[-1]), drawing.label(cell, analysis), colours[cell.cell.tutor]))
+            ax.step(steps, share, where="post", color=colours[cell.cell.tutor], linestyle=figure_style.line(cell))
+            ends.append(LineEnd(float(share[-1]), figure_style.label(cell, analysis), colours[cell.cell.tutor]))
         ax.set_ylim(-0.03, 1.05)
-        drawing.label_ends(ax, ends)
-        drawing.steps_axis(ax)
+        figure_style.label_ends(ax, ends)
+        figure_style.steps_axis(ax)
         ax.set_ylabel("not converged")
     return figure
 
@@ -210,9 +210,9 @@ def profiles(analysis: Analysis) -> Any:
     figure, axes = plt.subplots(
         1, len(algorithms), figsize=(3.8 * len(algorithms) + 0.8, 3.0), squeeze=False, sharey=True, layout="constrained"
     )
-    colours = drawing.colours(analysis)
+    colours = figure_style.colours(analysis)
     values = np.concatenate(list(scores.values()))
-    points = np.linspace(float(np.quantile(values, drawing.CUT)), float(values.max()), 201)
+    points = np.linspace(float(np.quantile(values, figure_style.CUT)), float(values.max()), 201)
     for algorithm, ax in zip(algorithms, axes[0], strict=True):
         for arm in dict.fromkeys(replace(cell, task="") for cell in scores if cell.algorithm == algorithm):
             own = [found for cell, found in scores.items() if replace(cell, task="") == arm]
@@ -231,7 +231,7 @@ def effect_and_trust(analysis: Analysis) -> Any:
     """Draw what advice was measured to be worth, and the trust that it earned, over training."""
     import matplotlib.pyplot as plt
 
-    cells = [c for c in analysis.cells if c.cell.tutored and drawing.series(c, "advice/trust") is not None]
+    cells = [c for c in analysis.cells if c.cell.tutored and figure_style.series(c, "advice/trust") is not None]
     if not cells:
         return None
     keys = sorted({(c.cell.task, c.cell.algorithm) for c in cells})
@@ -240,7 +240,7 @@ def effect_and_trust(analysis: Analysis) -> Any:
         2 * len(tasks), len(algorithms), figsize=(3.6 * len(algorithms) + 1, 3.8 * len(tasks)), squeeze=False,
         layout="constrained",
     )  # fmt: skip
-    colours = drawing.colours(analysis)
+    colours = figure_style.colours(analysis)
     for row, task in enumerate(tasks):
         for column, algorithm in enumerate(algorithms):
             effect_ax, trust_ax = grid[2 * row][column], grid[2 * row + 1][column]
@@ -249,19 +249,19 @@ def effect_and_trust(analysis: Analysis) -> Any:
                 if (cell.cell.task, cell.cell.algorithm) != (task, algorithm):
                     continue
                 colour = colours[cell.cell.tutor]
-                drawing.effect(effect_ax, cell, colour)
-                trust = drawing.series(cell, "advice/trust")
+                figure_style.effect(effect_ax, cell, colour)
+                trust = figure_style.series(cell, "advice/trust")
                 assert trust is not None
-                trust_ax.plot(*trust, color=colour, linestyle=drawing.line(cell))
-                ends.append(LineEnd(float(trust[1][-1]), drawing.label(cell, analysis), colour))
+                trust_ax.plot(*trust, color=colour, linestyle=figure_style.line(cell))
+                ends.append(LineEnd(float(trust[1][-1]), figure_style.label(cell, analysis), colour))
             effect_ax.axhline(0, color=GREY, linewidth=0.8)
             effect_ax.set_title(f"{algorithm} · {task}")
             effect_ax.set_ylabel("effect of advice")
             trust_ax.set_ylabel("trust")
             trust_ax.set_ylim(-0.03, 1.08)
-            drawing.label_ends(trust_ax, ends)
+            figure_style.label_ends(trust_ax, ends)
             for ax in (effect_ax, trust_ax):
-                drawing.steps_axis(ax)
+                figure_style.steps_axis(ax)
     figure.suptitle(
         "Effect of advice (± 1 standard error) and the trust that it earned", x=0.01, ha="left", fontsize=11
     )
@@ -274,14 +274,14 @@ def quality(analysis: Analysis) -> Any:
 
     points = []
     for cell in analysis.cells:
-        effect = drawing.series(cell, "advice/effect")
+        effect = figure_style.series(cell, "advice/effect")
         if cell.speed_up is not None and effect is not None:
             steps, values = effect
             points.append((float(values[steps <= steps[-1] / 2].mean()), cell.speed_up.value, cell))
     if len(points) < 2:
         return None
     figure, ax = plt.subplots(figsize=(6.0, 4.0), layout="constrained")
-    colours, markers = drawing.colours(analysis), dict(zip(("dqn", "ppo", "a2c"), "so^", strict=True))
+    colours, markers = figure_style.colours(analysis), dict(zip(("dqn", "ppo", "a2c"), "so^", strict=True))
     for x, y, cell in points:
         ax.plot(x, y, markers.get(cell.cell.algorithm, "D"), color=colours[cell.cell.tutor], markersize=7, alpha=0.9)
     for tutor in dict.fromkeys(cell.cell.tutor for _, _, cell in points):
@@ -295,7 +295,7 @@ def quality(analysis: Analysis) -> Any:
     ax.axhline(1.0, color=GREY, linewidth=0.8)
     ax.axvline(0.0, color=GREY, linewidth=0.8)
     ax.set_yscale("log")
-    drawing.ratio_axis(ax.yaxis)
+    figure_style.ratio_axis(ax.yaxis)
     ax.set_xlabel("measured effect of advice, mean over the first half of training (return)")
     ax.set_ylabel("speed-up")
     ax.set_title("Tutor quality and speed-up")

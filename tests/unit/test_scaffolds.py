@@ -20,7 +20,7 @@ from tune_sweeps.cli import app as cli
 from tune_sweeps.definition.loading import load_sweep
 from tune_sweeps.definition.resolve import resolve
 from tune_sweeps.run.references import reference_returns
-from tune_sweeps.run.starts import KINDS, write_start
+from tune_sweeps.run.scaffolds import KINDS, write_start
 from tutor_service.config import load_tutor
 from tutor_service.errors import UserError
 

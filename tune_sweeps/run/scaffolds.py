@@ -17,7 +17,7 @@ from tune_sweeps.definition.resolve import resolve
 from tutor_service.config import load_tutor
 from tutor_service.errors import UserError, unknown_name
 
-STARTS = Path(__file__).parent.parent / "starts"
+SCAFFOLDS = Path(__file__).parent.parent / "scaffolds"
 
 
 class Kind(NamedTuple):
@@ -79,7 +79,7 @@ def write_start(kind: str, name: str) -> Written:
     words = {"name": name, "class": _class_name(name), "file": f"{name}.yaml"}
     found = KINDS[kind]
     texts = {
-        Path(Template(file).substitute(words)): Template((STARTS / source).read_text(encoding="utf-8")).substitute(
+        Path(Template(file).substitute(words)): Template((SCAFFOLDS / source).read_text(encoding="utf-8")).substitute(
             words
         )
         for file, source in found.files.items()
