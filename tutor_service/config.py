@@ -37,6 +37,13 @@ class ScalingConfig(BaseModel):
         ge=1,
         description="Prompts that may queue for the model, beside those at it; beyond, requests are refused.",
     )
+    gateways: int = Field(
+        default=1,
+        ge=1,
+        le=64,
+        description="Gateway processes that divide the states among them; one answers thousands of new states per "
+        "second and takes a core then. Typical: 1, and up to 8 before many replicas.",
+    )
     num_gpus: float = Field(
         default=0, ge=0, description="GPUs per replica; equals tensor_parallel_size for a sharded model."
     )
@@ -285,6 +292,15 @@ class TutorConfig(BaseModel):
             raise ValueError("decoding 'reasoned' needs template_arguments without enable_thinking: false")
         if not self.briefing.strip():
             raise ValueError("briefing is empty; say 'none' for no notes")
+        return self
+
+    @model_validator(mode="after")
+    def _gateways_have_a_share(self) -> TutorConfig:
+        if self.backend == "openai" and self.scaling.gateways > self.concurrency:
+            raise ValueError(
+                f"scaling.gateways = {self.scaling.gateways} share concurrency = {self.concurrency}, and each needs "
+                "a request of its own: lower the one or raise the other"
+            )
         return self
 
     @model_validator(mode="after")

@@ -18,9 +18,14 @@ def build(args: dict[str, Any]) -> Application:
         args: See ``BuildArguments``.
 
     Raises:
-        UserError: An argument is wrong, or the token's variable is not set on this node.
+        UserError: An argument is wrong, the token's variable is not set on this node, or nothing says where several
+            gateways are to run.
     """
+    import ray
+
     from tutor_service.serving import deployment
+    from tutor_service.serving.checks import store_resource
 
     tutor, given = resolve(args)
-    return deployment.build(tutor, HttpConfig(token_env=given.token_env).access() if given.token_env else None)
+    access = HttpConfig(token_env=given.token_env).access() if given.token_env else None
+    return deployment.build(tutor, access, store_resource(tutor) if ray.is_initialized() else None)

@@ -17,7 +17,7 @@ from typing import Any
 
 from tests.unit.service_fakes import FakeModel, make_gateway, request
 from tutor_service.config import StoreConfig
-from tutor_service.gateway.metrics import GatewayMetrics
+from tutor_service.gateway.metrics import GatewayMetrics, exposition
 from tutor_service.gateway.sharing import SharedQueue
 from tutor_service.prompts.prompt import Prompt
 from tutor_service.schema import Advice, AdviceError
@@ -67,7 +67,7 @@ async def main(folder: Path, address: str, password_file: Path, first: float, se
             say({"answers": [[a.probabilities[0] if isinstance(a, Advice) else None for a in each] for each in found]})
         else:
             evaluated = [" ".join(map(str, prompt.token_ids)) for prompt in model.evaluated]
-            shown = metrics.exposition().decode()
+            shown = exposition([metrics.families()]).decode()
             say({"evaluated": evaluated, "unsent": store.num_unsent(), "trouble": store.trouble, "metrics": shown})
 
 

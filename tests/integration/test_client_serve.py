@@ -40,6 +40,9 @@ class FakeGateway:
     def __init__(self, log: str) -> None:
         self._log = Path(log)
 
+    async def num_gateways(self) -> int:
+        return 1
+
     async def advise(self, requests: list[AdviceRequest], within_s: float) -> list[Advice | AdviceError]:
         import asyncio
 

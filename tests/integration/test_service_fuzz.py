@@ -13,7 +13,7 @@ from schemathesis.specs.openapi.checks import (
     status_code_conformance,
 )
 
-from tests.unit.service_fakes import FakeModel, make_gateway
+from tests.unit.service_fakes import FakeModel, make_gateway, no_figures
 from tutor_service.gateway.http import AccessSettings, build_app
 
 CHECKS = [not_a_server_error, status_code_conformance, content_type_conformance, response_schema_conformance]
@@ -22,7 +22,7 @@ ACCESS = AccessSettings(token_sha256=hashlib.sha256(b"geheim").digest(), max_bod
 
 def make_app():
     gateway = make_gateway(FakeModel(lambda prompt: (1.0 / len(prompt.labels),) * len(prompt.labels)))
-    return build_app("fake", gateway.advise, lambda: b"", ACCESS)
+    return build_app("fake", gateway.advise, no_figures, ACCESS)
 
 
 schema = schemathesis.openapi.from_asgi("/openapi.json", make_app())

@@ -193,3 +193,8 @@ def request(
 ) -> AdviceRequest:
     """A valid request."""
     return AdviceRequest(rules, str(state), actions)
+
+
+async def no_figures() -> bytes:
+    """Figures of a gateway that has none."""
+    return b"tutor_advice_total 1\n"

@@ -317,10 +317,10 @@ def test_threads_may_share_a_client() -> None:
 
 def test_a_pickled_client_keeps_its_settings_and_nothing_else() -> None:
     client = TutorClient(ServeHandleBackend("tutor-x"), ClientSettings(deadline_s=3.5, retries=0))
-    client.backend._handle = lambda: None  # a handle that cannot be pickled
+    client.backend._gateways = [lambda: None]  # handles cannot be pickled
     copy = pickle.loads(pickle.dumps(client))
     assert copy.settings.deadline_s == 3.5 and copy.backend.app_name == "tutor-x" and copy.stats.requests == 0
-    assert copy.backend._handle is None
+    assert copy.backend._gateways == []
 
 
 @pytest.mark.parametrize("settings", [{"deadline_s": 0}, {"retries": -1}, {"capacity": 0}, {"batch_size": 0}])

@@ -4,15 +4,19 @@ from __future__ import annotations
 
 import json
 import threading
+import time
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
 
+from tutor_service.client import serve_handle
 from tutor_service.client.backend import BackendError
+from tutor_service.client.breaker import BreakerState
 from tutor_service.client.http import HttpBackend
 from tutor_service.client.serve_handle import ServeHandleBackend
 from tutor_service.schema import Advice, AdviceError, AdviceRequest
+from tutor_service.sharding import gateway_of
 
 ADVICE = {
     "probabilities": [0.25, 0.75],
@@ -121,8 +125,12 @@ class FakeResponse:
     def __init__(self, result: object) -> None:
         self._result = result
         self.cancelled = False
+        self.hangs = False
 
     def result(self, timeout_s: float) -> object:
+        if self.hangs:
+            time.sleep(timeout_s)
+            raise TimeoutError
         if isinstance(self._result, BaseException):
             raise self._result
         return self._result
@@ -131,24 +139,115 @@ class FakeResponse:
         self.cancelled = True
 
 
-def handle_backend(result: object) -> tuple[ServeHandleBackend, FakeResponse]:
-    response = FakeResponse(result)
-    backend = ServeHandleBackend("tutor-x")
-    backend._handle = type(
-        "Handle", (), {"advise": type("M", (), {"remote": lambda self, requests, within_s: response})()}
-    )()
-    return backend, response
+class FakeHandle:
+    """A gateway: each call of ``advise`` gives the next result, the last one again and again."""
+
+    def __init__(self, *results: object) -> None:
+        self.results = list(results)
+        self.asked: list[list[str]] = []
+        self.responses: list[FakeResponse] = []
+
+    @property
+    def advise(self) -> FakeHandle:
+        return self
+
+    def remote(self, requests: list[AdviceRequest], within_s: float) -> FakeResponse:
+        self.asked.append([request.state for request in requests])
+        result = self.results.pop(0) if len(self.results) > 1 else self.results[0]
+        answers = [Advice((0.5, 0.5), 0.5) for _ in requests] if result == "answers" else result
+        self.responses.append(FakeResponse(answers))
+        return self.responses[-1]
 
 
-def test_a_serve_call_that_takes_too_long_is_cancelled() -> None:
-    backend, response = handle_backend(TimeoutError())
+def handle_backend(monkeypatch: pytest.MonkeyPatch, *handles: FakeHandle) -> ServeHandleBackend:
+    monkeypatch.setattr(serve_handle, "gateway_handles", lambda app_name, timeout_s: list(handles))
+    return ServeHandleBackend("tutor-x")
+
+
+def test_a_serve_call_that_takes_too_long_is_cancelled(monkeypatch: pytest.MonkeyPatch) -> None:
+    handle = FakeHandle(TimeoutError())
     with pytest.raises(BackendError, match=r"within 1\.5 s") as caught:
-        backend.advise(ask("x"), 1.5)
-    assert response.cancelled and caught.value.retry and backend._handle is not None
+        handle_backend(monkeypatch, handle).advise(ask("x"), 1.5)
+    assert handle.responses[0].cancelled and caught.value.retry
 
 
-def test_a_serve_call_that_fails_is_retried_with_a_new_handle() -> None:
-    backend, _ = handle_backend(RuntimeError("replica died"))
+def test_a_serve_call_that_fails_is_retried_with_a_new_handle(monkeypatch: pytest.MonkeyPatch) -> None:
+    backend = handle_backend(monkeypatch, FakeHandle(RuntimeError("replica died")))
     with pytest.raises(BackendError, match="replica died") as caught:
         backend.advise(ask("x"), 1.5)
-    assert caught.value.retry and backend._handle is None
+    assert caught.value.retry
+    again = FakeHandle("answers")
+    monkeypatch.setattr(serve_handle, "gateway_handles", lambda app_name, timeout_s: [again])
+    assert len(backend.advise(ask("x"), 1.5)) == 1 and again.asked == [["x"]]
+
+
+STATES = [f"state {number}" for number in range(40)]
+
+
+def test_a_list_is_divided_among_gateways_and_comes_back_in_order(monkeypatch: pytest.MonkeyPatch) -> None:
+    handles = [FakeHandle("answers") for _ in range(4)]
+    backend = handle_backend(monkeypatch, *handles)
+    assert all(isinstance(answer, Advice) for answer in backend.advise(ask(*STATES), 5.0))
+    asked = [states for handle in handles for (states,) in [handle.asked]]
+    assert sorted(state for states in asked for state in states) == sorted(STATES)
+    assert [states for states in asked if not states] == [] and len(asked) == 4
+    for number, handle in enumerate(handles):
+        handle.results = [[Advice((number / 10, 1 - number / 10), 0.5)] * len(handle.asked[0])]
+    for state, answer in zip(STATES, backend.advise(ask(*STATES), 5.0), strict=True):
+        assert isinstance(answer, Advice) and answer.probabilities[0] * 10 == gateway_of(state, 4)
+
+
+@pytest.mark.parametrize("failure", [RuntimeError("died"), TimeoutError()])
+def test_a_gateway_that_fails_costs_its_own_questions_alone(
+    failure: Exception, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is tried again by a probe beside the callers, and asked as before once that is answered."""
+    handles = [FakeHandle("answers"), FakeHandle("answers"), FakeHandle(failure)]
+    backend = handle_backend(monkeypatch, *handles)
+    for _ in range(4):
+        answers = backend.advise(ask(*STATES), 0.5)
+        for state, answer in zip(STATES, answers, strict=True):
+            expected = AdviceError if gateway_of(state, 3) == 2 else Advice
+            assert isinstance(answer, expected) and (expected is Advice or answer.retry)
+    assert len(handles[2].asked) == (1 if isinstance(failure, TimeoutError) else 3), "then it is left alone"
+    assert len(handles[0].asked) == 4
+    breaker = backend._breakers[2]
+    monkeypatch.setattr(breaker, "_open_until", 0.0)
+    handles[2].results = ["answers"]
+    assert any(isinstance(answer, AdviceError) for answer in backend.advise(ask(*STATES), 0.5)), "beside the probe"
+    limit = time.monotonic() + 10
+    while breaker.state is not BreakerState.CLOSED:
+        assert time.monotonic() < limit
+        time.sleep(0.01)
+    assert all(isinstance(answer, Advice) for answer in backend.advise(ask(*STATES), 0.5))
+
+
+def test_without_any_gateway_the_call_fails_as_a_whole(monkeypatch: pytest.MonkeyPatch) -> None:
+    backend = handle_backend(monkeypatch, *(FakeHandle(RuntimeError("died")) for _ in range(2)))
+    with pytest.raises(BackendError, match=r"gateway \d of 'tutor-x' failed: RuntimeError: died") as caught:
+        backend.advise(ask(*STATES), 0.5)
+    assert caught.value.retry
+
+
+class Hanging(FakeHandle):
+    """A gateway that was taken down: no answer ever comes."""
+
+    def remote(self, requests: list[AdviceRequest], within_s: float) -> FakeResponse:
+        super().remote(requests, within_s)
+        self.responses[-1].hangs = True
+        return self.responses[-1]
+
+
+def test_a_gateway_that_is_no_longer_there_is_not_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(serve_handle, "_LOOK_S", 0.05)
+    first = FakeHandle("answers")
+    backend = handle_backend(monkeypatch, first, Hanging("answers"))
+    backend._connected(1.0)
+    time.sleep(0.06)
+    monkeypatch.setattr(serve_handle, "gateway_handles", lambda app_name, timeout_s: [first])
+    started = time.monotonic()
+    answers = backend.advise(ask(*STATES), 30.0)
+    assert time.monotonic() - started < 10
+    assert {isinstance(answer, Advice) for answer in answers} == {True, False}
+    assert all(isinstance(answer, Advice) for answer in backend.advise(ask(*STATES), 30.0))
+    assert first.asked[-1] == STATES

@@ -24,11 +24,11 @@ from tutor_service.serving.deployment import (
     TutorReplica,
     Wanted,
     build,
-    version,
 )
 from tutor_service.serving.load import gateway_settings
 from tutor_service.serving.prompting import load_tokenizer
 from tutor_service.serving.remembered import FILE, forget, recall, remember
+from tutor_service.serving.versions import version
 
 TUTOR = TutorConfig(name="t", model="a/b")
 PROMPT = Prompt((1, 2), (3, 4), ("hit", "stick"))

@@ -6,7 +6,7 @@ import pytest
 
 from tests.unit.service_fakes import FakeModel, FakeStore, FakeTokenizer, make_gateway, request
 from tutor_service.gateway.gateway import MAX_LIST
-from tutor_service.gateway.metrics import GatewayMetrics
+from tutor_service.gateway.metrics import GatewayMetrics, exposition
 from tutor_service.schema import Advice, AdviceError, AdviceRequest
 from tutor_service.store.best_effort import BestEffortStore
 
@@ -150,10 +150,10 @@ async def test_the_queue_that_prometheus_sees_is_the_one_of_this_moment():
     gateway = make_gateway(model, metrics=metrics)
     asked = asyncio.create_task(gateway.advise([request(n) for n in range(7)]))
     await turns()
-    assert b'tutor_pending_prompts{tutor="fake"} 7.0' in metrics.exposition()
+    assert b'tutor_pending_prompts{tutor="fake"} 7.0' in exposition([metrics.families()])
     model.open.set()
     await asked
-    assert b'tutor_pending_prompts{tutor="fake"} 0.0' in metrics.exposition()
+    assert b'tutor_pending_prompts{tutor="fake"} 0.0' in exposition([metrics.families()])
 
 
 async def test_a_model_that_fails_says_so_and_is_asked_again():
@@ -198,7 +198,7 @@ async def test_what_could_not_be_read_is_a_miss_and_is_not_kept():
     assert sources(answers) == ["model", "error", "error"]
     assert [answer.invalid for answer in answers] == [0, 3, 0] and not answers[1].retry
     assert len(store.kept) == 1
-    assert b'tutor_invalid_answers_total{tutor="fake"} 3.0' in metrics.exposition()
+    assert b'tutor_invalid_answers_total{tutor="fake"} 3.0' in exposition([metrics.families()])
 
 
 async def test_an_answer_with_another_number_of_actions_is_not_believed():

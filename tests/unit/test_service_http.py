@@ -4,7 +4,7 @@ import hashlib
 import httpx
 import pytest
 
-from tests.unit.service_fakes import FakeModel, make_gateway
+from tests.unit.service_fakes import FakeModel, make_gateway, no_figures
 from tutor_service.gateway.http import AccessSettings, BodyLimit, build_app
 from tutor_service.schema import AdviceError
 
@@ -13,7 +13,7 @@ GOOD = {"rules": "Play.", "state": "sum 12", "actions": ["stick", "hit"]}
 
 def client(access=None, advise=None):
     advise = advise or make_gateway(FakeModel()).advise
-    app = build_app("fake", advise, lambda: b"tutor_advice_total 1\n", access or AccessSettings())
+    app = build_app("fake", advise, no_figures, access or AccessSettings())
     return httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://test")
 
 

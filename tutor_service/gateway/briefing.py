@@ -34,6 +34,12 @@ class NotesStore(Protocol):
     def keep_notes(self, key: bytes, notes: str) -> str: ...  # noqa: D102
 
 
+class Briefer(Protocol):
+    """Put notes behind rules; see ``Briefing.brief``."""
+
+    async def brief(self, rules: str) -> str | AdviceError: ...  # noqa: D102
+
+
 class Briefing:
     """Know the notes of one tutor.
 

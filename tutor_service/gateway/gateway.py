@@ -14,7 +14,7 @@ from dataclasses import dataclass, replace
 from typing import NamedTuple, Protocol, TypeAlias
 
 from tutor_service.errors import UserError
-from tutor_service.gateway.briefing import Briefing, notes_in
+from tutor_service.gateway.briefing import Briefer, notes_in
 from tutor_service.gateway.grouping import GroupCalls
 from tutor_service.gateway.metrics import LATE, GatewayMetrics
 from tutor_service.gateway.queue import (
@@ -107,7 +107,7 @@ class Gateway:
         self,
         settings: GatewaySettings,
         builder: PromptBuilder,
-        briefing: Briefing,
+        briefing: Briefer,
         evaluate: Evaluate,
         store: Store,
         metrics: GatewayMetrics,

@@ -86,7 +86,9 @@ class Problem(BaseModel):
     detail: Any
 
 
-def build_app(tutor: str, advise: Advise, exposition: Callable[[], bytes], access: AccessSettings) -> FastAPI:
+def build_app(
+    tutor: str, advise: Advise, exposition: Callable[[], Awaitable[bytes]], access: AccessSettings
+) -> FastAPI:
     """Return the ASGI application of one tutor.
 
     Args:
@@ -140,7 +142,7 @@ def build_app(tutor: str, advise: Advise, exposition: Callable[[], bytes], acces
     @app.get("/metrics", response_class=Response, dependencies=[Depends(authorise)], responses={401: refusals[401]})
     async def get_metrics() -> Response:
         """Return metrics in Prometheus' text format."""
-        return Response(exposition(), media_type="text/plain; version=0.0.4; charset=utf-8")
+        return Response(await exposition(), media_type="text/plain; version=0.0.4; charset=utf-8")
 
     @app.exception_handler(UnicodeError)
     async def not_unicode(request: Request, error: UnicodeError) -> JSONResponse:

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections import Counter as Tally
 from collections.abc import Callable, Iterable
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, Metric, generate_latest
+from prometheus_client.registry import Collector
 
 from tutor_service.schema import Advice, AdviceError
 
@@ -21,44 +22,46 @@ class GatewayMetrics:
 
     Args:
         tutor: Name of the tutor, the label of every series.
+        gateway: Number of the gateway, another label, where there are several; None: it is the only one.
     """
 
-    def __init__(self, tutor: str) -> None:
+    def __init__(self, tutor: str, gateway: int | None = None) -> None:
+        of = {"tutor": tutor} if gateway is None else {"tutor": tutor, "gateway": str(gateway)}
         self.registry = CollectorRegistry()
         self.answered: Tally[str] = Tally()
         self.failed: Tally[str] = Tally()
         self.reasons: Tally[str] = Tally()
-        self._advice = Counter("tutor_advice", "Advice given, by source.", ["tutor", "source"], registry=self.registry)
+        self._advice = Counter("tutor_advice", "Advice given, by source.", [*of, "source"], registry=self.registry)
         self._errors = Counter(
-            "tutor_errors", "Requests without advice, by kind.", ["tutor", "kind"], registry=self.registry
+            "tutor_errors", "Requests without advice, by kind.", [*of, "kind"], registry=self.registry
         )
         self._invalid = Counter(
-            "tutor_invalid_answers", "Answers that named no legal action.", ["tutor"], registry=self.registry
-        ).labels(tutor)
+            "tutor_invalid_answers", "Answers that named no legal action.", [*of], registry=self.registry
+        ).labels(**of)
         self._tokens = Counter(
-            "tutor_tokens", "Prompt and generated tokens that the model processed.", ["tutor"], registry=self.registry
-        ).labels(tutor)
+            "tutor_tokens", "Prompt and generated tokens that the model processed.", [*of], registry=self.registry
+        ).labels(**of)
         self._latency = Histogram(
-            "tutor_call_latency_seconds", "Time per call, of any number of requests.", ["tutor"],
+            "tutor_call_latency_seconds", "Time per call, of any number of requests.", [*of],
             buckets=_LATENCY_S, registry=self.registry,
-        ).labels(tutor)  # fmt: skip
+        ).labels(**of)  # fmt: skip
         self._mass = Histogram(
-            "tutor_legal_mass", "Probability mass on legal labels, per model evaluation.", ["tutor"],
+            "tutor_legal_mass", "Probability mass on legal labels, per model evaluation.", [*of],
             buckets=_MASS, registry=self.registry,
-        ).labels(tutor)  # fmt: skip
+        ).labels(**of)  # fmt: skip
         self._pending = Gauge(
-            "tutor_pending_prompts", "Prompts at or on their way to replicas.", ["tutor"], registry=self.registry
-        ).labels(tutor)
+            "tutor_pending_prompts", "Prompts at or on their way to replicas.", [*of], registry=self.registry
+        ).labels(**of)
         self._store_failures = Counter(
-            "tutor_store_failures", "Calls of the advice store that failed.", ["tutor"], registry=self.registry
-        ).labels(tutor)
+            "tutor_store_failures", "Calls of the advice store that failed.", [*of], registry=self.registry
+        ).labels(**of)
         self._unsent = Gauge(
             "tutor_unsent_answers",
             "Answers that a shared store is still to learn of.",
-            ["tutor"],
+            [*of],
             registry=self.registry,
-        ).labels(tutor)
-        self._tutor = tutor
+        ).labels(**of)
+        self._of = of
 
     def called(self, answers: Iterable[Advice | AdviceError], latency_s: float) -> None:
         """Count one call's answers."""
@@ -71,9 +74,9 @@ class GatewayMetrics:
             else:
                 by_source[answer.source] += 1
         for source, count in by_source.items():
-            self._advice.labels(self._tutor, source).inc(count)
+            self._advice.labels(**self._of, source=source).inc(count)
         for kind, count in by_kind.items():
-            self._errors.labels(self._tutor, kind).inc(count)
+            self._errors.labels(**self._of, kind=kind).inc(count)
         self.answered.update(by_source)
         self.failed.update(by_kind)
         self._latency.observe(latency_s)
@@ -81,7 +84,7 @@ class GatewayMetrics:
     def abandoned(self, num_requests: int) -> None:
         """Count requests whose caller went away before they were answered."""
         self.failed["abandoned"] += num_requests
-        self._errors.labels(self._tutor, "abandoned").inc(num_requests)
+        self._errors.labels(**self._of, kind="abandoned").inc(num_requests)
         self._count_reason(LATE, num_requests)
 
     def _count_reason(self, reason: str, number: int = 1) -> None:
@@ -107,9 +110,34 @@ class GatewayMetrics:
         """Count one call of the store that failed."""
         self._store_failures.inc()
 
-    def exposition(self) -> bytes:
-        """Return all series in Prometheus' text format."""
-        return generate_latest(self.registry)
+    def families(self) -> list[Metric]:
+        """Return all series by family, as they are now; they may be sent to another process."""
+        return list(self.registry.collect())
+
+
+class _Families(Collector):
+    """Show families of series that were collected elsewhere."""
+
+    def __init__(self, families: Iterable[Metric]) -> None:
+        self._families = families
+
+    def collect(self) -> Iterable[Metric]:
+        return self._families
+
+
+def exposition(gateways: Iterable[Iterable[Metric]]) -> bytes:
+    """Return the series of gateways in Prometheus' text format, each family once.
+
+    Args:
+        gateways: What each one's ``GatewayMetrics.families`` says.
+    """
+    together: dict[str, Metric] = {}
+    for family in (family for families in gateways for family in families):
+        shown = together.setdefault(family.name, Metric(family.name, family.documentation, family.type, family.unit))
+        shown.samples.extend(family.samples)
+    registry = CollectorRegistry()
+    registry.register(_Families(together.values()))
+    return generate_latest(registry)
 
 
 def _kind(error: AdviceError) -> str:

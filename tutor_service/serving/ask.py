@@ -9,7 +9,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from tutor_service.client import app_name
 from tutor_service.config import TutorConfig
@@ -18,10 +18,7 @@ from tutor_service.gateway.gateway import Explanation
 from tutor_service.local_ray import leave_ray, start_local_ray
 from tutor_service.ray_probe import check_ray_address
 from tutor_service.schema import Advice, AdviceError, AdviceRequest
-from tutor_service.serving.lifecycle import delete, deploy, status
-
-if TYPE_CHECKING:
-    from tutor_service.serving.deployment import GatewayStats
+from tutor_service.serving.lifecycle import delete, deploy, gateway_stats, status
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,19 +83,20 @@ def ask(
             ) from None
         round_trip_ms = (time.perf_counter() - started) * 1e3
         answers = handle.advise.remote(list(others)).result(timeout_s=timeout_s) if others else []
-        stats: GatewayStats = handle.stats.remote().result(timeout_s=timeout_s)
+        overview = serve.status().applications[app_name(tutor.name)]
+        stats = gateway_stats(tutor.name, overview, timeout_s)
     if isinstance(explained, AdviceError):
         raise UserError(explained.reason)
     if isinstance(explained.answer, AdviceError):
         raise UserError(f"tutor '{tutor.name}' gave no advice: {explained.answer.reason}")
-    spent = (f"asked of the endpoint so far: {stats.spent}",) if stats.spent else ()
+    spent = (f"asked of the endpoint so far: {stats.spent}",) if stats and stats.spent else ()
     return Asked(
         prompt=explained.prompt,
         briefing=explained.notes,
         advice=explained.answer,
         thought=explained.thought,
         round_trip_ms=round_trip_ms,
-        notes=(*stats.notes, *spent),
+        notes=(*(stats.notes if stats else ()), *spent),
         others=tuple(answer if isinstance(answer, Advice) else None for answer in answers),
     )
 

@@ -16,6 +16,9 @@ from tutor_service.serving.placement import misfit
 ON_DEMAND_VARIABLE = "LLM_TUTORS_NODES_ON_DEMAND"
 """Set where an autoscaler adds the nodes that something waits for: what the cluster has now says nothing then."""
 
+STORE_RESOURCE = "advice_store"
+"""Announced by the node that keeps the advice stores, which are local databases: gateways stay there."""
+
 ENGINE_BYTES = 1400 * 2**20
 """Memory of one replica on a CPU beside weights and KV cache: two processes with torch and vLLM."""
 
@@ -43,6 +46,8 @@ def check_cluster(tutors: Sequence[TutorConfig]) -> None:
     """Refuse tutors whose first replicas the cluster can never hold."""
     import ray
 
+    for tutor in tutors:
+        store_resource(tutor)
     if nodes_on_demand():
         return
     names = ", ".join(tutor.name for tutor in tutors)
@@ -61,6 +66,26 @@ def check_cluster(tutors: Sequence[TutorConfig]) -> None:
                 f"{names}: about {needed / 2**30:.1f} GiB of memory are needed, {available / 2**30:.1f} GiB are "
                 "available. Close something, deploy fewer replicas, or lower engine.kv_cache_memory_bytes."
             )
+
+
+def store_resource(tutor: TutorConfig) -> str | None:
+    """Return the resource of the connected cluster's node that a tutor's gateways stay on; None: any node will do.
+
+    Raises:
+        UserError: Several gateways are to share a folder, and nothing says on which node.
+    """
+    import ray
+
+    nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
+    if any(STORE_RESOURCE in node for node in nodes):
+        return STORE_RESOURCE
+    if tutor.scaling.gateways > 1 and not tutor.store.is_shared and (len(nodes) > 1 or nodes_on_demand()):
+        raise UserError(
+            f"tutor '{tutor.name}': scaling.gateways = {tutor.scaling.gateways} share a folder on one node's disk, and "
+            f"no node says that it is the one. Start it with `ray start --resources '{{\"{STORE_RESOURCE}\": 1}}'`, "
+            "name a database (store: postgresql://…), or set scaling.gateways to 1."
+        )
+    return None
 
 
 def _memory_bytes(tutor: TutorConfig) -> int:

@@ -7,42 +7,40 @@ from __future__ import annotations
 
 import asyncio
 import functools
-import hashlib
 import logging
 import os
 import time
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any, NamedTuple
 
+from prometheus_client import Metric
 from ray import serve
 from ray.serve.handle import DeploymentHandle
 
 from tutor_service import paths
-from tutor_service.config import ScalingConfig, TutorConfig
+from tutor_service.config import TutorConfig
 from tutor_service.engines import models
 from tutor_service.engines.base import Engine, EngineFacts, Written
 from tutor_service.engines.factory import make_engine
-from tutor_service.gateway.briefing import Briefing
+from tutor_service.gateway.briefing import Briefer, Briefing
 from tutor_service.gateway.gateway import Explanation, Gateway
 from tutor_service.gateway.http import AccessSettings, build_app
-from tutor_service.gateway.metrics import GatewayMetrics
+from tutor_service.gateway.metrics import GatewayMetrics, exposition
 from tutor_service.prompts.prompt import Prompt
 from tutor_service.schema import Advice, AdviceError, AdviceRequest
 from tutor_service.serving.autoscaling import PROMPTS
 from tutor_service.serving.live_replicas import follow_replicas, num_running
 from tutor_service.serving.load import autoscaling, gateway_settings
+from tutor_service.serving.peers import FirstGatewaysNotes, Peers, Place
 from tutor_service.serving.prompting import check_briefing, load_tokenizer, make_builder
 from tutor_service.serving.remembered import forget, recall, remember
+from tutor_service.serving.stats import GatewayStats
 from tutor_service.serving.storing import GatewayStore, open_store
+from tutor_service.serving.versions import loaded, version
+from tutor_service.sharding import deployment_name
 from tutor_service.store.opening import folder_of
 
 logger = logging.getLogger("ray.serve")
-
-_NOT_THE_REPLICAS = (
-    *("description", "license", "briefing", "briefing_tokens", "hint"),
-    *("calibration", "advice", "temperature", "least_legal_mass", "store"),
-)
-"""Fields of a tutor that its gateway or its students act on alone."""
 
 _GATEWAY_CALLS = 4096
 """Calls at a gateway at a time. Calls for known states come in beside those that wait for the model, so it is more than
@@ -51,9 +49,15 @@ a large sweep's trials, which make one each. What waits is bounded in prompts (`
 _GATEWAY_QUEUE = 1024
 """Calls beyond that wait in each caller's process; HTTP's proxy is one caller."""
 
-_HEALTH_PERIOD_S = 2.0
-_HEALTH_TIMEOUT_S = 20.0
-_DRAIN_S = 15.0
+_WATCHED: dict[str, Any] = {
+    "max_constructor_retry_count": 1,
+    "health_check_period_s": 2.0,
+    "health_check_timeout_s": 20.0,
+    "graceful_shutdown_timeout_s": 15.0,
+    "graceful_shutdown_wait_loop_s": 0.2,
+}
+"""How Serve watches and ends gateways and replicas."""
+
 _LOOK_AGAIN_S = 0.2
 _REPLICA_S = 5.0
 """Seconds after which a gateway that begins goes by what an earlier one wrote down of the engine."""
@@ -64,35 +68,6 @@ _ALONE_S = 10.0
 _ANOTHER_MODEL = AdviceError("tutor: a replica that holds another model is being ended", retry=True)
 _A_TRACE = 0.001
 """Amount of the token resource; it is used only for placement."""
-
-
-@dataclass(frozen=True, slots=True)
-class GatewayStats:
-    """Count what a gateway did since it started.
-
-    Attributes:
-        answered: Advice given, by source.
-        failed: Requests without advice, by kind.
-        pending: Prompts that wait for the model now.
-        uptime_s: Seconds since it was ready.
-        stored: Answers on the gateway's disk, of all sweeps so far; None without a store.
-        store_path: Where the store is.
-        identity: What the store's keys hold of this tutor.
-        notes: What was found out about it when it started, in lines, and whether its store is away now.
-        spent: What was asked of its endpoint so far, on one line; empty for a model of our own.
-        reasons: Why requests got no advice, and how many each.
-    """
-
-    answered: dict[str, int]
-    failed: dict[str, int]
-    pending: int
-    uptime_s: float
-    stored: int | None
-    store_path: str
-    identity: str
-    notes: tuple[str, ...]
-    spent: str
-    reasons: dict[str, int]
 
 
 class Wanted(NamedTuple):
@@ -194,7 +169,11 @@ class TutorReplica:
 
 
 class TutorGateway:
-    """Be the ingress of a tutor, reached by handle and, where that is asked for, by HTTP."""
+    """Answer for a tutor, reached by handle and, where that is asked for, by HTTP.
+
+    The first one is the ingress of its application. Of several each answers for its share of the states, and hands on
+    what is another's: callers who do not divide their lists, HTTP's among them, ask the first.
+    """
 
     _store: GatewayStore | None = None
     _refused_since: float | None = None
@@ -206,10 +185,14 @@ class TutorGateway:
         replica: DeploymentHandle,
         access: AccessSettings | None,
         environment: dict[str, str],
+        *,
+        number: int = 0,
+        others: tuple[DeploymentHandle, ...] = (),
     ) -> None:
+        del others  # named so that they are part of the application; they are reached by name
         os.environ.update(environment)
         loading = asyncio.create_task(asyncio.to_thread(load_tokenizer, config))  # seconds; the replica takes longer
-        self._number = version(_loaded(config))
+        self._number = version(loaded(config))
         self._folder = folder_of(config)
         asking = asyncio.create_task(_facts_of(replica, self._number))
         facts = await self._known_by_now(asking)
@@ -217,7 +200,8 @@ class TutorGateway:
         self._name = config.name
         self._access = access
         self._started = time.monotonic()
-        self._metrics = GatewayMetrics(config.name)
+        count = config.scaling.gateways
+        self._metrics = GatewayMetrics(config.name, number if count > 1 else None)
         store, make_queue = open_store(config, self._metrics.store_failed)
         self._store = store
         self._metrics.show_unsent(store.num_unsent)
@@ -225,7 +209,7 @@ class TutorGateway:
         check_briefing(config, builder, facts.max_prompt_tokens)
         self._settings = gateway_settings(config, facts)
         self._notes = facts.notes
-        self._spent = ""
+        self._spent, self._spent_at = "", 0.0
         confirming = self._confirming = asyncio.create_task(self._confirm(asking, facts))
 
         async def evaluate(prompts: list[Prompt]) -> list[Advice | AdviceError]:
@@ -236,7 +220,8 @@ class TutorGateway:
             except asyncio.CancelledError:  # given up, or nobody waits any more
                 response.cancel()
                 raise
-            self._spent = result.spent or self._spent
+            if result.spent:
+                self._spent, self._spent_at = result.spent, time.time()
             self._note(is_refused=_ANOTHER_MODEL in result.answers)
             return result.answers
 
@@ -245,8 +230,12 @@ class TutorGateway:
             written: Written | AdviceError = await replica.write.remote(prompt, max_tokens, wanted)
             return written
 
-        briefing = Briefing(config.briefing, config.briefing_tokens, facts.identity, builder, write, store)
-        self._gateway = Gateway(self._settings, builder, briefing, evaluate, store, self._metrics, make_queue)
+        self._num_gateways = count
+        self._peers = Peers(Place(replica.app_name, number, count), self._own, self._metrics)
+        self._briefing: Briefer = FirstGatewaysNotes(self._peers)
+        if number == 0 or config.briefing != "self":
+            self._briefing = Briefing(config.briefing, config.briefing_tokens, facts.identity, builder, write, store)
+        self._gateway = Gateway(self._settings, builder, self._briefing, evaluate, store, self._metrics, make_queue)
         look = functools.partial(num_running, replica.app_name, replica.deployment_name)
         self._following = asyncio.create_task(follow_replicas(look, self._gateway.set_replicas))
 
@@ -268,13 +257,37 @@ class TutorGateway:
             self._end("the replicas hold another model than an earlier gateway wrote down")
         self._notes = facts.notes
 
-    async def advise(self, requests: list[AdviceRequest], within_s: float | None = None) -> list[Advice | AdviceError]:
+    async def advise(
+        self, requests: list[AdviceRequest], within_s: float | None = None, is_handed_on: bool = False
+    ) -> list[Advice | AdviceError]:
         """Return one answer per request, in order: see ``Gateway.advise``."""
+        return await (self._own if is_handed_on else self._peers.advise)(requests, within_s)
+
+    async def _own(self, requests: list[AdviceRequest], within_s: float | None) -> list[Advice | AdviceError]:
         return await self._gateway.advise(requests, within_s)
 
     async def explain(self, request: AdviceRequest) -> Explanation | AdviceError:
         """Answer one question and show how it was asked: see ``Gateway.explain``."""
+        if (owner := self._peers.owner(request)) is not None:
+            explained: Explanation | AdviceError = await self._peers.call(owner, "explain", request)
+            return explained
         return await self._gateway.explain(request)
+
+    async def brief(self, rules: str) -> str | AdviceError:
+        """Return rules with the tutor's notes behind them: see ``Briefing.brief``."""
+        return await self._briefing.brief(rules)
+
+    async def num_gateways(self) -> int:
+        """Return how many gateways divide the tutor's states, for callers who divide their lists."""
+        return self._num_gateways
+
+    async def families(self) -> list[Metric]:
+        """Return this gateway's figures."""
+        return self._metrics.families()
+
+    async def _exposition(self) -> bytes:
+        """Return the figures of all gateways in Prometheus' text format."""
+        return exposition(await self._peers.families())
 
     def _note(self, is_refused: bool) -> None:
         """Remember for how long nothing but refusals has come; a quiet time is none."""
@@ -303,22 +316,25 @@ class TutorGateway:
         """Return what this gateway did since it started."""
         assert self._store is not None
         store = self._store.stats()
+        uptime_s = time.monotonic() - self._started
         return GatewayStats(
             answered=dict(self._metrics.answered),
             failed=dict(self._metrics.failed),
             pending=self._gateway.num_pending,
-            uptime_s=time.monotonic() - self._started,
+            uptime_s=uptime_s,
+            per_s=self._metrics.answered.total() / max(uptime_s, 1e-9),
             stored=store.answers if store else None,
             store_path=self._store.place,
             identity=self._settings.identity,
             notes=(*self._notes, *([self._store.trouble] if self._store.trouble else [])),
             spent=self._spent,
+            spent_at=self._spent_at,
             reasons=dict(self._metrics.reasons),
         )
 
     def __serve_build_asgi_app__(self) -> Any:
         """Return the HTTP side; called by Serve once the constructor is done."""
-        return build_app(self._name, self.advise, self._metrics.exposition, self._access or AccessSettings())
+        return build_app(self._name, self.advise, self._exposition, self._access or AccessSettings())
 
     def __del__(self) -> None:
         if self._store is not None:
@@ -331,11 +347,6 @@ async def _facts_of(replica: DeploymentHandle, version: str) -> EngineFacts:
         await asyncio.sleep(_LOOK_AGAIN_S)
     found: EngineFacts = facts
     return found
-
-
-def version(config: TutorConfig) -> str:
-    """Return what tells replicas of a tutor's old and new configuration apart while the one replaces the other."""
-    return hashlib.blake2b(config.model_dump_json().encode(), digest_size=16).hexdigest()
 
 
 def build(
@@ -361,34 +372,29 @@ def build(
         name="TutorReplica",
         ray_actor_options=options,
         max_ongoing_requests=1024,  # the gateway bounds what it sends
-        max_constructor_retry_count=1,
-        health_check_period_s=_HEALTH_PERIOD_S,
-        health_check_timeout_s=_HEALTH_TIMEOUT_S,
-        graceful_shutdown_timeout_s=_DRAIN_S,
-        graceful_shutdown_wait_loop_s=0.2,
+        **_WATCHED,
         **({"num_replicas": scaling.max_replicas} if fixed else {"autoscaling_config": autoscaling(config)}),
     )
-    gateway_class: Any = TutorGateway if access is None else serve.ingress()(TutorGateway)
-    gateway: Any = serve.deployment(
-        gateway_class,
-        name="TutorGateway",
-        num_replicas=1,  # what joins equal requests has to be one place
-        ray_actor_options={"num_cpus": 0, "resources": {store_resource: _A_TRACE} if store_resource else {}},
-        max_ongoing_requests=_GATEWAY_CALLS,
-        max_queued_requests=_GATEWAY_QUEUE,
-        max_constructor_retry_count=1,
-        health_check_period_s=_HEALTH_PERIOD_S,
-        health_check_timeout_s=_HEALTH_TIMEOUT_S,
-        graceful_shutdown_timeout_s=_DRAIN_S,
-        graceful_shutdown_wait_loop_s=0.2,
+    replicas = replica.bind(loaded(config), environment)
+    resources = {store_resource: _A_TRACE} if store_resource else {}
+    others = tuple(
+        _gateway(number, resources).bind(config, replicas, None, environment, number=number)
+        for number in range(1, scaling.gateways)
     )
-    replicas = replica.bind(_loaded(config), environment)
-    application: serve.Application = gateway.bind(config, replicas, access, environment)
+    first = _gateway(0, resources, with_http=access is not None)
+    application: serve.Application = first.bind(config, replicas, access, environment, others=others)
     return application
 
 
-def _loaded(config: TutorConfig) -> TutorConfig:
-    """Return what a replica has to know. Serve restarts replicas whose arguments change: all else is left out."""
-    kept = {"num_cpus", "num_gpus", "engine_process", "hang_s", "accelerator_type"}
-    update: dict[str, Any] = {name: TutorConfig.model_fields[name].default for name in _NOT_THE_REPLICAS}
-    return config.model_copy(update={**update, "scaling": ScalingConfig(**config.scaling.model_dump(include=kept))})
+def _gateway(number: int, resources: dict[str, float], with_http: bool = False) -> Any:
+    """Return the deployment of one gateway."""
+    gateway_class: Any = serve.ingress()(TutorGateway) if with_http else TutorGateway
+    return serve.deployment(
+        gateway_class,
+        name=deployment_name(number),
+        num_replicas=1,  # what joins equal requests has to be one place
+        ray_actor_options={"num_cpus": 0, "resources": resources},
+        max_ongoing_requests=_GATEWAY_CALLS,
+        max_queued_requests=_GATEWAY_QUEUE,
+        **_WATCHED,
+    )

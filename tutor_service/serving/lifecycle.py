@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import time
 from collections.abc import Callable, Iterable, Sequence
@@ -12,12 +13,11 @@ from tutor_service.client import app_name
 from tutor_service.config import TutorConfig
 from tutor_service.errors import UserError
 from tutor_service.gateway.access import HttpConfig
-from tutor_service.serving.checks import check_cluster, check_fields, check_port
+from tutor_service.serving.checks import check_cluster, check_fields, check_port, store_resource
+from tutor_service.serving.stats import GatewayStats, together
+from tutor_service.sharding import deployment_name, is_gateway
 
 PREFIX = app_name("")
-STORE_RESOURCE = "advice_store"
-"""Announced by the node that keeps the advice stores, which are local databases: gateways stay there."""
-
 _QUIET = {"encoding": "JSON", "log_level": "ERROR", "enable_access_log": False}
 """Serve's own words, beside errors, are for its developers; a line per call would cost more than the call."""
 
@@ -120,16 +120,14 @@ def deploy(
 
 
 def _launch(tutors: Sequence[TutorConfig], access: Any) -> None:
-    import ray
     from ray import serve
 
     from tutor_service.serving.deployment import build
 
-    store_node = STORE_RESOURCE in ray.cluster_resources()
     serve.run_many(
         [
             serve.RunTarget(
-                target=build(tutor, access, STORE_RESOURCE if store_node else None),
+                target=build(tutor, access, store_resource(tutor)),
                 name=app_name(tutor.name),
                 route_prefix=f"/{tutor.name}" if access else None,
                 logging_config=_QUIET,
@@ -172,23 +170,16 @@ def status() -> list[TutorStatus]:
 
 
 def _status_of(name: str, overview: Any) -> TutorStatus:
-    from ray import serve
-
     replica = overview.deployments.get("TutorReplica")
     running = sum(count for state, count in replica.replica_states.items() if state == "RUNNING") if replica else 0
-    stats = None
-    if overview.status in {"RUNNING", "UNHEALTHY"}:
-        try:
-            stats = serve.get_app_handle(app_name(name)).stats.remote().result(timeout_s=5)
-        except Exception:  # a gateway that is being replaced; its status above says so
-            stats = None
-    given = sum(stats.answered.values()) if stats else 0
+    # Of a gateway that is being replaced the status says so.
+    stats = gateway_stats(name, overview) if overview.status in {"RUNNING", "UNHEALTHY"} else None
     return TutorStatus(
         name=name,
         status=str(overview.status.value),
         message=overview.message,
         replicas=running,
-        advice_per_s=given / max(stats.uptime_s, 1e-9) if stats else None,
+        advice_per_s=stats.per_s if stats else None,
         answered=stats.answered if stats else {},
         stored=stats.stored if stats else None,
         store_path=stats.store_path if stats else None,
@@ -196,6 +187,30 @@ def _status_of(name: str, overview: Any) -> TutorStatus:
         spent=stats.spent if stats else "",
         reasons=stats.reasons if stats else {},
     )
+
+
+def gateway_stats(name: str, overview: Any, timeout_s: float = 5.0) -> GatewayStats | None:
+    """Return what all gateways of a tutor did; None where none can be asked.
+
+    Args:
+        name: The tutor's.
+        overview: Serve's, of its application.
+        timeout_s: Most seconds to wait, for all gateways together.
+    """
+    from ray import serve
+
+    ends = time.monotonic() + timeout_s
+    count = sum(map(is_gateway, overview.deployments))
+    found: list[GatewayStats | None] = [None] * count
+    asked: dict[int, Any] = {}
+    for number in range(count):
+        with contextlib.suppress(Exception):
+            handle: Any = serve.get_deployment_handle(deployment_name(number), app_name(name))
+            asked[number] = handle.stats.remote()
+    for number, response in asked.items():
+        with contextlib.suppress(Exception):  # one that is being replaced
+            found[number] = response.result(timeout_s=max(0.1, ends - time.monotonic()))
+    return together(found)
 
 
 def _start_serve(http: HttpConfig | None) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 from tutor_service.config import TutorConfig
@@ -27,16 +28,20 @@ _BUSY_SHARE = 0.5
 
 
 def gateway_settings(config: TutorConfig, facts: EngineFacts) -> GatewaySettings:
-    """Return how a tutor's gateway answers; to an endpoint it sends no more than may be under way there."""
+    """Return how a tutor's gateway answers; to an endpoint it sends no more than may be under way there.
+
+    Of several gateways each has its share of what may queue and of what may be at the replicas.
+    """
+    gateways = config.scaling.gateways
     at_endpoint = config.backend == "openai"
     in_flight = config.concurrency if at_endpoint else IN_FLIGHT * config.scaling.target_ongoing_requests
     limits = QueueLimits(
         batch=min(_ENDPOINT_BATCH, config.concurrency) if at_endpoint else _BATCH,
-        max_waiting=config.scaling.max_pending,
+        max_waiting=math.ceil(config.scaling.max_pending / gateways),
         timeout_s=None if at_endpoint else _EVALUATION_TIMEOUT_S,
         aborts=not at_endpoint,  # what was asked of an endpoint is paid for
     )
-    return GatewaySettings(facts.identity, limits, facts.max_prompt_tokens, in_flight_per_replica=in_flight)
+    return GatewaySettings(facts.identity, limits, facts.max_prompt_tokens, in_flight_per_replica=in_flight / gateways)
 
 
 def autoscaling(config: TutorConfig) -> dict[str, Any]:
