@@ -1,8 +1,10 @@
-"""Several gateways of a tutor on real Serve: once over all of them, one that is killed, another number of them, HTTP."""
+"""Several gateways of a tutor on real Serve: once over all, one that is killed or hangs, another number, HTTP."""
 
 from __future__ import annotations
 
+import itertools
 import os
+import re
 import signal
 import socket
 import threading
@@ -91,11 +93,11 @@ def wait_until(condition: Callable[[], object], limit_s: float = 60.0) -> None:
 
 
 def gateway_process(config: TutorConfig, number: int) -> int | None:
-    """The process of one gateway, by the title that Ray gives it."""
-    title = f"ServeReplica:tutor-{config.name}:{deployment_name(number)}"
+    """The process of one gateway, by the title that Ray gives it: behind it may stand what the process is at."""
+    title = re.compile(rf"ray::ServeReplica:tutor-{config.name}:{deployment_name(number)}(?![\w-])")
     for process in psutil.Process().children(recursive=True):
         try:
-            if any(part.removeprefix("ray::").split(" ")[0] == title for part in process.cmdline()):
+            if title.match(" ".join(process.cmdline())):
                 return process.pid
         except psutil.Error:
             continue
@@ -121,7 +123,7 @@ def test_eight_callers_and_http_meet_one_evaluation_per_state(endpoint: Endpoint
     assert sum(float(line.split()[-1]) for line in given) == 8 * 40
     (status,) = serving.status()
     assert status.answered["model"] == 40 and sum(status.answered.values()) == 320 and status.stored == 40
-    assert "40" in status.spent or "asked" in status.spent or not status.spent
+    assert status.spent.startswith("41 requests"), "those of the start among them, whichever gateway heard of it last"
     assert all(ask(config, request).advice.source == "store" for request in asked[:4])
 
 
@@ -180,7 +182,7 @@ def test_another_number_of_gateways_loses_no_answer_and_asks_nothing_twice(endpo
     """Clients that know the old number go on."""
     lasting: list[TutorClient] = []
     asked: list[AdviceRequest] = []
-    for round_number, num_gateways in enumerate((1, 4, 2, 1)):
+    for round_number, num_gateways in enumerate((1, 4, 1)):
         config = tutor(endpoint, "changed", num_gateways)
         serving.deploy([config])
         lasting.append(connect(config))
@@ -190,24 +192,28 @@ def test_another_number_of_gateways_loses_no_answer_and_asks_nothing_twice(endpo
         wait_until(lambda client=client, new=new: None not in client.advise(new))
         asked += new
     assert set(evaluations(endpoint, "changed").values()) == {1}
-    assert len(evaluations(endpoint, "changed")) == len(asked) == 160
+    assert len(evaluations(endpoint, "changed")) == len(asked) == 120
     with AdviceStore(home / "advice" / "changed", readonly=True) as store:
-        assert store.stats().answers == 160
+        assert store.stats().answers == 120
 
 
-def test_callers_in_flight_are_answered_while_the_number_changes(endpoint: Endpoint, home: Path) -> None:
+def test_callers_are_answered_while_the_number_changes(endpoint: Endpoint, home: Path) -> None:
+    """Each asks new states all the time, beside those that all callers share."""
     one, four = tutor(endpoint, "busy", 1), tutor(endpoint, "busy", 4)
     serving.deploy([one])
-    lists = [requests(f"busy {number}", 8) for number in range(6)]
+    shared = requests("busy shared", 8)
     found: list[list[Advice | None]] = []
     ended = threading.Event()
 
-    def call(mine: list[AdviceRequest]) -> None:
-        while not ended.is_set():
-            found.append(connect(one, deadline_s=60).advise(mine))
+    def call(caller: int) -> None:
+        client = connect(one, deadline_s=60)
+        for number in itertools.count():
+            if ended.is_set():
+                return
+            found.append(client.advise([*shared, *requests(f"busy {caller} {number}", 8)]))
             time.sleep(0.05)
 
-    callers = [threading.Thread(target=call, args=(mine,)) for mine in lists]
+    callers = [threading.Thread(target=call, args=(number,)) for number in range(4)]
     for caller in callers:
         caller.start()
     try:
@@ -218,8 +224,9 @@ def test_callers_in_flight_are_answered_while_the_number_changes(endpoint: Endpo
         ended.set()
         for caller in callers:
             caller.join(70)
-    assert len(found) >= len(lists) and not any(None in answers for answers in found)
-    assert len(evaluations(endpoint, "busy")) == 48 and max(evaluations(endpoint, "busy").values()) == 1
+    assert len(found) > len(callers) and not any(None in answers for answers in found)
+    counts = evaluations(endpoint, "busy")
+    assert len(counts) == 8 + 8 * len(found) and max(counts.values()) == 1
 
 
 def test_notes_are_written_once_over_all_gateways(endpoint: Endpoint, home: Path) -> None:

@@ -363,6 +363,35 @@ def test_tutors_on_serve_share_what_one_was_asked_and_a_new_gateway_waits_for_no
         ray.shutdown()
 
 
+def test_gateways_of_two_applications_evaluate_a_state_once_over_all(
+    server: Postgres, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Two applications with a disk each, as on two clusters, of three gateways each, and eight callers at once."""
+    import ray
+
+    monkeypatch.setenv(HOME_VARIABLE, str(tmp_path))
+    monkeypatch.setenv("ADVICE_PASSWORD", server.password)
+    ray.init(address="local", include_dashboard=False, num_cpus=1, log_to_driver=False, _node_ip_address="127.0.0.1")
+    try:
+        with running_endpoint() as endpoint:
+            store = {"location": server.address, "password_env": "ADVICE_PASSWORD"}
+            fields = {"backend": "openai", "model": "m", "base_url": endpoint.url}
+            scaling = {"num_cpus": 0, "gateways": 3}
+            tutors = [TutorConfig(name=name, store=store, scaling=scaling, **fields) for name in ("one", "two")]
+            serving.deploy(tutors)
+            states = [AdviceRequest("Rules.", f"State {number}.", ("left", "right")) for number in range(60)]
+            with ThreadPoolExecutor(8) as pool:
+                asked = [(connect(tutors[n % 2]), states[n:] + states[:n]) for n in range(8)]
+                lists = list(pool.map(lambda each: each[0].advise(each[1]), asked))
+            assert not any(None in answers for answers in lists)
+            contents = [body["messages"][0]["content"] for body in endpoint.bodies]
+            told = [line for text in contents for line in text.split("\n") if line.startswith("State ")]
+            assert sorted(told) == sorted(request.state for request in states)
+            assert sql(server, "select count(*) from llm_tutors.answers") == [(60,)]
+    finally:
+        ray.shutdown()
+
+
 def found_without_model(tutor: TutorConfig) -> bool:
     (found,) = connect(tutor, deadline_s=5).advise(STATES[:1])
     return found is not None and found.source == "store"

@@ -94,7 +94,7 @@ async def test_a_replica_with_another_model_writes_nothing_under_the_gateways_ke
     replica = object.__new__(TutorReplica)
     replica._version, replica._engine = version(TUTOR), Engine(dead=False)
     replica._facts = EngineFacts("another identity", "scored", max_prompt_tokens=None)
-    ((refusal,), _) = await replica.evaluate([PROMPT], WANTED)
+    ((refusal,), *_) = await replica.evaluate([PROMPT], WANTED)
     assert isinstance(refusal, AdviceError) and refusal.retry and "another model" in refusal.reason
     assert isinstance(await replica.write(PROMPT, 9, WANTED), AdviceError)
     with pytest.raises(Ended):
@@ -294,9 +294,9 @@ async def test_a_replica_of_another_configuration_answers_no_question_and_tells_
     replica = object.__new__(TutorReplica)
     replica._version, replica._facts, replica._engine = version(TUTOR), FACTS, Engine(dead=False)
     other = version(TUTOR.model_copy(update={"thinking_tokens": 7}))
-    ((refusal,), _) = await replica.evaluate([PROMPT], Wanted(other, "identity"))
+    ((refusal,), *_) = await replica.evaluate([PROMPT], Wanted(other, "identity"))
     assert isinstance(refusal, AdviceError) and refusal.retry
-    assert await replica.evaluate([PROMPT], WANTED) == ([EVALUATION], "3 requests")
+    assert (await replica.evaluate([PROMPT], WANTED))[:2] == ([EVALUATION], "3 requests")
     await replica.check_health()
     assert (await replica.facts(other), await replica.facts(version(TUTOR))) == (None, FACTS)
 

@@ -88,10 +88,12 @@ class Evaluated(NamedTuple):
     Attributes:
         answers: One per prompt.
         spent: See ``Engine.spent``.
+        spent_at: When that was so, in seconds since the epoch.
     """
 
     answers: list[Advice | AdviceError]
     spent: str
+    spent_at: float = 0.0
 
 
 class TutorReplica:
@@ -116,7 +118,7 @@ class TutorReplica:
         assert self._engine is not None
         self._num_prompts += len(prompts)
         try:
-            return Evaluated(await self._engine.evaluate(prompts), self._engine.spent())
+            return Evaluated(await self._engine.evaluate(prompts), self._engine.spent(), time.time())
         finally:
             self._num_prompts -= len(prompts)
 
@@ -220,8 +222,8 @@ class TutorGateway:
             except asyncio.CancelledError:  # given up, or nobody waits any more
                 response.cancel()
                 raise
-            if result.spent:
-                self._spent, self._spent_at = result.spent, time.time()
+            if result.spent_at >= self._spent_at:
+                self._spent, self._spent_at = result.spent or self._spent, result.spent_at
             self._note(is_refused=_ANOTHER_MODEL in result.answers)
             return result.answers
 
