@@ -22,6 +22,7 @@ from tests.integration.endpoint_fake import Endpoint, running_endpoint
 from tutor_service import serving
 from tutor_service.client import TutorClient, connect
 from tutor_service.config import TutorConfig
+from tutor_service.local_ray import leave_ray
 from tutor_service.paths import HOME_VARIABLE
 from tutor_service.schema import Advice, AdviceRequest
 from tutor_service.serving.ask import ask
@@ -48,7 +49,7 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
             address="local", include_dashboard=False, num_cpus=1, log_to_driver=False, _node_ip_address="127.0.0.1"
         )
         yield folder
-        ray.shutdown()
+        leave_ray()
 
 
 @pytest.fixture(scope="module")

@@ -39,7 +39,6 @@ def endpoint():
 
 @pytest.fixture(scope="module")
 def home(tmp_path_factory):
-    import ray
 
     folder = tmp_path_factory.mktemp("home")
     with pytest.MonkeyPatch.context() as patch:
@@ -47,7 +46,7 @@ def home(tmp_path_factory):
         patch.setenv(KEY_VARIABLE, KEY)  # in the node's own environment: Ray's processes inherit it
         start_ray()
         yield folder
-        ray.shutdown()
+        leave_ray()
 
 
 def start_ray() -> None:
