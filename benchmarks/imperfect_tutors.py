@@ -30,9 +30,9 @@ PLACES = {
     "connect_four": GROUNDS["connect_four_greedy"]._replace(
         task="benchmarks.shared.imperfect:ImperfectConnectFour", num_env_steps=24_000
     ),
-    "cliff_walking": Ground("benchmarks.shared.imperfect:ImperfectCliff", {}, 24_000, interval=400, episodes=1),
+    "frozen_lake": Ground("benchmarks.shared.imperfect:ImperfectLake", {}, 12_000, interval=100, episodes=1),
 }
-"""By task; an episode of CartPole's evaluation takes up to 500 env steps, and all of CliffWalking's are alike."""
+"""By task; an episode of CartPole's evaluation takes up to 500 env steps, and all of FrozenLake's are alike."""
 TUTORS = {
     "snake": ("oracle", "strategy", "calibrated", "plain", "constant", "half_states", "one_wrong", "worst"),
     "cart_pole": ("oracle", "notes", "calibrated", "hint", "constant", "half_states", "one_wrong", "worst"),

@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from benchmarks.shared.grounds import RuledConnectFour
-from examples.cliff_walking import CliffWalkingTask
+from examples.frozen_lake import FrozenLakeTask
 from rllib_plugins.tasks.base import Task
 from rllib_plugins.tasks.blackjack import BlackjackTask
 from rllib_plugins.tasks.cart_pole import CartPoleTask
@@ -135,8 +135,8 @@ class ImperfectConnectFour(Imperfect, RuledConnectFour):
     """Is Connect Four with a tutor of some kind; an illegal move that it names is no advice."""
 
 
-class ImperfectCliff(Imperfect, CliffWalkingTask):
-    """Is CliffWalking with a tutor of some kind."""
+class ImperfectLake(Imperfect, FrozenLakeTask):
+    """Is FrozenLake with a tutor of some kind."""
 
 
 class ImperfectBlackjack(Imperfect, BlackjackTask):
