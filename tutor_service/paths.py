@@ -1,4 +1,4 @@
-"""Name the folders of what outlives a run, converted models and the advice of every tutor, and find what is there."""
+"""Name the folders of what outlives a run: models, the advice of every tutor, copies of sweeps kept elsewhere."""
 
 from __future__ import annotations
 
@@ -30,3 +30,8 @@ def models_dir() -> Path:
 def advice_dir() -> Path:
     """Return the folder of advice stores, one per tutor, shared by all sweeps of this user."""
     return home() / "advice"
+
+
+def results_dir() -> Path:
+    """Return the folder of this machine's copies of sweeps that are kept in object stores."""
+    return home() / "results"

@@ -1,4 +1,7 @@
-"""A sweep of fake students in a process of its own, to be interrupted and killed. Run: python -m … FOLDER KEY=VALUE…"""
+"""A sweep of fake students in a process of its own, to be interrupted and killed.
+
+Run: python -m … RESULTS SECONDS_PER_EVALUATION FOLDER_OF_THE_TRACE
+"""
 
 from __future__ import annotations
 
@@ -13,6 +16,7 @@ from tune_sweeps.definition.loading import validate_sweep
 from tune_sweeps.definition.resolve import resolve
 from tune_sweeps.run.sweep import Outcome, run_sweep
 from tune_sweeps.run.workspace import create_workspace, open_workspace
+from tune_sweeps.storage.results import Results, open_results
 from tune_sweeps.tracking.mlflow_client import tracking_uri
 
 NAME = "fakes"
@@ -33,18 +37,18 @@ def config(**fields: object) -> SweepConfig:
     return validate_sweep({**base, **fields}, "the test's sweep")
 
 
-def run(results: Path, sweep: SweepConfig) -> Outcome:
+def run(results: Results, sweep: SweepConfig) -> Outcome:
     """Runs or continues the sweep in this process."""
     resolved = resolve(sweep)
     workspace = open_workspace(results, NAME) or create_workspace(results, sweep)
-    with workspace.lock(), interruptible(), quiet(workspace.log) as console:
+    with workspace.held(print), interruptible(), quiet(workspace.log) as console:
         return run_sweep(
             resolved, workspace, console, uri=tracking_uri(results), student_class=fake_student, num_cpus=2
         )
 
 
 if __name__ == "__main__":
-    folder = Path(sys.argv[1])
-    trace = {"trace": str(folder / "trace"), "sleep_s": float(sys.argv[2])}
-    outcome = run(folder, config(hyperparameters={"ppo": trace, "a2c": trace}))
+    place = open_results(sys.argv[1])
+    trace = {"trace": str(Path(sys.argv[3]) / "trace"), "sleep_s": float(sys.argv[2])}
+    outcome = run(place, config(hyperparameters={"ppo": trace, "a2c": trace}))
     print(outcome)

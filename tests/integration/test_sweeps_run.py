@@ -20,6 +20,7 @@ from tests.integration.sweep_driver import NAME, config, run
 from tune_sweeps.definition.resolve import resolve
 from tune_sweeps.report.build import make_report
 from tune_sweeps.run.sweep import Outcome
+from tune_sweeps.storage.results import Results
 from tune_sweeps.tracking.journal import Journal
 from tune_sweeps.tracking.mlflow_client import make_client, tracking_uri
 from tune_sweeps.tracking.reader import SweepRecord, read_sweep
@@ -49,7 +50,7 @@ class Ran:
 
     @property
     def uri(self) -> str:
-        return tracking_uri(self.results)
+        return tracking_uri(Results(self.results))
 
     def read(self) -> SweepRecord:
         return read_sweep(self.uri, NAME)
@@ -70,7 +71,7 @@ def ran(tmp_path_factory: pytest.TempPathFactory) -> Ran:
         hyperparameters=hyperparameters,
         overrides=[{"match": {"tutor": "oracle"}, "set": {"hyperparameters": {"trace": str(results / "trace")}}}],
     )
-    return Ran(results, run(results, sweep), sweep, cure)
+    return Ran(results, run(Results(results), sweep), sweep, cure)
 
 
 def history(uri: str, run_id: str, name: str) -> list[int]:
@@ -179,7 +180,7 @@ def test_resuming_runs_the_failed_trial_alone_and_then_nothing(ran: Ran) -> None
     before = (ran.results / "trace").read_text().splitlines()
     counts = {name: run.info.run_id for name, run in runs_by_name(ran.uri).items()}
     ran.cure.touch()
-    outcome = run(ran.results, ran.sweep)
+    outcome = run(Results(ran.results), ran.sweep)
     assert (outcome.done, outcome.failed) == (4, 0)
     new = (ran.results / "trace").read_text().splitlines()[len(before) :]
     assert new and all(line.startswith("a2c-none-0") for line in new)
@@ -188,7 +189,7 @@ def test_resuming_runs_the_failed_trial_alone_and_then_nothing(ran: Ran) -> None
     assert {run.info.status for run in runs.values()} == {"FINISHED"}
     child = runs["a2c · untutored · blackjack · seed 0"]
     assert history(ran.uri, child.info.run_id, "eval/return_mean") == STEPS
-    again = run(ran.results, ran.sweep)
+    again = run(Results(ran.results), ran.sweep)
     assert again.done == 4
     assert (ran.results / "trace").read_text().splitlines() == [*before, *new]
 
@@ -204,7 +205,7 @@ class Driver:
         variable, _, value = self.mark.partition("=")
         with self.output.open("w") as file:
             self.process = subprocess.Popen(
-                [sys.executable, "-m", "tests.integration.sweep_driver", str(results), str(sleep_s)],
+                [sys.executable, "-m", "tests.integration.sweep_driver", str(results), str(sleep_s), str(results)],
                 stdout=file,
                 stderr=file,
                 start_new_session=True,
@@ -276,7 +277,7 @@ def finished(results: Path) -> dict[str, int]:
 
 def check_whole(results: Path, finished_before: list[dict[str, int]]) -> None:
     """All trials done, none repeated after it was finished, no double and no missing point."""
-    uri = tracking_uri(results)
+    uri = tracking_uri(Results(results))
     record = read_sweep(uri, NAME)
     assert [run.status for run in record.runs] == ["FINISHED"] * 4
     assert len({run.key for run in record.runs}) == 4

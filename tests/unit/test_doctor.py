@@ -18,6 +18,7 @@ from typer.testing import CliRunner
 from tune_sweeps.cli import app as cli
 from tune_sweeps.run import doctor
 from tune_sweeps.run.doctor import Finding, examine
+from tune_sweeps.storage.results import Results
 
 
 class Index(BaseHTTPRequestHandler):
@@ -49,7 +50,7 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, index: str) -> Path:
 
 
 def by_part(results: Path = Path("runs")) -> dict[str, Finding]:
-    return {finding.part: finding for finding in examine(results)}
+    return {finding.part: finding for finding in examine(Results(results))}
 
 
 def test_every_part_is_looked_at_and_nothing_is_made(here: Path) -> None:
@@ -134,7 +135,7 @@ def test_code_that_is_not_installed_is_examined_too(monkeypatch: pytest.MonkeyPa
 
 
 def test_a_cluster_that_is_away_is_unfit() -> None:
-    (ray,) = [item for item in examine(Path("runs"), "127.0.0.1:9") if item.part == "Ray"]
+    (ray,) = [item for item in examine(Results(Path("runs")), "127.0.0.1:9") if item.part == "Ray"]
     assert ray.state == "unfit" and "no Ray answers" in ray.remedy
 
 

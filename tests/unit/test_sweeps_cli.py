@@ -16,6 +16,7 @@ from tune_sweeps.cli import sweep
 from tune_sweeps.definition.loading import load_sweep
 from tune_sweeps.report.growth import MAX_SEEDS
 from tune_sweeps.run.workspace import create_workspace, existing_workspace
+from tune_sweeps.storage.results import Results
 
 COMMANDS = ["sweep", "serve", "ask", "grade", "train", "play", "report", "ui", "store", "tutors", "tasks", "presets"]
 COMMANDS += ["compare", "doctor", "init"]
@@ -133,18 +134,18 @@ def test_a_fork_gets_a_name_of_its_own_and_leaves_the_sweep_as_it_is(
     here: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     config = load_sweep("demo", ["tutors=[oracle]", "seeds=1"])
-    create_workspace(here / "runs", config)
+    create_workspace(Results(here / "runs"), config)
     fork = ["sweep", "--from", "demo", "--dry-run", "--set", "seeds=2", "--set", "num_envs=4"]
     status, out, _ = tutor(*fork, capsys=capsys, monkeypatch=monkeypatch)
     assert status == 0 and "this is 'demo-2'" in out and "6 cells, 12 trials" in out
     for same in (fork[:4], fork[:6]):
         status, _, err = tutor(*same, capsys=capsys, monkeypatch=monkeypatch)
         assert status == 2 and "that is the same sweep, seeds apart" in " ".join(err.split())
-    assert existing_workspace(here / "runs", "demo").config() == config
+    assert existing_workspace(Results(here / "runs"), "demo").config() == config
 
 
 def test_a_fork_that_runs_until_it_is_decided_plans_its_seeds_first(here: Path) -> None:
-    create_workspace(here / "runs", load_sweep("demo", ["tutors=[oracle]", "seeds=3"]))
+    create_workspace(Results(here / "runs"), load_sweep("demo", ["tutors=[oracle]", "seeds=3"]))
     options = sweep.SweepOptions(from_="demo", set_=["num_envs=4"], until_decided=True)
     assert sweep._choose(options).config.statistics.max_seeds == MAX_SEEDS
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from os.path import isdir as is_dir
 from pathlib import Path
 
 import pytest
@@ -16,6 +17,7 @@ from tune_sweeps.run.progress import Progress
 from tune_sweeps.run.progress_view import View
 from tune_sweeps.run.speeds import known_speeds
 from tune_sweeps.run.workspace import check_writable, choose, create_workspace, existing_workspace, open_workspace
+from tune_sweeps.storage.results import Results
 from tune_sweeps.tracking import journal as journal_module
 from tune_sweeps.tracking.journal import Journal, TrialJournal
 from tune_sweeps.tracking.mlflow_client import check_database, check_uri
@@ -40,7 +42,7 @@ def test_what_is_written_is_read_again(tmp_path: Path) -> None:
         (10, 3.5, {"eval/return_mean": 0.5}),
     ]
     assert again.points == first.points
-    assert again.last_checkpoint() == str(tmp_path)
+    assert again.last_checkpoint(is_dir) == str(tmp_path)
 
 
 def test_a_restored_trial_repeats_no_point(tmp_path: Path) -> None:
@@ -106,12 +108,12 @@ def test_the_newest_checkpoint_that_is_there_counts(tmp_path: Path) -> None:
         (tmp_path / name).mkdir()
         trial.result(step, 1, {"eval/return_mean": value})
         trial.checkpoint(step, str(tmp_path / name))
-    assert trial.last_checkpoint() == str(tmp_path / "c")
-    assert trial.best_checkpoint("eval/return_mean") == str(tmp_path / "b")
+    assert trial.last_checkpoint(is_dir) == str(tmp_path / "c")
+    assert trial.best_checkpoint("eval/return_mean", is_dir) == str(tmp_path / "b")
     (tmp_path / "c").rmdir()
     (tmp_path / "b").rmdir()
-    assert trial.last_checkpoint() == str(tmp_path / "a")
-    assert trial.best_checkpoint("eval/return_mean") == str(tmp_path / "a")
+    assert trial.last_checkpoint(is_dir) == str(tmp_path / "a")
+    assert trial.best_checkpoint("eval/return_mean", is_dir) == str(tmp_path / "a")
 
 
 def test_failed_and_interrupted_trials_are_missing_and_finished_ones_are_not(tmp_path: Path) -> None:
@@ -127,7 +129,7 @@ def test_failed_and_interrupted_trials_are_missing_and_finished_ones_are_not(tmp
 
 
 def finish(results: Path, config: SweepConfig, trials: int) -> None:
-    workspace = open_workspace(results, config.name)
+    workspace = open_workspace(Results(results), config.name)
     assert workspace is not None
     for trial in resolve(config).trials[:trials]:
         workspace.journal([trial.key])[trial.key].done()
@@ -135,90 +137,90 @@ def finish(results: Path, config: SweepConfig, trials: int) -> None:
 
 def test_a_sweep_of_a_name_is_one_sweep(tmp_path: Path) -> None:
     config = sweep("s", "numbered=false")
-    assert choose(tmp_path, config, None, 2).existing is None
-    made = create_workspace(tmp_path, config)
-    found = choose(tmp_path, config, None, 2)
+    assert choose(Results(tmp_path), config, None, 2).existing is None
+    made = create_workspace(Results(tmp_path), config)
+    found = choose(Results(tmp_path), config, None, 2)
     assert found.existing == made
-    assert existing_workspace(tmp_path, "s").config() == config
+    assert existing_workspace(Results(tmp_path), "s").config() == config
     with pytest.raises(UserError, match=r"advice\.theta_frac: 0\.5 → 0\.3"):
-        choose(tmp_path, sweep("s", "numbered=false", "advice.theta_frac=0.3"), None, 2)
+        choose(Results(tmp_path), sweep("s", "numbered=false", "advice.theta_frac=0.3"), None, 2)
     with pytest.raises(UserError, match=r"in use with another configuration"):
-        choose(tmp_path, sweep("t", "advice.theta_frac=0.3"), "s", 2)
+        choose(Results(tmp_path), sweep("t", "advice.theta_frac=0.3"), "s", 2)
 
 
 def test_a_numbered_sweep_goes_on_where_it_was_interrupted_and_else_takes_the_next_number(tmp_path: Path) -> None:
     config = sweep()
-    create_workspace(tmp_path, config)
-    going_on = choose(tmp_path, config, None, 2)
+    create_workspace(Results(tmp_path), config)
+    going_on = choose(Results(tmp_path), config, None, 2)
     assert going_on.existing is not None and "interrupted with 0 of 2" in going_on.note
     finish(tmp_path, config, 1)
-    assert "interrupted with 1 of 2" in choose(tmp_path, config, None, 2).note
+    assert "interrupted with 1 of 2" in choose(Results(tmp_path), config, None, 2).note
     finish(tmp_path, config, 2)
-    second = choose(tmp_path, config, None, 2)
+    second = choose(Results(tmp_path), config, None, 2)
     assert (second.existing, second.config.name) == (None, "s-2")
-    create_workspace(tmp_path, second.config)
-    assert choose(tmp_path, config, None, 2).config.name == "s-2"
+    create_workspace(Results(tmp_path), second.config)
+    assert choose(Results(tmp_path), config, None, 2).config.name == "s-2"
     finish(tmp_path, second.config, 2)
-    assert choose(tmp_path, config, None, 2).config.name == "s-3"
+    assert choose(Results(tmp_path), config, None, 2).config.name == "s-3"
     changed = sweep("s", "advice.theta_frac=0.3")
-    assert choose(tmp_path, changed, None, 2).config.name == "s-3"
+    assert choose(Results(tmp_path), changed, None, 2).config.name == "s-3"
 
 
 def test_a_numbered_sweep_with_a_name_is_that_sweep(tmp_path: Path) -> None:
     config = sweep()
-    create_workspace(tmp_path, config)
+    create_workspace(Results(tmp_path), config)
     finish(tmp_path, config, 2)
-    assert choose(tmp_path, config, "s", 2).existing is not None
+    assert choose(Results(tmp_path), config, "s", 2).existing is not None
 
 
 @pytest.mark.parametrize("numbered", ["true", "false"])
 def test_more_seeds_extend_the_sweep_that_exists(tmp_path: Path, numbered: str) -> None:
-    create_workspace(tmp_path, sweep("s", f"numbered={numbered}"))
+    create_workspace(Results(tmp_path), sweep("s", f"numbered={numbered}"))
     finish(tmp_path, sweep("s", f"numbered={numbered}"), 2)
-    longer = choose(tmp_path, sweep("s", f"numbered={numbered}", "seeds=3"), None, 6)
+    longer = choose(Results(tmp_path), sweep("s", f"numbered={numbered}", "seeds=3"), None, 6)
     assert longer.existing is not None and longer.config.all_seeds == [0, 1, 2]
     assert "'s' gets the seeds 1, 2 more" in longer.note
     longer.existing.set_config(longer.config)
-    assert existing_workspace(tmp_path, "s").config() == longer.config
+    assert existing_workspace(Results(tmp_path), "s").config() == longer.config
 
 
 def test_a_sweep_knows_whether_mlflow_has_all_of_it(tmp_path: Path) -> None:
-    workspace = create_workspace(tmp_path, sweep())
+    workspace = create_workspace(Results(tmp_path), sweep())
     assert not workspace.is_sent()
     workspace.set_sent(True)
-    assert existing_workspace(tmp_path, "s").is_sent()
+    assert existing_workspace(Results(tmp_path), "s").is_sent()
     workspace.set_sent(False)
     assert not workspace.is_sent()
 
 
 def test_a_running_sweep_is_left_alone(tmp_path: Path) -> None:
     config = sweep()
-    workspace = create_workspace(tmp_path, config)
-    with workspace.lock():
+    workspace = create_workspace(Results(tmp_path), config)
+    with workspace.held(print):
         assert workspace.is_running()
-        assert choose(tmp_path, config, None, 2).config.name == "s-2"
+        assert choose(Results(tmp_path), config, None, 2).config.name == "s-2"
     assert not workspace.is_running()
 
 
 @pytest.mark.parametrize("name", ["a/b", "..", ""])
 def test_a_name_that_is_no_folder_is_refused(tmp_path: Path, name: str) -> None:
     with pytest.raises(UserError, match="--name"):
-        choose(tmp_path, sweep(), name, 2)
+        choose(Results(tmp_path), sweep(), name, 2)
 
 
 def test_resuming_what_is_not_there_shows_what_is(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="none yet"):
-        existing_workspace(tmp_path, "demo")
-    create_workspace(tmp_path, sweep("mine"))
+        existing_workspace(Results(tmp_path), "demo")
+    create_workspace(Results(tmp_path), sweep("mine"))
     with pytest.raises(UserError, match="Did you mean 'mine'"):
-        existing_workspace(tmp_path, "mien")
+        existing_workspace(Results(tmp_path), "mien")
 
 
 def test_a_results_folder_that_cannot_be_written_is_refused_and_left_alone(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(UserError, match="cannot be written"):
-        check_writable(tmp_path / "file" / "runs")
-    check_writable(tmp_path / "new" / "runs")
+        check_writable(Results(tmp_path / "file" / "runs"))
+    check_writable(Results(tmp_path / "new" / "runs"))
     assert [path.name for path in tmp_path.iterdir()] == ["file"]
 
 
@@ -265,8 +267,8 @@ def test_a_database_that_mlflow_could_not_open_is_refused_without_its_password(u
 
 def test_too_little_memory_is_said_with_the_remedy(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="max_concurrent=1"):
-        check_machine(tmp_path, "sqlite:///x", concurrent=2, memory_mib_per_trial=10**9, local=True)
-    check_machine(tmp_path, "sqlite:///x", concurrent=2, memory_mib_per_trial=10**9, local=False)
+        check_machine(Results(tmp_path), "sqlite:///x", concurrent=2, memory_mib_per_trial=10**9, local=True)
+    check_machine(Results(tmp_path), "sqlite:///x", concurrent=2, memory_mib_per_trial=10**9, local=False)
 
 
 def test_progress_counts_guesses_the_end_and_knows_the_best(tmp_path: Path) -> None:

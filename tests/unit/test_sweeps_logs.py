@@ -6,11 +6,13 @@ import json
 import logging
 import os
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
 from tune_sweeps.console import json_logs as logs
 from tune_sweeps.run.trial import TRIAL, resumable
+from tune_sweeps.storage.checkpoints import Checkpoints
 
 
 @pytest.fixture(autouse=True)
@@ -37,7 +39,7 @@ def test_a_trials_records_carry_sweep_trial_and_tutor(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(os, "setpriority", lambda *arguments: None)
-    student = resumable(Student)()  # type: ignore[arg-type]
+    student = resumable(Student, Checkpoints.of_folder(Path()))()  # type: ignore[arg-type]
     for key in ("first", "second"):  # Tune uses an actor for one trial after the other
         student.setup({TRIAL: {"sweep": "demo", "key": key, "student": {"tutor": "smollm2"}}})
     first, second = written(capsys)

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from tune_sweeps.cli.ui import where_to_look
 from tune_sweeps.definition.loading import load_sweep
+from tune_sweeps.storage.results import Results
 from tune_sweeps.tracking.prepared_view import view_state
 from tune_sweeps.tracking.reader import SweepRecord
 from tune_sweeps.tracking.summary import shortened
@@ -49,5 +50,5 @@ def test_tasks_have_lines_of_their_own_where_there_are_several() -> None:
 )
 def test_the_link_opens_the_view_where_mlflow_shows_it(uri: str, begins: str) -> None:
     sweep = SweepRecord("s", "p", "FINISHED", load_sweep("small"), {}, [], experiment_id="7")
-    said = where_to_look(sweep, uri, Path("elsewhere"))
+    said = where_to_look(sweep, uri, Results(Path("elsewhere")))
     assert said.startswith(begins) and (not begins or "viewStateShareKey=p" in said)

@@ -35,7 +35,7 @@ class AuditionOptions:
         int | None, typer.Option(min=1, help="Episodes that say enough about one way. Default: by their length.")
     ] = None
     seed: Annotated[int, typer.Option(min=0, help="Seeds the episodes.")] = 0
-    results: ResultsOption = Path("runs")
+    results: ResultsOption = "runs"
     address: AddressOption = None
     as_json: JsonOption = False
 
@@ -62,6 +62,7 @@ def audition(options: AuditionOptions) -> None:
     from tune_sweeps.console.terminal import log_path, make_console, quiet
     from tune_sweeps.run.audition import Wanted, hold_audition, wanted_ways
     from tune_sweeps.run.workspace import check_writable
+    from tune_sweeps.storage.results import open_results
     from tune_sweeps.tracking.mlflow_client import check_uri, tracking_uri
     from tutor_service.errors import UserError
 
@@ -73,9 +74,9 @@ def audition(options: AuditionOptions) -> None:
     chosen = load_task(options.task)
     check_recorded(config, chosen, several_ways=True)
     wanted = Wanted(wanted_ways(options.set_ or []), options.episodes, options.seed)
-    results = options.results
-    uri = tracking_uri(results)
-    check_writable(results)
+    place = open_results(options.results)
+    uri = tracking_uri(place)
+    check_writable(place)
     check_uri(uri)
     with interruptible(), quiet(log_path("audition"), options.as_json) as screen:
         held = hold_audition(config, chosen, wanted, options.address, screen)
@@ -87,14 +88,16 @@ def audition(options: AuditionOptions) -> None:
         console.print(line)
     console.print(cost_table(found))
     console.print(found.verdict, style="bold")
-    results.mkdir(parents=True, exist_ok=True)
-    path = results / f"audition-{found.tutor}-{found.task}.yaml"
+    place.folder.mkdir(parents=True, exist_ok=True)
+    path = place.folder / f"audition-{found.tutor}-{found.task}.yaml"
     path.write_text(held.tutor_file, encoding="utf-8")
     figure = write_figure(found, path.with_suffix(".png"))
     with quiet(log_path("audition")):  # a new database tells of each of its tables
-        _log(found, uri, results, [path, figure])
+        _log(found, uri, place.folder, [path, figure])
+    for file in (path, figure):
+        place.publish(file)
     console.print(f"wrote {path}: give it in place of the tutor's name, e.g. `tutor ask {path} {options.task}`")
-    console.print(f"wrote {figure}; the audition is in MLflow, experiment '{EXPERIMENT}'")
+    console.print(f"wrote {place.shown(figure)}; the audition is in MLflow, experiment '{EXPERIMENT}'")
     if options.as_json:
         print_json({**ways_values(found), "tutor_file": path, "figure": figure})
 

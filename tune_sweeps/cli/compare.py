@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -13,7 +12,7 @@ from tune_sweeps.cli.options import JsonOption, ResultsOption
 def compare(
     first: Annotated[str, typer.Argument(help="Name of the sweep that the other is compared with.")],
     second: Annotated[str, typer.Argument(help="Name of the other sweep.")],
-    results: ResultsOption = Path("runs"),
+    results: ResultsOption = "runs",
     as_json: JsonOption = False,
 ) -> None:
     """Compare two sweeps cell by cell: final returns, speed-ups, and the difference with its interval.
@@ -28,13 +27,14 @@ def compare(
     from tune_sweeps.report.analysis import analyse
     from tune_sweeps.report.compare import changed_settings, values, words
     from tune_sweeps.report.compare import compare as pair
+    from tune_sweeps.storage.results import open_results
     from tune_sweeps.tracking.mlflow_client import check_uri, tracking_uri
     from tune_sweeps.tracking.reader import read_sweep
     from tutor_service.errors import UserError
 
     if first == second:
         raise UserError(f"'{first}' and '{second}' are one sweep: name two. `tutor report {first}` shows one.")
-    uri = tracking_uri(results)
+    uri = tracking_uri(open_results(results))
     check_uri(uri)
     analyses = [analyse(read_sweep(uri, name)) for name in (first, second)]
     for name, analysis in zip((first, second), analyses, strict=True):

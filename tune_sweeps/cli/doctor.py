@@ -12,7 +12,7 @@ from tune_sweeps.cli.options import AddressOption, JsonOption, ResultsOption
 EXIT_UNFIT = 1
 
 
-def doctor(results: ResultsOption = Path("runs"), address: AddressOption = None, as_json: JsonOption = False) -> None:
+def doctor(results: ResultsOption = "runs", address: AddressOption = None, as_json: JsonOption = False) -> None:
     """Say what of the machine, Python, Ray, vLLM, GPU, MLflow, cache, disk and package index is fit, and the remedy.
 
     Starts nothing and changes nothing. Status 1 where something is unfit: a sweep would not run.
@@ -22,9 +22,11 @@ def doctor(results: ResultsOption = Path("runs"), address: AddressOption = None,
     from tune_sweeps.console.rows import print_rows
     from tune_sweeps.console.terminal import make_console, quiet
     from tune_sweeps.run.doctor import examine
+    from tune_sweeps.storage.results import open_results
 
+    place = open_results(results)
     with quiet(Path(os.devnull)):
-        findings = examine(results, address)
+        findings = examine(place, address)
     print_rows(make_console(), [finding._asdict() for finding in findings], as_json=as_json)
     if any(finding.state == "unfit" for finding in findings):
         raise typer.Exit(EXIT_UNFIT)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -21,7 +20,7 @@ def grade(
     task: TaskArgument,
     num_states: Annotated[int, typer.Option(min=1, help="Visits of states to grade.")] = 300,
     seed: Annotated[int, typer.Option(min=0, help="Draws the states.")] = 0,
-    results: ResultsOption = Path("runs"),
+    results: ResultsOption = "runs",
     address: AddressOption = None,
     as_json: JsonOption = False,
 ) -> None:
@@ -45,6 +44,7 @@ def grade(
     from tune_sweeps.console.signals import interruptible
     from tune_sweeps.console.terminal import log_path, make_console, quiet
     from tune_sweeps.run.workspace import check_writable
+    from tune_sweeps.storage.results import open_results
     from tune_sweeps.tracking.mlflow_client import check_uri, tracking_uri
     from tune_sweeps.tracking.single_run import SingleRun, log_run
     from tutor_service.client import connect
@@ -55,8 +55,9 @@ def grade(
     if config is not None:
         chosen = chosen.with_hint(config.hint)
         check_recorded(config, chosen)
-    uri = tracking_uri(results)
-    check_writable(results)
+    place = open_results(results)
+    uri = tracking_uri(place)
+    check_writable(place)
     check_uri(uri)
     played: Played | None
     if config is None:
@@ -90,8 +91,8 @@ def grade(
         console.print(f"warning: {doubt}", style="yellow", markup=False)
     if played is not None:
         console.print(returns_table(played))
-    results.mkdir(parents=True, exist_ok=True)
-    figure = write_figure(card, results / f"grade-{card.tutor.replace('/', '_')}-{card.task}.png")
+    place.folder.mkdir(parents=True, exist_ok=True)
+    figure = write_figure(card, place.folder / f"grade-{card.tutor.replace('/', '_')}-{card.task}.png")
     metrics = card.to_metrics() | (played.to_metrics() if played else {})
     run = SingleRun(
         experiment=EXPERIMENT,
@@ -102,7 +103,9 @@ def grade(
         files=[figure],
     )
     with quiet(log_path("grade")):  # a new database tells of each of its tables
-        log_run(run, uri, results)
-    console.print(f"wrote {figure}; the card is in MLflow, experiment '{EXPERIMENT}'")
+        log_run(run, uri, place.folder)
+    place.publish(figure)
+    shown = place.shown(figure)
+    console.print(f"wrote {shown}; the card is in MLflow, experiment '{EXPERIMENT}'")
     if as_json:
-        print_json({"tutor": card.tutor, "task": card.task, "verdict": card.verdict, **metrics, "figure": figure})
+        print_json({"tutor": card.tutor, "task": card.task, "verdict": card.verdict, **metrics, "figure": shown})

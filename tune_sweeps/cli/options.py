@@ -5,7 +5,6 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable
 from dataclasses import MISSING, fields
-from pathlib import Path
 from typing import Annotated, Any, TypeVar, get_type_hints
 
 import typer
@@ -18,7 +17,12 @@ SetOption = Annotated[
     list[str] | None,
     typer.Option("--set", metavar="KEY=VALUE", help="Change a field; dotted keys, YAML values. May be repeated."),
 ]
-ResultsOption = Annotated[Path, typer.Option(help="Folder of all sweeps and of MLflow's database.")]
+ResultsOption = Annotated[
+    str,
+    typer.Option(
+        metavar="FOLDER|URL", help="Folder of all sweeps and of MLflow's database, or object store: s3://BUCKET/PATH."
+    ),
+]
 AddressOption = Annotated[
     str | None, typer.Option(help="Address of a running Ray cluster. Default: $RAY_ADDRESS, else a local Ray.")
 ]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -20,7 +19,7 @@ def play(
     ] = None,
     episodes: Annotated[int, typer.Option(min=1, help="Episodes to play.")] = 3,
     seed: Annotated[int, typer.Option(min=0, help="Seed of the environment.")] = 0,
-    results: ResultsOption = Path("runs"),
+    results: ResultsOption = "runs",
 ) -> None:
     """Play episodes with the best policy of a trial, greedily and without a tutor, in the words that tutors read.
 
@@ -28,10 +27,11 @@ def play(
     """
     from tune_sweeps.console.signals import interruptible
     from tune_sweeps.console.terminal import log_path, quiet
+    from tune_sweeps.storage.results import open_results
     from tune_sweeps.tracking.mlflow_client import check_uri, tracking_uri
     from tune_sweeps.tracking.policy_artifact import fetch_policy, load_policy
 
-    uri = tracking_uri(results)
+    uri = tracking_uri(open_results(results))
     check_uri(uri)
     with interruptible(), quiet(log_path("play")) as console:
         student, folder = fetch_policy(uri, sweep, trial)

@@ -13,7 +13,7 @@ from tune_sweeps.cli.ui import where_to_look
 
 def report(
     name: Annotated[str, typer.Argument(help="Name of the sweep.")],
-    results: ResultsOption = Path("runs"),
+    results: ResultsOption = "runs",
     output: Annotated[Path | None, typer.Option(help="Folder of the report. Default: RESULTS/NAME/report.")] = None,
     as_json: JsonOption = False,
 ) -> None:
@@ -28,20 +28,24 @@ def report(
     from tune_sweeps.console.terminal import make_console
     from tune_sweeps.report.build import make_report, show
     from tune_sweeps.report.export import to_json
+    from tune_sweeps.storage.results import open_results
     from tune_sweeps.tracking.mlflow_client import check_uri, tracking_uri
 
-    uri = tracking_uri(results)
+    place = open_results(results)
+    uri = tracking_uri(place)
     check_uri(uri)
     console = make_console()
     console.quiet = as_json
     with counting(console, "reading trials", "read {} trials") as count:
-        analysis, files = make_report(uri, name, output or results / name / "report", follow=count.follow)
+        analysis, files = make_report(uri, name, output or place.folder / name / "report", follow=count.follow)
+    if output is None:
+        place.publish(place.folder / name / "report")
     if as_json:
-        print_json(to_json(analysis) | {"files": files})
+        print_json(to_json(analysis) | {"files": [place.shown(path) for path in files]})
         return
     show(analysis, console)
     for path in files:
         if path.suffix in {".md", ".html", ".png"}:
-            console.print(f"wrote {path}")
-    if page := where_to_look(analysis.sweep, uri, results):
+            console.print(f"wrote {place.shown(path)}")
+    if page := where_to_look(analysis.sweep, uri, place):
         console.print(page)

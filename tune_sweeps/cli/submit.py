@@ -31,7 +31,9 @@ class SubmitOptions:
     address: AddressOption
     name: Annotated[str | None, typer.Option(help="Name of the sweep. Default: the preset's.")] = None
     set_: SetOption = None
-    results: Annotated[str, typer.Option(help="Results folder on the cluster, shared by its nodes.")] = "/shared/runs"
+    results: Annotated[
+        str, typer.Option(metavar="FOLDER|URL", help="Folder that the cluster's nodes share, or s3://BUCKET/PATH.")
+    ] = "/shared/runs"
     tracking_uri: Annotated[
         str | None, typer.Option(help="MLflow as the cluster sees it, without password. Default: $MLFLOW_TRACKING_URI.")
     ] = None

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from pathlib import Path
+from functools import cached_property
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from tune_sweeps.definition.resolve import ResolvedSweep
     from tune_sweeps.report.results import Analysis
     from tune_sweeps.run.workspace import Choice, Workspace
+    from tune_sweeps.storage.results import Results
 
 EXIT_TRIALS_FAILED = 1
 PRESET_FOR_TASKS = "small"
@@ -56,8 +57,15 @@ class SweepOptions:
         str | None, typer.Option(help="Name of the sweep: its folder and MLflow experiment. Default: the preset's.")
     ] = None
     address: AddressOption = None
-    results: ResultsOption = Path("runs")
+    results: ResultsOption = "runs"
     as_json: Annotated[bool, typer.Option("--json", help="With --dry-run: print JSON in place of tables.")] = False
+
+    @cached_property
+    def place(self) -> Results:
+        """What ``results`` names."""
+        from tune_sweeps.storage.results import open_results
+
+        return open_results(self.results)
 
 
 @takes(SweepOptions)
@@ -116,16 +124,16 @@ def _choose(options: SweepOptions) -> Choice:
                 "--resume takes the sweep as it was begun: leave out the preset, --set, --task, --name, "
                 "--from and --more-seeds."
             )
-        workspace = existing_workspace(options.results, options.resume)
+        workspace = existing_workspace(options.place, options.resume)
         return Choice(workspace.config(), workspace)
     if options.more_seeds is not None:
         if options.preset is None or any(others):
             raise UserError("--more-seeds takes the name of a sweep, and no --set, --task, --name or --from.")
-        workspace = existing_workspace(options.results, options.preset)
+        workspace = existing_workspace(options.place, options.preset)
         config = with_more_seeds(workspace.config(), options.more_seeds)
         added = ", ".join(map(str, config.extensions[-1].seeds))
         return Choice(config, workspace, f"'{workspace.name}' gets the seeds {added} more")
-    existing = open_workspace(options.results, options.preset or "")
+    existing = open_workspace(options.place, options.preset or "")
     if options.until_decided and existing is not None and not any(others):
         return Choice(existing.config(), existing)
     config = _new(options) if options.from_ is None else _fork(options.from_, options)
@@ -133,7 +141,7 @@ def _choose(options: SweepOptions) -> Choice:
         config = _planned(config)
     resolved = resolve(config)
     check_hyperparameters(trial.student for trial in resolved.trials)
-    return choose(options.results, config, options.name, len(resolved.trials))
+    return choose(options.place, config, options.name, len(resolved.trials))
 
 
 def _new(options: SweepOptions) -> SweepConfig:
@@ -156,7 +164,7 @@ def _fork(name: str, options: SweepOptions) -> SweepConfig:
 
     if options.preset is not None:
         raise UserError(f"--from '{name}' and '{options.preset}': a sweep is forked from one. Leave one of them out.")
-    old = existing_workspace(options.results, name).config()
+    old = existing_workspace(options.place, name).config()
     config = forked(old, [*_only_tasks(options.task), *(options.set_ or [])])
     config = config.model_copy(update={"name": name, "numbered": True})
     if options.name is None and continued(old, config) is not None:
@@ -201,7 +209,7 @@ def _show_estimate(console: Console, resolved: ResolvedSweep, options: SweepOpti
     from tune_sweeps.run.speeds import known_speeds
 
     cpus = local_cpus(resolved.tutor_cpus + resolved.trial_cpus)
-    needed = estimate(resolved, cpus, known_speeds(options.results))
+    needed = estimate(resolved, cpus, known_speeds(options.place.folder))
     if options.as_json:
         print_json(estimate_values(resolved, needed))
         return
@@ -210,25 +218,22 @@ def _show_estimate(console: Console, resolved: ResolvedSweep, options: SweepOpti
 
 
 def _run(console: Console, resolved: ResolvedSweep, workspace: Workspace | None, options: SweepOptions) -> None:
-    from filelock import Timeout
-
     from tune_sweeps.cluster.session import wanted_address
     from tune_sweeps.definition.resolve import resolve
     from tune_sweeps.run.checks import check_machine
     from tune_sweeps.run.estimate import concurrency
-    from tune_sweeps.run.workspace import create_workspace, results_option
+    from tune_sweeps.run.workspace import create_workspace
     from tune_sweeps.tracking.mlflow_client import tracking_uri
-    from tutor_service.errors import UserError
     from tutor_service.machine import available_cores
     from tutor_service.ray_probe import check_ray_address
 
-    results = options.results
+    results = options.place
     keys = [trial.key for trial in resolved.trials]
     done = workspace is not None and workspace.is_sent() and not workspace.journal(keys).missing()
     if workspace is not None and done and not options.until_decided:
         console.print(
             f"sweep '{workspace.name}' is finished: {len(keys)} of {len(keys)} trials, nothing to run. "
-            f"`tutor report {workspace.name}{results_option(results)}` shows it; another --name runs it anew."
+            f"`tutor report {workspace.name}{results.option}` shows it; another --name runs it anew."
         )
         return
     uri = tracking_uri(results)
@@ -241,14 +246,7 @@ def _run(console: Console, resolved: ResolvedSweep, workspace: Workspace | None,
     memory_mib = resources.memory_mib_per_trial * (1 + runners)
     check_machine(results, uri, concurrent, memory_mib, local=address is None)
     workspace = workspace or create_workspace(results, resolved.config)
-    try:
-        lock = workspace.lock()
-        lock.acquire(timeout=0)
-    except Timeout:
-        raise UserError(
-            f"sweep '{workspace.name}' is running in another process. Wait for it, or give this one another --name."
-        ) from None
-    with lock:
+    with workspace.held(console.print):
         while True:
             if resolved.config != workspace.config():
                 workspace.set_config(resolved.config)
@@ -280,12 +278,11 @@ def _run_locked(resolved: ResolvedSweep, workspace: Workspace, uri: str, address
     from tune_sweeps.console.signals import EXIT_INTERRUPTED, interruptible
     from tune_sweeps.console.terminal import quiet
     from tune_sweeps.run.sweep import run_sweep
-    from tune_sweeps.run.workspace import results_option
     from tutor_service.errors import UserError
 
     with interruptible(), quiet(workspace.log) as console:
-        console.print(f"sweep '{workspace.name}' in {workspace.folder}")
-        again = f"tutor sweep --resume {workspace.name}{results_option(workspace.results)}"
+        console.print(f"sweep '{workspace.name}' in {workspace.shown(workspace.folder)}")
+        again = f"tutor sweep --resume {workspace.name}{workspace.results.option}"
         try:
             outcome = run_sweep(resolved, workspace, console, uri=uri, address=address)
         except UserError:
@@ -293,8 +290,8 @@ def _run_locked(resolved: ResolvedSweep, workspace: Workspace, uri: str, address
         except Exception as error:  # Ray has as many ways to die as versions
             traceback.print_exc()
             raise UserError(
-                f"the sweep broke off ({type(error).__name__}); details are in {workspace.log}. Finished trials are "
-                f"kept: go on with: {again}"
+                f"the sweep broke off ({type(error).__name__}); details are in {workspace.shown(workspace.log)}. "
+                f"Finished trials are kept: go on with: {again}"
             ) from error
         workspace.set_sent(outcome.in_mlflow and outcome.done == outcome.total)
         if not outcome.in_mlflow:
@@ -304,7 +301,7 @@ def _run_locked(resolved: ResolvedSweep, workspace: Workspace, uri: str, address
             raise typer.Exit(EXIT_INTERRUPTED)
         if outcome.failed:
             console.print(
-                f"{outcome.failed} of {outcome.total} trials failed; why is in {workspace.log}. "
+                f"{outcome.failed} of {outcome.total} trials failed; why is in {workspace.shown(workspace.log)}. "
                 f"Try them again with: {again}"
             )
             raise typer.Exit(EXIT_TRIALS_FAILED)
@@ -319,7 +316,11 @@ def _report(workspace: Workspace, uri: str, console: Console) -> Analysis:
     analysis, files = make_report(uri, workspace.name, workspace.report)
     show(analysis, console)
     curves = next((path for path in files if path.name == "learning_curves.png"), None)
-    console.print(f"report: {files[0]} · page: {files[1]}" + (f" · learning curves: {curves}" if curves else ""))
+    shown = workspace.shown
+    console.print(
+        f"report: {shown(files[0])} · page: {shown(files[1])}"
+        + (f" · learning curves: {shown(curves)}" if curves else "")
+    )
     if page := where_to_look(analysis.sweep, uri, workspace.results):
         console.print(page)
     return analysis

@@ -10,15 +10,15 @@ import typer
 from tune_sweeps.cli.options import ResultsOption
 
 if TYPE_CHECKING:
+    from tune_sweeps.storage.results import Results
     from tune_sweeps.tracking.reader import SweepRecord
 
 HOST = "127.0.0.1"
 PORT = 5000
 
 
-def where_to_look(sweep: SweepRecord, uri: str, results: Path) -> str:
+def where_to_look(sweep: SweepRecord, uri: str, results: Results) -> str:
     """Say where MLflow shows a sweep; nothing where another product's pages show it."""
-    from tune_sweeps.run.workspace import results_option
     from tune_sweeps.tracking.mlflow_client import without_login
     from tune_sweeps.tracking.prepared_view import view_page
 
@@ -26,12 +26,12 @@ def where_to_look(sweep: SweepRecord, uri: str, results: Path) -> str:
     if uri.startswith(("http://", "https://")):
         return f"all runs in MLflow: {without_login(uri).rstrip('/')}{page}"
     if uri.startswith("sqlite:"):
-        return f"all runs in MLflow: tutor ui{results_option(results)}   (then open http://{HOST}:{PORT}{page})"
+        return f"all runs in MLflow: tutor ui{results.option}   (then open http://{HOST}:{PORT}{page})"
     return ""
 
 
 def ui(
-    results: ResultsOption = Path("runs"),
+    results: ResultsOption = "runs",
     port: Annotated[int, typer.Option(min=1, max=65535, help="Port on the loopback interface.")] = PORT,
 ) -> None:
     """Open MLflow's UI over the sweeps in a results folder; ends with Ctrl-C.
@@ -42,19 +42,20 @@ def ui(
     import sys
 
     from tune_sweeps.console.terminal import make_console
-    from tune_sweeps.run.workspace import results_option
+    from tune_sweeps.storage.results import open_results
     from tune_sweeps.tracking.mlflow_client import DATABASE, PAGE, quiet_environment, tracking_uri
     from tutor_service.errors import UserError
 
-    uri = tracking_uri(results)
+    place = open_results(results)
+    uri = tracking_uri(place)
     console = make_console()
     if uri.startswith(("http://", "https://")):
         console.print(f"$MLFLOW_TRACKING_URI names a server: its pages are at {uri}{PAGE}")
         return
     if uri.startswith("sqlite:") and not Path(uri.removeprefix("sqlite:///")).exists():
         raise UserError(
-            f"no sweep has run here: '{results / DATABASE}' does not exist. "
-            f"Run `tutor sweep demo{results_option(results)}` first."
+            f"no sweep has run here: '{place.folder / DATABASE}' does not exist. "
+            f"Run `tutor sweep demo{place.option}` first."
         )
     _check_port(port)
     quiet_environment()

@@ -19,7 +19,7 @@ SWEEP_FILE = "sweep.yaml"
 TUTORS = "tutors"
 """Folder of the tutor files, apart from the sweep's: one may be called sweep.yaml."""
 PACKAGES = ("tutor_service", "rllib_plugins", "tune_sweeps")
-FORWARDED = ("LLM_TUTORS_URL", "MLFLOW_TRACKING_URI")
+FORWARDED = ("LLM_TUTORS_URL", "MLFLOW_TRACKING_URI", "AWS_ENDPOINT_URL", "AWS_ENDPOINT_URL_S3", "AWS_REGION")
 """Settings that are no secrets. Secrets are in the nodes' own environment: a job's is shown to all who see the job."""
 
 

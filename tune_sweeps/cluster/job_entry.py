@@ -12,10 +12,12 @@ import socket
 import sys
 import tempfile
 import uuid
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+from tune_sweeps.storage.remote import Remote, is_url
 from tutor_service.errors import UserError
 
 READY = "[submit] the nodes are fit; the sweep begins"
@@ -32,7 +34,7 @@ class NodeReport:
         python: Python's version.
         project: Version of this project; empty where it is not installed.
         sees_marker: Whether the file that the head wrote is there.
-        problem: Why the folder cannot be written; empty where it can.
+        problem: Why the results folder, or object store, cannot be written; empty where it can.
     """
 
     host: str
@@ -46,7 +48,7 @@ def look(results: str, marker: str) -> NodeReport:
     """Look at the node that it runs on.
 
     Args:
-        results: The results folder.
+        results: The results folder, or an object store's address.
         marker: Name of the file in it that the head has written.
     """
     import importlib.metadata
@@ -55,13 +57,46 @@ def look(results: str, marker: str) -> NodeReport:
         project = importlib.metadata.version("llm-tutors")
     except importlib.metadata.PackageNotFoundError:
         project = ""
+    problem = unwritable(results)
     return NodeReport(
-        socket.gethostname(), platform.python_version(), project, (Path(results) / marker).exists(), unwritable(results)
+        socket.gethostname(), platform.python_version(), project, not problem and _sees(results, marker), problem
     )
 
 
+def _sees(results: str, marker: str) -> bool:
+    if is_url(results):
+        return Remote(results).modified(marker) is not None
+    return (Path(results) / marker).exists()
+
+
+@contextmanager
+def _marked(results: str, marker: str) -> Iterator[None]:
+    """Have a file that every node should see, within a ``with`` block."""
+    if is_url(results):
+        remote = Remote(results)
+        with remote.answering():
+            remote.write(b"", marker)
+            try:
+                yield
+            finally:
+                remote.remove(marker)
+        return
+    path = Path(results) / marker
+    path.touch()
+    try:
+        yield
+    finally:
+        path.unlink(missing_ok=True)
+
+
 def unwritable(folder: str) -> str:
-    """Say why a folder cannot be written, or nothing where it can; make it where it is missing."""
+    """Say why a folder, or an object store, cannot be written, or nothing where it can; make a missing folder."""
+    if is_url(folder):
+        try:
+            Remote(folder).check_writable()
+        except UserError as error:
+            return str(error)
+        return ""
     try:
         Path(folder).mkdir(parents=True, exist_ok=True)
         with tempfile.NamedTemporaryFile(dir=folder, prefix=".writable-"):
@@ -83,6 +118,8 @@ def check_reports(reports: Sequence[NodeReport], head: NodeReport, results: str)
                 f"{where} llm-tutors is {report.project or 'not installed'}, on the head {head.project or 'not'}. All "
                 "nodes need one image."
             )
+        if report.problem and is_url(results):
+            raise UserError(f"{where}: {report.problem}")
         if report.problem:
             raise UserError(
                 f"the results folder '{results}' cannot be written {where} ({report.problem}). It must be a folder "
@@ -110,20 +147,18 @@ def check_nodes(results: str, timeout_s: float = NODE_TIMEOUT_S) -> int:
         UserError: A node is not fit.
     """
     if problem := unwritable(results):
+        if is_url(results):
+            raise UserError(f"on the cluster's head: {problem}")
         raise UserError(
             f"the results folder '{results}' cannot be written on the cluster's head ({problem}). Give a folder that "
             "all nodes share with --results."
         )
     marker = f".nodes-{uuid.uuid4().hex}"
-    path = Path(results) / marker
-    path.touch()
-    try:
+    with _marked(results, marker):
         head = look(results, marker)
         reports = _ask_nodes(results, marker, timeout_s)
         check_reports(reports, head, results)
         return 1 + len(reports)
-    finally:
-        path.unlink(missing_ok=True)
 
 
 def _ask_nodes(results: str, marker: str, timeout_s: float) -> list[NodeReport]:
@@ -152,7 +187,7 @@ def _ask_nodes(results: str, marker: str, timeout_s: float) -> list[NodeReport]:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run as a script; return the exit status."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n\n")[0] if __doc__ else None)
-    parser.add_argument("--results", required=True, help="results folder, shared by all nodes")
+    parser.add_argument("--results", required=True, help="results folder that all nodes share, or s3://BUCKET/PATH")
     parser.add_argument("command", nargs=argparse.REMAINDER, help="arguments of `tutor`, after --")
     args = parser.parse_args(arguments)
     command = args.command[1:] if args.command[:1] == ["--"] else args.command

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from pathlib import Path
 
 from rllib_plugins.config import StudentConfig
 from tune_sweeps.run.workspace import check_writable
+from tune_sweeps.storage.results import Results
 from tune_sweeps.tracking.mlflow_client import check_uri
 from tutor_service import machine
 from tutor_service.errors import UserError
@@ -29,11 +29,11 @@ def check_hyperparameters(students: Iterable[StudentConfig]) -> None:
             algorithm_config(student)
 
 
-def check_machine(results: Path, uri: str, concurrent: int, memory_mib_per_trial: int, local: bool) -> None:
+def check_machine(results: Results, uri: str, concurrent: int, memory_mib_per_trial: int, local: bool) -> None:
     """Check the results folder, the tracking URI and, for a local Ray, memory.
 
     Args:
-        results: Results folder.
+        results: Results folder, or object store.
         uri: MLflow's tracking URI.
         concurrent: Trials that run at once.
         memory_mib_per_trial: What each of them takes.

@@ -17,6 +17,7 @@ from typing import Literal, NamedTuple
 from tune_sweeps.cluster.session import ADDRESS_VARIABLE, wanted_address
 from tune_sweeps.run.checks import DRIVER_MIB
 from tune_sweeps.run.workspace import check_writable
+from tune_sweeps.storage.results import Results
 from tune_sweeps.tracking.mlflow_client import check_uri, masked, tracking_uri
 from tutor_service import machine, paths
 from tutor_service.errors import UserError
@@ -48,7 +49,7 @@ class Finding(NamedTuple):
     remedy: str = ""
 
 
-def examine(results: Path, address: str | None = None) -> list[Finding]:
+def examine(results: Results, address: str | None = None) -> list[Finding]:
     """Look at every part that a sweep needs.
 
     Args:
@@ -57,7 +58,7 @@ def examine(results: Path, address: str | None = None) -> list[Finding]:
     """
     checks: tuple[Callable[[], Finding], ...] = (
         *(_machine, _python, _packages, lambda: _ray(address), _vllm, _gpu),
-        *(lambda: _mlflow(results), lambda: _results(results), _cache, lambda: _disk(results), _index),
+        *(lambda: _mlflow(results), lambda: _results(results), _cache, lambda: _disk(results.folder), _index),
     )
     return [check() for check in checks]
 
@@ -144,8 +145,11 @@ def _gpu() -> Finding:
     return Finding("GPU", "fit", "; ".join(names) or "none: tutors run on the CPU")
 
 
-def _mlflow(results: Path) -> Finding:
-    uri = tracking_uri(results)
+def _mlflow(results: Results) -> Finding:
+    try:
+        uri = tracking_uri(results)
+    except UserError as error:
+        return Finding("MLflow", "unfit", "no address", str(error))
     try:
         check_uri(uri)
     except UserError as error:
@@ -153,12 +157,13 @@ def _mlflow(results: Path) -> Finding:
     return Finding("MLflow", "fit", masked(uri))
 
 
-def _results(results: Path) -> Finding:
+def _results(results: Results) -> Finding:
     try:
         check_writable(results)
     except UserError as error:
         return Finding("results", "unfit", str(results), str(error))
-    return Finding("results", "fit", f"{results.resolve()} can be written")
+    place = results.folder.resolve() if results.remote is None else results
+    return Finding("results", "fit", f"{place} can be written")
 
 
 def _cache() -> Finding:

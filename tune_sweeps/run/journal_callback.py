@@ -24,15 +24,22 @@ class JournalCallback(Callback):
         progress: What the view shows.
         changed: Called after each entry.
         say: Takes a line for the user about a trial that ended.
+        save: Called with a trial's file once it names a new checkpoint: Tune deletes the one before next.
     """
 
     def __init__(
-        self, journal: Journal, progress: Progress, changed: Callable[[], None], say: Callable[[str], None]
+        self,
+        journal: Journal,
+        progress: Progress,
+        changed: Callable[[], None],
+        say: Callable[[str], None],
+        save: Callable[[Path], None],
     ) -> None:
         self._journal = journal
         self._progress = progress
         self._changed = changed
         self._say = say
+        self._save = save
 
     def __reduce__(self) -> tuple[Any, ...]:
         """Leave the copy that Tune keeps on disk without a journal to write to."""
@@ -60,7 +67,9 @@ class JournalCallback(Callback):
         """Note a checkpoint that is complete and in its place."""
         step = trial.last_result.get(metrics.STEP_AXIS)
         if step is not None:
-            self._journal[_key(trial)].checkpoint(int(step), checkpoint.path)
+            journal = self._journal[_key(trial)]
+            journal.checkpoint(int(step), checkpoint.path)
+            self._save(journal.path)
 
     def on_trial_complete(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
         """Note that a trial is finished; one that was stopped stays open."""

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from rich.console import Console
@@ -100,9 +99,9 @@ def run_sweep(
         trials=trials,
         tags=run_tags(),
         trial_tags={key: tutor_tags(resolved.tutors.get(trial.cell.asks)) for key, trial in trials.items()},
-        artifact_location=artifact_location(workspace.results, uri),
+        artifact_location=artifact_location(workspace.results.folder, uri),
     )
-    tracker = MlflowTracker(uri, tracked, journal, BestPolicies())
+    tracker = MlflowTracker(uri, tracked, journal, BestPolicies(workspace.checkpoints))
     running = _Running(resolved, workspace, console, journal, tracker, student_class or _student_trial)
     interrupted = False
     status, timeout_s = "FAILED", _MLFLOW_AT_INTERRUPT_S
@@ -181,7 +180,7 @@ def _run_missing(running: _Running, address: str | None, num_cpus: int | None) -
         console.print(f"running {len(missing)} of {len(resolved.trials)} trials, {concurrent} at once")
         watched = [] if service_url() else [tutor.name for tutor in tutors if tutor.is_served]
         watch = TutorWatch(watched, serving.status)
-        with watch, View(console, progress, concurrent, lambda: _warning(tracker, journal), watch.lines) as view:
+        with watch, View(console, progress, concurrent, lambda: _warning(running), watch.lines) as view:
             _tune(running, progress, view, concurrent, played)
         for line in watch.lines():
             console.print(line, markup=False)
@@ -207,19 +206,20 @@ def _tune(running: _Running, progress: Progress, view: View, concurrent: int, pl
     from tune_sweeps.run.trial import TRIAL, resumable
 
     config, journal, workspace = running.resolved.config, running.journal, running.workspace
+    checkpoints = workspace.checkpoints
     missing = set(journal.missing())
     specs = [
         {
             "sweep": workspace.name,
             "key": trial.key,
             "student": with_level(trial, played).model_dump(),
-            "restore": journal[trial.key].last_checkpoint(),
+            "restore": journal[trial.key].last_checkpoint(checkpoints.has),
         }
         for trial in running.resolved.trials
         if trial.key in missing
     ]
     trainable = tune.with_resources(
-        resumable(running.student_class()),
+        resumable(running.student_class(), checkpoints),
         lambda spec: tune.PlacementGroupFactory(
             [{"CPU": config.resources.num_cpus_per_trial}] + [{"CPU": 1.0}] * spec[TRIAL]["student"]["num_env_runners"]
         ),
@@ -234,8 +234,9 @@ def _tune(running: _Running, progress: Progress, view: View, concurrent: int, pl
             trial_dirname_creator=_trial_key,
         ),
         run_config=tune.RunConfig(
-            name=_attempt(workspace.tune),
-            storage_path=str(workspace.tune),
+            name=checkpoints.next_attempt(),
+            storage_path=checkpoints.root,
+            storage_filesystem=checkpoints.filesystem,
             failure_config=tune.FailureConfig(max_failures=config.failures.max_failures),
             checkpoint_config=tune.CheckpointConfig(
                 num_to_keep=1,
@@ -243,7 +244,7 @@ def _tune(running: _Running, progress: Progress, view: View, concurrent: int, pl
                 checkpoint_frequency=config.failures.checkpoint_every,
                 checkpoint_at_end=True,
             ),
-            callbacks=[JournalCallback(journal, progress, running.tracker.wake, view.say)],
+            callbacks=[JournalCallback(journal, progress, running.tracker.wake, view.say, workspace.mirror.save)],
             verbose=0,
         ),
     )
@@ -258,12 +259,6 @@ def _student_trial() -> Any:
 
 def _trial_key(trial: Any) -> str:
     return str(trial.config["trial"]["key"])
-
-
-def _attempt(folder: Path) -> str:
-    """Name this run of Tune as no earlier one: it must not write over their checkpoints."""
-    numbers = [int(path.name.removeprefix("attempt-")) for path in folder.glob("attempt-*")]
-    return f"attempt-{max(numbers, default=0) + 1}"
 
 
 def _play_references(resolved: ResolvedSweep, tracker: MlflowTracker) -> None:
@@ -321,9 +316,9 @@ def _wants_oracle(resolved: ResolvedSweep) -> bool:
     return resolved.config.convergence.scale == "oracle"
 
 
-def _warning(tracker: MlflowTracker, journal: Journal) -> str:
-    if reason := journal.blocked():
+def _warning(running: _Running) -> str:
+    if reason := running.journal.blocked():
         return f"results cannot be written ({reason}): they are kept in memory and tried again"
-    if tracker.away_since is not None:
+    if running.tracker.away_since is not None:
         return "MLflow does not answer: training goes on, its points are kept and sent later"
-    return ""
+    return running.workspace.mirror.warning()

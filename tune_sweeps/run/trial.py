@@ -9,6 +9,7 @@ from typing import Any
 from ray.tune import Checkpoint, Trainable
 
 from tune_sweeps.console.json_logs import bind
+from tune_sweeps.storage.checkpoints import Checkpoints
 
 logger = logging.getLogger(__name__)
 
@@ -19,12 +20,13 @@ TRIAL = "trial"
 """Key of Tune's config under which a trial lies: ``sweep``, ``key``, ``student``, ``restore``."""
 
 
-def resumable(student_class: type[Trainable]) -> type[Trainable]:
+def resumable(student_class: type[Trainable], checkpoints: Checkpoints) -> type[Trainable]:
     """Make a trainable that takes ``{"trial": {"sweep", "key", "student", "restore"}}`` and runs ``student_class``.
 
     Args:
         student_class: A trainable whose config is the fields of a ``StudentConfig``, and whose ``reset_config``, if it
             has one, calls ``self.setup``.
+        checkpoints: Where ``restore`` lies.
     """
 
     class SweepTrial(student_class):  # type: ignore[valid-type,misc]
@@ -41,7 +43,7 @@ def resumable(student_class: type[Trainable]) -> type[Trainable]:
 
         def _restore_from(self, path: str, config: dict[str, Any]) -> None:
             try:
-                with Checkpoint(path).as_directory() as folder:
+                with Checkpoint(path, filesystem=checkpoints.filesystem).as_directory() as folder:
                     self.load_checkpoint(folder)
             except Exception:
                 logger.exception("checkpoint %s cannot be used: the trial begins anew", path)

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import json
 import re
-import shlex
 import tempfile
 import time
 import uuid
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -16,18 +17,19 @@ from filelock import FileLock, Timeout
 
 from tune_sweeps.definition.config import NAME_PATTERN, SweepConfig
 from tune_sweeps.definition.loading import continued, difference, dump_sweep, load_sweep
+from tune_sweeps.storage.checkpoints import Checkpoints
+from tune_sweeps.storage.mirror import Mirror
+from tune_sweeps.storage.results import Results
 from tune_sweeps.tracking.journal import Journal
 from tutor_service.errors import UserError, unknown_name
 from tutor_service.paths import nearest
-
-RESULTS = Path("runs")
-"""Default results folder, relative to the working directory."""
 
 _CONFIG = "sweep.yaml"
 _META = "sweep.json"
 _LOCK = ".lock"
 _SENT = ".in-mlflow"
 _TRIALS = "trials"
+_TUNE = "tune"
 
 
 @dataclass(frozen=True)
@@ -35,22 +37,25 @@ class Workspace:
     """One sweep's folder.
 
     Attributes:
-        folder: ``RESULTS/NAME``.
+        results: Where sweeps are kept.
+        name: The sweep's name.
         sweep_id: Identifies this sweep for good, also where others have used its name.
+        mirror: Keeps the folder and an object store alike.
     """
 
-    folder: Path
+    results: Results
+    name: str
     sweep_id: str
+    mirror: Mirror = field(compare=False)
 
     @property
-    def name(self) -> str:
-        """The sweep's name."""
-        return self.folder.name
+    def folder(self) -> Path:
+        """``RESULTS/NAME``; of an object store, the copy on this machine."""
+        return (self.results.folder / self.name).resolve()
 
-    @property
-    def results(self) -> Path:
-        """The results folder that it lies in."""
-        return self.folder.parent
+    def shown(self, path: Path) -> str:
+        """Return a path within the folder as the user finds it when the sweep has ended."""
+        return self.results.shown(path)
 
     @property
     def log(self) -> Path:
@@ -58,9 +63,11 @@ class Workspace:
         return self.folder / "log.txt"
 
     @property
-    def tune(self) -> Path:
-        """Tune's own folder, with the checkpoints."""
-        return self.folder / "tune"
+    def checkpoints(self) -> Checkpoints:
+        """Tune's own folder, with the checkpoints: in the object store where there is one."""
+        if self.results.remote is None:
+            return Checkpoints.of_folder(self.folder / _TUNE)
+        return Checkpoints(self.results.remote.filesystem, self.results.remote.path(self.name, _TUNE))
 
     @property
     def own_play(self) -> Path:
@@ -103,31 +110,68 @@ class Workspace:
         else:
             (self.folder / _SENT).unlink(missing_ok=True)
 
-    def lock(self) -> FileLock:
-        """Return the lock of the process that runs the sweep; the system frees it when that dies."""
-        return FileLock(self.folder / _LOCK)
+    @contextmanager
+    def held(self, say: Callable[[str], None]) -> Iterator[None]:
+        """Run the sweep, as the only process that does, and keep an object store up with it, within a ``with`` block.
+
+        Args:
+            say: Tells the user of delays.
+
+        Raises:
+            UserError: Another process runs it, or the object store does not answer.
+        """
+        self.folder.mkdir(parents=True, exist_ok=True)
+        try:
+            lock = self._lock().acquire(timeout=0)
+        except Timeout:
+            raise UserError(
+                f"sweep '{self.name}' is running in another process. Wait for it, or give this one another --name."
+            ) from None
+        with lock, self.results.answering(), self.mirror.keeping(say):
+            if _sweep_id(self.folder) != self.sweep_id:
+                raise UserError(f"another driver has just begun a sweep '{self.name}' in {self.results}: try again.")
+            yield
 
     def is_running(self) -> bool:
         """Say whether a process runs the sweep now."""
-        lock = self.lock()
+        lock = self._lock()
         try:
             lock.acquire(timeout=0)
         except Timeout:
             return True
         lock.release()
-        return False
+        with self.results.answering():
+            return self.mirror.is_taken()
+
+    def _lock(self) -> FileLock:
+        """Return the lock of the process that runs the sweep; the system frees it when that dies."""
+        return FileLock(self.folder / _LOCK)
 
 
-def open_workspace(results: Path, name: str) -> Workspace | None:
-    """Return the sweep of this name, or None."""
-    try:
-        meta = json.loads((results / name / _META).read_text(encoding="utf-8"))
-        return Workspace((results / name).resolve(), str(meta["id"]))
-    except (OSError, ValueError, KeyError):
+def open_workspace(results: Results, name: str) -> Workspace | None:
+    """Return the sweep of this name, or None.
+
+    Raises:
+        UserError: The object store does not answer.
+    """
+    if not re.match(NAME_PATTERN, name):
         return None
+    mirror = results.mirror(name)
+    with results.answering():
+        mirror.fetch()
+    sweep_id = _sweep_id(results.folder / name)
+    return Workspace(results, name, sweep_id, mirror) if sweep_id else None
 
 
-def existing_workspace(results: Path, name: str) -> Workspace:
+def _sweep_id(folder: Path) -> str:
+    """Read which sweep a folder holds; nothing where it holds none."""
+    try:
+        return str(json.loads((folder / _META).read_text(encoding="utf-8"))["id"])
+    except (OSError, ValueError, KeyError):
+        return ""
+
+
+def existing_workspace(results: Results, name: str) -> Workspace:
     """Return the sweep of this name.
 
     Raises:
@@ -137,29 +181,25 @@ def existing_workspace(results: Path, name: str) -> Workspace:
     if found is None:
         names = sweep_names(results)
         if not names:
-            demo = f"tutor sweep demo{results_option(results)}"
+            demo = f"tutor sweep demo{results.option}"
             raise UserError(f"no sweep '{name}': there is none yet in {results}. Run `{demo}`, or name its --results.")
         raise unknown_name("sweep", name, names, f"in {results}")
     return found
 
 
-def results_option(results: Path) -> str:
-    """Return the option by which a command finds a results folder; nothing for the default one."""
-    return "" if results.resolve() == RESULTS.resolve() else f" --results {shlex.quote(str(results))}"
-
-
-def sweep_names(results: Path) -> list[str]:
+def sweep_names(results: Results) -> list[str]:
     """Name the sweeps in a results folder."""
-    return sorted(path.parent.name for path in results.glob(f"*/{_META}")) if results.is_dir() else []
+    with results.answering():
+        return [name for name in results.names() if results.has(name, _META)]
 
 
-def create_workspace(results: Path, config: SweepConfig) -> Workspace:
+def create_workspace(results: Results, config: SweepConfig) -> Workspace:
     """Make the folder of a sweep, whole or not at all.
 
     Raises:
         UserError: The results folder cannot be written.
     """
-    folder = results / config.name
+    folder = results.folder / config.name
     meta: dict[str, Any] = {"id": uuid.uuid4().hex, "created": int(time.time())}
     try:
         (folder / _TRIALS).mkdir(parents=True, exist_ok=True)
@@ -168,16 +208,18 @@ def create_workspace(results: Path, config: SweepConfig) -> Workspace:
         (folder / f"{_META}.part").rename(folder / _META)
     except OSError as error:
         raise _cannot_write(results, error) from error
-    return Workspace(folder.resolve(), meta["id"])
+    return Workspace(results, config.name, meta["id"], results.mirror(config.name))
 
 
-def check_writable(results: Path) -> None:
-    """Refuse a folder in which no sweep can be kept.
+def check_writable(results: Results) -> None:
+    """Refuse a folder, or an object store, in which no sweep can be kept.
 
     Raises:
         UserError: They cannot; nothing is left behind.
     """
-    there = nearest(results)
+    if results.remote is not None:
+        results.remote.check_writable()
+    there = nearest(results.folder)
     try:
         if not there.is_dir():
             raise NotADirectoryError(20, "not a folder", str(there))
@@ -187,10 +229,10 @@ def check_writable(results: Path) -> None:
         raise _cannot_write(results, error) from error
 
 
-def _cannot_write(results: Path, error: OSError) -> UserError:
+def _cannot_write(results: Results, error: OSError) -> UserError:
     return UserError(
-        f"the results folder '{results}' cannot be written ({error.strerror or error}). Give another with --results, "
-        "or free space."
+        f"the results folder '{results.folder}' cannot be written ({error.strerror or error}). Give another with "
+        "--results, or free space."
     )
 
 
@@ -209,7 +251,7 @@ class Choice:
     note: str = ""
 
 
-def choose(results: Path, config: SweepConfig, name: str | None, num_trials: int) -> Choice:
+def choose(results: Results, config: SweepConfig, name: str | None, num_trials: int) -> Choice:
     """Decide whether a sweep is new, is to be continued or extended, or is finished.
 
     With ``name``, and for sweeps that are not ``numbered``, the name means one sweep for good. A numbered sweep is
@@ -262,12 +304,14 @@ def _added(workspace: Workspace, config: SweepConfig) -> str:
     return f"'{workspace.name}' gets the seeds {', '.join(map(str, added))} more" if added else ""
 
 
-def _numbers(results: Path, base: str) -> tuple[str, str]:
+def _numbers(results: Results, base: str) -> tuple[str, str]:
     """Return the sweep of a series with the highest number, and the next free name."""
     latest, number = base, 1
     pattern = re.compile(rf"{re.escape(base)}-(\d+)")
-    for entry in results.iterdir():
-        found = pattern.fullmatch(entry.name)
+    with results.answering():
+        names = results.names()
+    for name in names:
+        found = pattern.fullmatch(name)
         if found and int(found[1]) > number:
-            latest, number = entry.name, int(found[1])
+            latest, number = name, int(found[1])
     return latest, f"{base}-{number + 1}"

@@ -10,7 +10,7 @@ import json
 import os
 import threading
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -95,22 +95,15 @@ class TrialJournal:
         """Note that the trial failed more often than it may."""
         self._append({"event": "failed", "error": error}, sync=True)
 
-    def last_checkpoint(self) -> str | None:
+    def last_checkpoint(self, is_there: Callable[[str], bool]) -> str | None:
         """Return the newest checkpoint that is still there."""
-        for _, path in reversed(self.checkpoints):
-            if "://" in path or Path(path).is_dir():
-                return path
-        return None
+        return next((path for _, path in reversed(self.checkpoints) if is_there(path)), None)
 
-    def best_checkpoint(self, metric: str) -> str | None:
+    def best_checkpoint(self, metric: str, is_there: Callable[[str], bool]) -> str | None:
         """Return the checkpoint, of those still there, whose evaluation was best."""
         value = {point.step: point.metrics.get(metric) for point in self.points}
-        scored = [
-            (score, step, path)
-            for step, path in self.checkpoints
-            if (score := value.get(step)) is not None and Path(path).is_dir()
-        ]
-        return max(scored)[2] if scored else None
+        scored = [(score, step, path) for step, path in self.checkpoints if (score := value.get(step)) is not None]
+        return next((path for *_, path in sorted(scored, reverse=True) if is_there(path)), None)
 
     def _append(self, event: dict[str, Any], sync: bool) -> None:
         event = {"time_ms": int(time.time() * 1000), **event}

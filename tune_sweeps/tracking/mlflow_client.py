@@ -14,6 +14,7 @@ from typing import Any
 
 from filelock import FileLock
 
+from tune_sweeps.storage.results import Results
 from tutor_service.errors import UserError
 from tutor_service.paths import nearest
 
@@ -40,9 +41,19 @@ _PORTS = {"postgresql": 5432, "mysql": 3306, "mssql": 1433}
 """Databases that MLflow takes and that listen at a port, each with the suffix ``+DRIVER`` or without."""
 
 
-def tracking_uri(results: Path) -> str:
-    """Return ``$MLFLOW_TRACKING_URI``, else an SQLite database in the results folder."""
-    return os.environ.get(URI_VARIABLE, "").strip() or f"{_SQLITE}{(results / DATABASE).resolve()}"
+def tracking_uri(results: Results) -> str:
+    """Return ``$MLFLOW_TRACKING_URI``, else an SQLite database in the results folder.
+
+    Raises:
+        UserError: The variable is not set, and an object store can hold no database.
+    """
+    given = os.environ.get(URI_VARIABLE, "").strip()
+    if not given and results.remote is not None:
+        raise UserError(
+            f"--results '{results}' holds files, and MLflow needs a database: set {URI_VARIABLE}, e.g. to "
+            "http://127.0.0.1:5000, where `mlflow server` runs (deploy/README.md)."
+        )
+    return given or f"{_SQLITE}{(results.folder / DATABASE).resolve()}"
 
 
 def artifact_location(results: Path, uri: str) -> str | None:

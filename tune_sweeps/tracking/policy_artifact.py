@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 import tempfile
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ import numpy as np
 import yaml
 
 from rllib_plugins.config import StudentConfig
+from tune_sweeps.storage.checkpoints import Checkpoints
 from tune_sweeps.tracking.journal import EVAL, TrialJournal
 from tune_sweeps.tracking.reader import find_trials
 from tune_sweeps.tracking.tracker import POLICY_ARTIFACT, STUDENT_ARTIFACT
@@ -39,27 +41,27 @@ class Fetched:
         shutil.rmtree(self.path.parent, ignore_errors=True)
 
 
-def policy_folder(checkpoint: Path) -> Path | None:
-    """Return the part of a student's checkpoint that plays; None where it has none."""
-    folder = checkpoint / "algorithm" / MODULE
-    return folder if folder.is_dir() else None
-
-
 class BestPolicies:
     """Find the best policy among a finished trial's checkpoints, and remove these once it is kept elsewhere.
 
     A finished trial is never continued, and checkpoints with a replay buffer are large.
+
+    Args:
+        checkpoints: Those of the sweep.
     """
 
-    def folder(self, journal: TrialJournal) -> Path | None:
-        """Return the part that plays of the checkpoint whose evaluation was best."""
-        best = journal.best_checkpoint(EVAL)
-        return policy_folder(Path(best)) if best else None
+    def __init__(self, checkpoints: Checkpoints) -> None:
+        self._checkpoints = checkpoints
+
+    def folder(self, journal: TrialJournal) -> AbstractContextManager[Path | None]:
+        """Have the part that plays of the checkpoint whose evaluation was best, within a ``with`` block."""
+        best = journal.best_checkpoint(EVAL, self._checkpoints.has)
+        return self._checkpoints.folder(f"{best}/algorithm/{MODULE.as_posix()}") if best else nullcontext()
 
     def kept(self, journal: TrialJournal) -> None:
         """Remove the trial's checkpoints."""
         for _, path in journal.checkpoints:
-            shutil.rmtree(path, ignore_errors=True)
+            self._checkpoints.remove(path)
 
 
 def fetch_policy(uri: str, sweep: str, key: str | None) -> tuple[StudentConfig, Fetched]:

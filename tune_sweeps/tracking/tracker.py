@@ -11,6 +11,7 @@ import re
 import threading
 import time
 from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -56,8 +57,8 @@ class _Child:
 class PolicyKeeper(Protocol):
     """Find the policy that a finished trial leaves."""
 
-    def folder(self, journal: TrialJournal) -> Path | None:
-        """Return the folder that plays a finished trial's best policy; None where it left none."""
+    def folder(self, journal: TrialJournal) -> AbstractContextManager[Path | None]:
+        """Have the folder that plays a finished trial's best policy within a ``with`` block; None: it left none."""
 
     def kept(self, journal: TrialJournal) -> None:
         """Learn that MLflow has it."""
@@ -216,9 +217,10 @@ class MlflowTracker:
             if status == "failed":
                 self._client.set_tag(child.run_id, TAG_ERROR, journal.error[:5000])
             if status == "done" and self._keep_policy is not None:
-                folder = self._keep_policy.folder(journal)
+                with self._keep_policy.folder(journal) as folder:
+                    if folder is not None:
+                        self._client.log_artifacts(child.run_id, str(folder), POLICY_ARTIFACT)
                 if folder is not None:
-                    self._client.log_artifacts(child.run_id, str(folder), POLICY_ARTIFACT)
                     self._keep_policy.kept(journal)
             end = journal.points[-1].time_ms if journal.points and status == "done" else None
             if wanted == "RUNNING":
