@@ -139,7 +139,9 @@ def results_of(config: StudentConfig) -> list[dict[str, Any]]:
     return results
 
 
-@pytest.mark.parametrize(("algorithm", "use"), [("ppo", "coin"), ("dqn", "coin"), ("a2c", "distil")])
+@pytest.mark.parametrize(
+    ("algorithm", "use"), [("ppo", "coin"), ("dqn", "coin"), ("a2c", "distil"), ("ppo", "kickstart")]
+)
 def test_with_the_same_random_streams_one_runner_is_one_process(algorithm: str, use: str, monkeypatch):
     fields = {"algorithm": algorithm, "tutor": "oracle+random:0.5", "advice": AdviceConfig(use=use, advice_budget=600)}
     alone = results_of(student(0, **fields))
