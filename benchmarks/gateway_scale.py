@@ -8,12 +8,15 @@ place of replicas, and callers call the gateway without Serve between.
 * ``states_per_s``: 64 callers with lists of 32 new states, replicas that answer at once: all time is the gateway's.
 * ``answers_in_time``: 64 callers with a list of 32 states each and a deadline in which one replica answers a quarter of
   them; the tutor may have 8 replicas and has 1, beside one that may have 1.
+* ``states_per_s_of_gateways``: the first figure over 1, 2 and 4 gateways, each in a process of its own as on Serve,
+  that divide every list by the hash of its states and keep answers in one store. They need a core each: the bar stands
+  only on a machine with a core per gateway and one to spare, and the result says how many there were.
 * ``same_state``: 8 callers at once ask for the same new state, through one gateway and through two on one store.
 
 How to run: ``.venv/bin/python -m benchmarks.gateway_scale [--quick]``, on a machine with nothing else running. It needs
 what ``make setup`` installs.
 
-What to expect: a line per check and a JSON summary, after about two minutes.
+What to expect: a line per check and a JSON summary, after about four minutes.
 """
 
 from __future__ import annotations
@@ -22,6 +25,7 @@ import argparse
 import asyncio
 import contextlib
 import itertools
+import multiprocessing
 import random
 import sys
 import tempfile
@@ -32,11 +36,17 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.harness import Benchmark, add_arguments, alternate, median, ratio, sized
+from tutor_service import machine
 from tutor_service.config import TutorConfig
 from tutor_service.schema import Advice, AdviceError, AdviceRequest
+from tutor_service.sharding import split
 
-MEASURES = ("tutor_service/gateway", "tutor_service/prompts", "tutor_service/serving/load.py", "tutor_service/store")
+MEASURES = (
+    *("tutor_service/gateway", "tutor_service/prompts", "tutor_service/serving/load.py"),
+    *("tutor_service/sharding.py", "tutor_service/store"),
+)
 REPLICAS = (1, 8, 32, 100)
+GATEWAYS = (1, 2, 4)
 NUM_CALLERS = 64
 LIST = 32
 RULES = (
@@ -48,10 +58,13 @@ NUMBERS = itertools.count()
 
 def fresh(count: int) -> list[AdviceRequest]:
     """States that nobody has asked for yet."""
-    return [
-        AdviceRequest(RULES, f"Hand {n}: your total is {n % 18 + 4}. The dealer shows {n % 10 + 1}.", ("stick", "hit"))
-        for n in itertools.islice(NUMBERS, count)
-    ]
+    return list(map(state, itertools.islice(NUMBERS, count)))
+
+
+def state(number: int) -> AdviceRequest:
+    """One state of many."""
+    text = f"Hand {number}: your total is {number % 18 + 4}. The dealer shows {number % 10 + 1}."
+    return AdviceRequest(RULES, text, ("stick", "hit"))
 
 
 class StandIns:
@@ -93,13 +106,15 @@ class Gateways:
         self._model = str(embedded.prepare())
         self._tokenizer = load_tokenizer(self._config(1))
 
-    def _config(self, max_replicas: int) -> TutorConfig:
-        scaling = {"max_replicas": max_replicas}
+    def _config(self, max_replicas: int, num_gateways: int = 1) -> TutorConfig:
+        scaling = {"max_replicas": max_replicas, "gateways": num_gateways}
         return TutorConfig.model_validate({"name": "stand-in", "model": self._model, "scaling": scaling})
 
     @contextlib.contextmanager
-    def open(self, folder: str, replicas: StandIns, num_live: int, max_replicas: int) -> Iterator[Any]:
-        """A gateway with a store in ``folder``, before replicas of which ``num_live`` live."""
+    def open(
+        self, folder: str, replicas: StandIns, num_live: int, max_replicas: int, num_gateways: int = 1
+    ) -> Iterator[Any]:
+        """A gateway, of so many, with a store in ``folder``, before replicas of which ``num_live`` live."""
         from tutor_service.engines.base import EngineFacts, Written
         from tutor_service.gateway.briefing import Briefing
         from tutor_service.gateway.gateway import Gateway
@@ -117,7 +132,7 @@ class Gateways:
         store = BestEffortStore(Path(folder), metrics.store_failed)
         builder = ChatPrompts(self._tokenizer, "scored")
         briefing = Briefing("none", 0, facts.identity, builder, write, store)
-        settings = gateway_settings(self._config(max_replicas), facts)
+        settings = gateway_settings(self._config(max_replicas, num_gateways), facts)
         gateway = Gateway(settings, builder, briefing, replicas, store, metrics)
         gateway.set_replicas(num_live)
         try:
@@ -150,6 +165,105 @@ def states_per_s(gateways: Gateways, num_live: int, lists: int) -> float:
 
     with tempfile.TemporaryDirectory() as folder:
         return asyncio.run(measure(folder))
+
+
+class Shards:
+    """Gateways of one tutor in processes of their own, over one store.
+
+    Args:
+        num_gateways: How many.
+        folder: Of the store.
+    """
+
+    def __init__(self, num_gateways: int, folder: str) -> None:
+        context = multiprocessing.get_context("spawn")
+        self._pipes, self._processes = [], []
+        for number in range(num_gateways):
+            ours, theirs = context.Pipe()
+            process = context.Process(target=serve_shard, args=(theirs, number, num_gateways, folder), daemon=True)
+            process.start()
+            theirs.close()  # so that the end of the process is seen
+            self._pipes.append(ours)
+            self._processes.append(process)
+        for pipe in self._pipes:
+            assert pipe.recv() == "ready"
+
+    def states_per_s(self, lists: int) -> float:
+        """Cold states per second over all gateways, ``lists`` lists per caller."""
+        count = NUM_CALLERS * LIST * lists
+        first = next(NUMBERS)
+        for _ in itertools.islice(NUMBERS, count - 1):
+            pass
+        for pipe in self._pipes:
+            pipe.send((first, lists))
+        for pipe in self._pipes:
+            assert pipe.recv() == "has its lists"
+        for pipe in self._pipes:
+            pipe.send("go")
+        started, ended, answered = zip(*(pipe.recv() for pipe in self._pipes), strict=True)
+        assert sum(answered) == count
+        return count / (max(ended) - min(started))
+
+    def close(self) -> None:
+        """End the processes."""
+        for pipe, process in zip(self._pipes, self._processes, strict=True):
+            pipe.send(None)
+            process.join()
+
+
+def serve_shard(pipe: Any, number: int, num_gateways: int, folder: str) -> None:
+    """Be one of several gateways, with its share of every caller's lists; a process of its own runs it.
+
+    A caller's lists wait for one another at each gateway alone: that of a real one waits for the slowest gateway.
+    """
+    gateways = Gateways()
+    replicas = StandIns(REPLICAS[-1], 0.0, one_answer)
+
+    async def measure(mine: list[list[list[AdviceRequest]]]) -> tuple[float, float, int]:
+        with gateways.open(folder, replicas, REPLICAS[-1], REPLICAS[-1], num_gateways) as gateway:
+            pipe.send("has its lists")
+            assert pipe.recv() == "go"
+
+            async def call(lists: list[list[AdviceRequest]]) -> int:
+                answered = 0
+                for requests in lists:
+                    answers = await gateway.advise(requests)
+                    assert all(answer.source == "model" for answer in answers)
+                    answered += len(answers)
+                return answered
+
+            started = time.monotonic()
+            answered = sum(await asyncio.gather(*map(call, mine)))
+            return started, time.monotonic(), answered
+
+    pipe.send("ready")
+    while (command := pipe.recv()) is not None:
+        first, lists = command
+        numbers = itertools.count(first)
+        mine = []
+        for _ in range(NUM_CALLERS):
+            asked = [list(map(state, itertools.islice(numbers, LIST))) for _ in range(lists)]
+            mine.append([[one[place] for place in split(one, num_gateways).get(number, [])] for one in asked])
+        pipe.send(asyncio.run(measure(mine)))
+
+
+def measure_gateways(benchmark: Benchmark, lists: int, repetitions: int) -> None:
+    """Measure over 1, 2 and 4 gateways; hold it against its bar where there is a core for each."""
+    with contextlib.ExitStack() as stack:
+        opened = {}
+        for number in GATEWAYS:
+            shards = Shards(number, stack.enter_context(tempfile.TemporaryDirectory()))
+            stack.callback(shards.close)
+            opened[str(number)] = lambda shards=shards: shards.states_per_s(lists)
+        rates = alternate(opened, repetitions)
+    benchmark.record("states_per_s_of_gateways", rates)
+    cores, needed = machine.available_cores(), GATEWAYS[-1] + 1
+    benchmark.record("cores_for_gateways", {"there": cores, "needed": needed})
+    if cores >= needed:
+        benchmark.check("rate_of_4_gateways_over_rate_of_1", ratio(rates["4"], rates["1"]), bar=3)
+        return
+    shown = ", ".join(f"{number}: {median(figures):,.0f}" for number, figures in rates.items())
+    print(f"     states per second by gateways, not judged on {cores} cores ({needed} are needed): {shown}", flush=True)
 
 
 def answers_in_time(gateways: Gateways, max_replicas: int, deadline_s: float) -> float:
@@ -193,7 +307,7 @@ def main() -> int:
     args = parser.parse_args()
     repetitions = sized(args, full=7, quick=2, smoke=1)
     lists = sized(args, full=8, quick=3, smoke=1)
-    deadline_s = sized(args, full=6.0, quick=2.0, smoke=0.5)
+    deadline_s = sized(args, full=6.0, quick=2.0, smoke=2.0)
     benchmark = Benchmark("gateway_scale")
     gateways = Gateways()
 
@@ -218,6 +332,8 @@ def main() -> int:
     benchmark.check("in_time_1_of_8_over_1_of_1", ratio(in_time["1_of_8"], in_time["1_of_1"]), bar=0.9)
     possible = NUM_CALLERS * LIST / 4
     benchmark.check("in_time_share_of_what_one_replica_can_do", median(in_time["1_of_8"]) / possible, bar=0.8)
+
+    measure_gateways(benchmark, lists, sized(args, full=5, quick=2, smoke=1))
 
     evaluations, _ = same_state(gateways, num_gateways=1)
     benchmark.check("evaluations_of_one_state_for_8_callers", evaluations, bar=1, higher_is_better=False)

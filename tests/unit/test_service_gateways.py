@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import pytest
@@ -18,6 +19,7 @@ from tutor_service.engines import models
 from tutor_service.engines.base import EngineFacts
 from tutor_service.errors import UserError
 from tutor_service.gateway.gateway import MAX_LIST
+from tutor_service.gateway.grouping import GroupCalls
 from tutor_service.gateway.metrics import LATE, GatewayMetrics, exposition
 from tutor_service.schema import Advice, AdviceError, AdviceRequest
 from tutor_service.serving.checks import STORE_RESOURCE, store_resource
@@ -259,3 +261,24 @@ def test_what_gateways_did_is_added_up_and_their_common_store_counted_once() -> 
     assert found.notes == ("n", "1 of 4 gateways do not answer now: 3")
     assert together([None, None]) is None
     assert together([stats()]) == stats()
+
+
+async def test_nobody_waits_for_a_group_that_ends_with_its_event_loop() -> None:
+    at_work, may_end = threading.Event(), threading.Event()
+
+    def work(items: Sequence[int]) -> Sequence[int]:
+        at_work.set()
+        may_end.wait(10)
+        return items
+
+    calls: GroupCalls[int, int] = GroupCalls(work)
+    first = asyncio.create_task(calls.run([1]))
+    assert await asyncio.to_thread(at_work.wait, 10)
+    second = asyncio.create_task(calls.run([2]))
+    await asyncio.sleep(0)
+    assert calls._working is not None
+    calls._working.cancel()
+    ended = await asyncio.wait_for(asyncio.gather(first, second, return_exceptions=True), 5)
+    assert all(isinstance(each, asyncio.CancelledError) for each in ended)
+    may_end.set()
+    assert await asyncio.wait_for(calls.run([3]), 10) == [3], "the next one begins anew"

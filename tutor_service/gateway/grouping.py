@@ -38,17 +38,23 @@ class GroupCalls(Generic[Item, Result]):
         return await asyncio.shield(results)
 
     async def _run(self) -> None:
-        while self._waiting:
-            group, self._waiting = self._waiting, []
-            try:
-                found = await asyncio.to_thread(self._work, [item for each in group for item in each.items])
-            except Exception as error:
+        group: list[_Waiting[Item, Result]] = []
+        try:
+            while self._waiting:
+                group, self._waiting = self._waiting, []
+                try:
+                    found = await asyncio.to_thread(self._work, [item for each in group for item in each.items])
+                except Exception as error:
+                    for each in group:
+                        each.results.set_exception(error)
+                    continue
+                start = 0
                 for each in group:
-                    each.results.set_exception(error)
-                continue
-            start = 0
-            for each in group:
-                end = start + len(each.items)
-                each.results.set_result(list(found[start:end]))
-                start = end
-        self._working = None
+                    end = start + len(each.items)
+                    each.results.set_result(list(found[start:end]))
+                    start = end
+        finally:
+            self._working = None
+            left, self._waiting = [*group, *self._waiting], []
+            for each in left:  # where it was cancelled, with its event loop: nobody may wait for ever
+                each.results.cancel()
