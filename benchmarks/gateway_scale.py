@@ -42,8 +42,11 @@ from tutor_service.schema import Advice, AdviceError, AdviceRequest
 from tutor_service.sharding import split
 
 MEASURES = (
-    *("tutor_service/gateway", "tutor_service/prompts", "tutor_service/serving/load.py"),
-    *("tutor_service/sharding.py", "tutor_service/store"),
+    "tutor_service/gateway",
+    "tutor_service/prompts",
+    "tutor_service/serving/load.py",
+    "tutor_service/sharding.py",
+    "tutor_service/store",
 )
 REPLICAS = (1, 8, 32, 100)
 GATEWAYS = (1, 2, 4)
