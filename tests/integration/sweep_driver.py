@@ -31,7 +31,7 @@ def config(**fields: object) -> SweepConfig:
         "reuse": [True],
         "num_env_steps": 1_000,
         "evaluation": {"interval_steps": 100},
-        "failures": {"max_failures": 1, "checkpoint_every": 2},
+        "failures": {"max_failures": 1, "checkpoint_every": 2, "checkpoint_every_s": 0},
         "resources": {"num_cpus_per_trial": 1},
     }
     return validate_sweep({**base, **fields}, "the test's sweep")

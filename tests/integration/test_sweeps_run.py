@@ -21,10 +21,10 @@ from tune_sweeps.definition.resolve import resolve
 from tune_sweeps.report.build import make_report
 from tune_sweeps.run.sweep import Outcome
 from tune_sweeps.storage.results import Results
+from tune_sweeps.tracking.child_runs import WALL_S
 from tune_sweeps.tracking.journal import Journal
 from tune_sweeps.tracking.mlflow_client import make_client, tracking_uri
 from tune_sweeps.tracking.reader import SweepRecord, read_sweep
-from tune_sweeps.tracking.tracker import WALL_S
 
 STEPS = list(range(0, 1_001, 100))
 

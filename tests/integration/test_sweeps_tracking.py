@@ -21,9 +21,10 @@ from mlflow.exceptions import MlflowException
 from rllib_plugins import metrics
 from tests.integration.sweep_driver import NAME, config
 from tune_sweeps.definition.resolve import resolve
+from tune_sweeps.tracking.child_runs import TAG_TRIAL, ChildRuns
 from tune_sweeps.tracking.journal import EVAL, Journal
 from tune_sweeps.tracking.mlflow_client import check_uri, make_client, quiet_environment
-from tune_sweeps.tracking.tracker import TAG_TRIAL, MlflowTracker, TrackedSweep
+from tune_sweeps.tracking.tracker import MlflowTracker, TrackedSweep
 
 KEY = "ppo-oracle-blackjack-reuse-s0"
 
@@ -273,7 +274,7 @@ def test_a_run_that_was_made_but_not_described_is_described_and_not_made_twice(
         raise ConnectionError("gone in the middle")
 
     with monkeypatch.context() as patch:
-        patch.setattr(MlflowTracker, "_describe", cut)
+        patch.setattr(ChildRuns, "_describe", cut)
         with pytest.raises(ConnectionError):
             following.sync()
     following.sync()
@@ -323,3 +324,63 @@ def test_a_sweep_has_a_prepared_view_and_its_trials_their_results(database: str,
     logged = client.get_metric_history(run.info.run_id, "final_return")
     assert [(entry.step, entry.value) for entry in logged] == [(90, 0.5)]
     assert "speed_up" not in children(database)[KEY].data.metrics
+
+
+def test_after_a_hiccup_only_what_was_being_sent_is_looked_up(
+    database: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from mlflow import MlflowClient
+
+    journal = open_journal(tmp_path / "trials")
+    following = tracker(database, journal, location=(tmp_path / "artifacts").as_uri())
+
+    def evaluate(step: int) -> None:
+        for trial in journal.trials.values():
+            trial.result(step, 1.0, values(step))
+
+    for trial in journal.trials.values():
+        trial.start()
+    evaluate(0)
+    following.sync()
+    evaluate(100)
+
+    def cut(*_: object) -> None:
+        raise ConnectionError("gone in the middle")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(ChildRuns, "_log_points", cut)
+        with pytest.raises(ConnectionError):
+            following.sync()
+    assert following.behind_s() > 0
+    asked: list[str] = []
+    for name in ("get_run", "get_metric_history", "search_runs"):
+
+        def counted(self: Any, run_id: Any, *rest: Any, call: Any = getattr(MlflowClient, name), **named: Any) -> Any:
+            asked.append(str(run_id))
+            return call(self, run_id, *rest, **named)
+
+        monkeypatch.setattr(MlflowClient, name, counted)
+    following.sync()
+    assert len(set(asked)) == 1
+    monkeypatch.undo()
+    assert following.behind_s() == 0
+    runs = children(database)
+    client = make_client(database)
+    for key in journal.trials:
+        history = client.get_metric_history(runs[key].info.run_id, EVAL)
+        assert [entry.step for entry in history] == [0, 100]
+
+
+def test_what_mlflow_has_is_let_go_and_sent_again_where_its_database_was_lost(database: str, tmp_path: Path) -> None:
+    journal = open_journal(tmp_path / "trials")
+    location = (tmp_path / "artifacts").as_uri()
+    following = tracker(database, journal, location=location)
+    journal[KEY].start()
+    for step in (0, 100, 200):
+        journal[KEY].result(step, 1.0, values(step))
+    following.sync()
+    assert [point.step for point in journal[KEY].points] == [200]
+    assert [point.step for point in journal[KEY].points_from(0)] == [0, 100, 200]
+    other = f"sqlite:///{tmp_path}/new.db"
+    tracker(other, journal, location=location).sync()
+    assert steps(other) == [0, 100, 200]

@@ -37,11 +37,11 @@ def test_what_is_written_is_read_again(tmp_path: Path) -> None:
     first.done()
     again = TrialJournal(tmp_path / "t.jsonl")
     assert (again.status, again.attempts) == ("done", 1)
-    assert [(p.step, p.wall_s, p.metrics) for p in again.points] == [
+    assert [(p.step, p.wall_s, p.metrics) for p in again.points_from(0)] == [
         (0, 1.5, {"eval/return_mean": 0.25}),
         (10, 3.5, {"eval/return_mean": 0.5}),
     ]
-    assert again.points == first.points
+    assert again.points_from(0) == first.points
     assert again.last_checkpoint(is_dir) == str(tmp_path)
 
 
@@ -63,7 +63,7 @@ def test_a_line_cut_short_by_a_kill_is_dropped_and_written_over(tmp_path: Path, 
     trial.result(10, 1, {"m": 2.0})
     trial.path.write_bytes(whole + trial.path.read_bytes()[len(whole) :][:-cut])
     again = TrialJournal(trial.path)
-    assert [p.step for p in again.points] == [0]
+    assert [p.step for p in again.points_from(0)] == [0]
     again.result(10, 1, {"m": 3.0})
     assert [json.loads(line)["step"] for line in trial.path.read_text().splitlines()] == [0, 10]
 
@@ -82,7 +82,7 @@ def test_a_full_disk_loses_nothing_and_stops_nobody(tmp_path: Path, monkeypatch:
     monkeypatch.undo()
     assert trial.flush() and not trial.blocked
     again = TrialJournal(trial.path)
-    assert (again.status, [p.step for p in again.points]) == ("done", [0, 10])
+    assert (again.status, [p.step for p in again.points_from(0)]) == ("done", [0, 10])
 
 
 def test_a_slow_disk_is_not_called_full(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -109,11 +109,11 @@ def test_the_newest_checkpoint_that_is_there_counts(tmp_path: Path) -> None:
         trial.result(step, 1, {"eval/return_mean": value})
         trial.checkpoint(step, str(tmp_path / name))
     assert trial.last_checkpoint(is_dir) == str(tmp_path / "c")
-    assert trial.best_checkpoint("eval/return_mean", is_dir) == str(tmp_path / "b")
+    assert trial.best_checkpoint(is_dir) == str(tmp_path / "b")
     (tmp_path / "c").rmdir()
     (tmp_path / "b").rmdir()
     assert trial.last_checkpoint(is_dir) == str(tmp_path / "a")
-    assert trial.best_checkpoint("eval/return_mean", is_dir) == str(tmp_path / "a")
+    assert trial.best_checkpoint(is_dir) == str(tmp_path / "a")
 
 
 def test_failed_and_interrupted_trials_are_missing_and_finished_ones_are_not(tmp_path: Path) -> None:

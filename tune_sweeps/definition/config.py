@@ -122,7 +122,13 @@ class FailureSettings(_Frozen):
         ge=0,
         description="Times that a trial is tried again, from its last checkpoint, before it counts as failed.",
     )
-    checkpoint_every: int = Field(default=5, ge=1, description="Evaluations between checkpoints of a trial.")
+    checkpoint_every: int = Field(default=5, ge=1, description="Least evaluations between checkpoints of a trial.")
+    checkpoint_every_s: float = Field(
+        default=60.0,
+        ge=0,
+        description="Least seconds between checkpoints of a trial: what a failure costs at most, and what keeps many "
+        "quick trials from writing all the time.",
+    )
 
 
 class ConvergenceConfig(_Frozen):

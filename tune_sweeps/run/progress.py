@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from tune_sweeps.definition.grid import Trial
-from tune_sweeps.tracking.journal import EVAL, Journal
+from tune_sweeps.tracking.journal import Journal
 
 
 @dataclass
@@ -68,10 +68,9 @@ class Progress:
         """Return the best greedy return so far and its trial's label, by task."""
         best: dict[str, tuple[float, str]] = {}
         for key, trial in self.trials.items():
-            points = self.journal[key].points
-            values = [point.metrics[EVAL] for point in points if EVAL in point.metrics]
-            if values and max(values) > best.get(trial.cell.task, (float("-inf"), ""))[0]:
-                best[trial.cell.task] = (max(values), trial.label)
+            value = self.journal[key].best
+            if value is not None and value > best.get(trial.cell.task, (float("-inf"), ""))[0]:
+                best[trial.cell.task] = (value, trial.label)
         return best
 
     def advice(self) -> dict[str, float]:

@@ -203,7 +203,7 @@ def _tune(running: _Running, progress: Progress, view: View, concurrent: int, pl
     from ray import tune
 
     from tune_sweeps.run.journal_callback import JournalCallback
-    from tune_sweeps.run.trial import TRIAL, resumable
+    from tune_sweeps.run.trial import TRIAL, Pace, resumable
 
     config, journal, workspace = running.resolved.config, running.journal, running.workspace
     checkpoints = workspace.checkpoints
@@ -219,7 +219,11 @@ def _tune(running: _Running, progress: Progress, view: View, concurrent: int, pl
         if trial.key in missing
     ]
     trainable = tune.with_resources(
-        resumable(running.student_class(), checkpoints),
+        resumable(
+            running.student_class(),
+            checkpoints,
+            Pace(config.failures.checkpoint_every, config.failures.checkpoint_every_s),
+        ),
         lambda spec: tune.PlacementGroupFactory(
             [{"CPU": config.resources.num_cpus_per_trial}] + [{"CPU": 1.0}] * spec[TRIAL]["student"]["num_env_runners"]
         ),
@@ -241,7 +245,6 @@ def _tune(running: _Running, progress: Progress, view: View, concurrent: int, pl
             checkpoint_config=tune.CheckpointConfig(
                 num_to_keep=1,
                 checkpoint_score_attribute=EVAL,
-                checkpoint_frequency=config.failures.checkpoint_every,
                 checkpoint_at_end=True,
             ),
             callbacks=[JournalCallback(journal, progress, running.tracker.wake, view.say, workspace.mirror.save)],

@@ -13,7 +13,7 @@ import time
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 Status = Literal["pending", "running", "done", "failed"]
 
@@ -38,13 +38,29 @@ class Point:
     metrics: dict[str, float]
 
 
+class Saved(NamedTuple):
+    """One checkpoint.
+
+    Attributes:
+        step: Env steps that the student had sampled.
+        path: Its folder.
+        score: The greedy return at that step; None where it was not evaluated then.
+    """
+
+    step: int
+    path: str
+    score: float | None
+
+
 class TrialJournal:
     """One trial's file.
 
     Attributes:
         status: How far the trial is. A trial that was cut short is ``running`` until it is started again.
-        points: Its evaluations, by ascending step.
-        checkpoints: Folders of its checkpoints, oldest first; some of them may have been removed since.
+        points: Those of its evaluations that are kept in memory, by ascending step; the last one is among them.
+        num_points: How many evaluations it has, those included that are on disk alone.
+        best: Its best greedy return so far; None before the first.
+        checkpoints: Its checkpoints, oldest first; some of them may have been removed since.
         attempts: How often it was started.
         started_ms: When it was first started, in Unix milliseconds; None before that.
         error: Why it failed last; empty when it did not.
@@ -56,7 +72,9 @@ class TrialJournal:
         self.path = path
         self.status: Status = "pending"
         self.points: list[Point] = []
-        self.checkpoints: list[tuple[int, str]] = []
+        self.num_points = 0
+        self.best: float | None = None
+        self.checkpoints: list[Saved] = []
         self.attempts = 0
         self.started_ms: int | None = None
         self.error = ""
@@ -97,13 +115,30 @@ class TrialJournal:
 
     def last_checkpoint(self, is_there: Callable[[str], bool]) -> str | None:
         """Return the newest checkpoint that is still there."""
-        return next((path for _, path in reversed(self.checkpoints) if is_there(path)), None)
+        return next((saved.path for saved in reversed(self.checkpoints) if is_there(saved.path)), None)
 
-    def best_checkpoint(self, metric: str, is_there: Callable[[str], bool]) -> str | None:
-        """Return the checkpoint, of those still there, whose evaluation was best."""
-        value = {point.step: point.metrics.get(metric) for point in self.points}
-        scored = [(score, step, path) for step, path in self.checkpoints if (score := value.get(step)) is not None]
+    def best_checkpoint(self, is_there: Callable[[str], bool]) -> str | None:
+        """Return the checkpoint, of those still there, whose greedy return was best."""
+        scored = [(saved.score, saved.step, saved.path) for saved in self.checkpoints if saved.score is not None]
         return next((path for *_, path in sorted(scored, reverse=True) if is_there(path)), None)
+
+    def points_from(self, first: int) -> list[Point]:
+        """Return its evaluations from one on, counted from 0; those that were let go are read from the disk."""
+        with self._lock:
+            in_memory = self.num_points - len(self.points)
+            if first >= in_memory:
+                return self.points[first - in_memory :]
+            return [*self._on_disk()[first:in_memory], *self.points]
+
+    def let_go(self, first: int) -> None:
+        """Forget evaluations before one, counted from 0, that are on disk and of which nobody needs to know any more.
+
+        The last one stays: a trial's next evaluation is compared with it.
+        """
+        with self._lock:
+            if not self.unwritten:
+                in_memory = self.num_points - len(self.points)
+                del self.points[: max(0, min(first - in_memory, len(self.points) - 1))]
 
     def _append(self, event: dict[str, Any], sync: bool) -> None:
         event = {"time_ms": int(time.time() * 1000), **event}
@@ -149,6 +184,14 @@ class TrialJournal:
             except (ValueError, KeyError, TypeError):
                 break
             self._size += len(line)
+        if self.status == "done":
+            self.let_go(self.num_points)
+
+    def _on_disk(self) -> list[Point]:
+        """Read the evaluations in the file."""
+        with self.path.open("rb") as file:
+            events = (json.loads(line) for line in file.read(self._size).splitlines())
+            return [_point(event) for event in events if event["event"] == "result"]
 
     def _apply(self, event: Mapping[str, Any]) -> None:
         match event["event"]:
@@ -157,9 +200,14 @@ class TrialJournal:
                 self.started_ms = self.started_ms or event["time_ms"]
                 self.status, self.error = "running", ""
             case "result":
-                self.points.append(Point(event["step"], event["time_ms"], event["wall_s"], dict(event["metrics"])))
+                point = _point(event)
+                self.points.append(point)
+                self.num_points += 1
+                if (value := point.metrics.get(EVAL)) is not None:
+                    self.best = value if self.best is None else max(self.best, value)
             case "checkpoint":
-                self.checkpoints.append((event["step"], event["path"]))
+                at = next((point for point in reversed(self.points) if point.step == event["step"]), None)
+                self.checkpoints.append(Saved(event["step"], event["path"], at.metrics.get(EVAL) if at else None))
             case "done":
                 self.status = "done"
             case "failed":
@@ -197,6 +245,10 @@ class Journal:
     def missing(self) -> list[str]:
         """List the trials that are not finished, in the grid's order; failed ones are among them."""
         return [key for key, trial in self.trials.items() if trial.status != "done"]
+
+
+def _point(event: Mapping[str, Any]) -> Point:
+    return Point(event["step"], event["time_ms"], event["wall_s"], dict(event["metrics"]))
 
 
 def _is_finite(value: Any) -> bool:

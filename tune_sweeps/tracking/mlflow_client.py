@@ -232,6 +232,13 @@ def search_runs(client: Any, experiment_id: str, query: str) -> list[Any]:
             return found
 
 
+def is_gone(error: Exception) -> bool:
+    """Say whether MLflow answered that it has no such run or experiment."""
+    from mlflow.exceptions import MlflowException
+
+    return isinstance(error, MlflowException) and error.error_code == "RESOURCE_DOES_NOT_EXIST"
+
+
 def quiet_environment() -> None:
     """Set environment variables for MLflow, here and in child processes: no telemetry, no long waits, no bars."""
     os.environ["MLFLOW_DISABLE_TELEMETRY"] = "true"
@@ -239,5 +246,6 @@ def quiet_environment() -> None:
     os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "10")
     os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "1")
     os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
+    os.environ.setdefault("MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT", "true")  # which asks for each run that ends first
     os.environ.setdefault("MLFLOW_SERVER_ENABLE_JOB_EXECUTION", "false")  # processes of `tutor ui` that nobody needs
     os.environ.setdefault("GIT_PYTHON_REFRESH", "quiet")

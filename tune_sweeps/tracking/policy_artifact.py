@@ -15,9 +15,9 @@ import yaml
 
 from rllib_plugins.config import StudentConfig
 from tune_sweeps.storage.checkpoints import Checkpoints
+from tune_sweeps.tracking.child_runs import POLICY_ARTIFACT, STUDENT_ARTIFACT
 from tune_sweeps.tracking.journal import EVAL, TrialJournal
 from tune_sweeps.tracking.reader import find_trials
-from tune_sweeps.tracking.tracker import POLICY_ARTIFACT, STUDENT_ARTIFACT
 from tutor_service.errors import UserError, unknown_name
 
 MODULE = Path("learner_group", "learner", "rl_module", "default_policy")
@@ -55,13 +55,13 @@ class BestPolicies:
 
     def folder(self, journal: TrialJournal) -> AbstractContextManager[Path | None]:
         """Have the part that plays of the checkpoint whose evaluation was best, within a ``with`` block."""
-        best = journal.best_checkpoint(EVAL, self._checkpoints.has)
+        best = journal.best_checkpoint(self._checkpoints.has)
         return self._checkpoints.folder(f"{best}/algorithm/{MODULE.as_posix()}") if best else nullcontext()
 
     def kept(self, journal: TrialJournal) -> None:
         """Remove the trial's checkpoints."""
-        for _, path in journal.checkpoints:
-            self._checkpoints.remove(path)
+        for saved in journal.checkpoints:
+            self._checkpoints.remove(saved.path)
 
 
 def fetch_policy(uri: str, sweep: str, key: str | None) -> tuple[StudentConfig, Fetched]:

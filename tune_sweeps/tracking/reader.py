@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from tune_sweeps.definition.config import UNTUTORED, SweepConfig
 from tune_sweeps.definition.grid import Cell
 from tune_sweeps.definition.loading import validate_sweep
+from tune_sweeps.tracking.child_runs import TAG_SWEEP_ID, TAG_TRIAL
 from tune_sweeps.tracking.journal import EVAL
 from tune_sweeps.tracking.mlflow_client import make_client, search_runs
 from tune_sweeps.tracking.tracker import (
@@ -25,8 +26,6 @@ from tune_sweeps.tracking.tracker import (
     OWN_PLAY_ARTIFACT,
     REFERENCES_FOLDER,
     TAG_SWEEP,
-    TAG_SWEEP_ID,
-    TAG_TRIAL,
 )
 from tutor_service.errors import UserError, unknown_name
 

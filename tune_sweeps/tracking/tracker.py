@@ -10,58 +10,29 @@ import logging
 import re
 import threading
 import time
-from collections.abc import Mapping, Sequence
-from contextlib import AbstractContextManager
+from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
-import yaml
-
-from rllib_plugins import metrics
 from tune_sweeps.definition.grid import Trial
-from tune_sweeps.tracking.journal import Journal, Status, TrialJournal
-from tune_sweeps.tracking.mlflow_client import make_client, open_experiment, search_runs
+from tune_sweeps.tracking.child_runs import TAG_SWEEP_ID, TAG_TRIAL, ChildRuns, PolicyKeeper, SweepRun
+from tune_sweeps.tracking.journal import Journal
+from tune_sweeps.tracking.mlflow_client import is_gone, make_client, open_experiment, search_runs
 from tune_sweeps.tracking.prepared_view import put_view
 
 logger = logging.getLogger(__name__)
 
 TAG_SWEEP = "llm_tutors.sweep"
-TAG_SWEEP_ID = "llm_tutors.sweep_id"
-TAG_TRIAL = "llm_tutors.trial"
-TAG_ERROR = "llm_tutors.error"
-TAG_PARENT = "mlflow.parentRunId"
-WALL_S = "wall_s"
 REFERENCES_FOLDER = "references"
 CONFIG_ARTIFACT = "sweep.yaml"
 DOUBTS_ARTIFACT, OWN_PLAY_ARTIFACT = "doubts.json", "own_play.json"
-STUDENT_ARTIFACT = "student.yaml"
-POLICY_ARTIFACT = "policy"
+THREADS = 8
+"""Trials that are sent to a server at once. A database file is written by one thread."""
 
-_LOGGED = frozenset(metrics.ALL)
-_BATCH = 900
 _PERIOD_S = 1.0
 _LONGEST_PAUSE_S = 15.0
-_RUN_STATUS: dict[Status, str] = {"pending": "SCHEDULED", "running": "RUNNING", "done": "FINISHED", "failed": "FAILED"}
-
-
-@dataclass
-class _Child:
-    """A trial's run, and how much of the journal it holds."""
-
-    run_id: str
-    sent: int = 0
-    status: str = "RUNNING"
-
-
-class PolicyKeeper(Protocol):
-    """Find the policy that a finished trial leaves."""
-
-    def folder(self, journal: TrialJournal) -> AbstractContextManager[Path | None]:
-        """Have the folder that plays a finished trial's best policy within a ``with`` block; None: it left none."""
-
-    def kept(self, journal: TrialJournal) -> None:
-        """Learn that MLflow has it."""
 
 
 @dataclass(frozen=True)
@@ -103,17 +74,14 @@ class MlflowTracker:
         self.uri = uri
         self._sweep = sweep
         self._journal = journal
-        self._tags = {TAG_SWEEP: sweep.name, TAG_SWEEP_ID: sweep.sweep_id, **sweep.tags}
         self._keep_policy = keep_policy
         self._client: Any = None
-        self._experiment_id = ""
         self.parent_id = ""
-        self._children: dict[str, _Child] = {}
+        self._children: ChildRuns | None = None
         self._references: dict[str, dict[str, float]] = {}
         self._references_sent: set[str] = set()
         self._jsons: dict[str, dict[str, Any]] = {}
         self._files: list[tuple[Path, str]] = []
-        self._doubtful = True
         self._stop = threading.Event()
         self._wake = threading.Event()
         self._thread: threading.Thread | None = None
@@ -173,9 +141,8 @@ class MlflowTracker:
             try:
                 self.sync()
                 self._client.set_terminated(self.parent_id, status)
-                for child in self._children.values():
-                    if child.status == "RUNNING" and status == "KILLED":
-                        self._client.set_terminated(child.run_id, "KILLED")
+                for run_id in self._children.running() if self._children and status == "KILLED" else []:
+                    self._client.set_terminated(run_id, "KILLED")
                 return True
             except Exception as error:
                 self._failed(error)
@@ -183,10 +150,14 @@ class MlflowTracker:
                     return False
                 time.sleep(_PERIOD_S)
 
+    def behind_s(self) -> float:
+        """Return how many seconds ago the oldest point that MLflow lacks was reported; 0 where it has all."""
+        since = self._children.behind_since_ms() if self._children is not None else None
+        return max(0.0, time.time() - since / 1000) if since is not None else 0.0
+
     def sync(self) -> None:
-        """Bring MLflow up to the journal, in one pass; raise whatever MLflow raises."""
-        if self._doubtful:
-            self._connect()
+        """Bring MLflow up to the journal, in one pass; raise whatever MLflow raises first."""
+        children = self._children = self._children or self._connect()
         for task, returns in list(self._references.items()):
             if _file_name(task) not in self._references_sent:
                 kept = {"task": task, "returns": returns}
@@ -196,58 +167,37 @@ class MlflowTracker:
             self._client.log_dict(self.parent_id, content, name)
             if self._jsons.get(name) is content:
                 del self._jsons[name]
-        for key, journal in self._journal.trials.items():
-            if journal.status != "pending":
-                self._sync_trial(key, journal)
+        self._bring_up(children)
         while self._files:
             path, folder = self._files[0]
             self._client.log_artifact(self.parent_id, str(path), folder)
             self._files.pop(0)
         self.away_since = None
 
-    def _sync_trial(self, key: str, journal: TrialJournal) -> None:
-        status = journal.status  # before the points: a trial that ends meanwhile is ended in the next pass
-        child = self._children.get(key) or self._make_child(key)
-        points = journal.points[child.sent :]
-        if points:
-            self._log_points(child, points)
-            child.sent += len(points)
-        wanted = _RUN_STATUS[status]
-        if child.status != wanted and child.sent == len(journal.points):
-            if status == "failed":
-                self._client.set_tag(child.run_id, TAG_ERROR, journal.error[:5000])
-            if status == "done" and self._keep_policy is not None:
-                with self._keep_policy.folder(journal) as folder:
-                    if folder is not None:
-                        self._client.log_artifacts(child.run_id, str(folder), POLICY_ARTIFACT)
-                if folder is not None:
-                    self._keep_policy.kept(journal)
-            end = journal.points[-1].time_ms if journal.points and status == "done" else None
-            if wanted == "RUNNING":
-                self._client.update_run(child.run_id, status=wanted)
-            else:
-                self._client.set_terminated(child.run_id, wanted, end)
-            child.status = wanted
+    def _bring_up(self, children: ChildRuns) -> None:
+        """Send what is due, several trials at once; after the first failure nothing more is begun."""
+        failed: list[Exception] = []
 
-    def _log_points(self, child: _Child, points: Sequence[Any]) -> None:
-        from mlflow.entities import Metric
+        def send(key: str) -> None:
+            if failed:
+                return
+            try:
+                children.bring_up(key)
+            except Exception as error:
+                failed.append(error)
 
-        batch: list[Any] = []
-        for point in points:
-            entries = {name: value for name, value in point.metrics.items() if name in _LOGGED}
-            entries[WALL_S] = point.wall_s
-            if len(batch) + len(entries) > _BATCH:
-                self._client.log_batch(child.run_id, metrics=batch)
-                batch = []
-            batch += [Metric(name, value, point.time_ms, point.step) for name, value in entries.items()]
-        self._client.log_batch(child.run_id, metrics=batch)
+        with ThreadPoolExecutor(1 if self.uri.startswith("sqlite") else THREADS) as pool:
+            list(pool.map(send, children.due()))
+        if failed:
+            raise failed[0]
 
-    def _connect(self) -> None:
-        """Find or make the experiment and the parent run, and look up what MLflow holds of each trial."""
+    def _connect(self) -> ChildRuns:
+        """Find or make the experiment and the parent run, and find the runs of trials."""
         client = self._client = self._client or make_client(self.uri)
-        name = self._sweep.name
-        self._experiment_id = open_experiment(client, name, self._sweep.artifact_location)
-        runs = search_runs(client, self._experiment_id, f"tags.`{TAG_SWEEP_ID}` = '{self._sweep.sweep_id}'")
+        sweep = self._sweep
+        tags = {TAG_SWEEP: sweep.name, TAG_SWEEP_ID: sweep.sweep_id, **sweep.tags}
+        experiment_id = open_experiment(client, sweep.name, sweep.artifact_location)
+        runs = search_runs(client, experiment_id, f"tags.`{TAG_SWEEP_ID}` = '{sweep.sweep_id}'")
         parents = [run for run in runs if TAG_TRIAL not in run.data.tags]
         if parents:
             self.parent_id = parents[0].info.run_id
@@ -255,72 +205,13 @@ class MlflowTracker:
             known = client.list_artifacts(self.parent_id, REFERENCES_FOLDER)
             self._references_sent |= {item.path.rpartition("/")[2] for item in known}
         else:
-            run = client.create_run(self._experiment_id, run_name=name, tags=self._tags)
-            self.parent_id = run.info.run_id
-        put_view(
-            client, self._experiment_id, self.parent_id, {trial.cell.task for trial in self._sweep.trials.values()}
-        )
-        client.log_text(self.parent_id, self._sweep.config_yaml, CONFIG_ARTIFACT)  # seeds may have been added
-        self._children = {}
-        for run in runs:
-            key = run.data.tags.get(TAG_TRIAL)
-            if key in self._sweep.trials:
-                child = _Child(run.info.run_id, status=run.info.status)
-                if "algorithm" not in run.data.params:
-                    self._describe(child, self._sweep.trials[key])
-                child.sent = self._points_sent(run, self._journal[key])
-                self._children[key] = child
-        self._doubtful = False
-
-    def _points_sent(self, run: Any, journal: TrialJournal) -> int:
-        """Count the journal's points that MLflow holds, whole, of a run.
-
-        A point is sent as one batch, which a server may have kept in part when it went away: the last point counts
-        as sent only when all of its numbers are there.
-        """
-        if WALL_S not in run.data.metrics:
-            return 0
-        history = self._client.get_metric_history(run.info.run_id, WALL_S)
-        last = max(entry.step for entry in history)
-        sent = sum(point.step <= last for point in journal.points)
-        if sent and run.info.status != "FINISHED" and not self._is_whole(run, journal.points[sent - 1]):
-            sent -= 1
-        return sent
-
-    def _is_whole(self, run: Any, point: Any) -> bool:
-        return all(
-            any(entry.step == point.step for entry in self._client.get_metric_history(run.info.run_id, name))
-            for name in point.metrics
-            if name in _LOGGED
-        )
-
-    def _make_child(self, key: str) -> _Child:
-        trial = self._sweep.trials[key]
-        tags = {**self._tags, TAG_TRIAL: key, TAG_PARENT: self.parent_id, **self._sweep.trial_tags.get(key, {})}
-        self._doubtful = True  # until the answer is here, the run may or may not have been made
-        run = self._client.create_run(
-            self._experiment_id, start_time=self._journal[key].started_ms, run_name=trial.label, tags=tags
-        )
-        child = _Child(run.info.run_id)
-        self._describe(child, trial)
-        self._children[key] = child
-        self._doubtful = False
-        return child
-
-    def _describe(self, child: _Child, trial: Trial) -> None:
-        from mlflow.entities import Param
-
-        cell = trial.cell
-        student = yaml.safe_dump(trial.student.model_dump(mode="json"), sort_keys=False)
-        self._client.log_text(child.run_id, student, STUDENT_ARTIFACT)
-        params = {
-            "algorithm": cell.algorithm,
-            "tutor": cell.tutor,
-            "task": cell.task,
-            "reuse": {True: "on", False: "off", None: "none"}[cell.reuse],
-            "seed": str(trial.seed),
-        }
-        self._client.log_batch(child.run_id, params=[Param(name, value) for name, value in params.items()])
+            self.parent_id = client.create_run(experiment_id, run_name=sweep.name, tags=tags).info.run_id
+        put_view(client, experiment_id, self.parent_id, {trial.cell.task for trial in sweep.trials.values()})
+        client.log_text(self.parent_id, sweep.config_yaml, CONFIG_ARTIFACT)  # seeds may have been added
+        where = SweepRun(client, experiment_id, self.parent_id, tags, sweep.trial_tags)
+        children = ChildRuns(where, sweep.trials, self._journal, self._keep_policy)
+        children.find(runs)
+        return children
 
     def _follow(self) -> None:
         pause = _PERIOD_S
@@ -337,8 +228,9 @@ class MlflowTracker:
                 self._wake.wait(30.0)
 
     def _failed(self, error: Exception) -> None:
-        """Look up again what MLflow holds before anything is sent: it is away, or refused."""
-        self._doubtful = True
+        """Go on later: MLflow is away, or refuses. What was being sent is looked up then."""
+        if is_gone(error):  # the database is another one than before: whatever was sent is sent again
+            self._children = None
         if self.away_since is None:
             self.away_since = time.monotonic()
             logger.warning("MLflow at %s failed; what it misses is kept and sent later: %s", self.uri, error)

@@ -67,7 +67,7 @@ SWEEP = {
     "num_env_steps": {"blackjack": 12000, "snake": 480},
     "evaluation": {"interval_steps": 80, "episodes": 2},
     "resources": {"num_cpus_per_trial": 0.5, "max_concurrent": 3},
-    "failures": {"max_failures": 20, "checkpoint_every": 1},
+    "failures": {"max_failures": 20, "checkpoint_every": 1, "checkpoint_every_s": 0},
     "overrides": [{"match": {"task": ["blackjack"]}, "set": {"eval_interval_steps": 1000}}],
 }
 
