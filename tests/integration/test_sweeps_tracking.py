@@ -353,13 +353,16 @@ def test_after_a_hiccup_only_what_was_being_sent_is_looked_up(
             following.sync()
     assert following.behind_s() > 0
     asked: list[str] = []
-    for name in ("get_run", "get_metric_history", "search_runs"):
 
-        def counted(self: Any, run_id: Any, *rest: Any, call: Any = getattr(MlflowClient, name), **named: Any) -> Any:
+    def counting(call: Callable[..., Any]) -> Callable[..., Any]:
+        def counted(client: Any, run_id: Any, *rest: Any, **named: Any) -> Any:
             asked.append(str(run_id))
-            return call(self, run_id, *rest, **named)
+            return call(client, run_id, *rest, **named)
 
-        monkeypatch.setattr(MlflowClient, name, counted)
+        return counted
+
+    for name in ("get_run", "get_metric_history", "search_runs"):
+        monkeypatch.setattr(MlflowClient, name, counting(getattr(MlflowClient, name)))
     following.sync()
     assert len(set(asked)) == 1
     monkeypatch.undo()
