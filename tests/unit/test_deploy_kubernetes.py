@@ -150,7 +150,7 @@ def test_the_sweeps_command_is_one_that_can_run_again_and_keeps_its_results_on_e
         shared = {v["name"] for v in pod["volumes"] if "persistentVolumeClaim" in v}
         for container in pod["containers"]:
             mounts = [mount["mountPath"] for mount in container["volumeMounts"] if mount["name"] in shared]
-            assert any(given["results"].is_relative_to(mount) for mount in mounts)
+            assert any(Path(given["results"]).is_relative_to(mount) for mount in mounts)
 
 
 def rendered() -> list[Any]:
