@@ -230,12 +230,12 @@ class ArrayEnvRunner(EnvRunner, Checkpointable):
         self._running_returns += rewards
         done = terminated | truncated
         self.core.note_step(rewards, done)
-        final = infos.get("final_obs")
-        if final is not None and done.any():
+        if done.any():
             ended = np.flatnonzero(done)
             self._finished_sum += float(self._running_returns[ended].sum())
             self._finished_count += len(ended)
             self._running_returns[ended] = 0.0
+            final = infos["final_obs"]
             if rollout.next_observations is not None:
                 rollout.next_observations[t, ended] = final[ended]
             for i in np.flatnonzero(truncated & ~terminated).tolist():

@@ -6,7 +6,6 @@ Pure arrays; knows neither tutors nor learners.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -146,18 +145,21 @@ class Benefit:
     @property
     def effect(self) -> float:
         """Return the mean benefit, weighted by m(1 − m), in units of return; NaN before there is evidence."""
-        return self._per_overlap(lambda total, squares: total)
+        return self._effect()[0]
 
     @property
     def effect_se(self) -> float:
         """Return the standard error of ``effect``; NaN before there is evidence."""
-        return self._per_overlap(lambda total, squares: math.sqrt(squares))
+        return self._effect()[1]
 
-    def _per_overlap(self, of: Callable[[float, float], float]) -> float:
+    def _effect(self) -> tuple[float, float]:
+        """Return the mean benefit and its standard error."""
         sums = self._sums
         if sums is None or sums.spreads[OVERLAP] <= 0.0:
-            return math.nan
-        return float(of(*sums.scores[ALL]) / sums.spreads[OVERLAP])
+            return math.nan, math.nan
+        total, squares = sums.scores[ALL].tolist()
+        overlap = float(sums.spreads[OVERLAP])
+        return total / overlap, math.sqrt(squares) / overlap
 
     def observe(self, draws: Draws) -> None:
         """Add steps, the oldest first; those whose advantage is NaN or absurd are left out."""

@@ -327,69 +327,65 @@ def row_of(entry: Entry) -> dict[str, Any]:
     return row(entry)
 
 
+@pytest.fixture
+def own_ray(server: Postgres, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Start a Ray whose tutors know the database's password, and keep stores in a folder of their own."""
+    import ray
+
+    monkeypatch.setenv(HOME_VARIABLE, str(tmp_path))
+    monkeypatch.setenv("ADVICE_PASSWORD", server.password)
+    ray.init(address="local", include_dashboard=False, num_cpus=1, log_to_driver=False, _node_ip_address="127.0.0.1")
+    yield
+    ray.shutdown()
+
+
 STATES = [AdviceRequest("Rules.", f"State {number}.", ("left", "right")) for number in range(4)]
 
 
 def test_tutors_on_serve_share_what_one_was_asked_and_a_new_gateway_waits_for_no_model(
-    server: Postgres, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    server: Postgres, own_ray: None
 ) -> None:
     import ray
 
-    monkeypatch.setenv(HOME_VARIABLE, str(tmp_path))
-    monkeypatch.setenv("ADVICE_PASSWORD", server.password)
-    ray.init(address="local", include_dashboard=False, num_cpus=1, log_to_driver=False, _node_ip_address="127.0.0.1")
-    try:
-        with running_endpoint() as endpoint:
-            store = {"location": server.address, "password_env": "ADVICE_PASSWORD"}
-            fields = {"backend": "openai", "model": "m", "base_url": endpoint.url, "scaling": {"num_cpus": 0}}
-            one, two = (TutorConfig(name=name, store=store, **fields) for name in ("one", "two"))
-            serving.deploy([one, two])
-            assert [a and a.source for a in connect(one).advise(STATES[:2])] == ["model"] * 2
-            assert [a and a.source for a in connect(two).advise(STATES[:3])] == ["store", "store", "model"]
-            assert {status.stored for status in serving.status()} == {2, 3}, "each gateway has a copy of what it saw"
-            session = Path(ray._private.worker.global_worker.node.get_session_dir_path())
-            logs = [path for path in session.rglob("*") if path.is_file() and not path.is_symlink()]
-            assert logs and not any(server.password.encode() in path.read_bytes() for path in logs)
+    with running_endpoint() as endpoint:
+        store = {"location": server.address, "password_env": "ADVICE_PASSWORD"}
+        fields = {"backend": "openai", "model": "m", "base_url": endpoint.url, "scaling": {"num_cpus": 0}}
+        one, two = (TutorConfig(name=name, store=store, **fields) for name in ("one", "two"))
+        serving.deploy([one, two])
+        assert [a and a.source for a in connect(one).advise(STATES[:2])] == ["model"] * 2
+        assert [a and a.source for a in connect(two).advise(STATES[:3])] == ["store", "store", "model"]
+        assert {status.stored for status in serving.status()} == {2, 3}, "each gateway has a copy of what it saw"
+        session = Path(ray._private.worker.global_worker.node.get_session_dir_path())
+        logs = [path for path in session.rglob("*") if path.is_file() and not path.is_symlink()]
+        assert logs and not any(server.password.encode() in path.read_bytes() for path in logs)
 
-            serving.delete(["one", "two"])
-            endpoint.hold = " "  # no replica gets through its start
-            deploying = ThreadPoolExecutor(1).submit(serving.deploy, [one])
-            wait(lambda: found_without_model(one), "a stored answer while no replica lives")
-            assert not deploying.done() and connect(one, deadline_s=2).advise(STATES[3:]) == [None]
-            endpoint.hold = ""
-            assert deploying.result(120) == ["one"]
-            wait(lambda: connect(one).advise(STATES[3:])[0], "an answer of the model")
-    finally:
-        ray.shutdown()
+        serving.delete(["one", "two"])
+        endpoint.hold = " "  # no replica gets through its start
+        deploying = ThreadPoolExecutor(1).submit(serving.deploy, [one])
+        wait(lambda: found_without_model(one), "a stored answer while no replica lives")
+        assert not deploying.done() and connect(one, deadline_s=2).advise(STATES[3:]) == [None]
+        endpoint.hold = ""
+        assert deploying.result(120) == ["one"]
+        wait(lambda: connect(one).advise(STATES[3:])[0], "an answer of the model")
 
 
-def test_gateways_of_two_applications_evaluate_a_state_once_over_all(
-    server: Postgres, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_gateways_of_two_applications_evaluate_a_state_once_over_all(server: Postgres, own_ray: None) -> None:
     """Two applications with a disk each, as on two clusters, of three gateways each, and eight callers at once."""
-    import ray
-
-    monkeypatch.setenv(HOME_VARIABLE, str(tmp_path))
-    monkeypatch.setenv("ADVICE_PASSWORD", server.password)
-    ray.init(address="local", include_dashboard=False, num_cpus=1, log_to_driver=False, _node_ip_address="127.0.0.1")
-    try:
-        with running_endpoint() as endpoint:
-            store = {"location": server.address, "password_env": "ADVICE_PASSWORD"}
-            fields = {"backend": "openai", "model": "m", "base_url": endpoint.url}
-            scaling = {"num_cpus": 0, "gateways": 3}
-            tutors = [TutorConfig(name=name, store=store, scaling=scaling, **fields) for name in ("one", "two")]
-            serving.deploy(tutors)
-            states = [AdviceRequest("Rules.", f"State {number}.", ("left", "right")) for number in range(60)]
-            with ThreadPoolExecutor(8) as pool:
-                asked = [(connect(tutors[n % 2]), states[n:] + states[:n]) for n in range(8)]
-                lists = list(pool.map(lambda each: each[0].advise(each[1]), asked))
-            assert not any(None in answers for answers in lists)
-            contents = [body["messages"][0]["content"] for body in endpoint.bodies]
-            told = [line for text in contents for line in text.split("\n") if line.startswith("State ")]
-            assert sorted(told) == sorted(request.state for request in states)
-            assert sql(server, "select count(*) from llm_tutors.answers") == [(60,)]
-    finally:
-        ray.shutdown()
+    with running_endpoint() as endpoint:
+        store = {"location": server.address, "password_env": "ADVICE_PASSWORD"}
+        fields = {"backend": "openai", "model": "m", "base_url": endpoint.url}
+        scaling = {"num_cpus": 0, "gateways": 3}
+        tutors = [TutorConfig(name=name, store=store, scaling=scaling, **fields) for name in ("one", "two")]
+        serving.deploy(tutors)
+        states = [AdviceRequest("Rules.", f"State {number}.", ("left", "right")) for number in range(60)]
+        with ThreadPoolExecutor(8) as pool:
+            asked = [(connect(tutors[n % 2]), states[n:] + states[:n]) for n in range(8)]
+            lists = list(pool.map(lambda each: each[0].advise(each[1]), asked))
+        assert not any(None in answers for answers in lists)
+        contents = [body["messages"][0]["content"] for body in endpoint.bodies]
+        told = [line for text in contents for line in text.split("\n") if line.startswith("State ")]
+        assert sorted(told) == sorted(request.state for request in states)
+        assert sql(server, "select count(*) from llm_tutors.answers") == [(60,)]
 
 
 def found_without_model(tutor: TutorConfig) -> bool:
