@@ -160,7 +160,7 @@ def test_a_sweep_outlives_a_kill_of_both_and_nothing_is_lost_or_doubled(
     monkeypatch.setenv("MLFLOW_TRACKING_PASSWORD", (server.state / "secrets" / "writer_password").read_text())
     monkeypatch.setenv("LLM_TUTORS_HOME", str(tmp_path / "home"))
     client = make_client(server.uri)
-    command = [sys.executable, "-m", "tests.integration.sweep_driver", str(tmp_path), "1"]
+    command = [sys.executable, "-m", "tests.integration.sweep_driver", str(tmp_path), "1", str(tmp_path)]
     with (tmp_path / "driver.log").open("wb") as log:
         sweep = subprocess.Popen(command, cwd=ROOT, stdout=log, stderr=log)
     try:
