@@ -44,7 +44,7 @@ from tutor_service.sharding import split
 MEASURES = (
     "tutor_service/gateway",
     "tutor_service/prompts",
-    "tutor_service/serving/load.py",
+    "tutor_service/serving/scaling.py",
     "tutor_service/sharding.py",
     "tutor_service/store",
 )
@@ -124,7 +124,7 @@ class Gateways:
         from tutor_service.gateway.metrics import GatewayMetrics
         from tutor_service.prompts.chat import ChatPrompts
         from tutor_service.prompts.prompt import Prompt
-        from tutor_service.serving.load import gateway_settings
+        from tutor_service.serving.scaling import gateway_settings
         from tutor_service.store.best_effort import BestEffortStore
 
         async def write(prompt: Prompt, max_tokens: int) -> Written | AdviceError:

@@ -18,7 +18,7 @@ from tutor_service.client import connect
 from tutor_service.config import TutorConfig
 from tutor_service.engines.process import MODULE as ENGINE
 from tutor_service.schema import Advice, AdviceRequest
-from tutor_service.serving.load import IN_FLIGHT
+from tutor_service.serving.scaling import IN_FLIGHT
 
 HEAL_S = 240.0
 OVERLOAD_S = 20.0

@@ -99,7 +99,7 @@ def test_writers_at_once_keep_each_answer_once(tmp_path: Path) -> None:
 
 
 def test_a_reader_follows_growth_by_another_process(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("tutor_service.store.database.INITIAL_BYTES", 1 << 16)
+    monkeypatch.setattr("tutor_service.store.lmdb_file.INITIAL_BYTES", 1 << 16)
     with AdviceStore(tmp_path / "store") as store:
         writer = start(COUNTING_WRITER, store.path, 0)
         errors = writer.communicate(timeout=240)[1]

@@ -25,9 +25,9 @@ from tutor_service.serving.deployment import (
     Wanted,
     build,
 )
-from tutor_service.serving.load import gateway_settings
 from tutor_service.serving.prompting import load_tokenizer
 from tutor_service.serving.remembered import FILE, forget, recall, remember
+from tutor_service.serving.scaling import gateway_settings
 from tutor_service.serving.versions import version
 
 TUTOR = TutorConfig(name="t", model="a/b")

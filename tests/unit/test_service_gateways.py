@@ -24,8 +24,8 @@ from tutor_service.gateway.metrics import LATE, GatewayMetrics, exposition
 from tutor_service.schema import Advice, AdviceError, AdviceRequest
 from tutor_service.serving.checks import STORE_RESOURCE, store_resource
 from tutor_service.serving.deployment import build
-from tutor_service.serving.load import gateway_settings
 from tutor_service.serving.peers import FirstGatewaysNotes, Peers, Place
+from tutor_service.serving.scaling import gateway_settings
 from tutor_service.serving.stats import GatewayStats, together
 from tutor_service.sharding import deployment_name, gateway_of, is_gateway, split
 

@@ -182,14 +182,14 @@ def test_an_opening_that_was_given_up_is_made_anew(store: AdviceStore, writes: b
 
 
 def test_the_map_doubles_until_the_answers_fit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("tutor_service.store.database.INITIAL_BYTES", 1 << 16)
+    monkeypatch.setattr("tutor_service.store.lmdb_file.INITIAL_BYTES", 1 << 16)
     with AdviceStore(tmp_path / "store") as store:
         assert store.put_many([entry(number) for number in range(2000)]) == 2000
         assert store.stats().map_bytes > 1 << 16 and store.verify().ok
 
 
 def test_threads_share_one_opening(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("tutor_service.store.database.INITIAL_BYTES", 1 << 16)
+    monkeypatch.setattr("tutor_service.store.lmdb_file.INITIAL_BYTES", 1 << 16)
     first, second = AdviceStore(tmp_path / "store"), AdviceStore(tmp_path / "store")
 
     def work(number: int) -> int:

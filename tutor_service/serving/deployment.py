@@ -28,12 +28,12 @@ from tutor_service.gateway.http import AccessSettings, build_app
 from tutor_service.gateway.metrics import GatewayMetrics, exposition
 from tutor_service.prompts.prompt import Prompt
 from tutor_service.schema import Advice, AdviceError, AdviceRequest
-from tutor_service.serving.autoscaling import PROMPTS
+from tutor_service.serving.autoscaling_policy import PROMPTS
 from tutor_service.serving.live_replicas import follow_replicas, num_running
-from tutor_service.serving.load import autoscaling, gateway_settings
 from tutor_service.serving.peers import FirstGatewaysNotes, Peers, Place
 from tutor_service.serving.prompting import check_briefing, load_tokenizer, make_builder
 from tutor_service.serving.remembered import forget, recall, remember
+from tutor_service.serving.scaling import autoscaling, gateway_settings
 from tutor_service.serving.stats import GatewayStats
 from tutor_service.serving.storing import GatewayStore, open_store
 from tutor_service.serving.versions import loaded, version

@@ -9,7 +9,7 @@ from tutor_service import paths
 from tutor_service.config import StoreConfig, TutorConfig
 from tutor_service.secrets import read_secret
 from tutor_service.store.base import Store, StoreError
-from tutor_service.store.store import AdviceStore
+from tutor_service.store.lmdb_store import AdviceStore
 
 if TYPE_CHECKING:
     from tutor_service.store.postgres import PostgresStore

@@ -1,6 +1,6 @@
 """Keep answers by question key in a folder, shared by all processes of a machine that a tutor serves.
 
-Owns the tables of a store on disk. It must not know how LMDB is opened or grown (``database``), nor the bytes of an
+Owns the tables of a store on disk. It must not know how LMDB is opened or grown (``lmdb_file``), nor the bytes of an
 answer (``answer``).
 """
 
@@ -18,8 +18,8 @@ from tutor_service.schema import Advice
 from tutor_service.store import answer
 from tutor_service.store.answer import DamagedAnswer, Entry
 from tutor_service.store.base import Row, Store, StoreError, StoreStats, shared_texts
-from tutor_service.store.database import Database, acquire, release
 from tutor_service.store.filesystem import refuse_network
+from tutor_service.store.lmdb_file import Database, acquire, release
 
 _TABLES = (b"answers", b"texts", b"notes", b"unsent")
 _SCAN = 1000

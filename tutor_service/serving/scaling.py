@@ -9,7 +9,7 @@ from tutor_service.config import TutorConfig
 from tutor_service.engines.base import EngineFacts
 from tutor_service.gateway.gateway import GatewaySettings
 from tutor_service.gateway.queue import QueueLimits
-from tutor_service.serving.autoscaling import replicas_for_prompts
+from tutor_service.serving.autoscaling_policy import replicas_for_prompts
 
 _BATCH = 32
 """Most prompts in one call of a replica."""
