@@ -15,6 +15,11 @@ COMPARED_STEPS, COMPARED_EPISODES = 512, 16
 """Env steps whose episodes say by their mean return how the student is doing, and how many they are at least."""
 LEAST_EPISODES = 8
 """Episodes below which it says nothing."""
+FALL_ERRORS, FOLLOWED_FALL_ERRORS = 2.0, 1.0
+"""A student has fallen back where its return plus so many standard errors is below what it was when it was let go minus
+as many; of one whose tutor is worth following less is asked: to help it once too often costs little."""
+PATIENCE_GROWTH = 2.0
+"""Such a student, helped again, is let go so many times later than before."""
 
 
 class Limits(NamedTuple):
@@ -68,7 +73,8 @@ class Phase:
     """Decides when advice is imitated, by evidence about it and by the student's own returns.
 
     Whose own play is known to be worse than the student's is no tutor: advice that beats the actions of a beginner can
-    still lead nowhere, and a student that is held where its tutor is does not pass it.
+    still lead nowhere, and a student that is held where its tutor is does not pass it. Whether a student needs a tutor
+    that is worth following any longer is tried: it is let go, and helped again, for longer, if it falls back.
 
     Attributes:
         is_on: Advice is imitated.
@@ -81,6 +87,7 @@ class Phase:
         is_trusting: The advice has the benefit of the doubt.
         best: Highest mean return in the present phase.
         best_at: ``num_steps`` when it was seen.
+        patience: ``stall_steps`` count so many times.
     """
 
     is_on: bool = False
@@ -93,6 +100,7 @@ class Phase:
     is_trusting: bool = False
     best: float = -math.inf
     best_at: int = 0
+    patience: float = 1.0
 
     def update(self, benefit: Benefit, new_returns: list[float], num_new: int, limits: Limits) -> bool:
         """Take note of new steps; return whether a phase begins.
@@ -107,13 +115,18 @@ class Phase:
         options = limits.options
         if self.is_on:
             self.num_steps += num_new
-            self.is_trusting = self.is_trusting and not self._has_stalled(limits.stall_steps)
-            is_doubted = benefit.z < options.evidence_left or benefit.disputed_z < -options.evidence_left
-            is_refuted = is_doubted and not self.is_trusting
+            if self.is_trusting:
+                if self._has_stalled(limits.stall_steps * self.patience):
+                    self.is_trusting, self.reached = False, self._least(limits)
+            elif limits.follow and self._has_fallen(limits):
+                return self._begin(limits)
+            is_harmful = min(benefit.z, benefit.disputed_z) < -options.evidence_left
+            is_refuted = not self.is_trusting and (is_harmful or benefit.z < options.evidence_left)
             is_passed = self._bound(1.0) >= limits.tutor_return  # False on NaN
             is_over = self.num_steps >= limits.phase_steps
             if is_refuted or is_passed or is_over:
-                self.reached = math.nan if is_refuted else self._bound(-2.0)
+                is_useless = is_refuted and (is_harmful or not limits.follow)
+                self.reached = math.nan if is_useless else self._least(limits)
                 self.is_on, self.num_idle = False, 0
                 self._forget()
                 benefit.forget_disputes()
@@ -126,8 +139,7 @@ class Phase:
         if self.num_phases == 0:
             begins = bool(limits.follow) or (benefit.num_steps >= LEAST_EVIDENCE_STEPS and benefit.z > options.evidence)
         else:
-            has_fallen = self._bound(2.0) < self.reached  # False on NaN
-            begins = has_fallen or benefit.disputed_z > options.evidence
+            begins = self._has_fallen(limits) or benefit.disputed_z > options.evidence
         return begins and self._begin(limits)
 
     def _has_stalled(self, stall_steps: float) -> bool:
@@ -137,8 +149,19 @@ class Phase:
             self.best, self.best_at = mean, self.num_steps
         return self.num_steps - self.best_at >= stall_steps and not math.isnan(mean)
 
+    def _least(self, limits: Limits) -> float:
+        """Return what the student must not fall below once it is let go; NaN of too few episodes."""
+        return self._bound(-FOLLOWED_FALL_ERRORS if limits.follow else -FALL_ERRORS)
+
+    def _has_fallen(self, limits: Limits) -> bool:
+        """Say whether the student has fallen back since it was let go."""
+        errors = FOLLOWED_FALL_ERRORS if limits.follow else FALL_ERRORS
+        return self._bound(errors) < self.reached  # False on NaN
+
     def _begin(self, limits: Limits) -> bool:
         """Begin a phase."""
+        if self.num_phases:
+            self.patience *= PATIENCE_GROWTH
         self.is_on, self.num_steps, self.is_trusting = True, 0, bool(limits.follow)
         self.best, self.best_at = -math.inf, 0
         self._forget()

@@ -303,6 +303,32 @@ def test_only_a_tutor_worth_following_has_the_benefit_of_the_doubt_and_no_longer
     assert shown.update(known(3.1), [1.0, 1.2] * 8, 600, limits._replace(follow=None)) and not shown.is_trusting
 
 
+def test_a_student_that_was_let_go_too_early_is_helped_again_and_let_go_later():
+    phase, limits = Phase(), Limits(Distil(), math.inf, tutor_return=4.0, follow=True, stall_steps=1_000)
+    phase.update(known(2.5), [], 100, limits)
+    for _ in range(3):
+        phase.update(known(2.5), [2.0, 2.2] * 8, 600, limits)
+    assert not phase.is_trusting and phase.is_on
+    assert phase.update(known(2.5), [1.5, 1.7] * 8, 600, limits) and phase.is_trusting
+    for _ in range(3):
+        phase.update(known(1.5), [2.0, 2.2] * 8, 600, limits)
+    assert phase.is_trusting, "this time it takes twice as long"
+    for _ in range(2):
+        phase.update(known(1.5), [2.0, 2.2] * 8, 600, limits)
+    assert not phase.is_on, "nothing speaks for the advice any longer, and nothing against it"
+    assert phase.update(known(1.5), [1.5, 1.7] * 8, 600, limits)
+
+
+def test_a_student_is_not_given_back_to_advice_that_was_seen_to_harm_it():
+    phase, limits = Phase(), Limits(Distil(), math.inf, tutor_return=4.0, follow=True, stall_steps=1_000)
+    phase.update(known(2.5), [], 100, limits)
+    for _ in range(2):
+        phase.update(known(2.5), [2.0, 2.2] * 8, 600, limits)
+    phase.update(known(2.5, disputed_z=-2.5), [2.0, 2.2] * 8, 600, limits)
+    assert not phase.is_on
+    assert not phase.update(known(0.0), [1.5, 1.7] * 8, 600, limits)
+
+
 def test_a_tutor_worth_following_is_imitated_where_no_reward_says_anything():
     silent = Student(by_state, lambda s, a: 0.0 * a, advice=AdviceConfig(tutor_return=1.0, follow=True), noise=0.0)
     silent.play(2)
