@@ -15,6 +15,7 @@ from typing import Any
 LEAN = {
     "environments": ["rllib_plugins.tasks.flat:NativeVectorEnv.step", "rllib_plugins.tasks.flat:TurnsVectorEnv.step"],
     "networks": [
+        "rllib_plugins.rollout.env_runner:act",
         "rllib_plugins.rollout.network:ActorCriticView.act",
         "rllib_plugins.rollout.network:ActorCriticView.scores",
         "rllib_plugins.rollout.network:QNetwork.__call__",
@@ -22,14 +23,14 @@ LEAN = {
     "update": [
         "rllib_plugins.algorithms.ppo.learner:learn",
         "rllib_plugins.algorithms.ppo.learner:learn_in_passes",
-        "rllib_plugins.algorithms.dqn.learner:learn_transitions",
+        "rllib_plugins.algorithms.dqn.learner:learn_drawn",
     ],
     "who acts": ["rllib_plugins.advising.explorer:Explorer.act_into"],
     "batches": [
         "rllib_plugins.algorithms.ppo.learner:make_update_batch",
         "rllib_plugins.algorithms.a2c.learner:make_update_batch",
         "rllib_plugins.rollout.replay:ArrayReplayBuffer.add",
-        "rllib_plugins.rollout.replay:ArrayReplayBuffer.sample",
+        "rllib_plugins.rollout.replay:ArrayReplayBuffer.draw",
     ],
 }
 STOCK = {

@@ -200,6 +200,19 @@ class Explorer:
         self._trained, self._untrained = (tuple(Options(value_based, flag, *fixed)) for flag in (False, True))
         self._allocate(0)
 
+    @property
+    def acts_alone(self) -> bool:
+        """Return whether the student takes every step by itself, so that ``draw_alone`` is all that acting needs."""
+        return self._advisor is None
+
+    def draw_alone(self, draws: Floats) -> None:
+        """Draw what vector steps of a student that acts alone are thrown with, ``(T, n)``, as ``act`` would.
+
+        Args:
+            draws: Output: uniform numbers in [0, 1).
+        """
+        self._student_rng.random(out=draws)
+
     def act(
         self,
         observations: NDArray[np.float32],

@@ -21,7 +21,7 @@ from rllib_plugins.algorithms.losses import (
 )
 from rllib_plugins.compiled import compiled
 from rllib_plugins.rollout.mlp import Network, Workspace, backward_dueling, backward_heads, both_heads, dueling
-from rllib_plugins.rollout.replay import Transitions
+from rllib_plugins.rollout.replay import Drawn, Transitions, gather
 
 Floats = NDArray[np.float32]
 Bools = NDArray[np.bool_]
@@ -306,3 +306,16 @@ def learn_transitions(
     for row in range(len(taken)):
         taken[row] = q_values[row, batch.actions[row]]
     return LearntTransitions(taken, targets)
+
+
+@compiled
+def learn_drawn(
+    network: Network,
+    target: Network,
+    drawn: Drawn,
+    objective: QObjective,
+    workspace: Workspace,
+    optimiser: Optimiser,
+) -> LearntTransitions:
+    """Do as ``learn_transitions`` on a batch that is gathered from a replay buffer here."""
+    return learn_transitions(network, target, gather(drawn), objective, workspace, optimiser)

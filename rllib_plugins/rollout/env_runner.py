@@ -19,10 +19,13 @@ from rllib_plugins.advising.advisor import Advisor
 from rllib_plugins.advising.explorer import Explorer
 from rllib_plugins.advising.table import as_rows
 from rllib_plugins.policies import best_values, epsilon_greedy, masked_softmax
-from rllib_plugins.rollout.arrays import RolloutArrays
+from rllib_plugins.rollout.acting import Actor, Episodes, Steps, act, note
+from rllib_plugins.rollout.arrays import NO_MASKS, RolloutArrays
+from rllib_plugins.rollout.carts import play
 from rllib_plugins.rollout.network import ActorCriticView, QView
 from rllib_plugins.seeds import derive_seed
 from rllib_plugins.tasks import Task, load_task
+from rllib_plugins.tasks.cart_pole_vector import CartPoleVectorEnv
 from rllib_plugins.tutors import make_advisor
 from rllib_plugins.uses.registry import Use, make_use
 
@@ -87,8 +90,10 @@ class ArrayEnvRunner(EnvRunner, Checkpointable):
         )
         self.cursor = 0
         self._cuts: list[tuple[int, int, NDArray[np.float32]]] = []
-        self._running_returns = np.zeros(self.num_envs)
-        self._finished_sum, self._finished_count = 0.0, 0
+        self._episodes = Episodes(np.zeros(self.num_envs), np.zeros(2))
+        self._steps = Steps.of(self.rollout)
+        self._draws = np.empty((self.config.rollout_steps, self.num_envs))
+        self._epsilons, self._epsilons_from = np.zeros(self.config.rollout_steps), -1
 
     @property
     def seed(self) -> int:
@@ -165,23 +170,75 @@ class ArrayEnvRunner(EnvRunner, Checkpointable):
             if num_vector_steps is None
             else min(start + num_vector_steps, self.rollout.num_steps)
         )
-        step = self._value_step if self.config.value_based else self._policy_step
-        for t in range(start, stop):
-            observations = self._observations
-            legal = self.task.legal_batch(observations)
-            step(t, observations, legal)
-            self._write(t, observations, legal)
-            self.num_env_steps_sampled_lifetime += self.num_trial_envs
-            self.cursor = t + 1
+        if self.core.acts_alone:
+            self._play(start, stop)
+        else:
+            for t in range(start, stop):
+                self._step_advised(t)
         if self.complete:
             self._bootstrap()
         return start, stop
 
     def return_mean(self) -> float:
         """Return the mean return of the episodes that ended since the last call; NaN where none did."""
-        mean = self._finished_sum / self._finished_count if self._finished_count else float("nan")
-        self._finished_sum, self._finished_count = 0.0, 0
-        return mean
+        total, count = self.take_finished()
+        return total / count if count else float("nan")
+
+    def take_finished(self) -> tuple[float, int]:
+        """Return the sum of the returns of the episodes that ended since the last call, and their number."""
+        total, count = self._episodes.finished.tolist()
+        self._episodes.finished[:] = 0.0
+        return total, int(count)
+
+    def _play(self, start: int, stop: int) -> None:
+        """Make vector steps in which the student acts by itself."""
+        self.core.draw_alone(self._draws[start:stop])
+        actor = self._actor(start)
+        if isinstance(self.env, CartPoleVectorEnv):
+            self._play_carts(actor, start, stop)
+            return
+        for t in range(start, stop):
+            observations = self._observations
+            legal = self.task.legal_batch(observations)
+            masks = NO_MASKS if legal is None else np.ascontiguousarray(legal)
+            _check(act(actor, self._steps, t, observations, masks))
+            self._step_environments(t)
+
+    def _play_carts(self, actor: Actor, start: int, stop: int) -> None:
+        t = start
+        while t < stop:
+            before, carts = t, self.env.carts
+            t, is_cut, is_sound = play(actor, self._steps, t, stop, carts, self._episodes)
+            _check(is_sound)
+            if is_cut:
+                self._note_cuts(t - 1, carts.finals)
+            self.env.refill()
+            self._observations = carts.observations
+            self._note_progress(t, t - before)
+
+    def _actor(self, start: int) -> Actor:
+        """Return what the student acts by from vector step ``start`` on."""
+        if self.config.value_based:
+            first = self.num_env_steps_sampled_lifetime - start * self.num_trial_envs
+            if first != self._epsilons_from:
+                taken = first + self.num_trial_envs * np.arange(self.rollout.num_steps)
+                self._epsilons, self._epsilons_from = self.config.epsilon_at(taken), first
+        view = self._view.online if isinstance(self._view, QView) else self._view
+        return Actor(view.network, view.workspace(self.num_envs), self.config.value_based, self._draws, self._epsilons)
+
+    def _step_advised(self, t: int) -> None:
+        """Make a vector step in which advice may have a part in acting."""
+        observations = self._observations
+        legal = self.task.legal_batch(observations)
+        if self.config.value_based:
+            self._value_step(t, observations, legal)
+        else:
+            self._policy_step(t, observations, legal)
+        self.rollout.observations[t] = observations
+        if self.rollout.legal is not None:
+            self.rollout.legal[t] = legal
+        rewards = self._step_environments(t)
+        self.core.note_step(rewards, self.rollout.terminated[t] | self.rollout.truncated[t])
 
     def _policy_step(self, t: int, observations: NDArray[np.float32], legal: NDArray[np.bool_] | None) -> None:
         assert isinstance(self._view, ActorCriticView)
@@ -215,32 +272,27 @@ class ArrayEnvRunner(EnvRunner, Checkpointable):
             step=step,
         )
 
-    def _write(self, t: int, observations: NDArray[np.float32], legal: NDArray[np.bool_] | None) -> None:
+    def _step_environments(self, t: int) -> NDArray[np.float64]:
+        """Take the actions of vector step ``t``, write what they led to, and return the rewards."""
         rollout = self.rollout
         following, rewards, terminated, truncated, infos = self.env.step(rollout.actions[t])
-        rollout.observations[t] = observations
-        rollout.rewards[t] = rewards
-        rollout.terminated[t] = terminated
-        rollout.truncated[t] = truncated
-        if rollout.legal is not None:
-            rollout.legal[t] = legal
-        if rollout.next_observations is not None:
-            rollout.next_observations[t] = following
-
-        self._running_returns += rewards
-        done = terminated | truncated
-        self.core.note_step(rewards, done)
-        if done.any():
-            ended = np.flatnonzero(done)
-            self._finished_sum += float(self._running_returns[ended].sum())
-            self._finished_count += len(ended)
-            self._running_returns[ended] = 0.0
-            final = infos["final_obs"]
-            if rollout.next_observations is not None:
-                rollout.next_observations[t, ended] = final[ended]
-            for i in np.flatnonzero(truncated & ~terminated).tolist():
-                self._cuts.append((t, i, np.array(final[i], np.float32)))
+        rollout.terminated[t], rollout.truncated[t] = terminated, truncated
         self._observations = as_rows(following)
+        final = as_rows(infos["final_obs"]) if "final_obs" in infos else self._observations
+        paid = np.ascontiguousarray(rewards, np.float64)
+        if note(self._steps, t, self._observations, final, paid, self._episodes):
+            self._note_cuts(t, final)
+        self._note_progress(t + 1, 1)
+        return paid
+
+    def _note_progress(self, cursor: int, num_new: int) -> None:
+        self.num_env_steps_sampled_lifetime += num_new * self.num_trial_envs
+        self.cursor = cursor
+
+    def _note_cuts(self, t: int, final: NDArray[np.float32]) -> None:
+        """Keep the last observations of the episodes that were cut off in vector step ``t``."""
+        for i in np.flatnonzero(self.rollout.truncated[t] & ~self.rollout.terminated[t]).tolist():
+            self._cuts.append((t, i, final[i].copy()))
 
     def _bootstrap(self) -> None:
         """Compute V of what followed each step: of the next observation, or of the last one of a truncated episode."""
@@ -270,8 +322,8 @@ class ArrayEnvRunner(EnvRunner, Checkpointable):
             "core": self.core.get_state(),
             "env": self.task.save_vec(self.env),
             "observations": self._observations.copy(),
-            "running_returns": self._running_returns.copy(),
-            "finished": (self._finished_sum, self._finished_count),
+            "running_returns": self._episodes.running.copy(),
+            "finished": self._episodes.finished.copy(),
             "cursor": self.cursor,
             "cuts": list(self._cuts),
             "rollout": self.rollout.get_state(),
@@ -290,10 +342,11 @@ class ArrayEnvRunner(EnvRunner, Checkpointable):
         self.num_env_steps_sampled_lifetime = state[NUM_ENV_STEPS_SAMPLED_LIFETIME]
         self.core.set_state(state["core"])
         self._observations = state["observations"].copy()
-        self._running_returns = state["running_returns"].copy()
-        self._finished_sum, self._finished_count = state["finished"]
+        self._episodes.running[:] = state["running_returns"]
+        self._episodes.finished[:] = state["finished"]
         self.cursor, self._cuts = state["cursor"], list(state["cuts"])
         self.rollout.set_state(state["rollout"])
+        self._steps = Steps.of(self.rollout)
         if not self.task.restore_vec(self.env, state["env"]):
             self._begin_anew()
 
@@ -306,7 +359,7 @@ class ArrayEnvRunner(EnvRunner, Checkpointable):
                 self._cuts.append((step, i, np.array(self._observations[i], np.float32)))
         seed = derive_seed(self.seed, self.num_env_steps_sampled_lifetime)
         self._observations = as_rows(self.env.reset(seed=seed)[0])
-        self._running_returns[:] = 0.0
+        self._episodes.running[:] = 0.0
         self.core.begin_episodes()
 
     def get_ctor_args_and_kwargs(self) -> tuple[tuple[()], dict[str, Any]]:
@@ -316,3 +369,8 @@ class ArrayEnvRunner(EnvRunner, Checkpointable):
     def get_checkpointable_components(self) -> list[tuple[str, Any]]:
         """Return the module; it is the learner's own."""
         return [(COMPONENT_RL_MODULE, self.module)]
+
+
+def _check(is_sound: bool) -> None:
+    if not is_sound:
+        raise ValueError("an action distribution is NaN or sums to 0: the student has diverged, or no action is legal")

@@ -112,9 +112,7 @@ class OrderedEnvRunner(ArrayEnvRunner):
         arrays = self.rollout.cut(slice(start, stop))
         if self.complete:
             arrays["next_values"] = self.rollout.next_values
-        finished = self._finished_sum, self._finished_count
-        self._finished_sum, self._finished_count = 0.0, 0
-        return Reply(arrays, finished, self.core.report())
+        return Reply(arrays, self.take_finished(), self.core.report())
 
 
 class GatheredRollout:

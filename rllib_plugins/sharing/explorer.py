@@ -68,6 +68,11 @@ class SharedExplorer(Explorer):
         super().act_into(out, t, observations, policy, **options)
         self._num_env_steps += len(policy)
 
+    def draw_alone(self, draws: Floats) -> None:
+        """Do as ``Explorer`` does, and count the steps."""
+        super().draw_alone(draws)
+        self._num_env_steps += draws.size
+
     @property
     def num_trial_steps(self) -> int:
         """Return the env steps of all runners; since the last sync the others are taken to have made as many."""

@@ -58,6 +58,11 @@ class PoolingExplorer(Explorer):
         self._options, self._theta_steps, self._pooled = options, theta_steps, advisor
         self._share = 1.0
 
+    @property
+    def acts_alone(self) -> bool:
+        """Return False: the tutor's logarithm is in what the student acts by."""
+        return False
+
     def bonus(self, observations: NDArray[np.float32], legal: Bools | None, step: int) -> NDArray[np.float32] | None:
         """Return κ·(log q − mean log q), ``(n, num_actions)``; None once κ is 0 or the budget is spent."""
         self._share = max(0.0, 1.0 - step / self._theta_steps)

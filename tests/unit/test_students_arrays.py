@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from rllib_plugins.rollout.arrays import RolloutArrays, flat
 from rllib_plugins.rollout.gae import generalised_advantages
-from rllib_plugins.rollout.replay import ArrayReplayBuffer
+from rllib_plugins.rollout.replay import ArrayReplayBuffer, gather
 
 
 def rollout(num_steps: int = 5, num_envs: int = 3, *, for_replay: bool = True) -> RolloutArrays:
@@ -85,7 +85,7 @@ def test_the_ring_holds_the_newest(capacity: int, num_blocks: int):
         buffer.add(arrays, 0, 1)
     total = 3 * num_blocks
     assert len(buffer) == min(total, capacity)
-    batch = buffer.sample(500)
+    batch = gather(buffer.draw(500))
     assert batch.actions.min() >= max(0, total - capacity)
     assert batch.actions.max() < total
     np.testing.assert_array_equal(batch.observations[:, 0], batch.actions)
@@ -97,7 +97,7 @@ def test_replay_draws_every_transition_alike():
     buffer, arrays = ArrayReplayBuffer(15, 2, seed=0), rollout()
     fill(arrays, 0)
     buffer.add(arrays, 0, 5)
-    counts = np.bincount(buffer.sample(30_000).actions, minlength=15)
+    counts = np.bincount(gather(buffer.draw(30_000)).actions, minlength=15)
     assert ((counts - 2000) ** 2 / 2000).sum() < 36  # χ² with 14 degrees of freedom, p ≈ 0.001
 
 
@@ -105,11 +105,11 @@ def test_a_restored_buffer_draws_the_same():
     arrays, one, other = rollout(), ArrayReplayBuffer(12, 2, seed=3), ArrayReplayBuffer(12, 2, seed=4)
     fill(arrays, 0)
     one.add(arrays, 0, 5)
-    one.sample(7)
+    one.draw(7)
     other.set_state(one.get_state())
     one.add(arrays, 1, 2)
     other.add(arrays, 1, 2)
-    np.testing.assert_array_equal(one.sample(50).actions, other.sample(50).actions)
+    np.testing.assert_array_equal(one.draw(50).places, other.draw(50).places)
 
 
 def test_flat_parts_of_a_rollout_are_views_in_order():

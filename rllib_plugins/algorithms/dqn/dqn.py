@@ -116,6 +116,7 @@ class DQN(LeanTraining, RLlibDQN):
         if self.is_lean:
             self._fragments_per_update, self._updates_per_fragment = calculate_rr_weights(self._as_in_one_process())
             self._num_fragments = 0
+            self._fragment_steps = int(self.config.get_rollout_fragment_length())
             self.replay = ArrayReplayBuffer(
                 self.config.replay_buffer_config["capacity"],
                 self.runner.observation_space.shape[0],
@@ -133,14 +134,14 @@ class DQN(LeanTraining, RLlibDQN):
     @property
     def fragment_steps(self) -> int:
         """Return the vector steps between updates."""
-        return int(self.config.get_rollout_fragment_length())
+        return self._fragment_steps
 
     def after_sampling(self, start: int, stop: int) -> None:
         """Remember the new steps, learn at the end of a fragment, compare advice at the end of a rollout."""
         runner = self.runner
         self.replay.add(runner.rollout, start, stop)
         self.advice.remember(start, stop)
-        if runner.cursor % self.fragment_steps == 0:
+        if runner.cursor % self._fragment_steps == 0:
             self._num_fragments += 1
             step = runner.num_env_steps_sampled_lifetime
             weights = self.advice.weights(step)
@@ -153,14 +154,16 @@ class DQN(LeanTraining, RLlibDQN):
 
     def _update(self, step: int, imitation_weights: ImitationWeights) -> None:
         for _ in range(int(self._updates_per_fragment)):
-            batch = self.replay.sample(self.config.total_train_batch_size)
-            legal = self.task.legal_batch(batch.observations)
+            drawn = self.replay.draw(self.config.total_train_batch_size)
+            observations = drawn.kept.observations[drawn.places]
+            legal = self.task.legal_batch(observations)
             if legal is not None:
-                next_legal = self.task.legal_batch(batch.next_observations)
+                next_legal = self.task.legal_batch(drawn.kept.next_observations[drawn.places])
                 assert next_legal is not None
-                batch = batch._replace(legal=legal, next_legal=next_legal)
-            batch = batch._replace(imitation=self.advice.targets(batch.observations, step))
-            self.learner.update_from_replay(batch, num_env_steps=step, imitation_weights=imitation_weights)
+                drawn = drawn._replace(legal=legal, next_legal=next_legal)
+            targets = self.advice.targets(observations, step)
+            drawn = drawn._replace(imitation=targets) if len(targets) else drawn
+            self.learner.update_from_replay(drawn, num_env_steps=step, imitation_weights=imitation_weights)
         self.learner.refresh_target(step)
 
     def get_lean_state(self) -> dict[str, Any]:

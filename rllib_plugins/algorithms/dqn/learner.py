@@ -18,12 +18,12 @@ from rllib_plugins.algorithms.actor_critic import as_torch_loss
 from rllib_plugins.algorithms.advice import imitated_until
 from rllib_plugins.algorithms.array_learner import ArrayLearner
 from rllib_plugins.algorithms.losses import Margin, add_imitation, add_margin
-from rllib_plugins.algorithms.updates import OTHER, LearntTransitions, QObjective, learn_transitions
+from rllib_plugins.algorithms.updates import OTHER, LearntTransitions, QObjective, learn_drawn
 from rllib_plugins.policies import best_actions
 from rllib_plugins.rollout.arrays import NO_MASKS
 from rllib_plugins.rollout.mlp import Network
 from rllib_plugins.rollout.network import QView
-from rllib_plugins.rollout.replay import Transitions
+from rllib_plugins.rollout.replay import Drawn
 from rllib_plugins.tasks import load_task
 from rllib_plugins.uses.base import AdviceSample
 
@@ -40,6 +40,7 @@ class DQNLearner(ArrayLearner, DQNTorchLearner):
         super().build()
         self._last_target_update = 0
         self._last: LearntTransitions | None = None
+        self._objective_with: tuple[ImitationWeights, QObjective] | None = None
         if self.config.rollout == "lean":
             self._target = self._view.make_target()
         else:
@@ -54,29 +55,34 @@ class DQNLearner(ArrayLearner, DQNTorchLearner):
         """Return the online Q-network."""
         return self._view.online.network
 
-    def update_from_replay(
-        self, batch: Transitions, *, num_env_steps: int, imitation_weights: ImitationWeights
-    ) -> None:
+    def update_from_replay(self, drawn: Drawn, *, num_env_steps: int, imitation_weights: ImitationWeights) -> None:
         """Take one gradient step on a batch of transitions.
 
         Args:
-            batch: Transitions.
+            drawn: The batch.
             num_env_steps: Env steps sampled so far: the place in the learning-rate schedule.
             imitation_weights: λ of the margin term.
         """
         self.follow_schedules(num_env_steps)
-        config: Any = self.config
-        objective = QObjective(
-            np.float32(config.gamma),
-            config.td_error_loss_fn == "huber",
-            bool(config.double_q),
-            self._margin(imitation_weights),
-        )
-        optimiser, workspace = self.optimiser(), self._view.online.workspace(len(batch.actions))
-        self._last = learn_transitions(self.network, self._target.network, batch, objective, workspace, optimiser)
+        optimiser, workspace = self.optimiser(), self._view.online.workspace(len(drawn.places))
+        objective = self._objective(imitation_weights)
+        self._last = learn_drawn(self.network, self._target.network, drawn, objective, workspace, optimiser)
         if optimiser.kind == OTHER:
             self._optimizer.step()
-        self.num_steps_trained += len(batch.actions)
+        self.num_steps_trained += len(drawn.places)
+
+    def _objective(self, imitation_weights: ImitationWeights) -> QObjective:
+        """Return the weights of the loss, made anew where those of imitation have changed."""
+        if self._objective_with is None or self._objective_with[0] != imitation_weights:
+            config: Any = self.config
+            objective = QObjective(
+                np.float32(config.gamma),
+                config.td_error_loss_fn == "huber",
+                bool(config.double_q),
+                self._margin(imitation_weights),
+            )
+            self._objective_with = imitation_weights, objective
+        return self._objective_with[1]
 
     def _margin(self, imitation_weights: ImitationWeights) -> Margin:
         return Margin(
