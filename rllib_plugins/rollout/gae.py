@@ -8,6 +8,11 @@ from numpy.typing import NDArray
 from rllib_plugins.compiled import compiled
 from rllib_plugins.rollout.arrays import RolloutArrays
 
+Floats = NDArray[np.float32]
+Bools = NDArray[np.bool_]
+
+_ZERO = np.float32(0)
+
 
 def generalised_advantages(rollout: RolloutArrays, gamma: float, lambda_: float) -> NDArray[np.float32]:
     """Estimate A(s, a) by GAE(γ, λ) of Schulman et al. 2016 (arXiv 1506.02438, eq. 16) over a complete rollout.
@@ -24,16 +29,28 @@ def generalised_advantages(rollout: RolloutArrays, gamma: float, lambda_: float)
     Returns:
         Advantages ``(T, N)``; the value targets are advantages + values.
     """
-    following = np.where(rollout.terminated, np.float32(0), rollout.next_values)
-    advantages = (rollout.rewards + gamma * following - rollout.values).astype(np.float32)
-    _accumulate(advantages, rollout.terminated | rollout.truncated, np.float32(gamma * lambda_))
-    return advantages
+    discount, decay = np.float32(gamma), np.float32(gamma * lambda_)
+    return _advantages(
+        rollout.rewards, rollout.values, rollout.next_values, rollout.terminated, rollout.truncated, discount, decay
+    )
 
 
 @compiled
-def _accumulate(advantages: NDArray[np.float32], ended: NDArray[np.bool_], decay: np.float32) -> None:
-    """Turn δ into A = δ + decay·A' within each episode, in place, ``(T, N)``."""
-    for step in range(len(advantages) - 2, -1, -1):
-        for env in range(advantages.shape[1]):
-            if not ended[step, env]:
-                advantages[step, env] += decay * advantages[step + 1, env]
+def _advantages(
+    rewards: Floats,
+    values: Floats,
+    next_values: Floats,
+    terminated: Bools,
+    truncated: Bools,
+    discount: np.float32,
+    decay: np.float32,
+) -> Floats:
+    advantages = np.empty_like(values)
+    for step in range(len(values) - 1, -1, -1):
+        for env in range(values.shape[1]):
+            following = _ZERO if terminated[step, env] else next_values[step, env]
+            advantage = rewards[step, env] + discount * following - values[step, env]
+            if step + 1 < len(values) and not (terminated[step, env] or truncated[step, env]):
+                advantage += decay * advantages[step + 1, env]
+            advantages[step, env] = advantage
+    return advantages

@@ -93,6 +93,22 @@ def test_the_ring_holds_the_newest(capacity: int, num_blocks: int):
     np.testing.assert_array_equal(batch.rewards, batch.actions)
 
 
+def test_a_batch_is_gathered_as_it_was_drawn():
+    rng, arrays, buffer = np.random.default_rng(0), rollout(), ArrayReplayBuffer(40, 2, seed=1)
+    fill(arrays, 0)
+    arrays.terminated[:] = rng.random(arrays.terminated.shape) < 0.5
+    arrays.consulted[:] = rng.random(arrays.terminated.shape) < 0.5
+    buffer.add(arrays, 0, 5)
+    drawn = buffer.draw(30)
+    legal = rng.random((30, 4)) < 0.5
+    batch = gather(drawn._replace(legal=legal))
+    for name in drawn.kept._fields:
+        rows = flat(getattr(arrays, name))[drawn.places]
+        np.testing.assert_array_equal(getattr(batch, name), rows, err_msg=name)
+    np.testing.assert_array_equal(batch.legal, legal)
+    assert len(batch.next_legal) == len(batch.imitation) == 0
+
+
 def test_replay_draws_every_transition_alike():
     buffer, arrays = ArrayReplayBuffer(15, 2, seed=0), rollout()
     fill(arrays, 0)
