@@ -104,7 +104,7 @@ def measure(path: Path, task_name: str, episodes: int) -> tuple[Audition, dict[s
     from rllib_plugins.audition.audition import play_episodes
     from rllib_plugins.tasks import load_task
     from tune_sweeps.run.audition import Wanted, hold_audition
-    from tutor_service.config import load_tutor
+    from tutor_service.tutor_files import load_tutor
 
     task: Task = load_task(task_name)
     screen = Console(file=io.StringIO())

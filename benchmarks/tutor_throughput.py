@@ -30,8 +30,9 @@ from typing import Any
 
 from benchmarks.harness import FOLDER, Benchmark, add_arguments, alternate, median, ratio
 from tutor_service import paths
-from tutor_service.config import TutorConfig, load_tutor
+from tutor_service.config import TutorConfig
 from tutor_service.schema import AdviceRequest
+from tutor_service.tutor_files import load_tutor
 
 MEASURES = ("tutor_service",)
 BATCHES = (1, 8, 32)

@@ -17,7 +17,7 @@ from rllib_plugins.metrics import STEP_AXIS
 from rllib_plugins.tasks import load_task
 from rllib_plugins.trial import train
 from tune_sweeps.cluster.tutors import tutors_up
-from tutor_service.config import load_tutor
+from tutor_service.tutor_files import load_tutor
 
 
 def main(tutor_name: str, task_name: str, num_env_steps: int, seed: int) -> dict[str, list[float]]:

@@ -9,9 +9,10 @@ from rllib_plugins.advising.llm import LLMAdvisor, Reader, Reading, question, si
 from rllib_plugins.advising.references import MixtureAdvisor, OracleAdvisor, RandomAdvisor, WorstAdvisor
 from rllib_plugins.tasks.base import Task
 from tutor_service.client import connect
-from tutor_service.config import TutorConfig, catalog_names, is_tutor_file, load_tutor
+from tutor_service.config import TutorConfig
 from tutor_service.errors import UserError, unknown_name
 from tutor_service.recorded import open_recorded
+from tutor_service.tutor_files import catalog_names, is_tutor_file, load_tutor
 
 NONE = "none"
 _PROBE_ENVS = 4

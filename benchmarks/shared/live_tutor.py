@@ -61,8 +61,8 @@ def ask_again(tutor: str, task: str, path: Path, write: bool) -> AskedAgain:
     """
     from rllib_plugins.tasks import load_task
     from tune_sweeps.run.audition import Wanted
-    from tutor_service.config import load_tutor
     from tutor_service.store.export import write_export
+    from tutor_service.tutor_files import load_tutor
 
     chosen, states = load_task(task), _all_states(task)
     now, entries = _ask_live(load_tutor(tutor), chosen, states, Wanted(), with_priors=True)
@@ -89,7 +89,7 @@ def ask_twice(tutor: str, task: str, dtype: str) -> Agreement:
     """
     from rllib_plugins.tasks import load_task
     from tune_sweeps.run.audition import Wanted
-    from tutor_service.config import load_tutor
+    from tutor_service.tutor_files import load_tutor
 
     chosen, states, config = load_task(task), _all_states(task), load_tutor(tutor)
     config = config.model_copy(update={"engine": {**config.engine, "dtype": dtype}})
@@ -147,8 +147,8 @@ def _ask_recorded(path: Path, task: Task, states: NDArray[np.float32]) -> Distri
     """Return what a file of answers says in each of its ways."""
     from rllib_plugins.audition import Answers
     from tutor_service.client import connect
-    from tutor_service.config import load_tutor
     from tutor_service.recorded import open_recorded
+    from tutor_service.tutor_files import load_tutor
 
     tutor = load_tutor(str(path))
     ways = {

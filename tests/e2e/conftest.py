@@ -13,9 +13,10 @@ from pathlib import Path
 import psutil
 import pytest
 
-from tutor_service.config import TutorConfig, load_tutor
+from tutor_service.config import TutorConfig
 from tutor_service.engines.process import MODULE as ENGINE
 from tutor_service.paths import HOME_VARIABLE, home
+from tutor_service.tutor_files import load_tutor
 
 TOKEN = "e2e-secret"
 

@@ -10,13 +10,14 @@ from typing import Any
 import pytest
 
 from tests.e2e.reference import NOT_SPECIAL, RECREATED, SPECIAL, distributions, make_checkpoint, total_variation
-from tutor_service.config import CATALOG_DIR, TutorConfig
+from tutor_service.config import TutorConfig
 from tutor_service.engines.thinking import CUE
 from tutor_service.engines.vllm import VllmEngine
 from tutor_service.prompts.chat import ChatPrompts
 from tutor_service.prompts.chat_templates import read_template
 from tutor_service.prompts.prompt import BLOCK, Decoding, Prompt, prefix_length
 from tutor_service.schema import Advice, AdviceRequest
+from tutor_service.tutor_files import CATALOG_DIR
 
 RULES = "Some rules."
 DEEPSEEK = str(RECREATED / "deepseek_r1.jinja")

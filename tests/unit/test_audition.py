@@ -22,10 +22,10 @@ from rllib_plugins.audition.players import read_rows
 from rllib_plugins.audition.view import cost_table, left_out_lines, ways_table, write_figure
 from rllib_plugins.tasks import load_task
 from tune_sweeps.run.audition import Wanted, hold_audition, wanted_ways
-from tutor_service.config import load_tutor
 from tutor_service.errors import UserError
 from tutor_service.prompts.prompt import EMPTY_STATE
 from tutor_service.schema import Advice, AdviceRequest
+from tutor_service.tutor_files import load_tutor
 
 TASK = load_task("snake")
 PLAIN = Asking("scored", "none")

@@ -24,10 +24,11 @@ from tune_sweeps.cluster.dashboard import HEAD, ClusterFacts, read_facts
 from tune_sweeps.cluster.job_entry import NodeReport, check_reports, unwritable
 from tune_sweeps.cluster.requirements import check_tutors, check_versions
 from tune_sweeps.definition.loading import load_sweep
-from tutor_service.config import TutorConfig, load_tutor
+from tutor_service.config import TutorConfig
 from tutor_service.errors import UserError
 from tutor_service.prompts.chat_templates import read_template
 from tutor_service.ray_probe import find_token
+from tutor_service.tutor_files import load_tutor
 
 TOKEN = "the-right-token"
 

@@ -12,7 +12,7 @@ HEAVY = ("torch", "ray", "vllm", "mlflow", "transformers", "matplotlib", "pandas
 
 
 LIGHT = (
-    *("tutor_service.config", "tutor_service.schema", "tutor_service.client"),
+    *("tutor_service.tutor_files", "tutor_service.schema", "tutor_service.client"),
     *("rllib_plugins.config", "tune_sweeps.cli.app"),
 )
 SERVICE = ("tutor_service.serving", "tutor_service.client", "tutor_service.store")

@@ -21,8 +21,8 @@ from tune_sweeps.definition.loading import load_sweep
 from tune_sweeps.definition.resolve import resolve
 from tune_sweeps.run.references import reference_returns
 from tune_sweeps.run.scaffolds import KINDS, write_start
-from tutor_service.config import load_tutor
 from tutor_service.errors import UserError
+from tutor_service.tutor_files import load_tutor
 
 ROOT = Path(__file__).parents[2]
 

@@ -5,7 +5,7 @@ import asyncio
 import pytest
 
 from tests.unit.service_fakes import FakeModel, FakeStore, FakeTokenizer, make_gateway, request
-from tutor_service.config import TutorConfig, load_tutor
+from tutor_service.config import TutorConfig
 from tutor_service.engines.base import Written
 from tutor_service.errors import UserError
 from tutor_service.gateway.briefing import tidy
@@ -13,6 +13,7 @@ from tutor_service.gateway.gateway import Explanation
 from tutor_service.prompts.chat import ChatPrompts
 from tutor_service.schema import Advice, AdviceError
 from tutor_service.serving.prompting import check_briefing
+from tutor_service.tutor_files import load_tutor
 
 SHOWN = "Play.\n\nStrategy notes: Stick on 17 or more."
 

@@ -12,10 +12,10 @@ from pathlib import Path
 import pytest
 
 from tutor_service import embedded, machine
-from tutor_service.config import catalog_names, load_tutor
 from tutor_service.embedded import conversion, download, preparation, table
 from tutor_service.errors import UserError
 from tutor_service.paths import HOME_VARIABLE, models_dir
+from tutor_service.tutor_files import catalog_names, load_tutor
 
 WEIGHTS = bytes(range(250)) * 10
 MODEL = embedded.EmbeddedModel(

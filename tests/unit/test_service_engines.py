@@ -4,11 +4,12 @@ import shutil
 
 import pytest
 
-from tutor_service.config import TutorConfig, catalog_names, load_tutor
+from tutor_service.config import TutorConfig
 from tutor_service.engines import models, vllm
 from tutor_service.engines.text import answer_in_text
 from tutor_service.errors import UserError
 from tutor_service.schema import AdviceError
+from tutor_service.tutor_files import catalog_names, load_tutor
 
 TUTOR = TutorConfig(name="t", model="org/model", engine={"max_model_len": 512, "quantization": "awq"})
 
@@ -127,9 +128,9 @@ async def test_text_is_asked_again_until_it_names_an_action():
 
 
 def test_every_tutor_of_the_catalog_is_short_and_valid():
-    from tutor_service.config import CATALOG_DIR
     from tutor_service.embedded.table import PREFIX
     from tutor_service.prompts.chat_templates import read_template
+    from tutor_service.tutor_files import CATALOG_DIR
 
     assert {"llama", "vicuna", "deepseek", "smollm2", "openai", "oracle", "random"} <= set(catalog_names())
     for name in catalog_names():

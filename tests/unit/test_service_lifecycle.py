@@ -5,10 +5,11 @@ from types import SimpleNamespace
 import pytest
 
 from tutor_service import machine, serving
-from tutor_service.config import TutorConfig, load_tutor
+from tutor_service.config import TutorConfig
 from tutor_service.errors import UserError
 from tutor_service.serving.checks import check_cluster, check_fields, check_port
 from tutor_service.serving.lifecycle import failure
+from tutor_service.tutor_files import load_tutor
 
 
 def test_ports_in_use_are_named():

@@ -24,7 +24,7 @@ from tune_sweeps.tracking.provenance import tutor_tags
 from tutor_service import paths
 from tutor_service.client import connect
 from tutor_service.client.recorded import RecordedBackend
-from tutor_service.config import TutorConfig, load_tutor
+from tutor_service.config import TutorConfig
 from tutor_service.errors import UserError
 from tutor_service.paths import HOME_VARIABLE
 from tutor_service.recorded import write_answers
@@ -32,6 +32,7 @@ from tutor_service.schema import AdviceError, AdviceRequest
 from tutor_service.store import AdviceStore
 from tutor_service.store.export import write_export
 from tutor_service.store.reading import merged, read_export
+from tutor_service.tutor_files import load_tutor
 
 ACTIONS = ("left", "straight", "right")
 

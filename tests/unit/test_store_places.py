@@ -9,7 +9,7 @@ import pytest
 
 from tune_sweeps import cli
 from tutor_service import paths
-from tutor_service.config import StoreConfig, TutorConfig, load_tutor
+from tutor_service.config import StoreConfig, TutorConfig
 from tutor_service.errors import UserError
 from tutor_service.schema import Advice
 from tutor_service.serving.arguments import resolve
@@ -18,6 +18,7 @@ from tutor_service.serving.storing import open_store
 from tutor_service.store import AdviceStore, Entry, StoreError
 from tutor_service.store.filesystem import file_system, refuse_network
 from tutor_service.store.opening import folder_of, open_database
+from tutor_service.tutor_files import load_tutor
 
 ADDRESS = "postgresql://me@db.example.com/advice"
 SECRET = "correct-horse"

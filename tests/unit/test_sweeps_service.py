@@ -12,8 +12,8 @@ from tune_sweeps.definition.config import SweepConfig
 from tune_sweeps.definition.resolve import resolve
 from tutor_service import serving
 from tutor_service.client import URL_VARIABLE
-from tutor_service.config import load_tutor
 from tutor_service.serving.leases import Grant
+from tutor_service.tutor_files import load_tutor
 
 
 @pytest.fixture

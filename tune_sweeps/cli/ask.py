@@ -98,8 +98,8 @@ def ask(
 
 
 def _write_notes(path: Path, briefing: str | None, tutor: str) -> None:
-    from tutor_service.config import NOTES_SUFFIXES
     from tutor_service.errors import UserError
+    from tutor_service.tutor_files import NOTES_SUFFIXES
 
     if briefing is None:
         raise UserError(f"tutor '{tutor}' reads no strategy notes. Set briefing to 'self' or to notes in its file.")

@@ -23,7 +23,7 @@ def tutors(
     """
     from tune_sweeps.console.rows import print_rows
     from tune_sweeps.console.terminal import make_console
-    from tutor_service.config import catalog_names, load_tutor
+    from tutor_service.tutor_files import catalog_names, load_tutor
 
     if address is not None:
         _deployed(address, as_json)

@@ -70,8 +70,8 @@ def import_(
     Example: `tutor store import advice.jsonl --tutor smollm2`
     """
     from tune_sweeps.console.terminal import make_console
-    from tutor_service.config import load_tutor
     from tutor_service.store.reading import read_export
+    from tutor_service.tutor_files import load_tutor
 
     answers = read_export(file)
     with _writable(tutor or load_tutor(str(file)).name) as opened:
@@ -139,8 +139,9 @@ def _tutor(name: str) -> TutorConfig:
     """Return the tutor of a file or a name, or one whose store is at an address."""
     from pydantic import ValidationError
 
-    from tutor_service.config import CONFIG_SUFFIXES, StoreConfig, TutorConfig, load_tutor
+    from tutor_service.config import StoreConfig, TutorConfig
     from tutor_service.errors import UserError, field_problems
+    from tutor_service.tutor_files import CONFIG_SUFFIXES, load_tutor
 
     if _is_address(name):
         try:
@@ -157,10 +158,10 @@ def _tutor(name: str) -> TutorConfig:
 def _stores(tutor: str | None) -> Iterator[tuple[str, Store]]:
     """Open stores for reading, one after the other, by the names that they are shown under."""
     from tutor_service import paths
-    from tutor_service.config import CONFIG_SUFFIXES
     from tutor_service.errors import UserError, unknown_name
     from tutor_service.store import AdviceStore
     from tutor_service.store.opening import open_named
+    from tutor_service.tutor_files import CONFIG_SUFFIXES
 
     if tutor is not None and (_is_address(tutor) or tutor.endswith(CONFIG_SUFFIXES)):
         yield tutor, open_named(_tutor(tutor), readonly=True)

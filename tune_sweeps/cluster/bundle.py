@@ -11,9 +11,9 @@ import yaml
 from tune_sweeps.cluster.user_code import pack_modules
 from tune_sweeps.definition.config import SweepConfig
 from tune_sweeps.definition.loading import dump_sweep
-from tutor_service.config import CONFIG_SUFFIXES, is_tutor_file, load_tutor
 from tutor_service.errors import UserError
 from tutor_service.serving import ON_DEMAND_VARIABLE
+from tutor_service.tutor_files import CONFIG_SUFFIXES, is_tutor_file, load_tutor
 
 SWEEP_FILE = "sweep.yaml"
 TUTORS = "tutors"

@@ -22,9 +22,9 @@ from tune_sweeps.cluster.requirements import check_tutors, check_versions
 from tune_sweeps.definition.config import SweepConfig
 from tune_sweeps.definition.loading import load_sweep
 from tutor_service.client import service_url
-from tutor_service.config import load_tutor
 from tutor_service.errors import UserError
 from tutor_service.ray_probe import find_token
+from tutor_service.tutor_files import load_tutor
 
 RESULTS = "/shared/runs"
 DRIVER_CPUS = 1.0

@@ -13,8 +13,9 @@ from rllib_plugins.tutors import check_recorded, check_tutor
 from tune_sweeps.definition.config import CLONING, UNTUTORED, Match, SweepConfig
 from tune_sweeps.definition.grid import Entries, Trial, grid
 from tutor_service.client import service_url
-from tutor_service.config import TutorConfig, is_tutor_file
+from tutor_service.config import TutorConfig
 from tutor_service.errors import UserError, unknown_name
+from tutor_service.tutor_files import is_tutor_file
 
 ORACLES = ("oracle", "worst")
 """Reference tutors that play by the task's oracle."""

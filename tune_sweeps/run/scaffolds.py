@@ -14,8 +14,8 @@ from rllib_plugins.advising.rules import make_rule
 from rllib_plugins.tasks import load_task
 from tune_sweeps.definition.loading import load_sweep
 from tune_sweeps.definition.resolve import resolve
-from tutor_service.config import load_tutor
 from tutor_service.errors import UserError, unknown_name
+from tutor_service.tutor_files import load_tutor
 
 SCAFFOLDS = Path(__file__).parent.parent / "scaffolds"
 

@@ -6,8 +6,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from tutor_service.config import CATALOG_DIR
 from tutor_service.errors import UserError
+from tutor_service.tutor_files import CATALOG_DIR
 
 _MARK = "3f9c2b7e-the-question-goes-here"
 _TODAY = "26 Jul 2024"

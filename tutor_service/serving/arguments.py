@@ -6,8 +6,9 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from tutor_service.config import StoreConfig, TutorConfig, load_tutor
+from tutor_service.config import StoreConfig, TutorConfig
 from tutor_service.errors import UserError, field_problems
+from tutor_service.tutor_files import load_tutor
 
 BUILDER = "tutor_service.serve_config:build"
 

@@ -1,0 +1,90 @@
+"""Read a tutor by catalog name, from a YAML file, or as a file of recorded answers."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Any
+
+import yaml
+from pydantic import ValidationError
+
+from tutor_service.config import TutorConfig
+from tutor_service.errors import UserError, field_problems, unknown_name
+
+CATALOG_DIR = Path(__file__).parent / "catalog"
+CONFIG_SUFFIXES = (".yaml", ".yml")
+NOTES_SUFFIXES = (".txt", ".md")
+ANSWER_SUFFIXES = (".jsonl", ".parquet")
+"""Files of exported answers, each of which is a recorded tutor by itself."""
+
+
+def catalog_names() -> list[str]:
+    """Return the names of the tutors that ship."""
+    return sorted(path.stem for path in CATALOG_DIR.glob("*.yaml"))
+
+
+def load_tutor(name_or_path: str) -> TutorConfig:
+    """Read a tutor by catalog name, from a user's YAML file, or as a file of recorded answers.
+
+    Raises:
+        UserError: No such name or file, broken YAML, or an invalid field (named, with its value).
+    """
+    path = Path(name_or_path).expanduser()
+    if path.suffix in ANSWER_SUFFIXES:
+        return _recorded(path)
+    if path.suffix not in CONFIG_SUFFIXES:
+        path = CATALOG_DIR / f"{name_or_path}.yaml"
+        if not path.is_file():
+            raise unknown_name("tutor", name_or_path, catalog_names())
+    if not path.is_file():
+        raise UserError(f"tutor file '{path}' does not exist. Give a catalog name or the path of a YAML file.")
+    try:
+        fields = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except yaml.YAMLError as error:
+        raise UserError(f"tutor file '{path}' is not valid YAML: {error}") from error
+    if not isinstance(fields, dict):
+        raise UserError(f"tutor file '{path}' must hold a mapping of fields, e.g. 'name: mytutor'.")
+    try:
+        tutor = TutorConfig(**{"name": path.stem, **fields})
+    except ValidationError as error:
+        raise UserError(f"tutor file '{path}': {field_problems(error, TutorConfig)}") from error
+    update: dict[str, Any] = {"briefing": _notes(tutor, path.parent)}
+    if tutor.file is not None:
+        update["file"] = (path.parent / tutor.file.expanduser()).resolve()
+    return tutor.model_copy(update=update)
+
+
+def _notes(tutor: TutorConfig, folder: Path) -> str:
+    """Return the briefing, the text of its file where it names one."""
+    said = tutor.briefing.strip()
+    if "\n" in said or not said.endswith(NOTES_SUFFIXES):
+        return said
+    path = folder / Path(said).expanduser()
+    try:
+        text = path.read_text(encoding="utf-8").strip()
+    except (OSError, UnicodeError) as error:
+        raise UserError(
+            f"tutor '{tutor.name}': briefing = '{said}': {path} cannot be read ({error}). Give the notes themselves, "
+            "the path of a text file, 'self' or 'none'."
+        ) from error
+    if not text:
+        raise UserError(
+            f"tutor '{tutor.name}': briefing = '{said}': {path} is empty. Write notes into it, or say 'none'."
+        )
+    return text
+
+
+def is_tutor_file(entry: str) -> bool:
+    """Return whether a tutor is named by a file of the user's, and not by its catalog name."""
+    return entry.endswith(CONFIG_SUFFIXES + ANSWER_SUFFIXES)
+
+
+def _recorded(path: Path) -> TutorConfig:
+    """Make the tutor that a file of answers is."""
+    if not path.is_file():
+        raise UserError(f"file of answers '{path}' does not exist. `tutor store export` writes one.")
+    name = re.sub(r"[^a-z0-9._-]+", "-", path.stem.lower()).lstrip("._-") or "recorded"
+    return TutorConfig(
+        name=name, description=f"answers recorded in {path.name}", backend="recorded", file=path.resolve()
+    )
