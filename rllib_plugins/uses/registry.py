@@ -140,7 +140,8 @@ class Distil(Use):
         default=2_048,
         gt=0,
         description="Env steps without a better mean return after which a tutor that is worth following loses the "
-        "benefit of the doubt. Not DQN's: it plays its first choices, so its returns come to where the tutor's are.",
+        "benefit of the doubt; twice as many each time that the student then falls back and is led again. Not DQN's: "
+        "it plays its first choices, so its returns come to where the tutor's are.",
     )
     half_life: float = Field(default=1_024, gt=0, description="Env steps after which evidence counts half.")
     first_gradient_steps: int = Field(default=200, ge=0, description="Most gradient steps when a phase begins.")
