@@ -132,9 +132,16 @@ def refuse_on_several_runners(advice: AdviceConfig, num_env_runners: int) -> Non
     """Refuse what only one EnvRunner can do.
 
     Raises:
-        UserError: A use whose explorer keeps to itself what it learns of its own episodes.
+        UserError: A use whose explorer keeps to itself what it learns of its own episodes, or a stand-in that acts.
     """
-    if make_use(advice.named_use, advice.use_options).has_own_explorer:
+    use = make_use(advice.named_use, advice.use_options)
+    if use.acts and advice.has_stand_in:
+        raise UserError(
+            f"advice.stand_in = '{advice.stand_in}' with advice.use = '{advice.named_use}' and num_env_runners = "
+            f"{num_env_runners}: several explorers would each have their own. Set num_env_runners to 0, or advice.use "
+            "to distil, kickstart or clone."
+        )
+    if use.has_own_explorer:
         raise UserError(
             f"advice.use = '{advice.named_use}' with num_env_runners = {num_env_runners}: its explorer shares nothing "
             "with those of other EnvRunners. Set num_env_runners to 0, or advice.use to another."
@@ -152,6 +159,10 @@ def refuse_on_stock(advice: AdviceConfig) -> None:
         raise UserError(
             f"advice.use = '{advice.named_use}' learns beside the lean rollout: "
             "set advice.use to 'coin' and advice.trust to 'fixed', or rollout: lean."
+        )
+    if advice.has_stand_in:
+        raise UserError(
+            f"advice.stand_in = '{advice.stand_in}' works in the lean rollout: leave it out, or set rollout: lean."
         )
     if advice.trust != "fixed":
         raise UserError(

@@ -22,11 +22,16 @@ COUNTERS = (
     "advice/missed",
     "advice/invalid",
     "advice/tokens",
+    "advice/stand_in",
 )
 """Running totals over the trial. consultations = reused + store_hits + model_evaluations (+ scripted answers)."""
 
 EFFORT = ("updates",)
 """Running totals of what learning took: gradient steps, those on remembered advice included."""
+
+STAND_IN_GAUGES = ("advice/stand_in_agreement", "advice/stand_in_fitted_to", "advice/stand_in_stops")
+"""Values about the model of a stand-in: how often it has the tutor's guess where it is sure, of late; to how many
+answers it was fitted last; and how often it was given up. NaN without a stand-in."""
 
 GAUGES = (
     "return_mean",
@@ -39,6 +44,7 @@ GAUGES = (
     "advice/effect",
     "advice/effect_se",
     "advice/latency_ms",
+    *STAND_IN_GAUGES,
     "env_steps_per_s",
 )
 """Values at a point of the trial."""
@@ -50,15 +56,23 @@ HALF_LIFE = 500.0
 
 
 class Source(IntEnum):
-    """Where a row of advice came from."""
+    """Where a row of advice came from.
+
+    With a stand-in also KEPT (the tutor said so before in this trial), STAND_IN (a model of its advice) and UNASKED
+    (the budget is spent).
+    """
 
     MISSED = 0
     MODEL = 1
     STORE = 2
     SCRIPT = 3
+    KEPT = 4
+    STAND_IN = 5
+    UNASKED = 6
 
 
 _MISSED, _MODEL, _STORE = int(Source.MISSED), int(Source.MODEL), int(Source.STORE)  # looking members up costs more
+_KEPT, _STAND_IN, _UNASKED = int(Source.KEPT), int(Source.STAND_IN), int(Source.UNASKED)
 
 
 @dataclass(slots=True)
@@ -73,6 +87,7 @@ class AdviceCounters:
         missed: Steps at which the coin said heads and no usable advice came: the student acted.
         invalid: Answers that named no legal action, and invalid distributions.
         tokens: Prompt and generated tokens that the LLM processed for this trial's advice.
+        stand_in: Steps, beside the consultations, that a model of the advice answered in the tutor's place.
     """
 
     consultations: int = 0
@@ -82,12 +97,20 @@ class AdviceCounters:
     missed: int = 0
     invalid: int = 0
     tokens: int = 0
+    stand_in: int = 0
 
     def add(self, source: int, num_rows: int, num_reused: int = 0) -> None:
         """Count rows by ``Source``, scripted ones as consultations only, and rows that the dictionary answered."""
         if source == _MISSED:
             self.missed += num_rows
             return
+        if source == _STAND_IN:
+            self.stand_in += num_rows
+            return
+        if source == _UNASKED:
+            return
+        if source == _KEPT:
+            num_rows, num_reused = 0, num_reused + num_rows
         self.reused += num_reused
         self.consultations += num_rows + num_reused
         if source == _STORE:

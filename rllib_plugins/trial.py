@@ -181,6 +181,7 @@ class StudentTrial(Trainable):
             "eval/time_share": self._evaluation_s / (self._training_s + self._evaluation_s),
             "env_steps_per_s": sampled / elapsed if sampled else math.nan,
             **algorithm.advice_counters(),
+            **dict.fromkeys(metrics.STAND_IN_GAUGES, math.nan),
             **algorithm.advice_gauges(),
             "updates": algorithm.learner.num_updates,
             "done": self._next_point >= student.num_env_steps,

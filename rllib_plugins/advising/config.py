@@ -10,7 +10,8 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from rllib_plugins.advising.reuse import make_reuse
 from rllib_plugins.advising.rules import make_rule
-from rllib_plugins.uses.registry import ASKING_FIELDS, COIN_FIELDS, make_use
+from rllib_plugins.stand_ins.registry import make_stand_in
+from rllib_plugins.uses.registry import ASKING_FIELDS, COIN_FIELDS, STAND_IN_FIELDS, make_use
 from tutor_service.errors import UserError
 
 
@@ -70,6 +71,15 @@ class AdviceConfig(BaseModel):
     )
     reuse_options: dict[str, Any] = Field(
         default_factory=dict, description="Options of the reuse rule, e.g. {budget: 3} (the paper's default)."
+    )
+    stand_in: str = Field(
+        default="off",
+        description="Who answers in the tutor's place, free of advice_budget: off (nobody), kept (what was asked once "
+        "is answered by what was said), ensemble (so are states that were never asked, by networks fitted to the "
+        "answers, where they are sure), or module:Class.",
+    )
+    stand_in_options: dict[str, Any] = Field(
+        default_factory=dict, description="Options of the stand-in, by its own names."
     )
     weights: Literal["behaviour", "policy"] = Field(
         default="behaviour",
@@ -171,6 +181,12 @@ class AdviceConfig(BaseModel):
                     f"advice.{name} = {getattr(self, name)!r} says in which states to ask, which advice.use = "
                     f"'{self.use}' decides by itself: leave it out, or choose another use."
                 )
+        for name in self._changed(STAND_IN_FIELDS):
+            if name not in read:
+                raise UserError(
+                    f"advice.{name} = {getattr(self, name)!r}: no tutor has one under advice.use = '{self.use}'. "
+                    "Leave it out, or set advice.use to distil, kickstart, clone or coin."
+                )
         return self
 
     def _changed(self, names: Iterable[str]) -> list[str]:
@@ -183,6 +199,11 @@ class AdviceConfig(BaseModel):
         """Return ``use``, which is named once the fields are checked."""
         return self.use or "distil"
 
+    @property
+    def has_stand_in(self) -> bool:
+        """Tell whether anybody answers in the tutor's place."""
+        return not make_stand_in(self.stand_in, self.stand_in_options).is_off
+
     @model_validator(mode="after")
     def _rules_exist(self) -> AdviceConfig:
         rule = make_rule(self.rule, self.rule_options)
@@ -192,6 +213,7 @@ class AdviceConfig(BaseModel):
                 "set advice.advice_budget to a number of consultations."
             )
         make_reuse(self.reuse, self.reuse_options)
+        make_stand_in(self.stand_in, self.stand_in_options).check_budget(self.advice_budget)
         return self
 
 

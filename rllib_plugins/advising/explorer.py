@@ -429,10 +429,15 @@ class Explorer:
         _check(is_sound)
         if num_reused or num_fresh or num_known:
             stored.num_free -= num_fresh
-            self._counters.add(self._advisor.kept_source, num_known, num_reused)
+            self._count(num_known, num_reused)
             if num_reused + num_fresh:
                 self._agreement.add(agreement, num_reused + num_fresh)
                 self._num_free_consultations += num_same
+
+    def _count(self, num_known: int, num_reused: int) -> None:
+        """Count env steps whose advice was at hand, or stored."""
+        assert self._advisor is not None
+        self._counters.add(self._advisor.kept_source, num_known, num_reused)
 
     def _ask(self, distributions: Floats, observations: NDArray[np.float32]) -> Floats:
         """Ask where the coin says heads, nothing stored serves and nothing is at hand; return the step's advice."""

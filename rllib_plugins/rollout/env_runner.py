@@ -112,7 +112,9 @@ class ArrayEnvRunner(EnvRunner, Checkpointable):
             use: Of advice.
             options: ``explorer_options``.
         """
-        make = Explorer if self.advisor is None else use.explorer()
+        if self.advisor is None:
+            return Explorer(seed=self.seed, **options)
+        make = use.explorer_with_stand_in() if self.config.advice.has_stand_in else use.explorer()
         return make(seed=self.seed, **options)
 
     # RLlib's EnvRunner

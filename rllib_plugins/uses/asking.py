@@ -12,6 +12,7 @@ from rllib_plugins.advising.rules import LinearSchedule, make_rule
 from rllib_plugins.metrics import AdviceCounters, RecentMean
 from rllib_plugins.policies import epsilon_greedy, masked_softmax
 from rllib_plugins.rollout.arrays import RolloutArrays, flat
+from rllib_plugins.stand_ins.stand_in import StandIn
 from rllib_plugins.uses.base import Trial
 
 
@@ -68,6 +69,9 @@ class Asking:
     def __init__(self, trial: Trial) -> None:
         advice = trial.config.advice
         self._trial = trial
+        self._stand_in = None
+        if trial.advisor is not None:
+            self._stand_in = StandIn.of(advice, trial.advisor, trial.config.seed or 0)
         self._rule = make_rule(advice.rule, advice.rule_options)
         self._schedule = LinearSchedule(advice.probability_initial, advice.probability_final, trial.config.theta_steps)
         self._rng = np.random.default_rng([trial.config.seed or 0, 1])
@@ -121,7 +125,7 @@ class Asking:
             return Told(chosen, chosen)
         assert self._trial.advisor is not None
         asked = visited.at(chosen)
-        batch = self._trial.advisor.ask(asked.observations)
+        batch = (self._stand_in or self._trial.advisor).ask(asked.observations)
         batch.count(self._counters, self._latency)
         guessed = holds_guess(batch.probabilities, asked.legal)
         if self._rule.reads_advice:
@@ -139,10 +143,14 @@ class Asking:
         Zeros where it was not asked, did not answer, or is not followed by the rule.
         """
         assert self._trial.advisor is not None
-        rows = self._trial.advisor.table.look_up(observations)
+        if self._stand_in is None:
+            tables = self._trial.advisor.table, self._trial.advisor.opinions
+            rows, opinions = (table.look_up(observations) for table in tables)
+        else:
+            rows, opinions = self._stand_in.known(observations)
         followed = ~np.isnan(rows[:, 0])
         if self._rule.reads_advice:
-            followed &= self._rule.on_advice(self._trial.advisor.opinions.look_up(observations))
+            followed &= self._rule.on_advice(opinions)
         return np.where(followed[:, None], rows, 0.0)
 
     def _choose(self, visited: Visited, probabilities: NDArray[np.float64]) -> NDArray[np.int64]:
@@ -156,7 +164,7 @@ class Asking:
         if worthwhile is not None:
             asked &= worthwhile
         chosen, budget = np.flatnonzero(asked), self._trial.config.advice.advice_budget
-        if budget is not None:
+        if budget is not None and self._stand_in is None:
             chosen = chosen[: max(0, budget - (self._counters.consultations - self._num_free_consultations))]
         return chosen
 
@@ -170,7 +178,7 @@ class Asking:
             "advice/agreement": self._agreement.value,
             "advice/probability": self._probability,
             "advice/latency_ms": self._latency.value,
-        }
+        } | ({} if self._stand_in is None else self._stand_in.gauges())
 
     def get_state(self) -> dict[str, Any]:
         """Return everything that later questions depend on, the tutor's side included."""
@@ -183,6 +191,7 @@ class Asking:
             "num_free_consultations": self._num_free_consultations,
             "probability": self._probability,
             "advisor": self._trial.advisor.get_state(),
+            "stand_in": None if self._stand_in is None else self._stand_in.get_state(),
         }
 
     def set_state(self, state: dict[str, Any]) -> None:
@@ -195,3 +204,5 @@ class Asking:
         self._num_free_consultations = state["num_free_consultations"]
         self._probability = state["probability"]
         self._trial.advisor.set_state(state["advisor"])
+        if self._stand_in is not None:
+            self._stand_in.set_state(state["stand_in"])

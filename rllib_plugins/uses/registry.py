@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 
 Floats = NDArray[np.float64]
 
+STAND_IN_FIELDS = ("stand_in", "stand_in_options")
+"""Fields of ``AdviceConfig`` that say who answers in the tutor's place."""
 ASKING_FIELDS = ("probability_initial", "probability_final", "rule", "rule_options")
 """Fields of ``AdviceConfig`` that say in which states to ask."""
 COIN_FIELDS = (
@@ -60,8 +62,11 @@ class Use(BaseModel):
 
     @classmethod
     def reads(cls) -> frozenset[str]:
-        """Return which of ``ASKING_FIELDS`` and ``COIN_FIELDS`` it reads; the others must keep their defaults."""
-        return frozenset((*ASKING_FIELDS, *(COIN_FIELDS if cls.acts else ())))
+        """Return which of ``ASKING_FIELDS``, ``STAND_IN_FIELDS`` and ``COIN_FIELDS`` it reads.
+
+        The others must keep their defaults.
+        """
+        return frozenset((*ASKING_FIELDS, *STAND_IN_FIELDS, *(COIN_FIELDS if cls.acts else ())))
 
     def asks(self, probability: Floats, progress: Floats) -> Floats:
         """Return the expected share of env steps that are asked about, ``(n,)``, before anything is known of a trial.
@@ -82,6 +87,14 @@ class Use(BaseModel):
         from rllib_plugins.advising.explorer import Explorer
 
         return Explorer
+
+    def explorer_with_stand_in(self) -> Callable[..., Explorer]:
+        """Return what makes it where the tutor has a stand-in; where the tutor never acts it is the same."""
+        if not self.acts:
+            return self.explorer()
+        from rllib_plugins.stand_ins.explorer import StandInExplorer
+
+        return StandInExplorer
 
     def make(self, trial: Trial) -> AdviceUse:
         """Make the working object of a trial."""

@@ -67,6 +67,39 @@ def test_a_restored_trial_goes_on_as_if_never_stopped(algorithm, use: str, tutor
     assert [r["done"] for r in whole] == [False] * 4 + [True]
 
 
+@pytest.mark.parametrize("use", ["distil", "coin", "kickstart"])
+@pytest.mark.parametrize("algorithm", ALGORITHMS)
+def test_a_restored_trial_goes_on_with_its_stand_in(algorithm, use: str, tmp_path: Path):
+    advice = AdviceConfig(use=use, theta_frac=2.0, stand_in="ensemble", advice_budget=150)
+    config = student(algorithm=algorithm, task="cart_pole", tutor="oracle", advice=advice).model_dump()
+    trial = StudentTrial(config=config)
+    whole = run(trial, 5)
+    trial.reset_config(config)
+    halves = run(trial, 3)
+    trial.save_checkpoint(str(tmp_path))
+    trial.cleanup()
+    restored = StudentTrial(config=config)
+    restored.load_checkpoint(str(tmp_path))
+    halves += run(restored, 2)
+    restored.cleanup()
+    assert_same(whole, halves)
+    assert halves[2]["advice/stand_in"] < halves[-1]["advice/stand_in"], "the model is at work after the restore"
+
+
+@pytest.mark.parametrize("algorithm", ALGORITHMS)
+def test_a_budget_advises_more_steps_with_a_model_of_the_advice(algorithm):
+    game = {"task": "benchmarks.shared.grounds:RuledConnectFour", "task_options": {"opponent": "greedy"}}
+    advised = {}
+    for stand_in in ("off", "kept", "ensemble"):
+        advice = AdviceConfig(use="coin", reuse="off", stand_in=stand_in, advice_budget=200)
+        last = train(student(algorithm=algorithm, tutor="oracle", advice=advice, num_env_steps=3_000, **game))[-1]
+        assert last["advice/consultations"] - last["advice/reused"] <= 200
+        advised[stand_in] = last["advice/consultations"] + last["advice/stand_in"]
+    assert advised["off"] == 200 <= advised["kept"]
+    assert advised["ensemble"] > advised["kept"] + 100
+    assert last["advice/stand_in_fitted_to"] >= 100 and last["advice/stand_in_agreement"] > 0.6
+
+
 def test_exploration_is_counted_alike_on_the_stock_rollout():
     algorithm = build_algorithm(
         student(algorithm="dqn", tutor="oracle", rollout="stock", advice=AdviceConfig(trust="fixed"))
