@@ -95,7 +95,9 @@ class EnsembleModel:
 
 def _network(widths: tuple[int, ...], rng: np.random.Generator) -> Network:
     """Make a network with one head and no trunk, started as torch starts linear layers."""
-    layers, parts, start, tape = [], [], 0, 0
+    layers: list[list[int]] = []
+    parts: list[NDArray[np.float64]] = []
+    start = tape = 0
     for inputs, outputs in pairwise(widths):
         is_last = len(layers) == len(widths) - 2
         layers.append([inputs, outputs, start, start + inputs * outputs, LINEAR if is_last else RELU, tape])

@@ -12,6 +12,7 @@ from rllib_plugins.advising.config import AdviceConfig
 from rllib_plugins.advising.explorer import Explorer
 from rllib_plugins.advising.kernels import Bools
 from rllib_plugins.advising.table import NOTHING, Floats
+from rllib_plugins.metrics import Source
 from rllib_plugins.stand_ins.stand_in import StandIn
 
 
@@ -80,4 +81,4 @@ class StandInExplorer(Explorer):
 
     def _count(self, num_known: int, num_reused: int) -> None:
         """Count env steps whose advice was kept."""
-        self._counters.add(self._advisor.kept_source, 0, num_known + num_reused)  # type: ignore[union-attr]
+        self._counters.add(Source.KEPT, num_known + num_reused)
