@@ -86,19 +86,6 @@ def test_a_restored_trial_goes_on_with_its_stand_in(algorithm, use: str, tmp_pat
     assert halves[2]["advice/stand_in"] < halves[-1]["advice/stand_in"], "the model is at work after the restore"
 
 
-@pytest.mark.parametrize("algorithm", ALGORITHMS)
-def test_a_budget_advises_more_steps_with_a_model_of_the_advice(algorithm):
-    game = {"task": "benchmarks.shared.grounds:RuledConnectFour", "task_options": {"opponent": "greedy"}}
-    advised = {}
-    for stand_in in ("kept", "ensemble"):
-        advice = AdviceConfig(use="distil", stand_in=stand_in, advice_budget=200)
-        last = train(student(algorithm=algorithm, tutor="oracle", advice=advice, num_env_steps=1_500, **game))[-1]
-        assert last["advice/consultations"] - last["advice/reused"] <= 200
-        advised[stand_in] = last["advice/consultations"] + last["advice/stand_in"]
-    assert advised["ensemble"] > advised["kept"] + 100
-    assert last["advice/stand_in_fitted_to"] >= 50 and last["advice/stand_in_agreement"] > 0.6
-
-
 def test_exploration_is_counted_alike_on_the_stock_rollout():
     algorithm = build_algorithm(
         student(algorithm="dqn", tutor="oracle", rollout="stock", advice=AdviceConfig(trust="fixed"))
