@@ -84,6 +84,9 @@ def test_a_restored_trial_goes_on_with_its_stand_in(algorithm, use: str, tmp_pat
     restored.cleanup()
     assert_same(whole, halves)
     assert halves[2]["advice/stand_in"] < halves[-1]["advice/stand_in"], "the model is at work after the restore"
+    advised = halves[-1]["advice/consultations"] + halves[-1]["advice/stand_in"]
+    assert advised > 2 * 150, "states do not come again here: without a model the budget is all that is advised"
+    assert halves[-1]["advice/consultations"] - halves[-1]["advice/reused"] <= 150
 
 
 def test_exploration_is_counted_alike_on_the_stock_rollout():
