@@ -6,6 +6,8 @@
 - Wall time of a fresh process that trains PPO for 40,000 env steps, for one seed and for ten: packages, Ray and XLA's
   compilation included. Our machine code is on disk from an earlier process, as it is after anybody's first trial.
 - The share of the arithmetic's limit (``benchmarks.shared.arithmetic``) that a student reaches, environments included.
+- One trial of a task as a new user writes it (``benchmarks.shared.own_task``), whose episodes take up to 200 env steps:
+  how long it takes, and how much of that is evaluation, where 80 evaluations of 200 episodes are asked for.
 - Growth: no neighbour in a row of sizes may be slower than the arithmetic makes it by more than ``CLIFF``, and no size
   slower than on RLlib's own EnvRunner.
 
@@ -33,13 +35,16 @@ from benchmarks.harness import FOLDER, Benchmark, add_arguments, alternate, medi
 
 MEASURES = ("rllib_plugins",)
 ALGORITHMS = ("ppo", "dqn", "a2c")
-PARTS = ("shares", "peers", "growth", "wall")
+PARTS = ("shares", "peers", "growth", "wall", "own_task")
 LONGEST_S = 300.0
 """Wall time after which a process is given up: XLA's threads were seen to wait for each other for ever."""
 PEERS = {"sbx": "sbx-rl", "gymnax": "gymnax", "optax": "optax"}
 CLIFF = 1.25
 SHARE_BAR = 0.6
 WALL_BAR = 3.0
+OWN_TASK_S, OWN_TASK_STEPS = 30.0, 20_000
+"""Seconds that a trial of the own task may take, and its env steps."""
+OWN_TASK_SHARE = 1 / 3
 ONE_THREAD = {"JAX_PLATFORMS": "cpu", "XLA_FLAGS": "--xla_cpu_multi_thread_eigen=false"}
 
 
@@ -174,13 +179,34 @@ def measure_growth(benchmark: Benchmark, algorithm: str, row: str, repetitions: 
     benchmark.check(f"{algorithm}_by_{row}_over_stock", min(size["ours"] / size["stock"] for size in sizes), bar=1.0)
 
 
+def measure_own_task(benchmark: Benchmark, algorithm: str, num_env_steps: int) -> None:
+    """Seconds of a trial of a task of ten lines, from its config to its last result, and evaluation's share of it."""
+    from rllib_plugins.config import StudentConfig
+    from rllib_plugins.trial import train
+
+    config = StudentConfig(
+        algorithm=algorithm,  # type: ignore[arg-type]
+        task="benchmarks.shared.own_task:OwnTaxiTask",
+        num_env_steps=num_env_steps,
+        eval_interval_steps=max(1, num_env_steps // 80),
+    )
+    started = time.perf_counter()
+    results = train(config)
+    seconds, case = time.perf_counter() - started, f"{algorithm}_own_task"
+    benchmark.record(case, {"seconds": seconds, "num_evaluations": len(results)})
+    benchmark.check(f"{case}_s", seconds, bar=OWN_TASK_S, higher_is_better=False)
+    share = results[-1]["eval/time_share"]
+    benchmark.check(f"{case}_evaluation_share", share, bar=OWN_TASK_SHARE, higher_is_better=False)
+
+
 def main() -> int:
     """Measures and reports."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     add_arguments(parser)
     parser.add_argument("--parts", nargs="+", choices=PARTS, default=PARTS, help="what is measured (default: all)")
     args = parser.parse_args()
-    parts = set(args.parts) - ({"growth", "wall"} if args.quick else set())
+    left_out = sized(args, full=set(), quick={"growth", "wall", "own_task"}, smoke={"growth", "wall"})
+    parts = set(args.parts) - left_out
     os.environ.update(ONE_THREAD)
     benchmark = Benchmark("student_limits")
     repetitions, steps = sized(args, full=(7, 8_192), quick=(3, 8_192), smoke=(1, 256))
@@ -201,6 +227,8 @@ def main() -> int:
         for algorithm in ALGORITHMS if "growth" in parts else ():
             for row in ROWS:
                 measure_growth(benchmark, algorithm, row, 3, 4_096)
+        for algorithm in ALGORITHMS if "own_task" in parts else ():
+            measure_own_task(benchmark, algorithm, 500 if args.smoke else OWN_TASK_STEPS)
     if "wall" in parts and not missing:
         for num_seeds in (1, 10):
             measure_wall(benchmark, num_seeds, 3)
