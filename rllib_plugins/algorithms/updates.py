@@ -33,6 +33,9 @@ NO_CLIP, BY_GLOBAL_NORM, BY_NORM, BY_VALUE = range(4)
 """RLlib's ``grad_clip_by``."""
 _CLIPS = {"global_norm": BY_GLOBAL_NORM, "norm": BY_NORM, "value": BY_VALUE}
 _ZERO, _ONE = np.float32(0), np.float32(1)
+_LEAST = np.finfo(np.float32).tiny
+"""Running means of gradients below it are taken as 0. Where units are dead, gradients of exactly 0 let means decay to
+subnormal numbers, which never reach 0 by themselves and are slow to compute with."""
 
 
 class Optimiser(NamedTuple):
@@ -174,7 +177,8 @@ def descend(network: Network, optimiser: Optimiser) -> None:
         correction = np.float32(np.sqrt(1.0 - rates[2] ** steps))
         for i in range(gradient.size):
             g = gradient[i]
-            first[i] += (g - first[i]) * (_ONE - decay_first)
+            mean = first[i] + (g - first[i]) * (_ONE - decay_first)
+            first[i] = _ZERO if abs(mean) < _LEAST else mean
             second[i] = decay_second * second[i] + (_ONE - decay_second) * g * g
             values[i] -= rate * first[i] / (np.sqrt(second[i]) / correction + eps)
     else:
