@@ -60,7 +60,7 @@ def fill(folder: Path, uri: str, num_runs: int) -> tuple[float, float]:
 
     config = sweep(num_runs)
     trials = {trial.key: trial for trial in resolve(config).trials[:num_runs]}
-    journal = Journal(folder / "trials", trials)
+    journal = Journal(folder / "journal", trials)
     tracked = TrackedSweep(
         name=NAME,
         sweep_id="benchmark",

@@ -36,7 +36,9 @@ def sweep_s(folder: Path, name: str, *settings: str) -> float:
 
 def num_trials(folder: Path, name: str) -> int:
     """Trials that a sweep finished, by its journal."""
-    return len(list((folder / name / "trials").glob("*")))
+    from tune_sweeps.tracking.journal import Journal
+
+    return Journal(folder / name / "journal").count("done")
 
 
 def trial_starts(num_seeds: int) -> list[float]:

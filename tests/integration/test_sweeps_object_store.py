@@ -18,10 +18,13 @@ import pytest
 from tests.integration.object_store import BUCKET, ObjectStore, object_store
 from tests.integration.sweep_driver import NAME, config
 from tune_sweeps.cluster.job_entry import look, unwritable
-from tune_sweeps.run.workspace import create_workspace, existing_workspace, sweep_names
+from tune_sweeps.run.workspace import JOURNAL, create_workspace, existing_workspace, sweep_names
 from tune_sweeps.storage import lease as lease_module
+from tune_sweeps.storage import mirror, segments
+from tune_sweeps.storage.mirror import RemoteMirror
 from tune_sweeps.storage.remote import Remote
 from tune_sweeps.storage.results import Results, open_results
+from tune_sweeps.tracking.journal import Journal
 from tune_sweeps.tracking.mlflow_client import tracking_uri
 from tune_sweeps.tracking.reader import read_sweep
 from tutor_service.errors import UserError
@@ -105,11 +108,14 @@ def test_a_sweep_goes_on_after_kills_here_and_on_another_machine(
     assert [run.status for run in record.runs] == ["FINISHED"] * 4
     assert all(list(run.curve.steps) == STEPS for run in record.runs)
     root = place.removeprefix(f"s3://{BUCKET}/")
-    journals = [store.text(f"{root}/{NAME}/trials/{run.key}.jsonl") for run in record.runs]
-    assert all('"event": "done"' in text for text in journals)
-    assert any(text.count('"event": "start"') > 1 for text in journals), "none was cut short"
+    (tmp_path / "there").mkdir()
+    (tmp_path / "there" / "000001.jsonl").write_text(store.text(f"{root}/{NAME}/journal/000001.jsonl"))
+    trials = Journal(tmp_path / "there").trials
+    assert {key: trial.status for key, trial in trials.items()} == {run.key: "done" for run in record.runs}
+    attempts = [trial.attempts for trial in trials.values()]
+    assert max(attempts) > 1, "none was cut short"
     begun_anew = [line for line in last.trace() if line[1] == "0"]
-    assert len(begun_anew) < sum(text.count('"event": "start"') for text in journals), "no checkpoint was used"
+    assert len(begun_anew) < sum(attempts), "no checkpoint was used"
     files = store.files(f"{root}/{NAME}")
     assert {"sweep.json", "sweep.yaml", "log.txt"} <= files
     assert ".lease" not in files, "the sweep is not given back"
@@ -209,11 +215,31 @@ def test_a_checkpoint_is_known_there_before_the_one_before_it_may_go(
 ) -> None:
     workspace = create_workspace(machine(place, tmp_path / "here"), config())
     with workspace.held(print):
-        trial = workspace.journal(["a"])["a"]
-        trial.checkpoint(100, "somewhere")
-        workspace.mirror.save(trial.path)
-        line = store.text(f"{place.removeprefix(f's3://{BUCKET}/')}/{NAME}/trials/a.jsonl")
+        journal = workspace.journal(["a"])
+        journal["a"].checkpoint(100, "somewhere")
+        workspace.mirror.save(journal.newest)
+        line = store.text(f"{place.removeprefix(f's3://{BUCKET}/')}/{NAME}/journal/000001.jsonl")
         assert json.loads(line)["path"] == "somewhere"
+
+
+def test_the_store_never_lacks_what_comes_before_something_that_it_has(
+    store: ObjectStore, place: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(segments, "SEGMENT_BYTES", 2_000)
+    monkeypatch.setattr(mirror, "EVERY_S", 3600.0)  # nothing is sent but by `save`
+    workspace = create_workspace(machine(place, tmp_path / "here"), config())
+    with workspace.held(print):
+        journal = workspace.journal(["a", "b"])
+        for step in range(0, 10_000, 100):
+            journal["a"].result(step, 1.0, {"return_mean": 1.0})
+        journal["b"].checkpoint(100, "somewhere")
+        workspace.mirror.save(journal.newest)
+        assert journal.newest.name > "000003.jsonl"
+        there = RemoteMirror(Remote(place), tmp_path / "there" / NAME)
+        there.fetch()
+        copy = Journal(tmp_path / "there" / NAME / JOURNAL)
+        assert [point.step for point in copy["a"].points_from(0)] == list(range(0, 10_000, 100))
+        assert copy["b"].checkpoints[0].path == "somewhere"
 
 
 @pytest.mark.parametrize(

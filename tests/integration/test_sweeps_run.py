@@ -20,6 +20,7 @@ from tests.integration.sweep_driver import NAME, config, run
 from tune_sweeps.definition.resolve import resolve
 from tune_sweeps.report.build import make_report
 from tune_sweeps.run.sweep import Outcome
+from tune_sweeps.run.workspace import JOURNAL
 from tune_sweeps.storage.results import Results
 from tune_sweeps.tracking.child_runs import WALL_S
 from tune_sweeps.tracking.journal import Journal
@@ -56,7 +57,7 @@ class Ran:
         return read_sweep(self.uri, NAME)
 
     def journal(self) -> Journal:
-        return Journal(self.results / NAME / "trials", [trial.key for trial in resolve(self.sweep).trials])
+        return Journal(self.results / NAME / JOURNAL, [trial.key for trial in resolve(self.sweep).trials])
 
 
 @pytest.fixture(scope="module")
@@ -214,7 +215,7 @@ class Driver:
 
     def events(self, event: str) -> int:
         """How many there are in the journals, those of earlier drivers included."""
-        return sum(path.read_text().count(f'"event": "{event}"') for path in self.results.glob("*/trials/*.jsonl"))
+        return sum(path.read_text().count(f'"event": "{event}"') for path in self.results.glob("*/journal/*.jsonl"))
 
     def wait_for(self, event: str, count: int) -> None:
         deadline = time.monotonic() + 300
@@ -269,8 +270,8 @@ def finished(results: Path) -> dict[str, int]:
 
     One that was struck between its end and the journal's word of it comes to its end again.
     """
-    journals = [path for path in results.glob("*/trials/*.jsonl") if '"event": "done"' in path.read_text()]
-    parts = [path.stem.split("-") for path in journals]
+    journal = Journal(results / NAME / JOURNAL)
+    parts = [key.split("-") for key, trial in journal.trials.items() if trial.status == "done"]
     names = [f"{algorithm}-{tutor}-{rest[-1].removeprefix('s')}" for algorithm, tutor, *rest in parts]
     return {name: ends(results).count(name) for name in names}
 

@@ -136,7 +136,7 @@ def until(condition: Callable[[], bool]) -> None:
 
 
 def test_training_goes_on_while_mlflow_is_away_and_the_points_arrive_later(server: Server, tmp_path: Path) -> None:
-    journal = open_journal(tmp_path / "trials")
+    journal = open_journal(tmp_path / "journal")
     following = tracker(server.uri, journal, name="away")
     following.start()
     trial = journal[KEY]
@@ -162,7 +162,7 @@ def test_training_goes_on_while_mlflow_is_away_and_the_points_arrive_later(serve
 
 
 def test_what_did_not_arrive_before_the_end_is_sent_by_the_next_run(server: Server, tmp_path: Path) -> None:
-    journal = open_journal(tmp_path / "trials")
+    journal = open_journal(tmp_path / "journal")
     first = tracker(server.uri, journal, name="late")
     journal[KEY].start()
     journal[KEY].result(0, 1.0, values(0))
@@ -171,7 +171,7 @@ def test_what_did_not_arrive_before_the_end_is_sent_by_the_next_run(server: Serv
     journal[KEY].result(100, 1.0, values(100))
     assert not first.finish("KILLED", timeout_s=1)
     server.start()
-    second = tracker(server.uri, open_journal(tmp_path / "trials"), name="late")
+    second = tracker(server.uri, open_journal(tmp_path / "journal"), name="late")
     assert second.finish("FINISHED", timeout_s=60)
     assert steps(server.uri, experiment_name="late") == [0, 100]
     assert list(children(server.uri, "late")) == [KEY]
@@ -244,7 +244,7 @@ def database(tmp_path: Path) -> str:
 
 
 def test_a_batch_of_which_half_arrived_is_completed_and_not_doubled(database: str, tmp_path: Path) -> None:
-    journal = open_journal(tmp_path / "trials")
+    journal = open_journal(tmp_path / "journal")
     journal[KEY].start()
     journal[KEY].result(0, 1.0, values(0))
     location = (tmp_path / "artifacts").as_uri()
@@ -257,7 +257,7 @@ def test_a_batch_of_which_half_arrived_is_completed_and_not_doubled(database: st
         value = point.wall_s if name == "wall_s" else point.metrics[name]
         client.log_metric(run_id, name, value, timestamp=point.time_ms, step=point.step)
     journal[KEY].done()
-    assert tracker(database, open_journal(tmp_path / "trials"), location=location).finish("FINISHED", timeout_s=60)
+    assert tracker(database, open_journal(tmp_path / "journal"), location=location).finish("FINISHED", timeout_s=60)
     for name in (*metrics.ALL, "wall_s"):
         assert steps(database, name) == [0, 100]
 
@@ -265,7 +265,7 @@ def test_a_batch_of_which_half_arrived_is_completed_and_not_doubled(database: st
 def test_a_run_that_was_made_but_not_described_is_described_and_not_made_twice(
     database: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    journal = open_journal(tmp_path / "trials")
+    journal = open_journal(tmp_path / "journal")
     journal[KEY].start()
     journal[KEY].result(0, 1.0, values(0))
     following = tracker(database, journal, location=(tmp_path / "artifacts").as_uri())
@@ -304,7 +304,7 @@ def test_a_sweep_has_a_prepared_view_and_its_trials_their_results(database: str,
     from tune_sweeps.tracking.reader import RunRecord, Series
     from tune_sweeps.tracking.summary import put_trial_results
 
-    journal = open_journal(tmp_path / "trials")
+    journal = open_journal(tmp_path / "journal")
     journal[KEY].start()
     journal[KEY].result(0, 1.0, values(0))
     following = tracker(database, journal, location=(tmp_path / "artifacts").as_uri())
@@ -331,7 +331,7 @@ def test_after_a_hiccup_only_what_was_being_sent_is_looked_up(
 ) -> None:
     from mlflow import MlflowClient
 
-    journal = open_journal(tmp_path / "trials")
+    journal = open_journal(tmp_path / "journal")
     following = tracker(database, journal, location=(tmp_path / "artifacts").as_uri())
 
     def evaluate(step: int) -> None:
@@ -375,7 +375,7 @@ def test_after_a_hiccup_only_what_was_being_sent_is_looked_up(
 
 
 def test_what_mlflow_has_is_let_go_and_sent_again_where_its_database_was_lost(database: str, tmp_path: Path) -> None:
-    journal = open_journal(tmp_path / "trials")
+    journal = open_journal(tmp_path / "journal")
     location = (tmp_path / "artifacts").as_uri()
     following = tracker(database, journal, location=location)
     journal[KEY].start()

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import json
+import os
+from io import FileIO
 from os.path import isdir as is_dir
 from pathlib import Path
+from typing import Any
 
 import pytest
 from rich.console import Console
@@ -17,9 +20,10 @@ from tune_sweeps.run.progress import Progress
 from tune_sweeps.run.progress_view import View
 from tune_sweeps.run.speeds import known_speeds
 from tune_sweeps.run.workspace import check_writable, choose, create_workspace, existing_workspace, open_workspace
+from tune_sweeps.storage import segments
 from tune_sweeps.storage.results import Results
-from tune_sweeps.tracking import journal as journal_module
-from tune_sweeps.tracking.journal import Journal, TrialJournal
+from tune_sweeps.storage.segments import Segments
+from tune_sweeps.tracking.journal import Journal
 from tune_sweeps.tracking.mlflow_client import check_database, check_uri
 from tutor_service.errors import UserError
 
@@ -28,82 +32,183 @@ def sweep(name: str = "s", *settings: str) -> SweepConfig:
     return load_sweep("small", ["tutors=[oracle]", "algorithms=[ppo]", "seeds=1", f"name={name}", *settings])
 
 
+KEYS = ["a", "b", "c", "d"]
+
+
+def on_disk(folder: Path) -> list[dict[str, Any]]:
+    """All whole lines, in order."""
+    return [json.loads(line) for _, line in Segments(folder).read()]
+
+
 def test_what_is_written_is_read_again(tmp_path: Path) -> None:
-    first = TrialJournal(tmp_path / "t.jsonl")
+    first = Journal(tmp_path, KEYS)["a"]
     first.start()
     assert first.result(0, 1.5, {"eval/return_mean": 0.25, "return_mean": float("nan")})
     assert first.result(10, 2.0, {"eval/return_mean": 0.5})
     first.checkpoint(10, str(tmp_path))
     first.done()
-    again = TrialJournal(tmp_path / "t.jsonl")
+    again = Journal(tmp_path, KEYS)["a"]
     assert (again.status, again.attempts) == ("done", 1)
     assert [(p.step, p.wall_s, p.metrics) for p in again.points_from(0)] == [
         (0, 1.5, {"eval/return_mean": 0.25}),
         (10, 3.5, {"eval/return_mean": 0.5}),
     ]
-    assert again.points_from(0) == first.points
+    assert len(again.points) == 1 and again.points_from(0) == first.points
     assert again.last_checkpoint(is_dir) == str(tmp_path)
 
 
 def test_a_restored_trial_repeats_no_point(tmp_path: Path) -> None:
-    trial = TrialJournal(tmp_path / "t.jsonl")
+    trial = Journal(tmp_path, KEYS)["a"]
     for step in (0, 10, 20):
         trial.result(step, 1, {"m": step})
     assert not trial.result(10, 1, {"m": 99})
     assert not trial.result(20, 1, {"m": 99})
     assert trial.result(30, 1, {"m": 30})
-    assert [p.metrics["m"] for p in TrialJournal(trial.path).points] == [0, 10, 20, 30]
+    assert [p.metrics["m"] for p in Journal(tmp_path, KEYS)["a"].points] == [0, 10, 20, 30]
 
 
-@pytest.mark.parametrize("cut", range(1, 40, 3))
-def test_a_line_cut_short_by_a_kill_is_dropped_and_written_over(tmp_path: Path, cut: int) -> None:
-    trial = TrialJournal(tmp_path / "t.jsonl")
-    trial.result(0, 1, {"m": 1.0})
-    whole = trial.path.read_bytes()
-    trial.result(10, 1, {"m": 2.0})
-    trial.path.write_bytes(whole + trial.path.read_bytes()[len(whole) :][:-cut])
-    again = TrialJournal(trial.path)
-    assert [p.step for p in again.points_from(0)] == [0]
-    again.result(10, 1, {"m": 3.0})
-    assert [json.loads(line)["step"] for line in trial.path.read_text().splitlines()] == [0, 10]
+def test_trials_abreast_in_a_few_files_are_told_apart_and_read_again_from_anywhere(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(segments, "SEGMENT_BYTES", 1_000)
+    journal = Journal(tmp_path, KEYS)
+    for step in range(0, 500, 10):
+        for key in KEYS:
+            journal[key].result(step, 1, {"m": float(ord(key) + step)})
+            journal[key].let_go(step // 10 - 1)
+    journal.close()
+    assert 5 < len(list(tmp_path.iterdir())) < 40
+    for opened in (journal, Journal(tmp_path, KEYS), Journal(tmp_path)):
+        for key in KEYS:
+            points = opened[key].points_from(7)
+            assert [point.step for point in points] == list(range(70, 500, 10))
+            assert all(point.metrics["m"] == ord(key) + point.step for point in points)
+    assert [len(journal[key].points) for key in KEYS] == [2] * 4
+    assert Journal(tmp_path, ["b"]).trials.keys() == {"b"}
 
 
-def test_a_full_disk_loses_nothing_and_stops_nobody(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    trial = TrialJournal(tmp_path / "t.jsonl")
-    trial.result(0, 1, {"m": 1.0})
+def test_a_kill_at_any_byte_leaves_all_whole_lines_and_is_written_over(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(segments, "SEGMENT_BYTES", 150)
+    whole = Journal(tmp_path / "whole", KEYS)
+    for step in (0, 10, 20):
+        for key in "ab":
+            whole[key].result(step, 1, {"m": 1.0})
+    files = sorted((tmp_path / "whole").iterdir())
+    lines = [line for file in files for line in file.read_bytes().splitlines()]
+    assert len(files) == 3 and len(lines) == 6
+    content = [file.read_bytes() for file in files]
+    for index in range(len(files)):
+        for cut in range(len(content[index]) + 1):
+            folder = tmp_path / f"{index}-{cut}"
+            folder.mkdir()
+            for name, text in zip(files[:index], content, strict=False):
+                (folder / name.name).write_bytes(text)
+            (folder / files[index].name).write_bytes(content[index][:cut])
+            left = sum(text.count(b"\n") for text in content[:index]) + content[index][:cut].count(b"\n")
+            assert [line for _, line in Segments(folder).read()] == lines[:left]
+            again = Journal(folder, KEYS)
+            assert again.count("running") == 0
+            again["c"].start()
+            again.close()
+            assert [line for _, line in Segments(folder).read()][:left] == lines[:left]
+            assert [event["trial"] for event in on_disk(folder)][left:] == ["c"]
 
-    def full(path: Path, *args: object, **kwargs: object) -> None:
-        raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(journal_module.Path, "open", full)
-    trial.result(10, 1, {"m": 2.0})
-    trial.done()
-    assert trial.unwritten and not trial.flush() and trial.blocked == "No space left on device"
-    monkeypatch.undo()
-    assert trial.flush() and not trial.blocked
-    again = TrialJournal(trial.path)
-    assert (again.status, [p.step for p in again.points_from(0)]) == ("done", [0, 10])
+def test_a_damaged_line_costs_no_other(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    journal = Journal(tmp_path, KEYS)
+    for step in (0, 10, 20):
+        journal["a"].result(step, 1, {"m": 1.0})
+    lines = journal.newest.read_bytes().splitlines(keepends=True)
+    nonsense = [b"\0" * 20 + b"\n", b'{"trial": "a", "event": "result"}\n', b"[1]\n", b"\xff\n"]
+    journal.newest.write_bytes(lines[0] + b"".join(nonsense) + lines[2])
+    again = Journal(tmp_path, KEYS)
+    assert [point.step for point in again["a"].points_from(0)] == [0, 20]
+    assert "4 lines of the journal" in caplog.text
+
+
+class Disk:
+    """Stands in the way of writing: after so many bytes the disk is full."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, free: int) -> None:
+        disk = self
+        self.free = free
+
+        class Full(FileIO):
+            def write(self, data: Any) -> int:
+                if not disk.free:
+                    raise OSError(28, "No space left on device")
+                written = super().write(bytes(data)[: disk.free])
+                disk.free -= written
+                return written
+
+        monkeypatch.setattr(segments, "FileIO", Full)
+
+
+@pytest.mark.parametrize("free", [0, 1, 50, 100, 130, 200])
+def test_a_full_disk_loses_nothing_and_stops_nobody(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, free: int) -> None:
+    monkeypatch.setattr(segments, "SEGMENT_BYTES", 150)
+    journal = Journal(tmp_path, KEYS)
+    journal["a"].result(0, 1, {"m": 1.0})
+    journal.close()
+    disk = Disk(monkeypatch, free)
+    journal["a"].result(10, 1, {"m": 2.0})
+    journal["b"].result(10, 1, {"m": 3.0})
+    journal["a"].done()
+    assert not journal.flush() and journal.blocked == "No space left on device"
+    journal["a"].let_go(2)
+    assert [point.step for point in journal["a"].points_from(0)] == [0, 10]
+    disk.free = 10_000
+    assert journal.flush() and not journal.blocked
+    again = Journal(tmp_path, KEYS)
+    assert (again["a"].status, [p.step for p in again["a"].points_from(0)]) == ("done", [0, 10])
+    assert [p.step for p in again["b"].points_from(0)] == [10]
+    assert [event["event"] for event in on_disk(tmp_path)] == ["result"] * 3 + ["done"]
+    assert [p.metrics for p in journal["a"].points_from(0)] == [p.metrics for p in again["a"].points_from(0)]
 
 
 def test_a_slow_disk_is_not_called_full(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    journal = Journal(tmp_path, ["t"])
+    journal = Journal(tmp_path, KEYS)
     seen: list[str] = []
-    monkeypatch.setattr(journal_module.os, "fsync", lambda file: seen.append(journal.blocked()))
-    journal["t"].done()
+    monkeypatch.setattr(segments.os, "fsync", lambda file: seen.append(journal.blocked))
+    journal["a"].done()
     assert seen == [""]
 
 
-def test_half_a_line_on_a_full_disk_is_written_over(tmp_path: Path) -> None:
-    trial = TrialJournal(tmp_path / "t.jsonl")
-    trial.result(0, 1, {"m": 1.0})
-    with trial.path.open("ab") as file:
-        file.write(b'{"event": "resu')
-    trial.result(10, 1, {"m": 2.0})
-    assert [p.step for p in TrialJournal(trial.path).points] == [0, 10]
+def test_results_reach_the_disk_in_groups_and_with_a_checkpoint_at_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    journal = Journal(tmp_path, KEYS)
+    synced: list[int] = []
+    opened: list[object] = []
+    real = os.open
+    monkeypatch.setattr(segments.os, "fsync", synced.append)
+    monkeypatch.setattr(segments.os, "open", lambda *args: opened.append(args) or real(*args))
+    for step in range(100):
+        for key in KEYS:
+            journal[key].result(step, 1, {"m": 1.0})
+    assert len(opened) == 1 and len(synced) <= 2
+    before = len(synced)
+    journal["a"].checkpoint(99, "somewhere")
+    assert len(synced) == before + 1
+    monkeypatch.setattr(segments, "SYNC_EVERY_S", 0.0)
+    journal["a"].result(100, 1, {"m": 1.0})
+    assert len(synced) == before + 2
+
+
+def test_a_reader_changes_nothing(tmp_path: Path) -> None:
+    journal = Journal(tmp_path, KEYS)
+    journal["a"].result(0, 1, {"m": 1.0})
+    torn = journal.newest.read_bytes() + b'{"trial": "a", "event": "resu'
+    journal.newest.write_bytes(torn)
+    assert Journal(tmp_path).count("pending") == 1
+    assert journal.newest.read_bytes() == torn
+    assert Journal(tmp_path / "nowhere").trials == {} and not (tmp_path / "nowhere").exists()
 
 
 def test_the_newest_checkpoint_that_is_there_counts(tmp_path: Path) -> None:
-    trial = TrialJournal(tmp_path / "t.jsonl")
+    trial = Journal(tmp_path / "journal", KEYS)["a"]
     for step, name, value in ((0, "a", 0.1), (10, "b", 0.9), (20, "c", 0.5)):
         (tmp_path / name).mkdir()
         trial.result(step, 1, {"eval/return_mean": value})
@@ -117,12 +222,12 @@ def test_the_newest_checkpoint_that_is_there_counts(tmp_path: Path) -> None:
 
 
 def test_failed_and_interrupted_trials_are_missing_and_finished_ones_are_not(tmp_path: Path) -> None:
-    journal = Journal(tmp_path, ["a", "b", "c", "d"])
+    journal = Journal(tmp_path, KEYS)
     for key in "abc":
         journal[key].start()
     journal["a"].done()
     journal["b"].failed("boom")
-    again = Journal(tmp_path, ["a", "b", "c", "d"])
+    again = Journal(tmp_path, KEYS)
     assert again.missing() == ["b", "c", "d"]
     assert (again.count("done"), again.count("failed"), again.count("running"), again.count("pending")) == (1, 1, 1, 1)
     assert again["b"].error == "boom"
@@ -310,7 +415,7 @@ def test_trials_that_start_are_not_called_none_running(tmp_path: Path) -> None:
 
 
 def test_speeds_come_from_finished_trials(tmp_path: Path) -> None:
-    folder = tmp_path / "s" / "trials"
+    folder = tmp_path / "s" / "journal"
     journal = Journal(folder, ["ppo-none-blackjack-s0", "dqn-none-blackjack-s0"])
     journal["ppo-none-blackjack-s0"].result(1_000, 4.0, {})
     journal["ppo-none-blackjack-s0"].done()

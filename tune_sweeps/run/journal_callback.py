@@ -24,7 +24,7 @@ class JournalCallback(Callback):
         progress: What the view shows.
         changed: Called after each entry.
         say: Takes a line for the user about a trial that ended.
-        save: Called with a trial's file once it names a new checkpoint: Tune deletes the one before next.
+        save: Called with the journal's file once it names a new checkpoint: Tune deletes the one before next.
     """
 
     def __init__(
@@ -67,9 +67,8 @@ class JournalCallback(Callback):
         """Note a checkpoint that is complete and in its place."""
         step = trial.last_result.get(metrics.STEP_AXIS)
         if step is not None:
-            journal = self._journal[_key(trial)]
-            journal.checkpoint(int(step), checkpoint.path)
-            self._save(journal.path)
+            self._journal[_key(trial)].checkpoint(int(step), checkpoint.path)
+            self._save(self._journal.newest)
 
     def on_trial_complete(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
         """Note that a trial is finished; one that was stopped stays open."""

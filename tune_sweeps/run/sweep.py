@@ -120,6 +120,7 @@ def run_sweep(
         cleaning_up()
         journal.flush()
         in_mlflow = tracker.finish(status, timeout_s)
+        journal.close()
         cleaned_up()
     return Outcome(
         done=journal.count("done"),
@@ -320,7 +321,7 @@ def _wants_oracle(resolved: ResolvedSweep) -> bool:
 
 
 def _warning(running: _Running) -> str:
-    if reason := running.journal.blocked():
+    if reason := running.journal.blocked:
         return f"results cannot be written ({reason}): they are kept in memory and tried again"
     if running.tracker.away_since is not None:
         return "MLflow does not answer: training goes on, its points are kept and sent later"

@@ -28,7 +28,7 @@ _CONFIG = "sweep.yaml"
 _META = "sweep.json"
 _LOCK = ".lock"
 _SENT = ".in-mlflow"
-_TRIALS = "trials"
+JOURNAL = "journal"
 _TUNE = "tune"
 
 
@@ -91,13 +91,11 @@ class Workspace:
 
     def journal(self, keys: list[str]) -> Journal:
         """Read what happened to the trials."""
-        return Journal(self.folder / _TRIALS, keys)
+        return Journal(self.folder / JOURNAL, keys)
 
     def finished_trials(self) -> int:
         """Count the trials that have ended well."""
-        folder = self.folder / _TRIALS
-        keys = [path.stem for path in folder.glob("*.jsonl")] if folder.is_dir() else []
-        return Journal(folder, keys).count("done") if keys else 0
+        return Journal(self.folder / JOURNAL).count("done")
 
     def is_sent(self) -> bool:
         """Say whether MLflow had everything when the sweep last ended."""
@@ -202,7 +200,7 @@ def create_workspace(results: Results, config: SweepConfig) -> Workspace:
     folder = results.folder / config.name
     meta: dict[str, Any] = {"id": uuid.uuid4().hex, "created": int(time.time())}
     try:
-        (folder / _TRIALS).mkdir(parents=True, exist_ok=True)
+        folder.mkdir(parents=True, exist_ok=True)
         (folder / _CONFIG).write_text(dump_sweep(config), encoding="utf-8")
         (folder / f"{_META}.part").write_text(json.dumps(meta) + "\n", encoding="utf-8")
         (folder / f"{_META}.part").rename(folder / _META)

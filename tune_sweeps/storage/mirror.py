@@ -1,7 +1,7 @@
 """Keep the copy of a sweep on the driver's machine and the sweep in an object store alike.
 
-What the driver writes by itself (the configuration, the trials' journals, the log, the report) lies in the copy, and
-reaches the store within seconds. Trials write their checkpoints to the store themselves.
+What the driver writes by itself (the configuration, the journal, the log, the report) lies in the copy, and reaches the
+store within seconds. Trials write their checkpoints to the store themselves.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import shutil
 import signal
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
@@ -25,8 +25,12 @@ BYTES_PER_S = 200_000
 """Most that one file sends: a log of 20 MB is sent every 100 s while it grows."""
 
 AT_END_S = 60.0
-FETCHED_FOLDERS = ("trials",)
-"""What a driver reads of a sweep, beside the files in its folder itself."""
+FETCHED_FOLDERS = ("journal",)
+"""What a driver reads of a sweep, beside the files in its folder itself.
+
+Their files are filled one after the other, and are sent in this order: the store never lacks what is before something
+that it has.
+"""
 
 LAST = "sweep.json"
 """File without which there is no sweep: it is sent when all the others are there."""
@@ -143,11 +147,11 @@ class RemoteMirror:
                 say(f"{self.warning()}. What is missing there is in {self._folder}")
 
     def save(self, path: Path) -> None:
-        """Send a file now; where the store does not answer, it is sent later."""
+        """Send a file now, after those before it; where the store does not answer, they are sent later."""
         name = path.relative_to(self._folder).as_posix()
         try:
             if not self._lease.lost:
-                self._send(name)
+                self._send_in_order([name])
         except StoreAway as error:
             self._away = str(error)
 
@@ -199,8 +203,11 @@ class RemoteMirror:
             return
         now = self._here()
         due = [name for name, stat in now.items() if self._is_due(name, stat, everything)]
+        in_order = [name for name in due if name.split("/")[0] in FETCHED_FOLDERS]
         with ThreadPoolExecutor(_THREADS) as pool:
-            list(pool.map(self._send, [name for name in due if name != LAST]))
+            ordered = pool.submit(self._send_in_order, in_order)
+            list(pool.map(self._send, [name for name in due if name != LAST and name not in in_order]))
+            ordered.result()
         if LAST in due:
             self._send(LAST)
         for name in set(self._seen) - now.keys():
@@ -214,6 +221,17 @@ class RemoteMirror:
         if (seen.mtime_ns, seen.size) == (stat.st_mtime_ns, stat.st_size):
             return False
         return everything or time.monotonic() - seen.at >= stat.st_size / BYTES_PER_S
+
+    def _send_in_order(self, names: Sequence[str]) -> None:
+        """Send files of one folder, and those before them that are not there as they are here."""
+        if not names:
+            return
+        last = self._folder / max(names)
+        files = sorted(path for path in last.parent.iterdir() if path <= last and path.suffix != ".part")
+        for path in files:
+            name = path.relative_to(self._folder).as_posix()
+            if name in names or self._is_due(name, path.stat(), everything=True):
+                self._send(name)
 
     def _send(self, name: str) -> None:
         path = self._folder / name

@@ -239,10 +239,11 @@ class Stage:
 
     def points(self, sweep: str) -> dict[str, list[dict[str, Any]]]:
         """Events of a sweep's journal by trial, as they are on disk."""
-        found = {}
-        for path in sorted((self.results / sweep / "trials").glob("*.jsonl")):
-            lines = path.read_text(encoding="utf-8", errors="replace").splitlines()
-            found[path.stem] = [event for line in lines if (event := _parse(line))]
+        found: dict[str, list[dict[str, Any]]] = {}
+        for path in sorted((self.results / sweep / "journal").glob("*.jsonl")):
+            for line in path.read_text(encoding="utf-8", errors="replace").splitlines():
+                if event := _parse(line):
+                    found.setdefault(event["trial"], []).append(event)
         return found
 
     def running(self, sweep: str) -> dict[str, int]:

@@ -101,7 +101,7 @@ class TestSweeps:
         arguments = ["submit", path, *address, "--results", str(results), "--no-follow"]
         begun = tutor(cluster, *arguments)
         assert begun.returncode == 0, begun.stdout + begun.stderr
-        journal = results / "long" / "trials"
+        journal = results / "long" / "journal"
         wait(lambda: any('"result"' in file.read_text() for file in journal.glob("*.jsonl")), "a first result")
         clash = tutor(cluster, *arguments)
         assert clash.returncode == 2 and "runs on this cluster already, as job 'sweep-long'" in clash.stderr

@@ -118,7 +118,7 @@ def test_a_tutor_is_scaled_up_to_zero_and_back_while_a_sweep_runs(
     sweep = tmp_path / "scaled.yaml"
     text = SWEEP.format(name="scaled", steps=3_000_000, interval=500)
     sweep.write_text(text.replace("tutors: [oracle]", f"tutors: [{remote.file}]"))
-    journal = tmp_path / "runs" / "scaled" / "trials"
+    journal = tmp_path / "runs" / "scaled" / "journal"
     begun = tutor(
         cluster,
         "submit",
