@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import os
+import subprocess
+import sys
 from io import FileIO
 from os.path import isdir as is_dir
 from pathlib import Path
@@ -421,3 +423,42 @@ def test_speeds_come_from_finished_trials(tmp_path: Path) -> None:
     journal["ppo-none-blackjack-s0"].done()
     journal["dqn-none-blackjack-s0"].result(1_000, 4.0, {})
     assert known_speeds(tmp_path) == {"ppo": 250.0}
+
+
+DRIVER = """
+import sys
+from pathlib import Path
+from tune_sweeps.tracking.journal import Journal
+
+journal = Journal(Path(sys.argv[1]), list("abcd"))
+while True:
+    for key, trial in journal.trials.items():
+        step = trial.points[-1].step + 1 if trial.points else 0
+        trial.result(step, 1.0, {"m": step / 7})
+        print(key, step, flush=True)
+        if step % 50 == 49:
+            trial.checkpoint(step, f"somewhere/{step}")
+"""
+
+
+def test_a_killed_driver_has_lost_nothing_that_it_wrote(tmp_path: Path) -> None:
+    """Three drivers, one after the other, each killed in the midst of it."""
+    written: dict[str, int] = {}
+    for lines in (300, 777, 1_001):
+        command = [sys.executable, "-c", DRIVER, str(tmp_path)]
+        with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, cwd=Path(__file__).parents[2]) as driver:
+            assert driver.stdout is not None
+            for _ in range(lines):
+                key, step = driver.stdout.readline().split()
+                assert int(step) == written.get(key, -1) + 1, "the journal had a hole"
+                written[key] = int(step)
+            driver.kill()
+            for line in driver.stdout.read().splitlines(keepends=True):
+                if line.endswith("\\n"):
+                    key, step = line.split()
+                    written[key] = int(step)
+        found = Journal(tmp_path, KEYS)
+        for key in KEYS:
+            steps = [point.step for point in found[key].points_from(0)]
+            assert steps == list(range(len(steps))) and steps[-1] >= written[key]
+            written[key] = steps[-1]

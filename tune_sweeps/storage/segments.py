@@ -16,6 +16,8 @@ SEGMENT_BYTES = 256 * 1024
 """Size from which on a file is full. An object store is sent the newest one whole, at each checkpoint."""
 
 SYNC_EVERY_S = 5.0
+"""A line that comes so long after the last one that was synced takes all before it to the disk."""
+
 _OFFSET_BITS = 32
 
 
@@ -60,7 +62,7 @@ class Segments:
                     self._size += len(line)
 
     def append(self, lines: Sequence[bytes], sync: bool) -> list[int]:
-        """Add lines; they survive this process at once, and a loss of power within seconds.
+        """Add lines, which survive this process at once, and a loss of power once a later line takes them along.
 
         Args:
             lines: Without line ends.
