@@ -349,8 +349,8 @@ def main() -> int:
     logging.disable(logging.WARNING)
     size = sized(
         args,
-        full=Size(2_000, 32, (1, 8, 32, 100), (1, 4), 30.0, 30.0),
-        quick=Size(2_000, 32, (1, 8, 100), (1, 4), 5.0, 5.0),
+        full=Size(2_000, 32, (1, 8, 32, 100), (1, 4), 15.0, 15.0),
+        quick=Size(200, 32, (1, 8, 100), (1, 4), 2.0, 2.0),
         smoke=Size(60, 8, (1, 4), (1, 4), 2.0, 2.0),
     )
     hardware, rate = Hardware(), gateway_rate()
