@@ -49,14 +49,14 @@ from tutor_service.gateway.gateway import Gateway
 from tutor_service.gateway.metrics import GatewayMetrics
 from tutor_service.prompts.prompt import Prompt
 from tutor_service.schema import Advice, AdviceError, AdviceRequest
-from tutor_service.serving.load import gateway_settings
+from tutor_service.serving.scaling import gateway_settings
 from tutor_service.sharding import split
 
 NAME = "cluster_simulation"
 MEASURES = (
     "tutor_service/gateway/gateway.py",
     "tutor_service/gateway/queue.py",
-    "tutor_service/serving/load.py",
+    "tutor_service/serving/scaling.py",
     "tutor_service/sharding.py",
 )
 CLIENT = ClientSettings()
