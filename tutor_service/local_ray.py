@@ -3,13 +3,19 @@
 from __future__ import annotations
 
 import logging
+import os
 import sys
 import traceback
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 logger = logging.getLogger(__name__)
 
 _ATTEMPTS = 3
+
+_CLUSTERS_VARIABLE = "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"
+"""Where it is 0, as on these systems, Ray takes a machine's address to be 127.0.0.1, and listens there alone."""
 
 
 def start_local_ray(num_cpus: int, **options: Any) -> None:
@@ -28,15 +34,16 @@ def start_local_ray(num_cpus: int, **options: Any) -> None:
 
     for attempt in range(1, _ATTEMPTS + 1):
         try:
-            ray.init(
-                address="local",
-                num_cpus=num_cpus,
-                include_dashboard=False,
-                log_to_driver=False,
-                logging_level=logging.ERROR,
-                _node_ip_address="127.0.0.1",
-                **options,
-            )
+            with _on_loopback():
+                ray.init(
+                    address="local",
+                    num_cpus=num_cpus,
+                    include_dashboard=False,
+                    log_to_driver=False,
+                    logging_level=logging.ERROR,
+                    _node_ip_address="127.0.0.1",
+                    **options,
+                )
             return
         except Exception as error:
             leave_ray()
@@ -44,6 +51,27 @@ def start_local_ray(num_cpus: int, **options: Any) -> None:
             if attempt == _ATTEMPTS:
                 raise
             logger.warning("Ray did not start, trying again: %s", error)
+
+
+@contextmanager
+def _on_loopback() -> Iterator[None]:
+    """Have a Ray that starts in a ``with`` block listen on 127.0.0.1 alone.
+
+    A node address of 127.0.0.1 does not do that: Ray replaces it by one that other machines can reach, but where it is
+    told that there are none. It reads the variable when it is imported, here and in its processes.
+    """
+    from ray._private import ray_constants
+
+    before, is_enabled = os.environ.get(_CLUSTERS_VARIABLE), ray_constants.ENABLE_RAY_CLUSTER
+    os.environ[_CLUSTERS_VARIABLE], ray_constants.ENABLE_RAY_CLUSTER = "0", False
+    try:
+        yield
+    finally:
+        ray_constants.ENABLE_RAY_CLUSTER = is_enabled
+        if before is None:
+            del os.environ[_CLUSTERS_VARIABLE]
+        else:
+            os.environ[_CLUSTERS_VARIABLE] = before
 
 
 def leave_ray() -> None:
