@@ -280,7 +280,7 @@ class ArrayEnvRunner(EnvRunner, Checkpointable):
         following, rewards, terminated, truncated, infos = self.env.step(rollout.actions[t])
         rollout.terminated[t], rollout.truncated[t] = terminated, truncated
         self._observations = as_rows(following)
-        final = as_rows(infos["final_obs"]) if "final_obs" in infos else self._observations
+        final = as_rows(infos["final_obs"]) if (terminated | truncated).any() else self._observations
         paid = np.ascontiguousarray(rewards, np.float64)
         if note(self._steps, t, self._observations, final, paid, self._episodes):
             self._note_cuts(t, final)

@@ -145,6 +145,14 @@ def test_a_student_plays_what_it_would_play_from_python(algorithm: str, task: st
     assert played.num_env_steps_sampled_lifetime == num_steps * played.num_envs
 
 
+def test_an_episode_that_ends_without_its_last_observation_is_not_passed_over(monkeypatch: pytest.MonkeyPatch):
+    played = runner("ppo", "blackjack")
+    step = played.env.step
+    monkeypatch.setattr(played.env, "step", lambda actions: (*step(actions)[:4], {}))
+    with pytest.raises(KeyError, match="final_obs"):
+        played.sample()
+
+
 def test_carts_go_on_when_their_starts_are_used_up_and_from_a_checkpoint():
     task = load_task("cart_pole")
     ours, theirs = task.make_vec(2, 7), Task.make_vec(task, 2, 7)
