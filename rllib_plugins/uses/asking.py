@@ -143,13 +143,14 @@ class Asking:
         Zeros where it was not asked, did not answer, or is not followed by the rule.
         """
         assert self._trial.advisor is not None
+        advisor, reads_advice = self._trial.advisor, self._rule.reads_advice
         if self._stand_in is None:
-            tables = self._trial.advisor.table, self._trial.advisor.opinions
-            rows, opinions = (table.look_up(observations) for table in tables)
+            rows = advisor.table.look_up(observations)
+            opinions = advisor.opinions.look_up(observations) if reads_advice else rows
         else:
             rows, opinions = self._stand_in.known(observations)
         followed = ~np.isnan(rows[:, 0])
-        if self._rule.reads_advice:
+        if reads_advice:
             followed &= self._rule.on_advice(opinions)
         return np.where(followed[:, None], rows, 0.0)
 
