@@ -18,8 +18,8 @@ LEAST_EPISODES = 8
 FALL_ERRORS, FOLLOWED_FALL_ERRORS = 2.0, 1.0
 """A student has fallen back where its return plus so many standard errors is below what it was when it was let go minus
 as many; of one whose tutor is worth following less is asked: to help it once too often costs little."""
-PATIENCE_GROWTH = 2.0
-"""Such a student, helped again, is let go so many times later than before."""
+PATIENCE_GROWTH, MOST_GROWTHS = 2.0, 60
+"""Such a student, helped again, is let go so many times later than before; at most so often: no trial lasts longer."""
 
 
 class Limits(NamedTuple):
@@ -38,6 +38,11 @@ class Limits(NamedTuple):
     tutor_return: float
     follow: bool | None = None
     stall_steps: float = math.inf
+
+    @property
+    def fall_errors(self) -> float:
+        """Return the standard errors of both means by which a student that was let go must have fallen back."""
+        return FOLLOWED_FALL_ERRORS if self.follow else FALL_ERRORS
 
 
 class Episodes(NamedTuple):
@@ -87,7 +92,6 @@ class Phase:
         is_trusting: The advice has the benefit of the doubt.
         best: Highest mean return in the present phase.
         best_at: ``num_steps`` when it was seen.
-        patience: ``stall_steps`` count so many times.
     """
 
     is_on: bool = False
@@ -100,7 +104,6 @@ class Phase:
     is_trusting: bool = False
     best: float = -math.inf
     best_at: int = 0
-    patience: float = 1.0
 
     def update(self, benefit: Benefit, new_returns: list[float], num_new: int, limits: Limits) -> bool:
         """Take note of new steps; return whether a phase begins.
@@ -116,8 +119,8 @@ class Phase:
         if self.is_on:
             self.num_steps += num_new
             if self.is_trusting:
-                if self._has_stalled(limits.stall_steps * self.patience):
-                    self.is_trusting, self.reached = False, self._least(limits)
+                if self._has_stalled(limits.stall_steps * PATIENCE_GROWTH ** min(self.num_phases - 1, MOST_GROWTHS)):
+                    self.is_trusting, self.reached = False, self._bound(-limits.fall_errors)
             elif limits.follow and self._has_fallen(limits):
                 return self._begin(limits)
             is_harmful = min(benefit.z, benefit.disputed_z) < -options.evidence_left
@@ -126,7 +129,7 @@ class Phase:
             is_over = self.num_steps >= limits.phase_steps
             if is_refuted or is_passed or is_over:
                 is_useless = is_refuted and (is_harmful or not limits.follow)
-                self.reached = math.nan if is_useless else self._least(limits)
+                self.reached = math.nan if is_useless else self._bound(-limits.fall_errors)
                 self.is_on, self.num_idle = False, 0
                 self._forget()
                 benefit.forget_disputes()
@@ -149,19 +152,12 @@ class Phase:
             self.best, self.best_at = mean, self.num_steps
         return self.num_steps - self.best_at >= stall_steps and not math.isnan(mean)
 
-    def _least(self, limits: Limits) -> float:
-        """Return what the student must not fall below once it is let go; NaN of too few episodes."""
-        return self._bound(-FOLLOWED_FALL_ERRORS if limits.follow else -FALL_ERRORS)
-
     def _has_fallen(self, limits: Limits) -> bool:
         """Say whether the student has fallen back since it was let go."""
-        errors = FOLLOWED_FALL_ERRORS if limits.follow else FALL_ERRORS
-        return self._bound(errors) < self.reached  # False on NaN
+        return self._bound(limits.fall_errors) < self.reached  # False on NaN
 
     def _begin(self, limits: Limits) -> bool:
         """Begin a phase."""
-        if self.num_phases:
-            self.patience *= PATIENCE_GROWTH
         self.is_on, self.num_steps, self.is_trusting = True, 0, bool(limits.follow)
         self.best, self.best_at = -math.inf, 0
         self._forget()
