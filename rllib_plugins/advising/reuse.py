@@ -159,25 +159,7 @@ _REGISTRY.register("budget", Budget)
 _REGISTRY.register("decay", Decay)
 _REGISTRY.register("q_change", QChange)
 
-
-def register_reuse(name: str, cls: type[ReuseRule]) -> type[ReuseRule]:
-    """Make a reuse rule known by a name, so that a config can say it.
-
-    Raises:
-        ValueError: The name is taken, or ``cls`` does not extend ``ReuseRule``.
-    """
-    return _REGISTRY.register(name, cls)
-
-
-def reuse_names() -> tuple[str, ...]:
-    """Return the names of the registered reuse rules."""
-    return _REGISTRY.names
-
-
-def make_reuse(name: str, options: dict[str, Any]) -> ReuseRule:
-    """Build a reuse rule from a config's name (or ``module:Class``) and options.
-
-    Raises:
-        UserError: Unknown rule or option, with the nearest spelling, or a value out of range.
-    """
-    return _REGISTRY.make(name, options)
+register_reuse = _REGISTRY.register
+"""Make a reuse rule known by a name, so that a config can say it."""
+reuse_names = _REGISTRY.names
+make_reuse = _REGISTRY.make

@@ -34,9 +34,8 @@ class RuleRegistry(Generic[RuleT]):
         self._base = base
         self._classes: dict[str, type[RuleT]] = {}
 
-    @property
     def names(self) -> tuple[str, ...]:
-        """The registered names, sorted."""
+        """Return the registered names, sorted."""
         return tuple(sorted(self._classes))
 
     def register(self, name: str, cls: type[RuleT]) -> type[RuleT]:
@@ -83,7 +82,7 @@ class RuleRegistry(Generic[RuleT]):
         except (ImportError, AttributeError, ValueError) as error:
             raise UserError(
                 f"{self.field} = '{name}' cannot be imported ({error}). Give module:Class of something importable, "
-                f"or one of: {', '.join(self.names)}."
+                f"or one of: {', '.join(self.names())}."
             ) from error
         if not (isinstance(cls, type) and issubclass(cls, self._base)):
             raise UserError(f"{self.field} = '{name}' must be a class that extends {self._base.__name__}.")
@@ -280,25 +279,7 @@ _REGISTRY.register("importance", Importance)
 _REGISTRY.register("mistake", Mistake)
 _REGISTRY.register("confidence", Confidence)
 
-
-def register_rule(name: str, cls: type[AdvisingRule]) -> type[AdvisingRule]:
-    """Makes an advising rule known by a name, so that a config can say it.
-
-    Raises:
-        ValueError: The name is taken, or ``cls`` does not extend ``AdvisingRule``.
-    """
-    return _REGISTRY.register(name, cls)
-
-
-def rule_names() -> tuple[str, ...]:
-    """Names of the registered advising rules."""
-    return _REGISTRY.names
-
-
-def make_rule(name: str, options: dict[str, Any]) -> AdvisingRule:
-    """Builds an advising rule from a config's name (or ``module:Class``) and options.
-
-    Raises:
-        UserError: Unknown rule or option, with the nearest spelling, or a value out of range.
-    """
-    return _REGISTRY.make(name, options)
+register_rule = _REGISTRY.register
+"""Make an advising rule known by a name, so that a config can say it."""
+rule_names = _REGISTRY.names
+make_rule = _REGISTRY.make

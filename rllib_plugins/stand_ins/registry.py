@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
@@ -140,20 +140,6 @@ _REGISTRY.register("off", Off)
 _REGISTRY.register("kept", Kept)
 _REGISTRY.register("ensemble", Ensemble)
 
-
-def register_stand_in(name: str, cls: type[StandInRule]) -> type[StandInRule]:
-    """Make a stand-in known by a name, so that a config can say it.
-
-    Raises:
-        ValueError: The name is taken, or ``cls`` does not extend ``StandInRule``.
-    """
-    return _REGISTRY.register(name, cls)
-
-
-def make_stand_in(name: str, options: dict[str, Any]) -> StandInRule:
-    """Build a stand-in from a config's name (or ``module:Class``) and options.
-
-    Raises:
-        UserError: Unknown stand-in or option, with the nearest spelling, or a value out of range.
-    """
-    return _REGISTRY.make(name, options)
+register_stand_in = _REGISTRY.register
+"""Make a stand-in known by a name, so that a config can say it."""
+make_stand_in = _REGISTRY.make

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import partial
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -319,25 +319,7 @@ _REGISTRY.register("handover", Handover)
 _REGISTRY.register("pool", Pool)
 _REGISTRY.register("clone", Clone)
 
-
-def register_use(name: str, cls: type[Use]) -> type[Use]:
-    """Make a use of advice known by a name, so that a config can say it.
-
-    Raises:
-        ValueError: The name is taken, or ``cls`` does not extend ``Use``.
-    """
-    return _REGISTRY.register(name, cls)
-
-
-def use_names() -> tuple[str, ...]:
-    """Return the names of the registered uses."""
-    return _REGISTRY.names
-
-
-def make_use(name: str, options: dict[str, Any]) -> Use:
-    """Build a use from a config's name (or ``module:Class``) and options.
-
-    Raises:
-        UserError: Unknown use or option, with the nearest spelling, or a value out of range.
-    """
-    return _REGISTRY.make(name, options)
+register_use = _REGISTRY.register
+"""Make a use of advice known by a name, so that a config can say it."""
+use_names = _REGISTRY.names
+make_use = _REGISTRY.make
