@@ -126,6 +126,22 @@ async def test_a_flood_leaves_the_event_loop_to_others():
     assert sum(looked_up) <= before + 32, "what nobody waits for any more is not looked up"
 
 
+async def test_small_lists_of_several_callers_are_looked_up_together():
+    model, store = FakeModel(), FakeStore()
+    looked_up: list[int] = []
+    get_many = store.get_many
+    store.get_many = lambda keys: looked_up.append(len(keys)) or get_many(keys)
+    gateway = make_gateway(model, store)
+    calls = [asyncio.create_task(gateway.advise([request((n, m)) for m in range(8)])) for n in range(9)]
+    await asyncio.sleep(0)
+    gave_up = calls.pop(5)
+    gave_up.cancel()
+    answers = await asyncio.gather(*calls)
+    assert looked_up == [8, 32, 24], "the first caller met nobody; the one that gave up is not looked up"
+    assert all(sources(items) == ["model"] * 8 for items in answers)
+    assert len(model.evaluated) == len({prompt.token_ids for prompt in model.evaluated}) == 64
+
+
 @pytest.mark.parametrize(("at_the_model", "max_waiting"), [(4, 6), (32, 10)])
 async def test_beyond_its_bound_requests_are_refused_for_the_moment(at_the_model: int, max_waiting: int):
     """What goes to the model at once does not count as waiting."""

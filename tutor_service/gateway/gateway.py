@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections import OrderedDict
+from collections import OrderedDict, deque
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import NamedTuple, Protocol, TypeAlias
 
 from tutor_service.errors import UserError
@@ -35,8 +35,13 @@ from tutor_service.validation import MAX_LIST, problem
 MEMORY_ENTRIES = 200_000
 MakeQueue: TypeAlias = Callable[[Evaluate, Keep, QueueLimits, int], JoiningQueue]
 _LATE = AdviceError(LATE, retry=True)
+_OVERLOADED = AdviceError("tutor: overloaded, too many states wait for the model", retry=True)
 _SLICE = 32
-"""Cold requests looked up at a time, a few milliseconds' work; whoever needs less of the event loop waits no longer."""
+"""Cold requests looked up at a time, of one caller or of several: a few milliseconds' work for which the event loop waits.
+
+Many at a time, since a call of the tokenizer, of the store and of the model has a price of its own; with several
+gateways every caller's list comes in small parts.
+"""
 
 
 class Store(Protocol):
@@ -81,12 +86,28 @@ class Explanation:
     thought: str
 
 
-class _Asked(NamedTuple):
-    """Name a request that has a prompt by its place in the list."""
+@dataclass(slots=True, eq=False)
+class _Caller:
+    """Hold what one caller asked and memory does not know.
 
+    Attributes:
+        found: What is known by now, in order; None: nothing.
+        waiting: Places of what is under way, with what they wait for.
+        unseen: How many were not looked up yet.
+        gone: Whether it no longer waits.
+    """
+
+    found: list[Advice | AdviceError | None]
+    waiting: list[tuple[int, Joined]] = field(default_factory=list)
+    unseen: int = 0
+    gone: bool = False
+
+
+class _Cold(NamedTuple):
+    """Name a request that is to be looked up, by its place in its caller's list."""
+
+    caller: _Caller
     place: int
-    key: bytes
-    prompt: Prompt
     request: AdviceRequest
 
 
@@ -120,6 +141,7 @@ class Gateway:
         self._metrics = metrics
         self._memory: OrderedDict[AdviceRequest, Advice] = OrderedDict()
         self._looking_up = asyncio.Lock()
+        self._unseen: deque[_Cold] = deque()
         self._commit = GroupCalls(store.keep_many)
         self._queue = make_queue(evaluate, self._keep, settings.limits, self._window(1))
         metrics.show_pending(lambda: self.num_pending)
@@ -248,58 +270,69 @@ class Gateway:
 
     async def _find(self, requests: Sequence[AdviceRequest], ends: float | None) -> list[Advice | AdviceError]:
         """Answer distinct requests from the store, from what is under way, or from the model."""
-        found: list[Advice | AdviceError | None] = [None] * len(requests)
-        waiting: list[tuple[int, Joined]] = []
+        caller = _Caller([None] * len(requests))
         try:
             async with asyncio.timeout_at(_loop_time(ends)):
-                briefed = await self._briefed(requests)
-                for start in range(0, len(requests), _SLICE):
-                    async with self._looking_up:  # in turn: a flood of callers must not fill one turn of the event loop
-                        self._look_up(briefed[start : start + _SLICE], start, found, waiting)
-                        await asyncio.sleep(0)
-                if waiting:
-                    await asyncio.wait({joined.ticket.result for _, joined in waiting})  # unlike await, cancels none
+                self._enter(caller, await self._briefed(requests))
+                while caller.unseen:
+                    async with self._looking_up:  # in turn: a flood must not fill one turn of the event loop
+                        if caller.unseen:
+                            self._look_up()
+                            await asyncio.sleep(0)
+                if caller.waiting:
+                    await asyncio.wait({joined.ticket.result for _, joined in caller.waiting})  # cancels none
         except TimeoutError:
-            self._queue.leave((joined.ticket for _, joined in waiting), wanted=True)
+            self._leave(caller, wanted=True)
         except BaseException:
-            self._queue.leave(joined.ticket for _, joined in waiting)
+            self._leave(caller)
             self._queue.pump()
             raise
         else:
-            self._queue.leave(joined.ticket for _, joined in waiting)
-        for index, (ticket, fresh) in waiting:
+            self._leave(caller)
+        for place, (ticket, fresh) in caller.waiting:
             if ticket.result.done():
-                found[index] = _shared(ticket.result.result(), fresh)
-        return [_LATE if item is None else item for item in found]
+                caller.found[place] = _shared(ticket.result.result(), fresh)
+        return [_LATE if item is None else item for item in caller.found]
 
-    def _look_up(
-        self,
-        requests: Sequence[AdviceRequest | AdviceError],
-        offset: int,
-        found: list[Advice | AdviceError | None],
-        waiting: list[tuple[int, Joined]],
-    ) -> None:
-        """Look up without yielding: no evaluation may end between the look into the store and the joining."""
-        valid: list[tuple[int, AdviceRequest]] = []
-        for place, request in enumerate(requests, offset):
+    def _enter(self, caller: _Caller, briefed: Sequence[AdviceRequest | AdviceError]) -> None:
+        """Have a caller's requests wait for their look-up, behind those of others."""
+        for place, request in enumerate(briefed):
             if isinstance(request, AdviceError):
-                found[place] = request
+                caller.found[place] = request
             else:
-                valid.append((place, request))
-        asked: list[_Asked] = []
-        for (place, request), prompt in zip(valid, self._prompts([request for _, request in valid]), strict=True):
+                caller.unseen += 1
+                self._unseen.append(_Cold(caller, place, request))
+
+    def _leave(self, caller: _Caller, wanted: bool = False) -> None:
+        """Count a caller out of all it waits for; see ``JoiningQueue.leave``."""
+        caller.gone = True
+        self._queue.leave((joined.ticket for _, joined in caller.waiting), wanted)
+
+    def _look_up(self) -> None:
+        """Look up the next requests of all callers.
+
+        Without yielding: no evaluation may end between the look into the store and the joining.
+        """
+        slice_: list[_Cold] = []
+        while self._unseen and len(slice_) < _SLICE:
+            cold = self._unseen.popleft()
+            cold.caller.unseen -= 1
+            if not cold.caller.gone:
+                slice_.append(cold)
+        asked: list[tuple[_Cold, bytes, Prompt]] = []
+        for cold, prompt in zip(slice_, self._prompts([cold.request for cold in slice_]), strict=True):
             if isinstance(prompt, AdviceError):
-                found[place] = prompt
+                cold.caller.found[cold.place] = prompt
             else:
-                asked.append(_Asked(place, self._key(prompt), prompt, request))
-        stored = self._store.get_many([item.key for item in asked])
-        for item, kept in zip(asked, stored, strict=True):
+                asked.append((cold, self._key(prompt), prompt))
+        stored = self._store.get_many([key for _, key, _ in asked])
+        for (cold, key, prompt), kept in zip(asked, stored, strict=True):
             if kept is not None:
-                found[item.place] = known(kept)
-            elif (joined := self._queue.join(item.key, item.prompt, item.request)) is not None:
-                waiting.append((item.place, joined))
+                cold.caller.found[cold.place] = known(kept)
+            elif (joined := self._queue.join(key, prompt, cold.request)) is not None:
+                cold.caller.waiting.append((cold.place, joined))
             else:
-                found[item.place] = AdviceError("tutor: overloaded, too many states wait for the model", retry=True)
+                cold.caller.found[cold.place] = _OVERLOADED
         self._queue.pump()
 
     async def _keep(self, tickets: list[Ticket], answers: Answers) -> Answers:
