@@ -37,7 +37,7 @@ MakeQueue: TypeAlias = Callable[[Evaluate, Keep, QueueLimits, int], JoiningQueue
 _LATE = AdviceError(LATE, retry=True)
 _OVERLOADED = AdviceError("tutor: overloaded, too many states wait for the model", retry=True)
 _SLICE = 32
-"""Cold requests looked up at a time, of one caller or of several: a few milliseconds' work for which the event loop waits.
+"""Cold requests looked up at a time, of one caller or of several: milliseconds for which the event loop waits.
 
 Many at a time, since a call of the tokenizer, of the store and of the model has a price of its own; with several
 gateways every caller's list comes in small parts.
