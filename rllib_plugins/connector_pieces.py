@@ -274,8 +274,8 @@ class ConsultTutor(ConnectorV2):
     def get_state(self, components: Any = None, *, not_components: Any = None, **kwargs: Any) -> dict[str, Any]:
         """Return what is needed to go on; empty before the first exploring step of an EnvRunner that is the only one.
 
-        Of the only one: the step counter, the core, and the returns not yet compared. Of one of several: what it has to
-        report. Of what holds their common knowledge: that.
+        A single runner returns step counter, core and pending returns; one of several returns its report; the holder
+        returns the shared state.
         """
         if self._shared is not None:
             return self._report(self._shared) if self._shared.place.number != HOLDER else self._common(self._shared)

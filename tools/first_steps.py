@@ -38,29 +38,32 @@ class Step(NamedTuple):
 
 INTRODUCTION = """# First steps
 
-What a terminal shows on the way from a task of your own to a report. `python -m tools.first_steps` runs these commands
-in an empty folder and writes this page; tables are as wide as where nobody watches.
+This page goes from a task of your own to a report, and shows what each command prints. `python -m tools.first_steps`
+runs the commands in an empty folder and writes the page; tables have the width used when output is not a terminal.
+
+Begin with `source .venv/bin/activate` in the checkout, so that `tutor` is found, and go to an empty folder.
 
 """
 STEPS = (
     Step(
-        "`tutor init task` writes a task that works, with its test: a corridor with a door, for you to replace.",
+        "Write a task that works, with its test: a corridor with a door, for you to replace.",
         "tutor init task maze",
     ),
-    Step("Its test plays it as a sweep will.", "python -m pytest -q test_maze.py"),
+    Step("Run its test, which plays it as a sweep will.", "python -m pytest -q test_maze.py"),
     Step(
-        "Is a tutor worth following, and in which way of asking and reading it? Here it is a file of answers, so that "
-        "nobody has to wait for an LLM: a script wrote it that knows the way and is never sure. With an LLM it is "
-        "`tutor audition smollm2 maze:Maze`.",
+        "Is a tutor worth following, and in which way of asking and reading it? The recording below used "
+        "`answers.jsonl`, written by `tools/first_steps.py`: the way to the door with probability 0.7 in every state. "
+        "To follow this page without that file, let an LLM take its place: `tutor audition smollm2 maze:Maze`, and "
+        "`audition-smollm2-maze.yaml` in the commands below.",
         "tutor audition answers.jsonl maze:Maze",
     ),
     Step(
-        "A sweep: students without a tutor, with this one as the audition left it, and with the task's own oracle, "
-        "three seeds each.",
+        "Run a sweep: students without a tutor, with this tutor asked and read in the best way found, and with the "
+        "task's own oracle, three seeds each.",
         "tutor sweep --task maze:Maze --set 'tutors=[runs/audition-answers-maze.yaml,oracle]' "
         "--set algorithms=[ppo] --name first",
     ),
-    Step("The report can be had again at any time.", "tutor report first"),
+    Step("Show the report again at any time.", "tutor report first"),
 )
 
 

@@ -224,7 +224,9 @@ class TutorConfig(BaseModel):
         description="Mean share of the model's probability on the legal actions below which a tutor is doubted.",
     )
     decoding: Literal["scored", "reasoned", "text"] = Field(
-        default="scored", description="How an answer is read: see decode."
+        default="scored",
+        description="scored: probabilities of the labels after one forward pass. reasoned: the same after a thought. "
+        "text: free text in <action> tags.",
     )
     label_orders: int = Field(
         default=1,

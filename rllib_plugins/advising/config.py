@@ -37,8 +37,8 @@ class AdviceConfig(BaseModel):
     follow: bool | None = Field(
         default=None,
         description="Whether the tutor is known to be worth following: true (distil imitates it up to tutor_return, "
-        "but where the student's own draws say that it harms), false (never). Default: those draws alone decide. A "
-        "sweep says it by the tutor's own play.",
+        "except where the student's own draws say that it harms), false (never). Default: those draws alone decide. A "
+        "sweep sets it by the tutor's own play.",
     )
     probability_initial: float = Field(
         default=1.0, ge=0, le=1, description="P_initial: consultation probability at step 0."

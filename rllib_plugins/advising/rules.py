@@ -129,7 +129,7 @@ class LinearSchedule:
 
 
 class AdvisingRule(BaseModel):
-    """Say when to consult. Subclass it and overwrite what differs; fields are the rule's options.
+    """Say when to consult. Subclass it and override what differs; fields are the rule's options.
 
     Example:
         >>> class Losing(AdvisingRule):

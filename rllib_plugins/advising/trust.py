@@ -17,8 +17,7 @@ from rllib_plugins.compiled import compiled
 OPTIMISM = 1.0
 """Added to z while nothing is known about a tutor (trust Φ(1) = 0.84), and taken from it once much is: Φ(z − 1)."""
 PROBATION_STEPS = 512.0
-"""Compared steps after which nothing is added or taken: half of the way from the one to the other. What speaks against
-a tutor counts in full from here on."""
+"""Compared steps at which the prior bonus b is 0; from here evidence against a tutor counts in full."""
 SHRINKAGE = 5.0
 """Observations' worth by which a group's variance is drawn to that of both groups together."""
 LARGEST = 1e100

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 class StandInRule(BaseModel):
     """Says who answers in the tutor's place; its fields are ``advice.stand_in_options``.
 
-    By itself it answers the states that the tutor was asked about, by what it said. One of one's own has a ``model``.
+    Answer states that were asked before with the stored answer. Override ``model`` to answer new states too.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -142,4 +142,5 @@ _REGISTRY.register("ensemble", Ensemble)
 
 register_stand_in = _REGISTRY.register
 """Make a stand-in known by a name, so that a config can say it."""
+stand_in_names = _REGISTRY.names
 make_stand_in = _REGISTRY.make

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 BATCH = 128
 """States per gradient step of imitation."""
 SETTLED_SHARE = 0.02
-"""Share of the states that the student need not follow for the others to be left alone."""
+"""Stop imitating a batch once the student disagrees in at most this share of it."""
 
 
 class AdviceSample(NamedTuple):

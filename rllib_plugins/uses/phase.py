@@ -16,10 +16,10 @@ COMPARED_STEPS, COMPARED_EPISODES = 512, 16
 LEAST_EPISODES = 8
 """Episodes below which it says nothing."""
 FALL_ERRORS, FOLLOWED_FALL_ERRORS = 2.0, 1.0
-"""A student has fallen back where its return plus so many standard errors is below what it was when it was let go minus
-as many; of one whose tutor is worth following less is asked: to help it once too often costs little."""
+"""Standard errors by which the return, plus that many, must lie below the return at release, minus that many, for a
+student to count as fallen back; fewer for a tutor worth following."""
 PATIENCE_GROWTH, MOST_GROWTHS = 2.0, 60
-"""Such a student, helped again, is let go so many times later than before; at most so often: no trial lasts longer."""
+"""Factor on ``stall_steps`` after each relapse, and the most times that it is applied."""
 
 
 class Limits(NamedTuple):

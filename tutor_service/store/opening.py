@@ -33,8 +33,8 @@ def open_database(store: StoreConfig) -> PostgresStore:
         from tutor_service.store.postgres import PostgresStore
     except ImportError as error:
         raise StoreError(
-            f"store.location = '{store.location}' needs psycopg ({error}): pip install 'llm-tutors[cluster]', on the "
-            "gateway's node."
+            f"store.location = '{store.location}' needs psycopg ({error}): run `.venv/bin/python -m uv pip install -e "
+            "'.[cluster]'` on the gateway's node."
         ) from None
     return PostgresStore(
         store.location, read_secret("password of the advice store", store.password_env, store.password_file)
