@@ -141,7 +141,7 @@ def refuse_on_several_runners(advice: AdviceConfig, num_env_runners: int) -> Non
             f"{num_env_runners}: several explorers would each have their own. Set num_env_runners to 0, or advice.use "
             "to distil, kickstart or clone."
         )
-    if use.has_own_explorer:
+    if use.has_own_explorer():
         raise UserError(
             f"advice.use = '{advice.named_use}' with num_env_runners = {num_env_runners}: its explorer shares nothing "
             "with those of other EnvRunners. Set num_env_runners to 0, or advice.use to another."

@@ -106,6 +106,8 @@ def add_tutor(
             f"advice.use = '{advice.named_use}' needs the lean rollout; in RLlib's own EnvRunner the tutor acts: "
             "set advice.use to 'coin'."
         )
+    if tutor != "none" and advice.has_stand_in:
+        raise UserError(f"advice.stand_in = '{advice.stand_in}' works in the lean rollout: leave it out.")
     if config.is_multi_agent:
         raise UserError("multi-agent configs are not supported: a tutor advises one student")
     if getattr(config._module_to_env_connector, "func", None) is tutor_pieces:

@@ -36,6 +36,11 @@ class AdviceBatch:
     tokens: int = 0
     opinions: NDArray[np.float64] | None = None
 
+    @property
+    def distributions(self) -> NDArray[np.float64]:
+        """Return what the tutor takes each action to be worth, ``(n, num_actions)``, which advising rules judge by."""
+        return self.probabilities if self.opinions is None else self.opinions
+
     def count(self, counters: AdviceCounters, latency: RecentMean) -> None:
         """Add what was asked to a trial's running totals, and the call's milliseconds to their mean."""
         for source, count in enumerate(np.bincount(self.source).tolist()):

@@ -450,8 +450,7 @@ class Explorer:
             batch = self._advisor.ask(observations[to_ask])
             advice[to_ask] = batch.probabilities
             if self._rule.reads_advice:
-                opinions = batch.probabilities if batch.opinions is None else batch.opinions
-                visits["ignored"][to_ask] = ~self._rule.on_advice(opinions)
+                visits["ignored"][to_ask] = ~self._rule.on_advice(batch.distributions)
             batch.count(self._counters, self._latency)
         return advice
 

@@ -189,3 +189,5 @@ class LeanTraining:
         self.advice.set_state(state["advice"])
         if self._gathered is not None:
             self._gathered.set_state(state["runners"])
+        if self.runner.began_anew:
+            self.advice.begin_episodes()

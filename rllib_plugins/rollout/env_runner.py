@@ -56,6 +56,9 @@ class ArrayEnvRunner(EnvRunner, Checkpointable):
     Args:
         config: One of this package's algorithm configs, after ``tutoring``.
         **kwargs: RLlib's own.
+
+    Attributes:
+        began_anew: The restored episodes could not be had back, which no array says: it was between two rollouts.
     """
 
     config: Any
@@ -94,6 +97,7 @@ class ArrayEnvRunner(EnvRunner, Checkpointable):
         self._steps = Steps.of(self.rollout)
         self._draws = np.empty((self.config.rollout_steps, self.num_envs))
         self._epsilons, self._epsilons_from = np.zeros(self.config.rollout_steps), -1
+        self.began_anew = False
 
     @property
     def seed(self) -> int:
@@ -349,13 +353,17 @@ class ArrayEnvRunner(EnvRunner, Checkpointable):
         self.cursor, self._cuts = state["cursor"], list(state["cuts"])
         self.rollout.set_state(state["rollout"])
         self._steps = Steps.of(self.rollout)
-        if not self.task.restore_vec(self.env, state["env"]):
-            self._begin_anew()
+        is_restored = self.task.restore_vec(self.env, state["env"])
+        self.began_anew = not is_restored and self._begin_anew()
 
-    def _begin_anew(self) -> None:
-        """Cut the episodes that cannot be had back, as a time limit would, and start fresh ones."""
+    def _begin_anew(self) -> bool:
+        """Start fresh episodes in place of those that cannot be had back; return whether that is between rollouts.
+
+        Within a rollout they are cut, as a time limit would.
+        """
         step = self.cursor - 1
-        if 0 <= step < self.rollout.num_steps - 1:
+        is_within = 0 <= step < self.rollout.num_steps - 1
+        if is_within:
             for i in np.flatnonzero(~(self.rollout.terminated[step] | self.rollout.truncated[step])).tolist():
                 self.rollout.truncated[step, i] = True
                 self._cuts.append((step, i, np.array(self._observations[i], np.float32)))
@@ -363,6 +371,7 @@ class ArrayEnvRunner(EnvRunner, Checkpointable):
         self._observations = as_rows(self.env.reset(seed=seed)[0])
         self._episodes.running[:] = 0.0
         self.core.begin_episodes()
+        return not is_within
 
     def get_ctor_args_and_kwargs(self) -> tuple[tuple[()], dict[str, Any]]:
         """Return how RLlib builds this again."""

@@ -59,6 +59,18 @@ class Reply(NamedTuple):
     report: Report
 
 
+class Restored(NamedTuple):
+    """Says what a restored runner could not have back.
+
+    Attributes:
+        truncated: ``(T, num_envs)``: where the rollout was cut.
+        began_anew: As ``ArrayEnvRunner``'s.
+    """
+
+    truncated: NDArray[np.bool_]
+    began_anew: bool
+
+
 class OrderedEnvRunner(ArrayEnvRunner):
     """One of several: an ``ArrayEnvRunner`` that samples what it is ordered to, with the weights that come with it."""
 
@@ -93,10 +105,10 @@ class OrderedEnvRunner(ArrayEnvRunner):
     def set_state(self, state: dict[str, Any]) -> None:
         """Take nothing from RLlib: weights come with orders."""
 
-    def restore(self, state: dict[str, Any]) -> NDArray[np.bool_]:
-        """Take over a ``get_state``; return where the rollout was cut, ``(T, num_envs)``."""
+    def restore(self, state: dict[str, Any]) -> Restored:
+        """Take over a ``get_state``."""
         super().set_state(state)
-        return self.rollout.truncated
+        return Restored(self.rollout.truncated, self.began_anew)
 
     def describe(self) -> tuple[bool, Report]:
         """Return whether the task has masks of legal actions, and the first report."""
@@ -131,6 +143,7 @@ class GatheredRollout:
         rollout: What they fill together: each its own environments.
         cursor: The next vector step of ``rollout``.
         num_env_steps_sampled_lifetime: Env steps of the trial.
+        began_anew: As ``ArrayEnvRunner``'s.
         metrics: RLlib's.
     """
 
@@ -159,6 +172,7 @@ class GatheredRollout:
         )
         self.cursor = 0
         self.num_env_steps_sampled_lifetime = 0
+        self.began_anew = False
         self.metrics = MetricsLogger(root=False)
         self._finished_sum, self._finished_count = 0.0, 0
         self._weights: NDArray[np.float32] = np.empty(0, np.float32)
@@ -230,11 +244,12 @@ class GatheredRollout:
 
     def set_state(self, state: dict[str, Any]) -> None:
         """Take over a ``get_state``."""
-        cuts = self._ask("restore", [{"state": runner} for runner in state["runners"]])
+        restored: list[Restored] = self._ask("restore", [{"state": runner} for runner in state["runners"]])
         self.core.set_state(state["core"])
         self._is_whole = True
         self.num_env_steps_sampled_lifetime = state["num_env_steps"]
         self._finished_sum, self._finished_count = state["finished"]
         self.cursor = state["cursor"]
         self.rollout.set_state(state["rollout"])
-        self.rollout.truncated[:] = np.concatenate(cuts, axis=1)
+        self.rollout.truncated[:] = np.concatenate([runner.truncated for runner in restored], axis=1)
+        self.began_anew = any(runner.began_anew for runner in restored)

@@ -74,8 +74,7 @@ class StandInExplorer(Explorer):
             batch = self._stand_in.ask(observations[to_ask])
             advice[to_ask] = batch.probabilities
             if self._rule.reads_advice:
-                assert batch.opinions is not None
-                visits["ignored"][to_ask] = ~self._rule.on_advice(batch.opinions)
+                visits["ignored"][to_ask] = ~self._rule.on_advice(batch.distributions)
             batch.count(self._counters, self._latency)
         return advice
 

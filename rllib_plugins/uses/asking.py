@@ -129,7 +129,7 @@ class Asking:
         batch.count(self._counters, self._latency)
         guessed = holds_guess(batch.probabilities, asked.legal)
         if self._rule.reads_advice:
-            guessed &= self._rule.on_advice(batch.probabilities)
+            guessed &= self._rule.on_advice(batch.distributions)
         advised = batch.probabilities[guessed].argmax(axis=1)
         num_agreed = int((asked.actions[guessed] == advised).sum())
         self._agreement.add(float(num_agreed), len(advised))

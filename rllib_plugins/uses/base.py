@@ -113,6 +113,9 @@ class AdviceUse:
     def remember(self, start: int = 0, stop: int | None = None) -> None:
         """Take note of vector steps ``start`` to ``stop`` of the rollout, before they are learnt from."""
 
+    def begin_episodes(self) -> None:
+        """Take note that all environments have begun an episode anew between two rollouts, out of turn."""
+
     def compare(self, advantages: NDArray[np.float32]) -> None:
         """Take note of what the actions of a complete rollout were worth.
 

@@ -81,7 +81,12 @@ class Distillation(AdviceUse):
             self._benefit.observe(Draws(asked.observations, asked.policy, asked.actions, told.actions, gained))
             self._memory.put(asked.advised(told.actions))
         returns = window.finished_returns()
-        self._begins |= self._phase.update(self._benefit, returns, window.advantages.size, self._limits)
+        limits = self._limits if len(self._memory) else self._limits._replace(follow=None)  # nothing to imitate yet
+        self._begins |= self._phase.update(self._benefit, returns, window.advantages.size, limits)
+
+    def begin_episodes(self) -> None:
+        """Take note that the running episodes were cut off between two rollouts."""
+        self._window.begin_episodes()
 
     def imitate(self, learner: Imitator, step: int, weights: ImitationWeights) -> None:
         """Take the gradient steps that are due, on states where advice helps."""

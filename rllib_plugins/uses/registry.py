@@ -57,16 +57,17 @@ class Use(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
     acts: ClassVar[bool] = False
     pools: ClassVar[bool] = False
-    reads_level: ClassVar[bool] = True
+    reads_level: ClassVar[bool] = False
     on_stock: ClassVar[bool] = False
 
     @classmethod
     def reads(cls) -> frozenset[str]:
         """Return which of ``ASKING_FIELDS``, ``STAND_IN_FIELDS`` and ``COIN_FIELDS`` it reads.
 
-        The others must keep their defaults.
+        The others must keep their defaults. An explorer of its own, where the tutor acts, knows no stand-in.
         """
-        return frozenset((*ASKING_FIELDS, *STAND_IN_FIELDS, *(COIN_FIELDS if cls.acts else ())))
+        is_alone = cls.acts and cls.has_own_explorer()
+        return frozenset((*ASKING_FIELDS, *(COIN_FIELDS if cls.acts else ()), *(() if is_alone else STAND_IN_FIELDS)))
 
     def asks(self, probability: Floats, progress: Floats) -> Floats:
         """Return the expected share of env steps that are asked about, ``(n,)``, before anything is known of a trial.
@@ -77,10 +78,10 @@ class Use(BaseModel):
         """
         return probability
 
-    @property
-    def has_own_explorer(self) -> bool:
+    @classmethod
+    def has_own_explorer(cls) -> bool:
         """Tell whether its explorer is another than ``Explorer``, which alone several EnvRunners can share."""
-        return type(self).explorer is not Use.explorer
+        return cls.explorer is not Use.explorer
 
     def explorer(self) -> Callable[..., Explorer]:
         """Return what makes a trial's explorer, from the arguments of ``Explorer``."""
@@ -105,7 +106,6 @@ class Coin(Use):
     """Let a coin decide at each step whether the tutor acts; imitate advised steps as ``advice.imitation`` says."""
 
     acts: ClassVar[bool] = True
-    reads_level: ClassVar[bool] = False
     on_stock: ClassVar[bool] = True
 
     def make(self, trial: Trial) -> AdviceUse:
@@ -117,6 +117,8 @@ class Coin(Use):
 
 class Distil(Use):
     """Imitate advice where the student's own draws say that it helps; the tutor never acts."""
+
+    reads_level: ClassVar[bool] = True
 
     evidence: float = Field(
         default=3.0, gt=0, description="Standard errors of evidence for the advice from which on it is imitated."
@@ -190,8 +192,6 @@ class Distil(Use):
 class Kickstart(Use):
     """Add a cross-entropy towards the tutor to the student's loss, with a weight that falls to 0 at θ."""
 
-    reads_level: ClassVar[bool] = False
-
     weight: float = Field(
         default=10.0,
         gt=0,
@@ -213,7 +213,6 @@ class Handover(Use):
     """Let the tutor begin each episode and the student go on; the tutor's part shrinks as the student gets better."""
 
     acts: ClassVar[bool] = True
-    reads_level: ClassVar[bool] = False
 
     horizon: int = Field(
         default=20,
@@ -257,7 +256,6 @@ class Pool(Use):
 
     acts: ClassVar[bool] = True
     pools: ClassVar[bool] = True
-    reads_level: ClassVar[bool] = False
 
     strength: float = Field(
         default=1.0, gt=0, description="κ at env step 0; it falls linearly to 0 at θ. Typical: 0.5 to 4."

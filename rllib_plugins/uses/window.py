@@ -69,6 +69,14 @@ class Window:
         found: list[float] = _finished_returns(self.rollout.rewards, ended, self._returns).tolist()
         return found
 
+    def begin_episodes(self) -> None:
+        """Take note that all environments have begun an episode anew, out of turn: the others count as cut off here."""
+        held = self._num_held % self._num_rollouts * (len(self.advantages) // self._num_rollouts)
+        if held:
+            self.rollout.truncated[held - 1] = True
+        else:
+            self._returns[:] = 0.0
+
     def get_state(self) -> dict[str, Any]:
         """Return everything that the next windows depend on."""
         held = {} if self._num_rollouts == 1 else self.rollout.get_state()

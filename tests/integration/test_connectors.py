@@ -306,6 +306,8 @@ def test_what_cannot_be_is_refused():
         tutored(tutored(ppo_config()))
     with pytest.raises(UserError, match="multi-agent"):
         tutored(ppo_config().multi_agent(policies={"a"}, policy_mapping_fn=lambda *_: "a"))
+    with pytest.raises(UserError, match="advice.stand_in = 'kept'"):
+        tutored(ppo_config(), FIXED.model_copy(update={"stand_in": "kept"}))
     with pytest.raises(UserError, match=r"must show Box.* or Tuple"):
         tutored(ppo_config().environment("CartPole-v1")).build_algo()
     with pytest.raises(UserError, match="rl_module_spec"):

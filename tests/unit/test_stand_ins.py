@@ -24,6 +24,7 @@ from rllib_plugins.tasks import load_task
 from rllib_plugins.tasks.base import Task
 from rllib_plugins.uses.asking import Asking, Visited
 from rllib_plugins.uses.base import Trial
+from rllib_plugins.uses.registry import Coin
 from tutor_service.errors import UserError
 
 NUM_ACTIONS = 3
@@ -433,6 +434,19 @@ def test_a_restored_coin_goes_on_as_if_never_stopped() -> None:
 def test_what_cannot_be_is_refused_by_field(advice: dict[str, Any], message: str) -> None:
     with pytest.raises(UserError, match=message):
         AdviceConfig(**advice)
+
+
+class Sudden(Coin):
+    """Acts by an explorer of its own."""
+
+    def explorer(self) -> Any:
+        return Explorer
+
+
+def test_a_use_that_acts_by_an_explorer_of_its_own_keeps_it() -> None:
+    assert AdviceConfig(use=f"{__name__}:Sudden", trust="fixed").trust == "fixed"
+    with pytest.raises(UserError, match="advice.stand_in = 'kept'.*no tutor has one under advice.use"):
+        AdviceConfig(use=f"{__name__}:Sudden", stand_in="kept")
 
 
 def test_rollouts_without_one_explorer_in_the_trials_process_are_refused() -> None:

@@ -7,16 +7,20 @@ from typing import Any
 
 import numpy as np
 import pytest
+from gymnasium.spaces import Box
 
 from rllib_plugins.advising.advisor import AdviceBatch, Advisor
 from rllib_plugins.advising.config import AdviceConfig
+from rllib_plugins.advising.llm import LLMAdvisor, Reading
 from rllib_plugins.config import StudentConfig
 from rllib_plugins.metrics import Source
 from rllib_plugins.rollout.arrays import RolloutArrays
-from rllib_plugins.tasks import load_task
+from rllib_plugins.tasks import Task, load_task
 from rllib_plugins.uses.base import Trial
 from rllib_plugins.uses.registry import make_use
+from tutor_service.client import ClientStats
 from tutor_service.errors import UserError
+from tutor_service.schema import Advice
 
 NUM_STEPS, NUM_ENVS, NUM_ACTIONS = 16, 8, 2
 
@@ -47,7 +51,7 @@ class Learner:
 class Student:
     """Acts at random in random states."""
 
-    def __init__(self, says: Any, **advice: Any) -> None:
+    def __init__(self, tutor: Any, **advice: Any) -> None:
         self._rng = np.random.default_rng(0)
         rollout = RolloutArrays.allocate(
             (NUM_STEPS, NUM_ENVS), 3, NUM_ACTIONS, for_replay=False, with_advice=False, with_masks=False
@@ -58,7 +62,8 @@ class Student:
         )
         self.learner = Learner()
         use = make_use("clone", config.advice.use_options)
-        self.use = use.make(Trial(config, self.runner, Told(says)))  # type: ignore[arg-type]
+        advisor = tutor if isinstance(tutor, Advisor) else Told(tutor)
+        self.use = use.make(Trial(config, self.runner, advisor))  # type: ignore[arg-type]
 
     def play(self, num_rollouts: int = 1) -> None:
         rollout, shape = self.runner.rollout, (NUM_STEPS, NUM_ENVS)
@@ -103,6 +108,38 @@ def test_advice_without_a_guess_and_advice_that_the_rule_does_not_follow_are_not
         student.play(2)
         assert not student.learner.samples
         assert student.use.counters()["advice/consultations"] > 0
+
+
+class Plane(Task):
+    """Has the student's random states."""
+
+    name, rules, actions = "plane", "Go to the edge.", ("left", "right")
+    raw_observation_space = Box(-1.0, 1.0, (3,))
+
+    def legal(self, observation: Any) -> Any:
+        return np.ones(2, dtype=bool)
+
+    def describe(self, observation: Any) -> str:
+        return f"{observation[1]}"
+
+
+class Sure:
+    """Answers "right" on the right with a probability, and is never sure on the left."""
+
+    stats = ClientStats()
+
+    def advise(self, requests: Any) -> list[Advice]:
+        rows = [(0.1, 0.9) if float(request.state) > 0 else (0.6, 0.4) for request in requests]
+        return [Advice(row, 0.9, "model", 5.0) for row in rows]
+
+
+@pytest.mark.parametrize("advice", ["best", "sampled"])
+def test_how_sure_an_llm_is_counts_whatever_of_its_distribution_is_followed(advice: Any) -> None:
+    llm = LLMAdvisor(Plane(), Sure(), Reading(advice=advice))  # type: ignore[arg-type]
+    student = Student(llm, rule="confidence", rule_options={"threshold": 0.8})
+    student.play(2)
+    told = np.concatenate([sample.observations for sample in student.learner.samples])
+    assert (told[:, 1] > 0).all()
 
 
 def test_the_stock_rollout_has_no_clones() -> None:

@@ -338,6 +338,22 @@ def test_a_tutor_worth_following_is_imitated_where_no_reward_says_anything():
     assert not alone.learner.samples
 
 
+@pytest.mark.parametrize("num_missed_rollouts", [2, 30])
+def test_a_tutor_worth_following_that_is_away_at_first_is_followed_once_it_answers(num_missed_rollouts):
+    away = [True]
+    student = Student(
+        lambda s: np.full((len(s), 2), np.nan) if away[0] else by_state(s),
+        lambda s, a: 0.0 * a,
+        advice=AdviceConfig(tutor_return=1.0, follow=True),
+    )
+    student.play(num_missed_rollouts)
+    assert student.use.counters()["advice/missed"] > 0 and not student.learner.samples
+    away[0] = False
+    student.play(2)
+    assert student.learner.samples
+
+
+
 # What a config may say
 
 

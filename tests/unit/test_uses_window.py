@@ -58,6 +58,24 @@ def test_returns_are_those_of_whole_episodes_whatever_windows_they_lie_in():
 
 
 @pytest.mark.parametrize("shape", [(5, 8), (32, 8)])
+def test_the_return_of_an_episode_that_was_cut_off_between_rollouts_is_in_no_other_s(shape: tuple[int, int]):
+    rollout = rollout_of(*shape)
+    window, advantages = Window(rollout), np.zeros(shape, np.float32)
+    rollout.rewards[:] = 1.0
+    num_paid = 3
+    for _ in range(num_paid):
+        if window.add(rollout, advantages):
+            assert window.finished_returns() == []
+    window.begin_episodes()
+    rollout.rewards[:], rollout.terminated[-1] = 0.0, True
+    found: list[float] = []
+    while not found:
+        if window.add(rollout, advantages):
+            found = window.finished_returns()
+    assert set(found) <= {0.0, float(num_paid * shape[0])} and found.count(0.0) >= shape[1]
+
+
+@pytest.mark.parametrize("shape", [(5, 8), (32, 8)])
 def test_a_restored_window_goes_on_as_if_never_stopped(shape: tuple[int, int]):
     rng, rollout = np.random.default_rng(2), rollout_of(*shape)
     window = Window(rollout)

@@ -89,7 +89,7 @@ def asks_for_level(student: StudentConfig) -> bool:
     """Say whether a student follows its tutor only up to the tutor's level, which nobody has told it."""
     advice = student.advice
     use = make_use(advice.named_use, advice.use_options)
-    return advice.tutor_return is None and use.reads_level and not use.acts
+    return advice.tutor_return is None and use.reads_level
 
 
 def with_level(trial: Trial, played: Played) -> StudentConfig:
