@@ -190,9 +190,7 @@ class ConsultTutor(ConnectorV2):
             return batch
         self._num_env_steps += int(acting.sum())
         rows = np.flatnonzero(acting).tolist()
-        self._comparison.add_decisions(
-            [seen.episodes[row] for row in rows], decision.heads & decision.consulted, decision.eligible
-        )
+        self._comparison.add_decisions([seen.episodes[row] for row in rows], decision.consulted, decision.eligible)
         self._write(batch, acting, decision, self._legal(seen.observations))
         self._log(metrics)
         return batch
@@ -242,7 +240,6 @@ class ConsultTutor(ConnectorV2):
             Columns.ACTIONS: decision.actions,
             columns.POLICY_LOGP: decision.policy_logp,
             columns.BEHAVIOUR_LOGP: decision.behaviour_logp,
-            columns.HEADS: decision.heads & decision.consulted,
             columns.ELIGIBLE: decision.eligible,
             columns.CONSULTED: decision.consulted,
             columns.ADVICE: decision.advice,

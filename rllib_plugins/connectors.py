@@ -82,8 +82,9 @@ def add_tutor(
         False
 
     Args:
-        config: The environment must show the task's flat observations (``Task.make``), or the task's own where these
-            tell which actions are legal. Connectors of the config are kept, between the tutor's first and last piece.
+        config: The environment must show the task's flat observations (``Task.make``), or its own raw ones, unless the
+            task takes its mask from the environment (infos, a dictionary observation or ``action_masks()``). Connectors
+            of the config are kept, between the tutor's first and last piece.
         task: Task by name, or as ``module:object``.
         task_options: Its keyword arguments.
         tutor: Tutor by name, or ``none``.

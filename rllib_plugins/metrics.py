@@ -80,11 +80,12 @@ class AdviceCounters:
     """Running totals over the trial; the names are those of ``COUNTERS``.
 
     Attributes:
-        consultations: Steps at which the coin said heads and advice was had.
+        consultations: With coin and handover, env steps on which advice was followed; else visited states that were
+            asked about and answered.
         reused: Of these, answered by the trial's own dictionary of stored actions.
         store_hits: Of these, drawn from a distribution that had been evaluated before.
         model_evaluations: Of these, for which the LLM was evaluated.
-        missed: Steps at which the coin said heads and no usable advice came: the student acted.
+        missed: Questions without usable advice, where the student acts or learns by itself.
         invalid: Answers that named no legal action, and invalid distributions.
         tokens: Prompt and generated tokens that the LLM processed for this trial's advice.
         stand_in: Steps, beside the consultations, that a model of the advice answered in the tutor's place.

@@ -15,8 +15,6 @@ from tutor_service.recorded import open_recorded
 from tutor_service.tutor_files import catalog_names, is_tutor_file, load_tutor
 
 NONE = "none"
-_PROBE_ENVS = 4
-_PROBE_STEPS = 128
 _MIXTURE = "oracle+random:"
 _SCRIPTED = {"oracle": OracleAdvisor, "random": RandomAdvisor, "worst": WorstAdvisor}
 

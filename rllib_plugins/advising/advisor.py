@@ -21,7 +21,7 @@ class AdviceBatch:
 
     Attributes:
         probabilities: ``(n, num_actions)`` float64; rows sum to 1 with 0 on illegal actions; NaN where missed.
-        source: ``(n,)`` int8 of ``metrics.Source``. A row from the process-local table counts as STORE.
+        source: ``(n,)`` int8 of ``metrics.Source``. A kept row counts as ``Advisor.kept_source``.
         invalid: Illegal or unparsable answers that it took, summed over the rows.
         latency_ms: Milliseconds that the call took; 0 where no call was needed.
         tokens: Tokens that the model processed for it, summed over the rows.

@@ -19,7 +19,8 @@ from rllib_plugins.advising.advisor import Advisor
 from rllib_plugins.advising.config import AdviceConfig, ImitationWeights
 from rllib_plugins.advising.kernels import Bools, Options, Plain
 from rllib_plugins.advising.reuse import make_reuse
-from rllib_plugins.advising.rules import LinearSchedule, make_rule
+from rllib_plugins.advising.rules import make_rule
+from rllib_plugins.advising.schedule import LinearSchedule
 from rllib_plugins.advising.table import NOTHING, Floats, StoredActions, as_rows
 from rllib_plugins.advising.trust import EarnedTrust
 from rllib_plugins.metrics import AdviceCounters, RecentMean

@@ -12,7 +12,7 @@ from typing import Any, ClassVar, NamedTuple
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from rllib_plugins.advising.rules import RuleRegistry
+from rllib_plugins.registries import NamedOptions
 
 
 class Shipped(IntEnum):
@@ -153,7 +153,7 @@ class QChange(ShippedRule):
         return Numbers(Shipped.Q_CHANGE, option=self.min_change)
 
 
-_REGISTRY: RuleRegistry[ReuseRule] = RuleRegistry("advice.reuse", ReuseRule)
+_REGISTRY: NamedOptions[ReuseRule] = NamedOptions("advice.reuse", ReuseRule)
 _REGISTRY.register("off", Off)
 _REGISTRY.register("budget", Budget)
 _REGISTRY.register("decay", Decay)

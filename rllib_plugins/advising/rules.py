@@ -6,126 +6,16 @@ action of this step: the behaviour policy μ is computed from the rule's answer.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from dataclasses import dataclass
-from typing import Any, ClassVar, Generic, Literal, TypeVar
+from typing import ClassVar, Literal
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field
 
-from rllib_plugins.importing import import_from_here
-from tutor_service.errors import UserError, did_you_mean, field_problems, unknown_name
+from rllib_plugins.advising.schedule import LinearSchedule
+from rllib_plugins.registries import NamedOptions
 
 FloatArray = NDArray[np.float64]
-RuleT = TypeVar("RuleT", bound=BaseModel)
-
-
-class RuleRegistry(Generic[RuleT]):
-    """Rules of one kind, by name.
-
-    Args:
-        field: The config field that names a rule, e.g. ``advice.reuse``: it stands in every error.
-        base: Class that every rule of this kind extends.
-    """
-
-    def __init__(self, field: str, base: type[RuleT]):
-        self.field = field
-        self._base = base
-        self._classes: dict[str, type[RuleT]] = {}
-
-    def names(self) -> tuple[str, ...]:
-        """Return the registered names, sorted."""
-        return tuple(sorted(self._classes))
-
-    def register(self, name: str, cls: type[RuleT]) -> type[RuleT]:
-        """Makes a rule known by a name; a name can be taken once.
-
-        Raises:
-            ValueError: Another class has the name, or ``cls`` is no rule of this kind.
-        """
-        if not (isinstance(cls, type) and issubclass(cls, self._base)):
-            raise ValueError(f"{cls!r} must extend {self._base.__name__}")
-        if self._classes.setdefault(name, cls) is not cls:
-            raise ValueError(f"{self.field} '{name}' is registered already, as {self._classes[name]!r}")
-        return cls
-
-    def make(self, name: str, options: dict[str, Any]) -> RuleT:
-        """Builds a rule.
-
-        Args:
-            name: A registered name, or ``module:Class``.
-            options: The rule's own fields.
-
-        Raises:
-            UserError: No such rule, an unknown option (with the nearest spelling), or a value out of range.
-        """
-        cls = self._find(name)
-        known = tuple(cls.model_fields)
-        for option in options:
-            if option not in known:
-                raise UserError(f"{self.field}_options.{option}: {_unknown_option(name, str(option), known)}")
-        try:
-            return cls(**options)
-        except ValidationError as error:
-            problems = field_problems(error, prefix=f"{self.field}_options.")
-            raise UserError(f"{problems} (rule '{name}')") from error
-
-    def _find(self, name: str) -> type[RuleT]:
-        if name in self._classes:
-            return self._classes[name]
-        module_name, colon, class_name = name.partition(":")
-        if not colon:
-            raise unknown_name(self.field, name, self._classes)
-        try:
-            cls = getattr(import_from_here(module_name), class_name)
-        except (ImportError, AttributeError, ValueError) as error:
-            raise UserError(
-                f"{self.field} = '{name}' cannot be imported ({error}). Give module:Class of something importable, "
-                f"or one of: {', '.join(self.names())}."
-            ) from error
-        if not (isinstance(cls, type) and issubclass(cls, self._base)):
-            raise UserError(f"{self.field} = '{name}' must be a class that extends {self._base.__name__}.")
-        return cls
-
-
-def _unknown_option(rule: str, option: str, known: Iterable[str]) -> str:
-    names = sorted(known)
-    if not names:
-        return f"rule '{rule}' has no options."
-    return f"rule '{rule}' has no such option.{did_you_mean(option, names)} Valid: {', '.join(names)}."
-
-
-@dataclass(frozen=True, slots=True)
-class LinearSchedule:
-    """P(τ) = P_initial − (τ/θ)(P_initial − P_final) for τ ≤ θ, then P_final (arXiv 2509.08329).
-
-    Attributes:
-        initial: P_initial in [0, 1].
-        final: P_final in [0, 1].
-        theta: θ in env steps, above 0.
-
-    Raises:
-        ValueError: A field is out of its range.
-    """
-
-    initial: float
-    final: float
-    theta: float
-
-    def __post_init__(self) -> None:
-        for name in ("initial", "final"):
-            value = getattr(self, name)
-            if not 0.0 <= value <= 1.0:
-                raise ValueError(f"probability_{name} = {value!r} must be in [0, 1]")
-        if not self.theta > 0:
-            raise ValueError(f"theta = {self.theta!r} must be above 0 env steps")
-
-    def __call__(self, step: int) -> float:
-        """P at env step ``step``."""
-        if step >= self.theta:
-            return self.final
-        return self.initial - (step / self.theta) * (self.initial - self.final)
 
 
 class AdvisingRule(BaseModel):
@@ -153,8 +43,11 @@ class AdvisingRule(BaseModel):
     """The rule makes sense only with ``advice_budget``."""
     charges_agreement: ClassVar[bool] = True
     """A consultation whose advice is the student's own action takes from the advice budget too."""
-    reads_advice: ClassVar[bool] = False
-    """``on_advice`` is overwritten."""
+
+    @property
+    def reads_advice(self) -> bool:
+        """Whether the gate depends on the advice: ``on_advice`` is overwritten."""
+        return type(self).on_advice is not AdvisingRule.on_advice
 
     @property
     def looks(self) -> bool:
@@ -243,8 +136,6 @@ class Mistake(Importance):
 class Confidence(AdvisingRule):
     """Follow advice only where the tutor is sure: max_a π_T(a|s) ≥ threshold (our own), with probability P(τ)."""
 
-    reads_advice: ClassVar[bool] = True
-
     threshold: float = Field(default=0.5, ge=0, le=1, description="Least value of the largest tutor probability.")
 
     def on_advice(self, advice: FloatArray) -> NDArray[np.bool_]:
@@ -272,7 +163,7 @@ def margin(policy: FloatArray, legal: NDArray[np.bool_] | None) -> FloatArray:
     return 1.0 - (top[:, -1] - top[:, -2])
 
 
-_REGISTRY: RuleRegistry[AdvisingRule] = RuleRegistry("advice.rule", AdvisingRule)
+_REGISTRY: NamedOptions[AdvisingRule] = NamedOptions("advice.rule", AdvisingRule)
 _REGISTRY.register("linear", Linear)
 _REGISTRY.register("early", Early)
 _REGISTRY.register("importance", Importance)

@@ -13,7 +13,6 @@ from rllib_plugins.envs.random_blocks import Luck
 from tutor_service.errors import UserError, unknown_name
 
 OPPONENTS = ("random", "greedy", "perfect")
-_BOTTOMS = np.array(bits.BOTTOM)
 _COLUMNS = np.array(bits.COLUMN)
 
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, ClassVar
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from rllib_plugins.advising.rules import RuleRegistry
+from rllib_plugins.registries import NamedOptions
 from tutor_service.errors import UserError
 
 if TYPE_CHECKING:
@@ -135,7 +135,7 @@ class Ensemble(Modelled):
         return EnsembleModel(self, obs_dim, num_actions, seed)
 
 
-_REGISTRY: RuleRegistry[StandInRule] = RuleRegistry("advice.stand_in", StandInRule)
+_REGISTRY: NamedOptions[StandInRule] = NamedOptions("advice.stand_in", StandInRule)
 _REGISTRY.register("off", Off)
 _REGISTRY.register("kept", Kept)
 _REGISTRY.register("ensemble", Ensemble)

@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from rllib_plugins.advising.schedule import LinearSchedule
 from rllib_plugins.rollout.arrays import NO_ROWS
 from rllib_plugins.uses.asking import Asking
 from rllib_plugins.uses.base import AdviceUse, Trial
@@ -33,10 +34,11 @@ class Kickstarting(AdviceUse):
         super().__init__(trial)
         self._options, self._trial = options, trial
         self._asking = Asking(trial)
+        self._share = LinearSchedule(1.0, 0.0, trial.config.theta_steps)
 
     def weight(self, step: int) -> float:
         """Return λ at an env step."""
-        return self._options.weight * max(0.0, 1.0 - step / self._trial.config.theta_steps)
+        return self._options.weight * self._share(step)
 
     def remember(self, start: int = 0, stop: int | None = None) -> None:
         """Ask about vector steps ``start`` to ``stop`` of the rollout, while that still weighs anything."""
@@ -56,7 +58,7 @@ class Kickstarting(AdviceUse):
     def gauges(self) -> dict[str, float]:
         """Return values at this point of the trial; trust is λ's share of its first value, effect is not measured."""
         step = self._trial.runner.num_env_steps_sampled_lifetime
-        trust = self.weight(step) / self._options.weight
+        trust = self._share(step)
         return self._asking.gauges() | {"advice/trust": trust, "advice/effect": math.nan, "advice/effect_se": math.nan}
 
     def get_state(self) -> dict[str, Any]:

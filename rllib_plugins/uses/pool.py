@@ -22,6 +22,7 @@ from rllib_plugins.advising.advisor import Advisor, legal_mask
 from rllib_plugins.advising.config import AdviceConfig
 from rllib_plugins.advising.explorer import Explorer
 from rllib_plugins.advising.kernels import Bools
+from rllib_plugins.advising.schedule import LinearSchedule
 from rllib_plugins.advising.table import Floats
 from rllib_plugins.uses.registry import Pool
 
@@ -55,7 +56,8 @@ class PoolingExplorer(Explorer):
         self, options: Pool, config: AdviceConfig, *, theta_steps: float, advisor: Advisor, **fields: Any
     ) -> None:
         super().__init__(config, theta_steps=theta_steps, advisor=None, **fields)
-        self._options, self._theta_steps, self._pooled = options, theta_steps, advisor
+        self._options, self._pooled = options, advisor
+        self._share_at = LinearSchedule(1.0, 0.0, theta_steps)
         self._share = 1.0
 
     @property
@@ -65,7 +67,7 @@ class PoolingExplorer(Explorer):
 
     def bonus(self, observations: NDArray[np.float32], legal: Bools | None, step: int) -> NDArray[np.float32] | None:
         """Return κ·(log q − mean log q), ``(n, num_actions)``; None once κ is 0 or the budget is spent."""
-        self._share = max(0.0, 1.0 - step / self._theta_steps)
+        self._share = self._share_at(step)
         num_asked = len(observations) if self._budget is None else min(len(observations), self._remaining(self._budget))
         if self._share <= 0.0 or not num_asked:
             return None

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from rllib_plugins.advising.rules import RuleRegistry
+from rllib_plugins.registries import NamedOptions
 from tutor_service.errors import UserError
 
 if TYPE_CHECKING:
@@ -309,7 +309,7 @@ class Clone(Use):
         return Cloning(self, trial)
 
 
-_REGISTRY: RuleRegistry[Use] = RuleRegistry("advice.use", Use)
+_REGISTRY: NamedOptions[Use] = NamedOptions("advice.use", Use)
 _REGISTRY.register("distil", Distil)
 _REGISTRY.register("coin", Coin)
 _REGISTRY.register("kickstart", Kickstart)
@@ -320,4 +320,5 @@ _REGISTRY.register("clone", Clone)
 register_use = _REGISTRY.register
 """Make a use of advice known by a name, so that a config can say it."""
 use_names = _REGISTRY.names
+find_use = _REGISTRY.find
 make_use = _REGISTRY.make

@@ -99,12 +99,12 @@ def test_mlflow_has_a_parent_and_a_child_per_trial_that_people_can_tell_apart(ra
         NAME,
         "ppo · untutored · blackjack · seed 0",
         "a2c · untutored · blackjack · seed 0",
-        "ppo · oracle · blackjack · reuse · seed 0",
-        "a2c · oracle · blackjack · reuse · seed 0",
+        "ppo · oracle · blackjack · seed 0",
+        "a2c · oracle · blackjack · seed 0",
     }
-    child = runs["ppo · oracle · blackjack · reuse · seed 0"]
+    child = runs["ppo · oracle · blackjack · seed 0"]
     assert child.data.params == {
-        "algorithm": "ppo", "tutor": "oracle", "task": "blackjack", "reuse": "on", "seed": "0",
+        "algorithm": "ppo", "tutor": "oracle", "task": "blackjack", "use": "distil", "reuse": "on", "seed": "0",
     }  # fmt: skip
     assert child.data.tags["mlflow.parentRunId"] == runs[NAME].info.run_id
     assert child.data.tags["versions.ray"]
@@ -116,7 +116,7 @@ def test_mlflow_has_a_parent_and_a_child_per_trial_that_people_can_tell_apart(ra
 
 
 def test_only_the_named_metrics_arrive_on_the_env_step_axis(ran: Ran) -> None:
-    child = runs_by_name(ran.uri)["ppo · oracle · blackjack · reuse · seed 0"]
+    child = runs_by_name(ran.uri)["ppo · oracle · blackjack · seed 0"]
     assert set(child.data.metrics) == {*metrics.ALL, WALL_S}
     assert history(ran.uri, child.info.run_id, "eval/return_mean") == STEPS
 

@@ -92,7 +92,7 @@ def test_a_use_is_told_of_fresh_episodes_that_begin_between_rollouts(
     trial.save_checkpoint(str(tmp_path))
     trial.cleanup()
     told: list[Any] = []
-    monkeypatch.setattr(Distillation, "begin_episodes", told.append)
+    monkeypatch.setattr(Distillation, "begin_episodes", lambda use: told.append(use))
     restored = StudentTrial(config=fields)
     restored.load_checkpoint(str(tmp_path))
     restored.cleanup()

@@ -18,7 +18,6 @@ from rllib_plugins.advising.reuse import (
 )
 from rllib_plugins.advising.rules import (
     AdvisingRule,
-    LinearSchedule,
     make_rule,
     margin,
     q_range,
@@ -26,6 +25,7 @@ from rllib_plugins.advising.rules import (
     rule_names,
 )
 from rllib_plugins.advising.rules import entropy as normalised_entropy
+from rllib_plugins.advising.schedule import LinearSchedule
 from rllib_plugins.config import StudentConfig
 from tutor_service.errors import UserError
 
@@ -76,6 +76,19 @@ def test_early_holds_its_probability():
 def test_confidence():
     rule = make_rule("confidence", {"threshold": 0.6})
     assert rule.on_advice(np.array([[0.6, 0.4], [0.5, 0.5], [np.nan, np.nan]])).tolist() == [True, False, False]
+
+
+class Undecided(AdvisingRule):
+    """Follows advice that is not sure."""
+
+    def on_advice(self, advice):
+        return advice.max(axis=1) < 0.7
+
+
+def test_a_rule_of_ones_own_is_asked_about_advice_where_it_says_something_about_it():
+    assert Undecided().reads_advice and Undecided().looks
+    assert not EverySecond().reads_advice and EverySecond().looks
+    assert not make_rule("linear", {}).looks
 
 
 # P(τ)
@@ -152,9 +165,18 @@ def test_a_compiled_rule_cannot_be_extended_silently():
     [
         ({"rule": "importence"}, ["advice.rule", "importence", "'importance'"]),
         ({"reuse": "buget"}, ["advice.reuse", "'budget'"]),
-        ({"rule_options": {"threshold": 0.5}}, ["advice.rule_options.threshold", "no options"]),
-        ({"rule": "importance", "rule_options": {"treshold": 0.5}}, ["treshold", "'threshold'"]),
-        ({"rule": "confidence", "rule_options": {"threshold": 1.5}}, ["advice.rule_options.threshold", "1.5"]),
+        (
+            {"rule_options": {"threshold": 0.5}},
+            ["advice.rule_options.threshold", "advice.rule = 'linear' has no options"],
+        ),
+        (
+            {"rule": "importance", "rule_options": {"treshold": 0.5}},
+            ["treshold", "'threshold'", "advice.rule = 'importance' has no such option"],
+        ),
+        (
+            {"rule": "confidence", "rule_options": {"threshold": 1.5}},
+            ["advice.rule_options.threshold", "1.5", "(advice.rule = 'confidence')"],
+        ),
         ({"reuse_options": {"budget": -1}}, ["advice.reuse_options.budget", "-1"]),
         ({"reuse_options": {"buget": 1}}, ["buget", "'budget'"]),
         ({"reuse": "decay", "reuse_options": {"decay": 1.1}}, ["advice.reuse_options.decay", "1.1"]),

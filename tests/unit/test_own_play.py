@@ -80,7 +80,12 @@ def trial(**advice) -> Trial:
 
 @pytest.mark.parametrize(
     ("advice", "told", "follow"),
-    [({}, 3.9, True), ({"tutor_return": 7.0}, 7.0, None), ({"use": "coin"}, None, None), ({"use": "clone"}, None, None)],
+    [
+        ({}, 3.9, True),
+        ({"tutor_return": 7.0}, 7.0, None),
+        ({"use": "coin"}, None, None),
+        ({"use": "clone"}, None, None),
+    ],
     ids=["measured", "the user's word", "the coin does not read it", "a clone does not read it"],
 )
 def test_students_are_told_unless_they_know_or_do_not_ask(advice, told, follow):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import json
 import os
+import re
 import shlex
 import subprocess
 import sys
@@ -70,6 +71,43 @@ def test_the_tests_that_are_written_pass(here: Path) -> None:
         text=True,
     )
     assert done.returncode == 0 and "3 passed" in done.stdout, done.stdout
+
+
+def uncommented(text: str) -> list[str]:
+    """Return a scaffold several times, each time with one more block of its commented fields."""
+    lines, blocks = text.splitlines(), []
+    for number, line in enumerate(lines):
+        if re.match(r"# ([a-z_]+:|  +(- \{|- [a-z_]+:|[a-z_]+: \{))", line):
+            if (
+                blocks
+                and blocks[-1][-1] == number - 1
+                and not re.match("# (overrides|exclude|advice|statistics)", line)
+            ):
+                blocks[-1].append(number)
+            else:
+                blocks.append([number])
+    assert blocks
+    return ["\n".join(line[2:] if number in block else line for number, line in enumerate(lines)) for block in blocks]
+
+
+def test_every_line_of_a_tutor_that_may_be_uncommented_is_taken(here: Path) -> None:
+    (path,) = write_start("tutor", "whole_tutor").files
+    texts = uncommented(path.read_text())
+    assert len(texts) == 5
+    for text in texts:
+        if "\nbackend: openai" in text:
+            text = re.sub(r"^(engine|model):.*\n", "", text, flags=re.MULTILINE) + "\nmodel: some/model\n"
+        path.write_text(text)
+        assert load_tutor(str(path)).name == "whole_tutor"
+
+
+def test_every_line_of_a_sweep_that_may_be_uncommented_is_taken(here: Path) -> None:
+    (path,) = write_start("sweep", "whole_sweep").files
+    texts = uncommented(path.read_text())
+    assert len(texts) == 4
+    for text in texts:
+        path.write_text(text)
+        assert resolve(load_sweep(str(path))).trials
 
 
 def test_the_tasks_oracle_beats_who_learns_nothing(here: Path) -> None:

@@ -445,7 +445,7 @@ class Sudden(Coin):
 
 def test_a_use_that_acts_by_an_explorer_of_its_own_keeps_it() -> None:
     assert AdviceConfig(use=f"{__name__}:Sudden", trust="fixed").trust == "fixed"
-    with pytest.raises(UserError, match="advice.stand_in = 'kept'.*no tutor has one under advice.use"):
+    with pytest.raises(UserError, match=r"advice\.stand_in = 'kept'.*no tutor has one under"):
         AdviceConfig(use=f"{__name__}:Sudden", stand_in="kept")
 
 

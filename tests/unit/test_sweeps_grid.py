@@ -36,8 +36,9 @@ from tune_sweeps.run.estimate import (
     max_evaluations,
     num_observations,
 )
-from tune_sweeps.run.estimate_view import estimate_lines
+from tune_sweeps.run.estimate_view import estimate_lines, estimate_values
 from tune_sweeps.run.own_play import MOST_SECONDS
+from tune_sweeps.run.uses import uses_line
 from tutor_service.config import TutorConfig
 from tutor_service.errors import UserError, unknown_name
 
@@ -70,11 +71,11 @@ def test_the_preset_paper_uses_advice_as_the_paper_does() -> None:
 
 
 def test_the_demo_is_three_students_with_two_tutors() -> None:
-    labels = {cell.label for cell in cells(load_sweep("demo"))}
+    labels = {trial.cell.label for trial in resolve(load_sweep("demo")).trials}
     assert len(labels) == 9
     assert {
-        "ppo · qwen2.5-coder-1.5b-cart_pole · cart_pole · reuse",
-        "dqn · oracle · cart_pole · reuse",
+        "ppo · qwen2.5-coder-1.5b-cart_pole · cart_pole",
+        "dqn · oracle · cart_pole",
         "a2c · untutored · cart_pole",
     } <= labels
 
@@ -85,6 +86,9 @@ def test_a_trial_is_named_for_people_and_for_files() -> None:
     assert trials[1].key == "ppo-oracle-blackjack-reuse-s0"
     assert trials[2].key == "ppo-oracle-blackjack-noreuse-s0"
     assert trials[3].label == "ppo · untutored · blackjack · seed 7"
+    distilling = grid(sweep(algorithms=["ppo"]), STEPS)[1]
+    assert (distilling.cell.use, distilling.key) == ("distil", "ppo-oracle-blackjack-reuse-s0")
+    assert distilling.label == "ppo · oracle · blackjack · seed 0", "its use does not read reuse"
 
 
 def test_keys_are_distinct_and_file_names() -> None:
@@ -104,6 +108,7 @@ def test_reuse_off_switches_the_rule_off_and_on_keeps_it() -> None:
 @pytest.mark.parametrize(
     ("fields", "use"),
     [
+        ({}, "distil"),
         ({"reuse": [True]}, "distil"),
         ({"reuse": [True, False]}, "coin"),
         ({"reuse": [True], "advice": {"trust": "fixed"}}, "coin"),
@@ -176,6 +181,7 @@ def test_a_clone_of_an_oracle_needs_one() -> None:
 def test_exclusions_and_overrides_meet_the_cells_that_they_name() -> None:
     config = sweep(
         tasks=["blackjack", "snake"],
+        reuse=[True, False],
         exclude=[{"algorithm": "dqn", "task": "snake"}, {"reuse": False}],
         overrides=[
             {"match": {"task": "snake"}, "set": {"num_envs": 16, "advice.weight_cap": 2.0}},
@@ -367,11 +373,17 @@ def test_consultations_are_the_area_under_the_schedule() -> None:
 
 
 def test_expected_consultations_are_those_of_the_use() -> None:
-    def expected(use: str) -> float:
-        fields = {"use": use, "theta_frac": 0.5}
+    def expected(use: str, **advice: Any) -> float:
+        fields = {"use": use, "theta_frac": 0.5, **advice}
         trial = {"algorithm": "ppo", "task": "x", "num_env_steps": 1_000, "advice": fields}
         return consultations(StudentConfig.model_validate(trial))
 
+    assert expected("distil") == pytest.approx(500 * 0.55 + 500 * 0.1, rel=1e-3), (
+        "nothing is compared, and so not capped"
+    )
+    assert expected("coin") == pytest.approx(expected("distil") - 500 / 9 * 0.05, rel=0.01)
+    early = expected("distil", rule="early", probability_initial=0.5, advice_budget=10_000)
+    assert early == pytest.approx(500), "its probability does not fall"
     assert expected("pool") == pytest.approx(500, rel=0.01)
     assert expected("handover") == pytest.approx(1_000)
     assert expected("kickstart") == pytest.approx(expected("clone") - 500 * 0.1, rel=0.01)
@@ -389,7 +401,13 @@ def test_each_state_is_evaluated_once_at_most() -> None:
 
 def test_a_plan_adds_up() -> None:
     resolved = resolve(
-        sweep(algorithms=["ppo", "dqn"], seeds=2, num_env_steps=1_000, resources={"num_cpus_per_trial": 0.5})
+        sweep(
+            algorithms=["ppo", "dqn"],
+            reuse=[True, False],
+            seeds=2,
+            num_env_steps=1_000,
+            resources={"num_cpus_per_trial": 0.5},
+        )
     )
     plan = estimate(resolved, cpus=2, speeds={"ppo": 100.0, "dqn": 50.0})
     assert (plan.num_cells, plan.num_trials, plan.env_steps) == (6, 12, 12_000)
@@ -400,6 +418,22 @@ def test_a_plan_adds_up() -> None:
     assert not plan.rough
     guessed = estimate(resolved, cpus=2, speeds={"ppo": 100.0})
     assert guessed.rough and guessed.seconds == pytest.approx((6 * 10 + 6 * 1_000 / TYPICAL_STEPS_PER_S) / 2)
+
+
+def test_what_is_made_of_advice_is_shown_before_a_sweep_and_at_its_start() -> None:
+    plain = resolve(sweep())
+    assert uses_line(plain.trials) == "advice is used by: distil"
+    weighed = {"match": {"algorithm": "dqn"}, "set": {"advice.weight_cap": 2.0}}
+    mixed = resolve(sweep(overrides=[weighed], controls=["cloning"]))
+    assert uses_line(mixed.trials) == "advice is used by: coin (dqn), distil (ppo, a2c)"
+    assert uses_line(resolve(sweep(tutors=["none"])).trials) == "no student has a tutor"
+    rows = estimate_values(mixed, estimate(mixed, cpus=2, speeds={}))["cells"]
+    assert [(row["tutor"], row["use"], row["reuse"], row["algorithms"]) for row in rows] == [
+        ("cloning of oracle", "clone", None, ["a2c", "dqn", "ppo"]),
+        ("untutored", None, None, ["a2c", "dqn", "ppo"]),
+        ("oracle", "coin", "reuse", ["dqn"]),
+        ("oracle", "distil", None, ["a2c", "ppo"]),
+    ]
 
 
 def test_env_runners_take_a_cpu_each() -> None:

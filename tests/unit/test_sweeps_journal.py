@@ -392,7 +392,7 @@ def test_progress_counts_guesses_the_end_and_knows_the_best(tmp_path: Path) -> N
     assert progress.eta_s(1) == pytest.approx(2 * 2.0)
     assert progress.eta_s(2) == pytest.approx(2.0)
     assert progress.fraction(untutored) == 0.5
-    assert progress.best() == {"blackjack": (0.7, "ppo · oracle · blackjack · reuse · seed 0")}
+    assert progress.best() == {"blackjack": (0.7, "ppo · oracle · blackjack · seed 0")}
     assert progress.advice()["consultations"] == 60
     journal[untutored].done()
     progress.end(untutored)

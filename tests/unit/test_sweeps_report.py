@@ -16,7 +16,7 @@ from tune_sweeps.definition.resolve import resolve
 from tune_sweeps.report.analysis import analyse
 from tune_sweeps.report.build import to_markdown, trial_metrics
 from tune_sweeps.report.compare import changed_settings, compare, values, words
-from tune_sweeps.report.export import write_numbers
+from tune_sweeps.report.export import score_matrices, write_numbers
 from tune_sweeps.report.figure_style import LineEnd, colours, label_ends, spread
 from tune_sweeps.report.growth import grown
 from tune_sweeps.report.notes import notes
@@ -96,6 +96,16 @@ def test_twice_as_fast_is_said_to_be_twice_as_fast() -> None:
     by_axis = {(item.axis, item.value): item.speed_up.value for item in analysis.aggregates}
     assert by_axis["tutor", "oracle"] == pytest.approx(1.85, rel=0.1)
     assert set(by_axis) == {("algorithm", "ppo"), ("tutor", "oracle"), ("task", "blackjack"), ("reuse", "reuse")}
+
+
+def test_nothing_is_said_about_reuse_where_no_student_reads_it() -> None:
+    coin = two_to_one()
+    assert main_table(coin).rows[-1][:4] == ["blackjack", "ppo", "oracle", "reuse"]
+    runs = [replace(run, cell=replace(run.cell, use="distil")) for run in coin.sweep.runs]
+    distilling = analyse(replace(coin.sweep, runs=runs))
+    assert main_table(distilling).rows[-1][:4] == ["blackjack", "ppo", "oracle", "–"]
+    assert {item.axis for item in distilling.aggregates} == {"algorithm", "tutor", "task"}
+    assert set(score_matrices(distilling)) == {"ppo · untutored", "ppo · oracle"}
 
 
 def test_a_trials_own_speed_up_is_of_the_untutored_students_mean_steps_over_its_own() -> None:
@@ -345,7 +355,7 @@ def test_undecided_cells_and_their_baselines_get_more_seeds() -> None:
     longer = grown(analysis)
     assert longer is not None and longer.extensions[0].seeds == [5, 6, 7]
     added = [trial.cell.label for trial in resolve(longer).trials if trial.seed == 5]
-    assert added == ["ppo · untutored · blackjack", "ppo · random · blackjack · reuse"]
+    assert added == ["ppo · untutored · blackjack", "ppo · random · blackjack"]
     assert grown(analyse(record([*same, *fast], *settings, "seeds=8"))) is None
     assert grown(analyse(record(fast, *settings, "statistics.alpha=0.5"))) is None
 

@@ -353,7 +353,6 @@ def test_a_tutor_worth_following_that_is_away_at_first_is_followed_once_it_answe
     assert student.learner.samples
 
 
-
 # What a config may say
 
 

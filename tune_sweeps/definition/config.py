@@ -192,7 +192,11 @@ class SweepConfig(_Frozen):
     algorithms: list[Algorithm] = Field(default=list(ALGORITHMS), description="Student algorithms.")
     tutors: list[str] = Field(description="Tutors: names (see `tutor tutors`) or paths of YAML files.")
     tasks: list[str] = Field(description="Tasks: names (see `tutor tasks`) or module:object.")
-    reuse: list[bool] = Field(default=[True, False], description="Advice reuse: on, off or both.")
+    reuse: list[bool] = Field(
+        default=[True],
+        description="Advice reuse: on, off or both. Off and both need advice.use: coin, which all cells then have; the "
+        "default use does not read it.",
+    )
     tuning_seeds: list[int] = Field(
         default=list(TUNING_SEEDS),
         description="Seeds that settings are chosen on; none of them may be reported on. A list, or a number n for 100 "

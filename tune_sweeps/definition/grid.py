@@ -4,18 +4,20 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from pydantic import ValidationError
 
 from rllib_plugins.config import StudentConfig
-from rllib_plugins.uses.registry import COIN_FIELDS
+from rllib_plugins.uses.registry import COIN_FIELDS, find_use, use_names
 from tune_sweeps.definition.config import CLONING, CONTROLS, MAX_TRIALS, UNTUTORED, Extension, Match, SweepConfig
 from tune_sweeps.definition.loading import set_nested
 from tutor_service.errors import UserError, field_problems
 
-REUSE_WORDS = {True: "reuse", False: "no reuse", None: "–"}
+REUSE_WORDS = {True: "reuse", False: "no reuse"}
+NO_REUSE_WORD = "–"
+"""Stands where there is nothing to say about reuse: nobody is asked, or the use of advice does not read it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,12 +30,14 @@ class Cell:
             ``more_updates``, ``cloning:oracle``.
         task: The task's name.
         reuse: Whether advice is reused; None without a tutor.
+        use: What its students make of advice; None: untutored, or not known. No axis: two sweeps may differ in it.
     """
 
     algorithm: str
     tutor: str
     task: str
     reuse: bool | None
+    use: str | None = field(default=None, compare=False)
 
     @property
     def tutored(self) -> bool:
@@ -73,10 +77,21 @@ class Cell:
         return "untutored" if self.baseline else f"untutored, {self.tutor.replace('_', ' ')}"
 
     @property
+    def reuse_word(self) -> str:
+        """Whether advice is reused, for a person; ``NO_REUSE_WORD`` where the use of advice does not read that."""
+        is_known = self.use in use_names()  # another is taken to read it
+        if self.reuse is None or (is_known and "reuse" not in find_use(self.use or "").reads()):
+            return NO_REUSE_WORD
+        return REUSE_WORDS[self.reuse]
+
+    @property
     def label(self) -> str:
-        """The cell for a person: ``ppo · smollm2 · blackjack · reuse``."""
-        parts = [self.algorithm, self.arm, self.task]
-        return " · ".join(parts + ([REUSE_WORDS[self.reuse]] if self.tutored else []))
+        """The cell for a person: ``ppo · smollm2 · blackjack``, and ``reuse`` or ``no reuse`` where that is read."""
+        return self.named(self.algorithm, self.arm, self.task)
+
+    def named(self, *parts: str) -> str:
+        """Join parts of its name, and whether advice is reused, for a person."""
+        return " · ".join([*parts, *([] if self.reuse_word == NO_REUSE_WORD else [self.reuse_word])])
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,7 +110,7 @@ class Trial:
 
     @property
     def label(self) -> str:
-        """The trial for a person: ``ppo · smollm2 · blackjack · reuse · seed 0``."""
+        """The trial for a person: ``ppo · smollm2 · blackjack · seed 0``."""
         return f"{self.cell.label} · seed {self.seed}"
 
     @property
@@ -170,7 +185,10 @@ def grid(config: SweepConfig, default_steps: Mapping[str, int], entries: Entries
             f"the grid has {count:,} trials ({len(chosen):,} cells × {len(config.all_seeds):,} seeds); it must have 1 "
             f"to {MAX_TRIALS:,}. Check the axes and exclusions."
         )
-    students = {cell: _student(config, cell, found, default_steps[cell.task]) for cell in chosen}
+    students: dict[Cell, StudentConfig] = {}
+    for cell in chosen:
+        student = _student(config, cell, found, default_steps[cell.task])
+        students[replace(cell, use=None if cell.asks == UNTUTORED else student.advice.named_use)] = student
     rounds = [Extension(seeds=config.first_seeds), *config.extensions]
     trials = [
         Trial(cell, seed, student.model_copy(update={"seed": seed}))
@@ -195,7 +213,7 @@ def matches(match: Match, cell: Cell) -> bool:
 
 
 def _advice(config: SweepConfig) -> dict[str, Any]:
-    """Return the sweep's fields of advice; where reuse is an axis, the use is the coin: only there is advice reused.
+    """Return the sweep's fields of advice; where reuse is off in some cells, the use is the coin in all of them.
 
     A use that is not named follows from the other fields of a trial, overrides among them.
     """

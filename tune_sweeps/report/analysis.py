@@ -10,7 +10,7 @@ from statistics import fmean
 import numpy as np
 
 from tune_sweeps.definition.config import CLONING, UNTUTORED, SweepConfig
-from tune_sweeps.definition.grid import REUSE_WORDS, Cell
+from tune_sweeps.definition.grid import NO_REUSE_WORD, Cell
 from tune_sweeps.report.convergence import Progress, Scale, area_under_curve, final_return, progress, stability
 from tune_sweeps.report.results import (
     COUNTERS,
@@ -286,11 +286,13 @@ def _aggregates(cells: Sequence[CellResult], groups: Groups, config: SweepConfig
         "algorithm": lambda cell: cell.algorithm,
         "tutor": lambda cell: cell.tutor,
         "task": lambda cell: cell.task,
-        "reuse": lambda cell: REUSE_WORDS[cell.reuse],
+        "reuse": lambda cell: cell.reuse_word,
     }
     bootstrap, found = _bootstrap(config), []
     for axis, value_of in axes.items():
-        for value in dict.fromkeys(value_of(result.cell) for result in counted):
+        values = dict.fromkeys(value_of(result.cell) for result in counted)
+        values.pop(NO_REUSE_WORD, None)
+        for value in values:
             members = [result for result in counted if value_of(result.cell) == value]
             comparisons = [
                 comparison(groups[_baseline(result.cell)], result.trials, result.scale)

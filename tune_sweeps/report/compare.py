@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any, NamedTuple
 
-from tune_sweeps.definition.grid import REUSE_WORDS, Cell
+from tune_sweeps.definition.grid import Cell
 from tune_sweeps.definition.loading import difference
 from tune_sweeps.report.analysis import comparison
 from tune_sweeps.report.results import Analysis, CellResult
@@ -82,7 +82,7 @@ def words(pairs: Sequence[Pair], names: tuple[str, str]) -> list[dict[str, Any]]
             "task": pair.cell.task,
             "student": pair.cell.algorithm,
             "tutor": pair.cell.arm,
-            "reuse": REUSE_WORDS[pair.cell.reuse],
+            "reuse": pair.cell.reuse_word,
             f"return {first}": pair.first and interval(pair.first.final, with_ends=False),
             f"return {second}": pair.second and interval(pair.second.final, with_ends=False),
             "Δ return": interval(pair.final, sign=True),

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from tune_sweeps.definition.grid import REUSE_WORDS, Cell
+from tune_sweeps.definition.grid import Cell
 from tune_sweeps.report.convergence import FloatArray
 from tune_sweeps.report.notes import notes
 from tune_sweeps.report.results import COUNTERS, Analysis, CellResult
@@ -58,12 +58,14 @@ class ScoreMatrix(NamedTuple):
 
 
 def score_matrices(analysis: Analysis) -> dict[str, ScoreMatrix]:
-    """Return the scores of each arm, ``algorithm · tutor · reuse``, over all tasks on which it has any."""
+    """Return the scores of each arm over all tasks on which it has any.
+
+    An arm is ``algorithm · tutor``, and ``reuse`` or ``no reuse`` where that is read.
+    """
     arms: dict[str, dict[str, dict[int, float]]] = {}
     for cell in analysis.cells:
         if cell.scores:
-            reuse = [REUSE_WORDS[cell.cell.reuse]] if cell.cell.tutored else []
-            name = " · ".join([cell.cell.algorithm, cell.cell.arm, *reuse])
+            name = cell.cell.named(cell.cell.algorithm, cell.cell.arm)
             seeds = [trial.run.seed for trial in cell.trials]
             arms.setdefault(name, {})[cell.cell.task] = dict(zip(seeds, cell.scores, strict=True))
     found = {}

@@ -13,7 +13,6 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from tune_sweeps.definition.config import CONTROLS
-from tune_sweeps.definition.grid import REUSE_WORDS
 from tune_sweeps.report.results import Analysis, CellResult
 from tune_sweeps.report.statistics import Interval
 from tune_sweeps.report.tables import by_task
@@ -76,7 +75,7 @@ def line(cell: CellResult) -> str:
 def label(cell: CellResult, analysis: Analysis) -> str:
     """Name the tutor, and the reuse where the sweep has both."""
     both = len({c.cell.reuse for c in analysis.cells if c.cell.tutored}) > 1
-    return cell.cell.arm + (f", {REUSE_WORDS[cell.cell.reuse]}" if both and cell.cell.tutored else "")
+    return cell.cell.arm + (f", {cell.cell.reuse_word}" if both and cell.cell.tutored else "")
 
 
 def steps_axis(ax: Any) -> None:

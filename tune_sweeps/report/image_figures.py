@@ -9,7 +9,6 @@ from typing import Any
 
 import numpy as np
 
-from tune_sweeps.definition.grid import REUSE_WORDS
 from tune_sweeps.report import figure_style
 from tune_sweeps.report.figure_style import GREY, LineEnd
 from tune_sweeps.report.results import Analysis
@@ -217,7 +216,7 @@ def profiles(analysis: Analysis) -> Any:
         for arm in dict.fromkeys(replace(cell, task="") for cell in scores if cell.algorithm == algorithm):
             own = [found for cell, found in scores.items() if replace(cell, task="") == arm]
             share = (np.concatenate(own)[:, None] >= points).mean(axis=0)
-            name = arm.arm + (f", {REUSE_WORDS[arm.reuse]}" if arm.tutored else "")
+            name = arm.named(arm.arm)
             style = "--" if arm.reuse is False else "-"
             ax.plot(points, share, color=colours[arm.tutor], linestyle=style, label=name)
         ax.set(title=algorithm, xlabel="score: 0 trivial, 1 best untutored", ylim=(-0.03, 1.05))

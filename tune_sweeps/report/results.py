@@ -5,15 +5,14 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import NamedTuple
 
+from rllib_plugins import metrics
 from tune_sweeps.definition.grid import Cell
 from tune_sweeps.report.convergence import Convergence, Progress, Scale
 from tune_sweeps.report.statistics import Interval
 from tune_sweeps.tracking.reader import RunRecord, SweepRecord
 
-COUNTERS = ("consultations", "reused", "store_hits", "model_evaluations", "missed", "invalid", "tokens")
+COUNTERS = tuple(name.removeprefix("advice/") for name in metrics.COUNTERS)
 THRESHOLD_FRACS = (0.5, 0.55, 0.6, 0.65, 0.7, 0.75, 0.8, 0.85, 0.9, 0.95)
-RANDOM = "random"
-ORACLE = "oracle"
 
 
 @dataclass(frozen=True)

@@ -19,7 +19,7 @@ _CELL: Mapping[str, Callable[[CellResult], str]] = {
     "task": lambda c: c.cell.task,
     "algorithm": lambda c: c.cell.algorithm,
     "tutor": lambda c: c.cell.arm,
-    "reuse": lambda c: REUSE_WORDS[c.cell.reuse],
+    "reuse": lambda c: c.cell.reuse_word,
 }
 
 

@@ -8,6 +8,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from rllib_plugins.advising.rules import make_rule
+from rllib_plugins.advising.schedule import LinearSchedule
 from rllib_plugins.config import StudentConfig
 from rllib_plugins.evaluation import episode_length
 from rllib_plugins.evaluation_plan import EvaluationPlan, evaluation_wish, plan_evaluation
@@ -41,7 +43,8 @@ class Estimate:
         tutor_gpus: GPUs of the tutors' replicas.
         env_steps: Env steps of all trials.
         evaluations: By task, how its trials are evaluated, those that are evaluated most.
-        expected_consultations: Consultations of all trials, expected from P(τ) alone; earned trust makes them fewer.
+        expected_consultations: Consultations of all trials, an upper estimate by P(τ): rules, trust and evidence make
+            them fewer.
         max_evaluations: Most LLM evaluations in trials, by tutor: no more than consultations can be, nor than the task
             has observations where these can be counted; fewer where the advice store knows states already.
         own_play: Expected LLM evaluations before the trials, by tutor, where tutors play by themselves: as many as the
@@ -144,14 +147,15 @@ def concurrency(
 
 
 def consultations(student: StudentConfig) -> float:
-    """Return the expected consultations of a trial by its use and by P(τ): linear to P_final until θ, capped."""
-    advice, steps = student.advice, student.num_env_steps
-    cap = 1.0 if advice.trust == "fixed" else advice.probability_cap
-    tau = np.linspace(0, steps, 257)
-    decay = np.minimum(tau / student.theta_steps, 1.0)
-    probability = advice.probability_initial + (advice.probability_final - advice.probability_initial) * decay
-    use = make_use(advice.named_use, advice.use_options)
-    expected = float(np.trapezoid(use.asks(np.minimum(cap, probability), decay), tau))
+    """Return the most consultations that are to be expected of a trial, by its use, its rule and P(τ)."""
+    advice = student.advice
+    use, rule = make_use(advice.named_use, advice.use_options), make_rule(advice.rule, advice.rule_options)
+    schedule = LinearSchedule(advice.probability_initial, advice.probability_final, student.theta_steps)
+    tau = np.linspace(0, student.num_env_steps, 257)
+    probability = np.array([rule.probability(schedule, round(step)) for step in tau])
+    if use.acts and advice.trust == "earned":
+        probability = np.minimum(probability, advice.probability_cap)
+    expected = float(np.trapezoid(use.asks(probability, np.minimum(tau / student.theta_steps, 1.0)), tau))
     return expected if advice.advice_budget is None else min(expected, advice.advice_budget)
 
 

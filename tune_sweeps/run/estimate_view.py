@@ -11,7 +11,7 @@ from rich.console import RenderableType
 
 from tune_sweeps.console.rows import key, table
 from tune_sweeps.console.terminal import duration
-from tune_sweeps.definition.grid import REUSE_WORDS, Cell
+from tune_sweeps.definition.grid import NO_REUSE_WORD, Cell
 from tune_sweeps.definition.resolve import ResolvedSweep
 from tune_sweeps.run.estimate import Estimate
 
@@ -37,7 +37,7 @@ def estimate_lines(resolved: ResolvedSweep, needed: Estimate, cpus: float) -> It
     for task, plan in needed.evaluations.items():
         how = f"{plan.episodes} episodes, about {plan.share:.0%} of a trial's work" if plan.share else "exact"
         yield f"evaluation of {task}: every {plan.interval_steps:,} env steps, {how}"
-    yield f"consultations by P(τ): about {needed.expected_consultations:,.0f}; earned trust makes them fewer"
+    yield f"consultations: about {needed.expected_consultations:,.0f}, an upper estimate"
     for tutor, most in needed.max_evaluations.items():
         yield f"LLM evaluations of {tutor}: at most {most:,} in trials; fewer where its store knows states already"
     if not needed.max_evaluations:
@@ -71,7 +71,8 @@ def _cells(resolved: ResolvedSweep) -> list[dict[str, Any]]:
             {
                 "task": arm.task,
                 "tutor": members[0].arm,
-                "reuse": None if members[0].reuse is None else REUSE_WORDS[members[0].reuse],
+                "use": arm.use or None,
+                "reuse": None if members[0].reuse_word == NO_REUSE_WORD else members[0].reuse_word,
                 "algorithms": [cell.algorithm for cell in members],
                 "seeds": "–".join(map(str, dict.fromkeys((seeds[0], seeds[-1])))),
                 "env steps each": steps,
@@ -84,8 +85,9 @@ class _Arm(NamedTuple):
     task: str
     tutored: bool
     tutor: str
+    use: str
     reuse: str
 
 
 def _arm(cell: Cell) -> _Arm:
-    return _Arm(cell.task, cell.tutored, cell.tutor, str(cell.reuse))
+    return _Arm(cell.task, cell.tutored, cell.tutor, cell.use or "", str(cell.reuse))

@@ -24,6 +24,7 @@ from tune_sweeps.run.progress import Progress
 from tune_sweeps.run.progress_view import View
 from tune_sweeps.run.references import reference_returns
 from tune_sweeps.run.tutor_watch import TutorWatch
+from tune_sweeps.run.uses import uses_line
 from tune_sweeps.run.workspace import Workspace
 from tune_sweeps.tracking.journal import EVAL, Journal
 from tune_sweeps.tracking.mlflow_client import artifact_location
@@ -177,6 +178,7 @@ def _run_missing(running: _Running, address: str | None, num_cpus: int | None) -
             nodes_on_demand(),
             num_env_runners=resolved.num_env_runners,
         )
+        console.print(uses_line(resolved.trials), markup=False)
         progress = Progress({trial.key: trial for trial in resolved.trials}, journal)
         console.print(f"running {len(missing)} of {len(resolved.trials)} trials, {concurrent} at once")
         watched = [] if service_url() else [tutor.name for tutor in tutors if tutor.is_served]

@@ -14,6 +14,7 @@ from typing import Any, Protocol
 import yaml
 
 from rllib_plugins import metrics
+from tune_sweeps.definition.config import UNTUTORED
 from tune_sweeps.definition.grid import Trial
 from tune_sweeps.tracking.journal import Journal, Point, Status, TrialJournal
 from tune_sweeps.tracking.mlflow_client import search_runs
@@ -232,6 +233,7 @@ class ChildRuns:
             "algorithm": cell.algorithm,
             "tutor": cell.tutor,
             "task": cell.task,
+            "use": cell.use or UNTUTORED,
             "reuse": {True: "on", False: "off", None: "none"}[cell.reuse],
             "seed": str(trial.seed),
         }

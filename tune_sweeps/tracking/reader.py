@@ -221,7 +221,8 @@ def _config(client: Any, run_id: str, name: str) -> SweepConfig:
 
 def _record(client: Any, run: Any) -> RunRecord:
     params, tags = run.data.params, run.data.tags
-    cell = Cell(params["algorithm"], params["tutor"], params["task"], {"on": True, "off": False}.get(params["reuse"]))
+    reuse = {"on": True, "off": False}.get(params["reuse"])
+    cell = Cell(params["algorithm"], params["tutor"], params["task"], reuse, params.get("use"))
     names = [EVAL, *(TUTORED_SERIES if cell.tutor != UNTUTORED else ())]
     return RunRecord(
         key=tags[TAG_TRIAL],
