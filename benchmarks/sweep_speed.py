@@ -78,7 +78,7 @@ def main() -> int:
         walls = {rollout: sweep_s(folder, rollout, f"rollout={rollout}", *size) for rollout in ("lean", "stock")}
         benchmark.record("wall_s", walls)
         benchmark.check("wall_lean_over_stock", walls["lean"] / walls["stock"], bar=0.5, higher_is_better=False)
-        for cores in (1,) if args.smoke else (1, 2):
+        for cores in sized(args, full=[1, 2], quick=[1, 2], smoke=[]):
             settings = (f"resources.max_concurrent={cores}", "resources.num_cpus_per_trial=1")
             seconds = sweep_s(folder, f"cores-{cores}", *settings, *size)
             rate = 3600 * num_trials(folder, f"cores-{cores}") / seconds
