@@ -59,6 +59,9 @@ def test_the_first_to_end_takes_nothing_from_the_other(endpoint: Endpoint) -> No
     assert names() == ["shared"]
     (advice,) = connect(mine).advise([AdviceRequest("Rules.", "State.", ("left", "right"))])
     assert advice is not None
+    (holder,) = serving.lease_holders()["shared"]
+    lease_keeper().release.remote("shared", holder)
+    assert "shared" in serving.lease_holders(), "while it is taken down, it is not an operator's"
     second.__exit__(None, None, None)
     assert names() == []
     assert serving.lease_holders() == {}

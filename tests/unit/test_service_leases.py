@@ -2,12 +2,20 @@
 
 from __future__ import annotations
 
+import threading
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from types import SimpleNamespace
+from typing import Any
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from tutor_service.config import TutorConfig
-from tutor_service.serving.leases import LEASE_S, LeaseBook, tutor_identity
+from tutor_service.errors import UserError
+from tutor_service.serving import leases
+from tutor_service.serving.leases import LEASE_S, Grant, LeaseBook, LeaseKeeper, lease_holders, tutor_identity
 
 
 def test_the_last_holder_takes_the_tutor_down() -> None:
@@ -42,6 +50,88 @@ def test_a_keeper_that_was_started_again_learns_its_leases_from_renewals() -> No
     book = LeaseBook()
     book.renew("t", "i", "a", 0.0)
     assert not book.acquire("t", "i", "b", 1.0).deploy
+
+
+def test_a_holder_takes_over_from_a_deployer_that_has_gone_and_from_no_other() -> None:
+    book = LeaseBook()
+    book.acquire("t", "i", "a", 0.0)
+    book.acquire("t", "i", "b", 0.0)
+    book.acquire("t", "i", "c", 0.0)
+    assert not book.take_over("t", "b"), "a prepares it still"
+    book.release("t", "a")
+    assert book.take_over("t", "b") and not book.take_over("t", "c")
+    assert not book.take_over("t", "a"), "it holds the tutor no longer"
+
+
+def test_a_keeper_that_was_started_again_has_any_holder_deploy_what_is_not_there() -> None:
+    book = LeaseBook()
+    book.renew("t", "i", "a", 0.0)
+    book.acquire("t", "i", "b", 1.0)
+    assert book.take_over("t", "b") and not book.take_over("t", "a")
+
+
+def test_a_tutor_that_is_being_taken_down_keeps_nobody_waiting_but_who_asks_for_it(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    going, gone = threading.Event(), threading.Event()
+
+    def delete(names: Sequence[str]) -> None:
+        going.set()
+        gone.wait(30)
+
+    monkeypatch.setattr(leases, "delete", delete)
+    keeper = LeaseKeeper()
+    keeper.acquire("t", "i", "a")
+    with ThreadPoolExecutor(4) as pool:
+        try:
+            ending = pool.submit(keeper.release, "t", "a")
+            assert going.wait(10)
+            assert pool.submit(keeper.holders).result(10) == {"t": []}, "it is not an operator's"
+            assert pool.submit(keeper.acquire, "other", "i", "b").result(10).deploy
+            keeper.renew("t", "i", "a")
+            waiting = pool.submit(keeper.acquire, "t", "another", "b")
+            with pytest.raises(TimeoutError):
+                waiting.result(0.1)
+            assert not ending.done()
+        finally:
+            gone.set()
+        assert waiting.result(10) == Grant(deploy=True)
+        ending.result(10)
+
+
+def test_a_tutor_that_serve_does_not_take_down_at_once_is_taken_down_later(monkeypatch: pytest.MonkeyPatch) -> None:
+    tried: list[str] = []
+
+    def delete(names: Sequence[str]) -> None:
+        tried.extend(names)
+        if len(tried) == 1:
+            raise TimeoutError("the controller is being started again")
+
+    monkeypatch.setattr(leases, "delete", delete)
+    monkeypatch.setattr(leases, "_AGAIN_S", 0.01)
+    keeper = LeaseKeeper()
+    keeper.acquire("t", "i", "a")
+    keeper.release("t", "a")
+    assert tried == ["t", "t"] and keeper.holders() == {}
+
+
+def test_a_keeper_that_does_not_answer_is_not_taken_for_none(monkeypatch: pytest.MonkeyPatch) -> None:
+    import ray
+
+    def silent(call: Any, timeout: float) -> None:
+        raise ray.exceptions.GetTimeoutError("busy")
+
+    keeper = SimpleNamespace(holders=SimpleNamespace(remote=lambda: None))
+    monkeypatch.setattr(ray, "get_actor", lambda name, namespace: keeper)
+    monkeypatch.setattr(ray, "get", silent)
+    with pytest.raises(UserError, match="does not answer"):
+        lease_holders()
+
+    def no_keeper(name: str, namespace: str) -> None:
+        raise ValueError(name)
+
+    monkeypatch.setattr(ray, "get_actor", no_keeper)
+    assert lease_holders() == {}
 
 
 HOLDERS, ACTIONS = st.sampled_from("abc"), st.sampled_from(["acquire", "release", "renew"])

@@ -8,7 +8,7 @@ from tutor_service import machine, serving
 from tutor_service.config import TutorConfig
 from tutor_service.errors import UserError
 from tutor_service.serving.checks import check_cluster, check_fields, check_port
-from tutor_service.serving.lifecycle import failure
+from tutor_service.serving.lifecycle import failure, wait_until_ready
 from tutor_service.tutor_files import load_tutor
 
 
@@ -102,6 +102,57 @@ def test_deploying_needs_ray():
         serving.deploy([load_tutor("smollm2")])
     assert serving.status() == []
     serving.delete(["smollm2"])
+
+
+@pytest.fixture
+def serve_says(monkeypatch):
+    """Serve's status of one tutor at each look; None: it is not there."""
+    from ray import serve
+
+    looks = []
+
+    def status():
+        found = looks.pop(0)
+        return SimpleNamespace(applications={"tutor-t": SimpleNamespace(status=found)} if found else {})
+
+    monkeypatch.setattr(serve, "status", status)
+    monkeypatch.setattr("tutor_service.serving.lifecycle._POLL_S", 0.0)
+    return looks
+
+
+def test_a_tutor_that_somebody_is_still_to_deploy_is_waited_for(serve_says):
+    serve_says += [None, None, "DEPLOYING", "RUNNING"]
+    absent = []
+    wait_until_ready(["t"], print, absent=absent.append)
+    assert absent == ["t", "t"]
+
+
+def test_a_tutor_that_goes_while_it_starts_was_taken_down(serve_says):
+    serve_says += [None, "DEPLOYING", None]
+    with pytest.raises(UserError, match="taken down while it started"):
+        wait_until_ready(["t"], print, absent=print)
+    serve_says += [None]
+    with pytest.raises(UserError, match="taken down while it started"):
+        wait_until_ready(["t"], print)
+
+
+def test_a_tutor_that_is_deployed_anew_while_it_goes_is_waited_for_no_longer(serve_says, monkeypatch):
+    import ray
+    from ray import serve
+
+    def delete(name, _blocking=True):
+        if _blocking:
+            raise TimeoutError("it is there still, after 60 s")
+        deleted.append(name)
+
+    deleted = []
+    monkeypatch.setattr(ray, "is_initialized", lambda: True)
+    monkeypatch.setattr(serve, "delete", delete)
+    serve_says += ["RUNNING", "DELETING", "DEPLOYING"]
+    serving.delete(["t"])
+    serve_says += ["RUNNING", "DELETING", None]
+    serving.delete(["t"])
+    assert deleted == ["tutor-t", "tutor-t"] and not serve_says
 
 
 def test_the_reason_of_a_failed_deployment_is_found():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from types import SimpleNamespace
 
 import pytest
@@ -12,33 +13,91 @@ from tune_sweeps.definition.config import SweepConfig
 from tune_sweeps.definition.resolve import resolve
 from tutor_service import serving
 from tutor_service.client import URL_VARIABLE
-from tutor_service.serving.leases import Grant
+from tutor_service.config import TutorConfig
+from tutor_service.serving.leases import Grant, LeaseBook, tutor_identity
 from tutor_service.tutor_files import load_tutor
+
+CLUSTER = RayCluster(local=False, cpus=32, gpus=0, nodes=1)
+
+
+class BookLease:
+    """The lease of a command, in a book that the test has its hand on."""
+
+    book: LeaseBook
+
+    def __init__(self, holder: str) -> None:
+        self.held: list[str] = []
+
+    def acquire(self, tutor: TutorConfig) -> Grant:
+        self.held.append(tutor.name)
+        return self.book.acquire(tutor.name, tutor_identity(tutor), "mine", 0.0)
+
+    def take_over(self, tutor: str) -> bool:
+        return self.book.take_over(tutor, "mine")
+
+    def release(self) -> None:
+        for tutor in self.held:
+            self.book.release(tutor, "mine")
 
 
 @pytest.fixture
-def deployments(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+def book(monkeypatch: pytest.MonkeyPatch) -> LeaseBook:
+    monkeypatch.setattr(BookLease, "book", LeaseBook(), raising=False)
+    monkeypatch.setattr(serving, "Lease", BookLease)
+    return BookLease.book
+
+
+@pytest.fixture
+def deployments(monkeypatch: pytest.MonkeyPatch, book: LeaseBook) -> list[str]:
     """Names of the tutors that anybody tries to deploy."""
     found: list[str] = []
     monkeypatch.setattr(serving, "status", list)
-    monkeypatch.setattr(serving, "delete", lambda names: None)
-    monkeypatch.setattr(serving, "deploy", lambda tutors, progress: found.extend(tutor.name for tutor in tutors))
-    monkeypatch.setattr(serving, "wait_until_ready", lambda names, progress: None)
-    monkeypatch.setattr(serving, "lease_holders", dict)
-    lease = SimpleNamespace(acquire=lambda tutor: Grant(deploy=True), release=lambda: None)
-    monkeypatch.setattr(serving, "Lease", lambda holder: lease)
+    monkeypatch.setattr(serving, "start", lambda tutors, progress: found.extend(tutor.name for tutor in tutors))
+    monkeypatch.setattr(serving, "wait_until_ready", lambda names, progress, absent=None: None)
+    monkeypatch.setattr(serving, "lease_holders", book.holders)
     return found
 
 
 def test_tutors_of_a_remote_service_are_left_to_it(deployments: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
     """A cluster without a GPU runs a sweep whose tutors have theirs elsewhere: deploy/kuberay/rayjob.yaml."""
     monkeypatch.delenv(URL_VARIABLE, raising=False)
-    cluster, llama = RayCluster(local=False, cpus=32, gpus=0, nodes=1), load_tutor("llama")
-    with deployed([llama], cluster, print):
+    llama = load_tutor("llama")
+    with deployed([llama], CLUSTER, print):
         assert deployments == ["llama"]
     monkeypatch.setenv(URL_VARIABLE, "http://tutors:8000")
-    with deployed([llama], cluster, print), tutors_up([llama], print):
+    with deployed([llama], CLUSTER, print), tutors_up([llama], print):
         assert deployments == ["llama"]
+
+
+def test_a_command_waits_for_another_that_prepares_the_tutor_and_takes_over_where_that_one_ends(
+    deployments: list[str], book: LeaseBook, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv(URL_VARIABLE, raising=False)
+    llama = load_tutor("llama")
+    book.acquire("llama", tutor_identity(llama), "another", 0.0)
+
+    def wait(names: Sequence[str], progress: object, absent: Callable[[str], None] | None = None) -> None:
+        for name in names:
+            assert absent is not None
+            absent(name)
+            assert deployments == [], "the other one prepares it still"
+            book.release(name, "another")
+            absent(name)
+
+    monkeypatch.setattr(serving, "wait_until_ready", wait)
+    with deployed([llama], CLUSTER, print):
+        assert deployments == ["llama"]
+    assert book.holders() == {}
+
+
+@pytest.mark.parametrize(("status", "is_mine"), [("RUNNING", False), ("DEPLOYING", False), ("DEPLOY_FAILED", True)])
+def test_what_an_operator_deploys_is_left_to_them(
+    deployments: list[str], book: LeaseBook, monkeypatch: pytest.MonkeyPatch, status: str, is_mine: bool
+) -> None:
+    monkeypatch.delenv(URL_VARIABLE, raising=False)
+    monkeypatch.setattr(serving, "status", lambda: [SimpleNamespace(name="llama", status=status)])
+    with deployed([load_tutor("llama")], CLUSTER, print):
+        assert bool(book.holders()) is is_mine and bool(deployments) is is_mine
 
 
 def test_what_runs_elsewhere_takes_no_cpus_here(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -20,6 +20,10 @@ from tutor_service.machine import available_cores
 
 if TYPE_CHECKING:
     from tutor_service import serving
+    from tutor_service.serving.leases import Grant
+
+_ENDED = {"DELETING", "DEPLOY_FAILED"}
+"""Serve's words for an application that will not answer."""
 
 
 @contextmanager
@@ -61,7 +65,7 @@ def deployed(tutors: Sequence[TutorConfig], cluster: RayCluster, progress: Calla
         cluster: The Ray.
         progress: Takes lines about what is going on.
     """
-    from tutor_service import embedded, serving
+    from tutor_service import serving
 
     served = [tutor for tutor in tutors if tutor.is_served]
     if not served or service_url():
@@ -70,11 +74,11 @@ def deployed(tutors: Sequence[TutorConfig], cluster: RayCluster, progress: Calla
 
     leases = None if cluster.local else serving.Lease(_holder())
     try:
-        wanted = served if leases is None else _leased(served, leases)
-        for model in sorted({tutor.model for tutor in wanted if embedded.is_embedded(tutor.model)}):
-            embedded.prepare(model, progress)
-        serving.deploy(wanted, progress=progress)
-        serving.wait_until_ready([tutor.name for tutor in served if tutor not in wanted], progress)
+        if leases is None:
+            _prepare_models(served, progress)
+            serving.deploy(served, progress=progress)
+        else:
+            _share(served, leases, progress)
         yield
     finally:
         cleaning_up()
@@ -82,29 +86,54 @@ def deployed(tutors: Sequence[TutorConfig], cluster: RayCluster, progress: Calla
             leases.release()
 
 
-def _leased(tutors: Sequence[TutorConfig], leases: serving.Lease) -> list[TutorConfig]:
-    """Take a lease on each tutor that a command shares; return those that have to be deployed.
+def _share(tutors: Sequence[TutorConfig], leases: serving.Lease, progress: Callable[[str], None]) -> None:
+    """Have tutors up that other commands may share: hold them, deploy those that nobody else does, wait for all.
 
-    What an operator deployed runs on without leases and stays.
+    What an operator deployed runs on without leases and stays. A failure takes nothing down that another one holds.
     """
     from tutor_service import serving
 
-    held = serving.lease_holders()
-    standing = {item.name for item in serving.status() if item.status == "RUNNING" and item.name not in held}
-    wanted = []
-    for tutor in tutors:
-        if tutor.name in standing:
-            continue
-        grant = leases.acquire(tutor)
-        if grant.conflict:
-            raise UserError(
-                f"another tutor named '{tutor.name}' runs on this cluster, held by {grant.conflict}: its model or the "
-                "way it is asked differs, and it would answer in place of yours. Give yours another name in its file, "
-                "or wait."
-            )
-        if grant.deploy:
-            wanted.append(tutor)
-    return wanted
+    standing = _standing()
+    held = {tutor.name: tutor for tutor in tutors if tutor.name not in standing}
+
+    def start(wanted: Sequence[TutorConfig]) -> None:
+        _prepare_models(wanted, progress)
+        serving.start(wanted, progress)
+
+    def take_over(name: str) -> None:
+        if leases.take_over(name):
+            start([held[name]])
+
+    grants = {name: _acquire(tutor, leases) for name, tutor in held.items()}
+    start([held[name] for name, grant in grants.items() if grant.deploy])
+    serving.wait_until_ready([tutor.name for tutor in tutors if tutor.name in standing], progress)
+    serving.wait_until_ready(list(held), progress, absent=take_over)
+
+
+def _standing() -> set[str]:
+    """Name the tutors that an operator deployed: that nobody holds."""
+    from tutor_service import serving
+
+    held = serving.lease_holders()  # before the status: what is deployed by lease is held from before to after
+    return {item.name for item in serving.status() if item.name not in held and item.status not in _ENDED}
+
+
+def _acquire(tutor: TutorConfig, leases: serving.Lease) -> Grant:
+    grant = leases.acquire(tutor)
+    if grant.conflict:
+        raise UserError(
+            f"another tutor named '{tutor.name}' runs on this cluster, held by {grant.conflict}: its model or the "
+            "way it is asked differs, and it would answer in place of yours. Give yours another name in its file, "
+            "or wait."
+        )
+    return grant
+
+
+def _prepare_models(tutors: Sequence[TutorConfig], progress: Callable[[str], None]) -> None:
+    from tutor_service import embedded
+
+    for model in sorted({tutor.model for tutor in tutors if embedded.is_embedded(tutor.model)}):
+        embedded.prepare(model, progress)
 
 
 def _holder() -> str:

@@ -6,7 +6,7 @@ Owns deployments, what must hold before one is tried, and Serve's config files. 
 from tutor_service.gateway.access import HttpConfig
 from tutor_service.serving.checks import ON_DEMAND_VARIABLE, STORE_RESOURCE, nodes_on_demand
 from tutor_service.serving.leases import Lease, lease_holders
-from tutor_service.serving.lifecycle import TutorStatus, delete, deploy, status, wait_until_ready
+from tutor_service.serving.lifecycle import TutorStatus, delete, deploy, start, status, wait_until_ready
 
 __all__ = [
     "ON_DEMAND_VARIABLE",
@@ -18,6 +18,7 @@ __all__ = [
     "deploy",
     "lease_holders",
     "nodes_on_demand",
+    "start",
     "status",
     "wait_until_ready",
 ]

@@ -10,12 +10,17 @@ import contextlib
 import hashlib
 import itertools
 import json
+import logging
 import threading
 import time
+from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 from tutor_service.config import TutorConfig
+from tutor_service.errors import UserError
 from tutor_service.serving.lifecycle import delete
+
+logger = logging.getLogger("ray.serve")
 
 KEEPER = "llm-tutors-lease-keeper"
 NAMESPACE = "llm-tutors"
@@ -23,6 +28,11 @@ LEASE_S = 90.0
 """A lease that is not renewed for this long has ended: longer than a driver stalls, shorter than GPUs should idle."""
 
 RENEW_S = 15.0
+ANSWER_S = 300.0
+"""Most seconds to wait for a keeper, which answers a new holder once the last one's tutor has been taken down."""
+
+_CALLS_AT_ONCE = 32
+_AGAIN_S = 5.0
 _NOT_IN_ANSWERS = {"name", "description", "license", "scaling", "calibration", "advice", "temperature"}
 
 
@@ -44,10 +54,19 @@ class Grant(NamedTuple):
     conflict: str = ""
 
 
-class _Entry(NamedTuple):
+@dataclass
+class _Entry:
+    """Hold one tutor's leases.
+
+    Attributes:
+        identity: The tutor's.
+        deployer: Who is to deploy it, or has; empty where that is not known.
+        holders: Time at which each holder's lease ends.
+    """
+
     identity: str
-    holders: dict[str, float]
-    """Time at which each holder's lease ends."""
+    deployer: str
+    holders: dict[str, float] = field(default_factory=dict)
 
 
 class LeaseBook:
@@ -72,15 +91,24 @@ class LeaseBook:
         entry = self._entries.get(tutor)
         if entry is not None and entry.identity != identity:
             return Grant(deploy=False, conflict=", ".join(sorted(entry.holders)))
+        is_first = entry is None
         if entry is None:
-            self._entries[tutor] = entry = _Entry(identity, {})
-        is_first = not entry.holders
+            self._entries[tutor] = entry = _Entry(identity, holder)
         entry.holders[holder] = now + lease_s
         return Grant(deploy=is_first)
 
+    def take_over(self, tutor: str, holder: str) -> bool:
+        """Return whether a holder of a tutor that is not there is to deploy it: whoever was to holds it no longer."""
+        entry = self._entries.get(tutor)
+        if entry is None or holder not in entry.holders:
+            return False
+        if entry.deployer not in entry.holders:
+            entry.deployer = holder
+        return entry.deployer == holder
+
     def renew(self, tutor: str, identity: str, holder: str, now: float) -> None:
         """Prolong a lease, or write it down again where this book does not know it, after a restart of its keeper."""
-        entry = self._entries.setdefault(tutor, _Entry(identity, {}))
+        entry = self._entries.setdefault(tutor, _Entry(identity, deployer=""))
         if entry.identity == identity:
             entry.holders[holder] = now + LEASE_S
 
@@ -110,40 +138,69 @@ class LeaseBook:
 
 
 class LeaseKeeper:
-    """Keep the book of one cluster in an actor that outlives every driver, and take down what nobody holds."""
+    """Keep the book of one cluster in an actor that outlives every driver, and take down what nobody holds.
+
+    Its calls come from several threads. None waits for a tutor that is being taken down, but those that ask for it.
+    """
 
     def __init__(self) -> None:
         self._book = LeaseBook()
-        self._lock = threading.Lock()
+        self._leaving: set[str] = set()
+        self._changed = threading.Condition()
         threading.Thread(target=self._reap, daemon=True).start()
 
     def acquire(self, tutor: str, identity: str, holder: str, lease_s: float = LEASE_S) -> Grant:
-        """Take a lease; see ``LeaseBook``."""
-        with self._lock:
+        """Take a lease, once the tutor is not being taken down; see ``LeaseBook``."""
+        with self._changed:
+            self._changed.wait_for(lambda: tutor not in self._leaving)
             return self._book.acquire(tutor, identity, holder, time.monotonic(), lease_s)
 
+    def take_over(self, tutor: str, holder: str) -> bool:
+        """Return whether a holder is to deploy a tutor that is not there; see ``LeaseBook``."""
+        with self._changed:
+            return self._book.take_over(tutor, holder)
+
     def renew(self, tutor: str, identity: str, holder: str) -> None:
-        """Prolong a lease."""
-        with self._lock:
-            self._book.renew(tutor, identity, holder, time.monotonic())
+        """Prolong a lease; one that has ended is not taken again while its tutor is being taken down."""
+        with self._changed:
+            if tutor not in self._leaving:
+                self._book.renew(tutor, identity, holder, time.monotonic())
 
     def release(self, tutor: str, holder: str) -> None:
-        """Give a lease back, and take the tutor down after the last one, before anybody else can take a new one."""
-        with self._lock:
+        """Give a lease back, and return when the tutor is down, where it was the last one."""
+        with self._changed:
             if self._book.release(tutor, holder):
-                delete([tutor])
+                self._take_down(tutor)
+            self._changed.wait_for(lambda: tutor not in self._leaving)
 
     def holders(self) -> dict[str, list[str]]:
-        """List who holds each tutor."""
-        with self._lock:
-            return self._book.holders()
+        """List who holds each tutor; nobody holds one that is being taken down."""
+        with self._changed:
+            return {**{tutor: [] for tutor in self._leaving}, **self._book.holders()}
+
+    def _take_down(self, tutor: str) -> None:
+        """Begin to take a tutor down, before anybody else can take a new lease."""
+        self._leaving.add(tutor)
+        threading.Thread(target=self._delete, args=(tutor,), daemon=True).start()
+
+    def _delete(self, tutor: str) -> None:
+        while True:
+            try:
+                delete([tutor])
+                break
+            except Exception:  # Serve's controller is being started again
+                logger.exception("tutor '%s' could not be taken down yet", tutor)
+                time.sleep(_AGAIN_S)
+        with self._changed:
+            self._leaving.discard(tutor)
+            self._changed.notify_all()
 
     def _reap(self) -> None:
         while True:
             time.sleep(RENEW_S)
-            with self._lock:
+            with self._changed:
                 for tutor in self._book.expire(time.monotonic()):
-                    delete([tutor])
+                    self._take_down(tutor)
 
 
 def lease_keeper() -> Any:
@@ -160,6 +217,7 @@ def lease_keeper() -> Any:
             get_if_exists=True,
             num_cpus=0,
             resources=on_head,
+            max_concurrency=_CALLS_AT_ONCE,
             max_restarts=-1,
             max_task_retries=3,
         )
@@ -168,15 +226,31 @@ def lease_keeper() -> Any:
 
 
 def lease_holders() -> dict[str, list[str]]:
-    """List who holds each tutor of the connected cluster; empty where no keeper runs."""
+    """List who holds each tutor of the connected cluster; empty where no keeper runs.
+
+    Raises:
+        UserError: The keeper does not answer.
+    """
     import ray
 
     try:
         keeper = ray.get_actor(KEEPER, namespace=NAMESPACE)
-        holders: dict[str, list[str]] = ray.get(keeper.holders.remote(), timeout=5)  # type: ignore[assignment]
-        return holders
-    except (ValueError, ray.exceptions.RayError):
+    except ValueError:
         return {}
+    holders: dict[str, list[str]] = _answer(keeper.holders.remote())
+    return holders
+
+
+def _answer(call: Any) -> Any:
+    import ray
+
+    try:
+        return ray.get(call, timeout=ANSWER_S)
+    except ray.exceptions.RayError as error:
+        raise UserError(
+            "who holds the tutors of this cluster is not known: the actor that keeps their leases does not answer "
+            f"({type(error).__name__}). Is the cluster's head alive (`ray status`)? Then try again."
+        ) from error
 
 
 class Lease:
@@ -196,14 +270,25 @@ class Lease:
         threading.Thread(target=self._renew, daemon=True).start()
 
     def acquire(self, tutor: TutorConfig) -> Grant:
-        """Take a lease on a tutor."""
-        import ray
+        """Take a lease on a tutor.
 
+        Raises:
+            UserError: The keeper does not answer.
+        """
         identity = tutor_identity(tutor)
-        grant: Grant = ray.get(self._keeper.acquire.remote(tutor.name, identity, self._holder))
+        grant: Grant = _answer(self._keeper.acquire.remote(tutor.name, identity, self._holder))
         if not grant.conflict:
             self._held[tutor.name] = identity
         return grant
+
+    def take_over(self, tutor: str) -> bool:
+        """Return whether a tutor that is held, and not there, is to be deployed from here.
+
+        Raises:
+            UserError: The keeper does not answer.
+        """
+        is_mine: bool = _answer(self._keeper.take_over.remote(tutor, self._holder))
+        return is_mine
 
     def release(self) -> None:
         """Give all leases back; the keeper takes down what nobody holds then."""
@@ -211,7 +296,7 @@ class Lease:
 
         self._ended.set()
         with contextlib.suppress(ray.exceptions.RayError):  # the cluster is gone, and its tutors with it
-            ray.get([self._keeper.release.remote(tutor, self._holder) for tutor in self._held])
+            ray.get([self._keeper.release.remote(tutor, self._holder) for tutor in self._held], timeout=ANSWER_S)
         self._held.clear()
 
     def _renew(self) -> None:

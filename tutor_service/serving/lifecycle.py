@@ -27,6 +27,7 @@ TIMEOUT_S = 900.0
 """For all tutors of a command to be ready, models downloaded."""
 
 _SAY_EVERY_S = 10.0
+_GOING_S = 60.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,18 +96,9 @@ def deploy(
     served = [tutor for tutor in tutors if tutor.is_served]
     if not served:
         return []
-    import ray
-
-    if not ray.is_initialized():
-        raise UserError("Ray is not initialised in this process: call ray.init() before tutors are deployed.")
-    for tutor in served:
-        check_fields(tutor)
-    check_cluster(served)
-    access = http.access() if http else None
     say = progress or (lambda text: None)
-    _start_serve(http)
+    access = _prepare(served, http, say)
     names = [tutor.name for tutor in served]
-    say(f"deploying {', '.join(names)}")
     try:
         if launch is not None:
             launch()
@@ -117,6 +109,31 @@ def deploy(
         delete(names)
         raise
     return names
+
+
+def start(tutors: Sequence[TutorConfig], progress: Callable[[str], None]) -> None:
+    """Have Serve start tutors that are reached by handle only; ``wait_until_ready`` returns when they answer.
+
+    Raises:
+        UserError: As ``deploy`` raises it before anything is deployed.
+    """
+    if tutors:
+        _launch(tutors, _prepare(tutors, None, progress))
+
+
+def _prepare(tutors: Sequence[TutorConfig], http: HttpConfig | None, say: Callable[[str], None]) -> Any:
+    """Check what can be checked and start Serve; return who may ask by HTTP."""
+    import ray
+
+    if not ray.is_initialized():
+        raise UserError("Ray is not initialised in this process: call ray.init() before tutors are deployed.")
+    for tutor in tutors:
+        check_fields(tutor)
+    check_cluster(tutors)
+    access = http.access() if http else None
+    _start_serve(http)
+    say(f"deploying {', '.join(tutor.name for tutor in tutors)}")
+    return access
 
 
 def _launch(tutors: Sequence[TutorConfig], access: Any) -> None:
@@ -140,7 +157,10 @@ def _launch(tutors: Sequence[TutorConfig], access: Any) -> None:
 
 
 def delete(names: Iterable[str]) -> None:
-    """Take tutors down, requests in flight first; names that are not deployed are ignored."""
+    """Take tutors down, requests in flight first; names that are not deployed are ignored.
+
+    It returns when they are down, when somebody has deployed them anew, or when Serve has been at it for a minute.
+    """
     import ray
 
     if not ray.is_initialized():
@@ -148,9 +168,16 @@ def delete(names: Iterable[str]) -> None:
     from ray import serve
 
     present = serve.status().applications
-    for name in names:
-        if app_name(name) in present:
-            serve.delete(app_name(name))
+    going = [app_name(name) for name in names if app_name(name) in present]
+    for application in going:
+        serve.delete(application, _blocking=False)
+    ends = time.monotonic() + _GOING_S
+    while going and time.monotonic() < ends:
+        found = serve.status().applications
+        going = [
+            application for application in going if application in found and found[application].status == "DELETING"
+        ]
+        time.sleep(_POLL_S if going else 0)
 
 
 def status() -> list[TutorStatus]:
@@ -249,13 +276,19 @@ def _start_serve(http: HttpConfig | None) -> None:
         )
 
 
-def wait_until_ready(names: Sequence[str], say: Callable[[str], None], timeout_s: float = TIMEOUT_S) -> None:
+def wait_until_ready(
+    names: Sequence[str],
+    say: Callable[[str], None],
+    timeout_s: float = TIMEOUT_S,
+    absent: Callable[[str], None] | None = None,
+) -> None:
     """Return when tutors answer.
 
     Args:
         names: Tutors that are deployed or being deployed.
         say: Takes lines about what is going on.
         timeout_s: Most seconds to wait until all are ready.
+        absent: Called now and then with the name of one that somebody is still to deploy; None: all are deployed.
 
     Raises:
         UserError: One failed, was taken down meanwhile, or is not ready in time.
@@ -264,12 +297,17 @@ def wait_until_ready(names: Sequence[str], say: Callable[[str], None], timeout_s
 
     started = said = time.monotonic()
     waiting = list(names)
+    seen: set[str] = set()
     while waiting:
         applications = serve.status().applications
         for name in list(waiting):
             overview = applications.get(app_name(name))
             if overview is None:
-                raise UserError(f"tutor '{name}' was taken down while it started.")
+                if absent is None or name in seen:
+                    raise UserError(f"tutor '{name}' was taken down while it started.")
+                absent(name)
+                continue
+            seen.add(name)
             if overview.status == "RUNNING":
                 waiting.remove(name)
                 say(f"tutor '{name}' is ready ({time.monotonic() - started:.0f} s)")
