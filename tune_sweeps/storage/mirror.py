@@ -201,6 +201,7 @@ class RemoteMirror:
         self._lease.check()
         if self._lease.lost:
             return
+        known = set(self._seen)  # before the look: a file that `save` sends meanwhile is none that was deleted
         now = self._here()
         due = [name for name, stat in now.items() if self._is_due(name, stat, everything)]
         in_order = [name for name in due if name.split("/")[0] in FETCHED_FOLDERS]
@@ -210,7 +211,7 @@ class RemoteMirror:
             ordered.result()
         if LAST in due:
             self._send(LAST)
-        for name in set(self._seen) - now.keys():
+        for name in known - now.keys():
             self._remote.remove(self._name, name)
             del self._seen[name]
 
