@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import math
+import shutil
 import socket
+import sqlite3
 import subprocess
 import sys
 import time
@@ -24,7 +26,7 @@ from tune_sweeps.definition.resolve import resolve
 from tune_sweeps.tracking.child_runs import TAG_TRIAL, ChildRuns
 from tune_sweeps.tracking.journal import EVAL, Journal
 from tune_sweeps.tracking.mlflow_client import check_uri, make_client, quiet_environment
-from tune_sweeps.tracking.tracker import MlflowTracker, TrackedSweep
+from tune_sweeps.tracking.tracker import DOUBTS_ARTIFACT, REFERENCES_FOLDER, MlflowTracker, TrackedSweep
 
 KEY = "ppo-oracle-blackjack-reuse-s0"
 
@@ -238,8 +240,17 @@ def test_a_database_is_made_once_by_several_processes_that_begin_together(tmp_pa
     assert len(set(said)) == 1 and said[0]
 
 
+@pytest.fixture(scope="module")
+def empty_database(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    file = tmp_path_factory.mktemp("empty") / "mlflow.db"
+    make_client(f"sqlite:///{file}").search_experiments()
+    return file
+
+
 @pytest.fixture
-def database(tmp_path: Path) -> str:
+def database(empty_database: Path, tmp_path: Path) -> str:
+    """A database of the test's own, whose tables are there: to make them takes seconds."""
+    shutil.copy(empty_database, tmp_path / "mlflow.db")
     return f"sqlite:///{tmp_path}/mlflow.db"
 
 
@@ -374,7 +385,55 @@ def test_after_a_hiccup_only_what_was_being_sent_is_looked_up(
         assert [entry.step for entry in history] == [0, 100]
 
 
-def test_what_mlflow_has_is_let_go_and_sent_again_where_its_database_was_lost(database: str, tmp_path: Path) -> None:
+def test_a_trial_whose_run_was_deleted_gets_another_and_holds_up_nobody(database: str, tmp_path: Path) -> None:
+    journal = open_journal(tmp_path / "journal")
+    following = tracker(database, journal, location=(tmp_path / "artifacts").as_uri())
+    for trial in journal.trials.values():
+        trial.start()
+        trial.result(0, 1.0, values(0))
+    following.sync()
+    first, *others = journal.trials
+    client = make_client(database)
+    client.delete_run(children(database)[first].info.run_id)
+    for trial in journal.trials.values():
+        trial.result(100, 1.0, values(100))
+    with pytest.raises(MlflowException, match="active"):
+        following.sync()
+    assert {children(database)[key].data.metrics[EVAL] for key in others} == {100}
+    following.sync()
+    run_id = children(database)[first].info.run_id
+    assert [entry.step for entry in client.get_metric_history(run_id, EVAL)] == [0, 100]
+
+
+def test_what_belongs_to_the_sweep_is_sent_again_where_mlflows_database_was_emptied(
+    database: str, tmp_path: Path
+) -> None:
+    journal = open_journal(tmp_path / "journal")
+    following = tracker(database, journal, location=(tmp_path / "artifacts").as_uri())
+    (tmp_path / "oracle.jsonl").write_text("{}")
+    following.set_references("blackjack", {"random": -0.4})
+    following.keep_json(DOUBTS_ARTIFACT, {"smollm2 on blackjack": "little"})
+    following.keep_file(tmp_path / "oracle.jsonl", "advice")
+    following.sync()
+    before = following.parent_id
+    with sqlite3.connect(tmp_path / "mlflow.db") as connection:
+        tables = connection.execute("SELECT name FROM sqlite_master WHERE type = 'table' AND name != 'alembic_version'")
+        for (table,) in tables.fetchall():
+            connection.execute(f"DELETE FROM {table}")
+    connection.close()
+    assert following.finish("FINISHED", timeout_s=60) and following.parent_id != before
+    client = make_client(database)
+    found = [client.list_artifacts(following.parent_id, folder) for folder in (None, REFERENCES_FOLDER, "advice")]
+    assert {item.path for items in found for item in items} >= {
+        DOUBTS_ARTIFACT,
+        f"{REFERENCES_FOLDER}/blackjack.json",
+        "advice/oracle.jsonl",
+    }
+
+
+def test_what_mlflow_has_is_let_go_and_sent_again_where_its_database_was_lost(
+    database: str, empty_database: Path, tmp_path: Path
+) -> None:
     journal = open_journal(tmp_path / "journal")
     location = (tmp_path / "artifacts").as_uri()
     following = tracker(database, journal, location=location)
@@ -384,6 +443,7 @@ def test_what_mlflow_has_is_let_go_and_sent_again_where_its_database_was_lost(da
     following.sync()
     assert [point.step for point in journal[KEY].points] == [200]
     assert [point.step for point in journal[KEY].points_from(0)] == [0, 100, 200]
+    shutil.copy(empty_database, tmp_path / "new.db")
     other = f"sqlite:///{tmp_path}/new.db"
     tracker(other, journal, location=location).sync()
     assert steps(other) == [0, 100, 200]

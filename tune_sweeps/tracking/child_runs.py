@@ -175,16 +175,17 @@ class ChildRuns:
             keeper.kept(journal)
 
     def _look_up(self, key: str, child: Child, journal: TrialJournal) -> None:
-        """Learn what MLflow holds of a trial, where a request was cut off or another driver sent it."""
-        if child.run_id:
-            run = self._client.get_run(child.run_id)
-        else:
+        """Learn what MLflow holds of a trial, where a request was cut off or another driver sent it.
+
+        A run that somebody deleted is none: it takes nothing more.
+        """
+        run = self._client.get_run(child.run_id) if child.run_id else None
+        if run is None or run.info.lifecycle_stage == "deleted":
             query = f"tags.`{TAG_SWEEP_ID}` = '{self._sweep.tags[TAG_SWEEP_ID]}' and tags.`{TAG_TRIAL}` = '{key}'"
-            found = search_runs(self._client, self._sweep.experiment_id, query)
-            if not found:
-                child.doubtful = False
-                return
-            run = found[0]
+            run = next(iter(search_runs(self._client, self._sweep.experiment_id, query)), None)
+        if run is None:
+            child.run_id, child.sent, child.status, child.doubtful = "", 0, "RUNNING", False
+            return
         child.run_id, child.status = run.info.run_id, run.info.status
         if "algorithm" not in run.data.params:
             self._describe(child, self._trials[key])

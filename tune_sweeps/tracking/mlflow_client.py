@@ -212,8 +212,7 @@ def set_experiment_tag(client: Any, experiment_id: str, key: str, value: str) ->
     try:
         client.set_experiment_tag(experiment_id, key, value)
     except MlflowException as error:
-        status = error.get_http_status_code()
-        if not 400 <= status < 500 or status == _TOO_MANY:
+        if not is_refusal(error):
             raise
         logger.warning(
             "MLflow takes no tag %s of experiment %s, so its page is as MLflow makes it: %s", key, experiment_id, error
@@ -230,6 +229,16 @@ def search_runs(client: Any, experiment_id: str, query: str) -> list[Any]:
         token = page.token
         if not token:
             return found
+
+
+def is_refusal(error: Exception) -> bool:
+    """Say whether MLflow answered that it does not take what it was sent; else it is away, broken or busy."""
+    from mlflow.exceptions import MlflowException
+
+    if not isinstance(error, MlflowException):
+        return False
+    status = error.get_http_status_code()
+    return 400 <= status < 500 and status != _TOO_MANY
 
 
 def is_gone(error: Exception) -> bool:

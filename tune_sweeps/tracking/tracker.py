@@ -19,7 +19,7 @@ from typing import Any
 from tune_sweeps.definition.grid import Trial
 from tune_sweeps.tracking.child_runs import TAG_SWEEP_ID, TAG_TRIAL, ChildRuns, PolicyKeeper, SweepRun
 from tune_sweeps.tracking.journal import Journal
-from tune_sweeps.tracking.mlflow_client import is_gone, make_client, open_experiment, search_runs
+from tune_sweeps.tracking.mlflow_client import is_gone, is_refusal, make_client, open_experiment, search_runs
 from tune_sweeps.tracking.prepared_view import put_view
 
 logger = logging.getLogger(__name__)
@@ -79,9 +79,11 @@ class MlflowTracker:
         self.parent_id = ""
         self._children: ChildRuns | None = None
         self._references: dict[str, dict[str, float]] = {}
-        self._references_sent: set[str] = set()
         self._jsons: dict[str, dict[str, Any]] = {}
         self._files: list[tuple[Path, str]] = []
+        self._references_sent: set[str] = set()
+        self._jsons_sent: dict[str, dict[str, Any]] = {}
+        self._num_files_sent = 0
         self._stop = threading.Event()
         self._wake = threading.Event()
         self._thread: threading.Thread | None = None
@@ -164,19 +166,22 @@ class MlflowTracker:
                 self._client.log_dict(self.parent_id, kept, f"{REFERENCES_FOLDER}/{_file_name(task)}")
                 self._references_sent.add(_file_name(task))
         for name, content in list(self._jsons.items()):
-            self._client.log_dict(self.parent_id, content, name)
-            if self._jsons.get(name) is content:
-                del self._jsons[name]
-        self._bring_up(children)
-        while self._files:
-            path, folder = self._files[0]
+            if self._jsons_sent.get(name) is not content:
+                self._client.log_dict(self.parent_id, content, name)
+                self._jsons_sent[name] = content
+        for path, folder in self._files[self._num_files_sent :]:
             self._client.log_artifact(self.parent_id, str(path), folder)
-            self._files.pop(0)
+            self._num_files_sent += 1
+        self._bring_up(children)
         self.away_since = None
 
     def _bring_up(self, children: ChildRuns) -> None:
-        """Send what is due, several trials at once; after the first failure nothing more is begun."""
+        """Send what is due, several trials at once.
+
+        After the first failure nothing more is begun, except where MLflow refused what it was sent of one trial alone.
+        """
         failed: list[Exception] = []
+        refused: list[Exception] = []
 
         def send(key: str) -> None:
             if failed:
@@ -184,12 +189,12 @@ class MlflowTracker:
             try:
                 children.bring_up(key)
             except Exception as error:
-                failed.append(error)
+                (refused if is_refusal(error) and not is_gone(error) else failed).append(error)
 
         with ThreadPoolExecutor(1 if self.uri.startswith("sqlite") else THREADS) as pool:
             list(pool.map(send, children.due()))
-        if failed:
-            raise failed[0]
+        if failed or refused:
+            raise (failed or refused)[0]
 
     def _connect(self) -> ChildRuns:
         """Find or make the experiment and the parent run, and find the runs of trials."""
@@ -231,6 +236,9 @@ class MlflowTracker:
         """Go on later: MLflow is away, or refuses. What was being sent is looked up then."""
         if is_gone(error):  # the database is another one than before: whatever was sent is sent again
             self._children = None
+            self._references_sent.clear()
+            self._jsons_sent.clear()
+            self._num_files_sent = 0
         if self.away_since is None:
             self.away_since = time.monotonic()
             logger.warning("MLflow at %s failed; what it misses is kept and sent later: %s", self.uri, error)
