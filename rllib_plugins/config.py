@@ -8,11 +8,9 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from rllib_plugins.advising.config import AdviceConfig
 from rllib_plugins.advising.reuse import make_reuse
+from rllib_plugins.algorithms.registry import Algorithm
 from rllib_plugins.uses.registry import make_use
 from tutor_service.errors import UserError
-
-Algorithm = Literal["dqn", "ppo", "a2c"]
-ALGORITHMS: tuple[Algorithm, ...] = ("dqn", "ppo", "a2c")
 
 _RUNNER_FIELDS = {
     "num_env_runners",

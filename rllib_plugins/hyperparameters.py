@@ -15,7 +15,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from rllib_plugins.config import Algorithm
+from rllib_plugins.algorithms.registry import Algorithm
 
 _PER_TASK: dict[tuple[Algorithm, str], dict[str, Any]] = {
     ("a2c", "blackjack"): {

@@ -12,6 +12,7 @@ from typing import Any
 from ray.tune import Trainable
 
 from rllib_plugins import metrics
+from rllib_plugins.algorithms.registry import make_config
 from rllib_plugins.config import StudentConfig
 from rllib_plugins.evaluation import evaluate
 from rllib_plugins.evaluation_plan import evaluation_wish, plan_evaluation
@@ -57,12 +58,12 @@ def algorithm_config(config: StudentConfig) -> Any:
     Raises:
         UserError: An unknown hyperparameter.
     """
-    algorithm = _config_class(config.algorithm)()
+    algorithm = make_config(config.algorithm)
     algorithm.debugging(seed=config.seed, log_level="ERROR")
     algorithm.env_runners(num_envs_per_env_runner=config.num_envs)
     apply_hyperparameters(algorithm, default_hyperparameters(config.algorithm, config.task) | config.hyperparameters)
     if config.updates_factor > 1:
-        _multiply_updates(algorithm, config.algorithm, config.updates_factor)
+        algorithm.more_updates(config.updates_factor)
     if config.num_env_runners:
         algorithm.env_runners(
             num_env_runners=config.num_env_runners, num_envs_per_env_runner=config.num_envs // config.num_env_runners
@@ -75,19 +76,6 @@ def algorithm_config(config: StudentConfig) -> Any:
         theta_steps=config.theta_steps,
         rollout=config.rollout,
     )
-
-
-def _multiply_updates(algorithm: Any, name: str, factor: float) -> None:
-    """Have a student take more gradient steps per env step."""
-    if name == "ppo":
-        algorithm.num_epochs = round(algorithm.num_epochs * factor)
-    elif name == "dqn":
-        sampled = algorithm.get_rollout_fragment_length() * algorithm.num_envs_per_env_runner
-        usual = algorithm.training_intensity or algorithm.total_train_batch_size / sampled
-        algorithm.training_intensity = usual * factor
-    else:
-        steps = algorithm.train_batch_size_per_learner / algorithm.num_envs_per_env_runner
-        algorithm.train_batch_size_per_learner = max(1, round(steps / factor)) * algorithm.num_envs_per_env_runner
 
 
 def apply_hyperparameters(algorithm: Any, hyperparameters: dict[str, Any]) -> None:
@@ -116,20 +104,6 @@ def apply_hyperparameters(algorithm: Any, hyperparameters: dict[str, Any]) -> No
             raise UserError(f"hyperparameter {name} = '{value}': it is a number, e.g. {getattr(algorithm, name)}.")
         else:
             setattr(algorithm, name, value)
-
-
-def _config_class(name: str) -> Any:
-    if name == "ppo":
-        from rllib_plugins.algorithms.ppo.ppo import PPOConfig
-
-        return PPOConfig
-    if name == "a2c":
-        from rllib_plugins.algorithms.a2c.a2c import A2CConfig
-
-        return A2CConfig
-    from rllib_plugins.algorithms.dqn.dqn import DQNConfig
-
-    return DQNConfig
 
 
 class StudentTrial(Trainable):

@@ -89,6 +89,10 @@ class TutoredConfig:
             self._use_connectors()
         return self
 
+    def more_updates(self, factor: float) -> None:
+        """Have the student take so many times as many gradient steps per env step; call it before ``tutoring``."""
+        raise NotImplementedError
+
     def _use_arrays(self) -> None:
         """Sample into arrays: in this process, or in several that are gathered here, of which none may be lost."""
         config: Any = self

@@ -14,7 +14,8 @@ import tree
 
 from rllib_plugins import metrics
 from rllib_plugins.advising.config import PAPER_ADVICE, AdviceConfig
-from rllib_plugins.config import ALGORITHMS, StudentConfig
+from rllib_plugins.algorithms.registry import ALGORITHMS
+from rllib_plugins.config import StudentConfig
 from rllib_plugins.trial import StudentTrial, build_algorithm, ensure_ray, train
 
 

@@ -12,7 +12,8 @@ import ray
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
-from rllib_plugins.config import ALGORITHMS, StudentConfig
+from rllib_plugins.algorithms.registry import ALGORITHMS
+from rllib_plugins.config import StudentConfig
 from rllib_plugins.evaluation import random_return
 from rllib_plugins.metrics import STEP_AXIS
 from rllib_plugins.tasks import Task, load_task

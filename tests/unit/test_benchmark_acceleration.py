@@ -13,7 +13,7 @@ from benchmarks.shared import learning
 from benchmarks.shared.grounds import GROUNDS, RULE
 from benchmarks.shared.learning import Curve
 from rllib_plugins.advising.config import PAPER_ADVICE
-from rllib_plugins.config import ALGORITHMS
+from rllib_plugins.algorithms.registry import ALGORITHMS
 
 STEPS = [100.0 * k for k in range(101)]
 

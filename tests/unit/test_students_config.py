@@ -6,10 +6,10 @@ import pytest
 from pydantic import ValidationError
 
 from rllib_plugins.advising.config import AdviceConfig
-from rllib_plugins.algorithms.a2c.a2c import A2CConfig
 from rllib_plugins.algorithms.dqn.dqn import DQNConfig
 from rllib_plugins.algorithms.ppo.ppo import PPOConfig
-from rllib_plugins.config import ALGORITHMS, StudentConfig
+from rllib_plugins.algorithms.registry import ALGORITHMS, make_config
+from rllib_plugins.config import StudentConfig
 from rllib_plugins.hyperparameters import default_hyperparameters
 from rllib_plugins.trial import algorithm_config, apply_hyperparameters
 from tutor_service.errors import UserError
@@ -18,8 +18,17 @@ from tutor_service.errors import UserError
 @pytest.mark.parametrize("algorithm", ALGORITHMS)
 @pytest.mark.parametrize("task", ["blackjack", "snake", "connect_four", "somewhere:Else"])
 def test_default_hyperparameters_are_fields_of_the_config(algorithm, task: str):
-    config = {"dqn": DQNConfig, "ppo": PPOConfig, "a2c": A2CConfig}[algorithm]()
+    config = make_config(algorithm)
     apply_hyperparameters(config, default_hyperparameters(algorithm, task))
+
+
+@pytest.mark.parametrize(
+    ("algorithm", "field", "value"),
+    [("ppo", "num_epochs", 20), ("dqn", "training_intensity", 16.0), ("a2c", "train_batch_size_per_learner", 16)],
+)
+def test_more_updates_are_more_passes_more_batches_or_smaller_rollouts(algorithm, field: str, value: float):
+    student = StudentConfig(algorithm=algorithm, task="somewhere:Else", updates_factor=2)
+    assert getattr(algorithm_config(student), field) == value
 
 
 def test_an_unknown_hyperparameter_is_named_with_its_neighbour():

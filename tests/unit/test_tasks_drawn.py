@@ -7,7 +7,8 @@ from typing import Any
 import numpy as np
 from hypothesis import HealthCheck, given, settings
 
-from rllib_plugins.config import ALGORITHMS, StudentConfig
+from rllib_plugins.algorithms.registry import ALGORITHMS
+from rllib_plugins.config import StudentConfig
 from rllib_plugins.evaluation import evaluate
 from rllib_plugins.rollout.env_runner import ArrayEnvRunner
 from rllib_plugins.tasks import Task, load_task

@@ -75,7 +75,8 @@ def _row(result: dict[str, Any]) -> dict[str, Any]:
 def _student(algorithm: str, task: str, tutor: str, steps: int | None, seed: int, settings: list[str]) -> Any:
     from pydantic import ValidationError
 
-    from rllib_plugins.config import ALGORITHMS, StudentConfig
+    from rllib_plugins.algorithms.registry import ALGORITHMS
+    from rllib_plugins.config import StudentConfig
     from rllib_plugins.tasks import load_task
     from tune_sweeps.definition.loading import apply_setting
     from tutor_service.errors import UserError, field_problems, unknown_name

@@ -12,7 +12,7 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validator, model_validator
 
 from rllib_plugins.advising.config import AdviceConfig
-from rllib_plugins.config import ALGORITHMS, Algorithm
+from rllib_plugins.algorithms.registry import ALGORITHMS, Algorithm
 
 SCHEMA_VERSION = 1
 """Version of the preset format; a preset of a higher one was written for a newer release."""

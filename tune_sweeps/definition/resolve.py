@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from rllib_plugins.config import ALGORITHMS
+from rllib_plugins.algorithms.registry import ALGORITHMS
 from rllib_plugins.tasks import Task, load_task, task_names
 from rllib_plugins.tutors import check_recorded, check_tutor
 from tune_sweeps.definition.config import CLONING, UNTUTORED, Match, SweepConfig

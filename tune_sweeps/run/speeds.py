@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from rllib_plugins.config import ALGORITHMS
+from rllib_plugins.algorithms.registry import ALGORITHMS
 from tune_sweeps.run.workspace import JOURNAL
 from tune_sweeps.tracking.journal import last_points
 

@@ -39,6 +39,11 @@ class A2CConfig(PPOConfig):
             model_config=DefaultModelConfig(fcnet_hiddens=[64, 64], fcnet_activation="tanh", vf_share_layers=False)
         )
 
+    def more_updates(self, factor: float) -> None:
+        """Update from smaller rollouts, of whole vector steps."""
+        steps = self.train_batch_size_per_learner / self.num_envs_per_env_runner
+        self.train_batch_size_per_learner = max(1, round(steps / factor)) * self.num_envs_per_env_runner
+
     def get_default_learner_class(self) -> Any:
         """Return the learner of this package."""
         return A2CLearner

@@ -64,6 +64,12 @@ class DQNConfig(TutoredConfig, RLlibDQNConfig):
         fragment = int(self.get_rollout_fragment_length())
         return -(-COMPARISON_STEPS // fragment) * fragment
 
+    def more_updates(self, factor: float) -> None:
+        """Replay more batches per sampled step."""
+        sampled = int(self.get_rollout_fragment_length()) * int(self.num_envs_per_env_runner)
+        usual = self.training_intensity or self.total_train_batch_size / sampled
+        self.training_intensity = usual * factor
+
     def learns_at(self, num_env_steps: int) -> bool:
         """Return whether enough steps are sampled to learn from."""
         return num_env_steps >= int(self.num_steps_sampled_before_learning_starts)

@@ -52,6 +52,10 @@ class PPOConfig(TutoredConfig, RLlibPPOConfig):
         """Return the vector steps per update: the train batch divided by the environments, rounded up."""
         return max(1, -(-int(self.total_train_batch_size) // self.num_trial_envs))
 
+    def more_updates(self, factor: float) -> None:
+        """Pass over each rollout more often."""
+        self.num_epochs = round(self.num_epochs * factor)
+
     def learns_at(self, num_env_steps: int) -> bool:
         """Return True: every rollout is learnt from."""
         return True
