@@ -22,7 +22,7 @@ from rllib_plugins.tasks.base import Task
 from rllib_plugins.tasks.blackjack import BlackjackTask
 from rllib_plugins.tasks.cart_pole import CartPoleTask
 from rllib_plugins.tasks.snake import SnakeTask
-from tutor_service.prompts.prompt import EMPTY_STATE
+from tutor_service.prompts.layout import EMPTY_STATE, HINT, NOTES
 
 Rows = NDArray[np.float64]
 Said = dict[str, Rows]
@@ -38,7 +38,7 @@ RECORDED = {
 """By kind: the way of asking, and whether its answers are calibrated."""
 KINDS = ("oracle", *RECORDED, "soft", "constant", "half_states", "one_wrong", "worst")
 CART_POLE = Path(__file__).parents[1] / "data" / "qwen2.5-coder-1.5b-cart_pole.jsonl"
-MARKS = {"strategy": "Strategy notes:", "hint": "Hint:", "plain": ""}
+MARKS = {"strategy": NOTES.strip(), "hint": HINT.strip(), "plain": ""}
 """What the rules of a way of asking hold."""
 
 

@@ -21,7 +21,7 @@ from rllib_plugins.tasks.base import Task
 from tutor_service.client import TutorClient
 from tutor_service.config import TutorConfig
 from tutor_service.errors import UserError
-from tutor_service.prompts.prompt import EMPTY_STATE
+from tutor_service.prompts.layout import EMPTY_STATE
 from tutor_service.schema import Advice, AdviceRequest
 
 Floats = NDArray[np.float64]

@@ -25,7 +25,7 @@ from rllib_plugins.advising.llm import (
 )
 from rllib_plugins.audition.ways import Way
 from rllib_plugins.tasks.base import Policy, Task
-from tutor_service.prompts.prompt import EMPTY_STATE
+from tutor_service.prompts.layout import EMPTY_STATE
 from tutor_service.schema import Advice, AdviceRequest
 
 Floats = NDArray[np.float64]

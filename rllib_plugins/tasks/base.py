@@ -20,6 +20,7 @@ from rllib_plugins.tasks.masks import MaskSource
 from rllib_plugins.tasks.probe import Probe, probe
 from rllib_plugins.tasks.resuming import why_not_resumable
 from tutor_service.errors import UserError
+from tutor_service.prompts.layout import with_hint
 
 logger = logging.getLogger(__name__)
 
@@ -83,7 +84,7 @@ class Task:
             return self
         hinted = copy(self)
         hinted._seen, hinted._spare, hinted._spare_vectors = self._seen, self._spare, self._spare_vectors
-        hinted.rules = f"{self.rules}\n\nHint: {self.hint}"
+        hinted.rules = with_hint(self.rules, self.hint)
         return hinted
 
     def synonyms_of(self, labels: Sequence[str]) -> tuple[tuple[str, ...], ...]:

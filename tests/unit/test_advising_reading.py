@@ -33,7 +33,7 @@ from rllib_plugins.tutors import make_advisor
 from tutor_service.client import ClientSettings, TutorClient
 from tutor_service.config import TutorConfig
 from tutor_service.errors import UserError
-from tutor_service.prompts.prompt import EMPTY_STATE
+from tutor_service.prompts.layout import EMPTY_STATE
 from tutor_service.schema import Advice, AdviceError, AdviceRequest
 
 SNAKE = load_task("snake")

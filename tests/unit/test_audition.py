@@ -23,7 +23,7 @@ from rllib_plugins.audition.view import cost_table, left_out_lines, ways_table, 
 from rllib_plugins.tasks import load_task
 from tune_sweeps.run.audition import Wanted, hold_audition, wanted_ways
 from tutor_service.errors import UserError
-from tutor_service.prompts.prompt import EMPTY_STATE
+from tutor_service.prompts.layout import EMPTY_STATE
 from tutor_service.schema import Advice, AdviceRequest
 from tutor_service.tutor_files import load_tutor
 

@@ -11,7 +11,7 @@ from tests.unit import endpoint_standin as standin
 from tests.unit.endpoint_standin import Refused, error, good, reply, running
 from tutor_service.config import TutorConfig
 from tutor_service.engines.endpoint import retries
-from tutor_service.engines.openai import OpenAIEngine
+from tutor_service.engines.endpoint.engine import OpenAIEngine
 from tutor_service.errors import UserError
 from tutor_service.prompts.messages import MessagePrompts
 from tutor_service.schema import Advice, AdviceError, AdviceRequest

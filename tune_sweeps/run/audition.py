@@ -25,9 +25,8 @@ from tune_sweeps.run.audition_view import AuditionView
 from tutor_service.client import TutorClient, connect, service_url
 from tutor_service.config import TutorConfig
 from tutor_service.errors import UserError, unknown_name
-from tutor_service.gateway.briefing import joined
 from tutor_service.machine import available_cores
-from tutor_service.prompts.prompt import EMPTY_STATE
+from tutor_service.prompts.layout import EMPTY_STATE, with_notes
 from tutor_service.recorded import Way as RecordedWay
 from tutor_service.recorded import open_recorded
 from tutor_service.schema import Advice, AdviceRequest
@@ -211,7 +210,7 @@ def _rules(tutor: TutorConfig, task: Task, briefing: str, screen: Console) -> st
     if briefing == HINT:
         return task.with_hint(True).rules
     if briefing == GIVEN:
-        return joined(task.rules, tutor.briefing)
+        return with_notes(task.rules, tutor.briefing)
     if briefing != SELF:
         return task.rules
     screen.print(f"having '{tutor.name}' write notes on '{task.name}'")
@@ -222,7 +221,7 @@ def _rules(tutor: TutorConfig, task: Task, briefing: str, screen: Console) -> st
         screen.print(f"tried without notes of its own: {error}")
         return None
     screen.print(f"its notes: {asked.briefing}")
-    return joined(task.rules, asked.briefing or "")
+    return with_notes(task.rules, asked.briefing or "")
 
 
 def _asking(deploy: Callable[[str], None], decoding: str, client: TutorClient) -> Ask:

@@ -16,7 +16,7 @@ def make_engine(config: TutorConfig) -> Engine:
 def _make_plain(config: TutorConfig) -> Engine:
     """Make the engine that evaluates one order of a prompt's labels."""
     if config.backend == "openai":
-        from tutor_service.engines.openai import OpenAIEngine
+        from tutor_service.engines.endpoint.engine import OpenAIEngine
 
         return OpenAIEngine(config)
     # Apart, what Serve does costs a GPU no time; on a CPU the two share the cores anyway, and one needs less memory.

@@ -11,12 +11,10 @@ from collections.abc import Awaitable, Callable
 from typing import Protocol
 
 from tutor_service.engines.base import Written
+from tutor_service.prompts.layout import NOTES, opening, with_notes
 from tutor_service.prompts.prompt import Prompt, PromptBuilder
 from tutor_service.schema import AdviceError
 from tutor_service.store import advice_key
-
-TITLE = "Strategy notes: "
-"""What notes begin with in a prompt."""
 
 REQUEST = "What is the best simple strategy for this game? Answer in a few plain sentences."
 """What a tutor that briefs itself is asked behind the rules."""
@@ -72,7 +70,7 @@ class Briefing:
         if self._said == "none":
             return rules
         if self._said != "self":
-            return joined(rules, self._said)
+            return with_notes(rules, self._said)
         if rules not in self._written:
             self._written[rules] = asyncio.create_task(self._own(rules))
         writing = self._written[rules]
@@ -81,11 +79,11 @@ class Briefing:
             if self._written.get(rules) is writing:
                 del self._written[rules]
             return notes
-        return joined(rules, notes)
+        return with_notes(rules, notes)
 
     async def _own(self, rules: str) -> str | AdviceError:
         """Return what the tutor wrote once, or has it write."""
-        prompt = self._builder.plain(f"{rules.strip()}\n\n{REQUEST}")
+        prompt = self._builder.plain(opening(rules) + REQUEST)
         key = advice_key(f"{self._identity} notes of {self._max_tokens} tokens", prompt.token_ids, ())
         kept = await asyncio.to_thread(self._store.get_notes, key)
         if kept is not None:
@@ -104,19 +102,8 @@ class Briefing:
 
 def tidy(written: Written) -> str:
     """Return notes on one paragraph, ended where a sentence ends: of what was cut off the last one goes."""
-    text = " ".join(written.text.split()).removeprefix(TITLE.strip()).strip()
+    text = " ".join(written.text.split()).removeprefix(NOTES.strip()).strip()
     if written.whole:
         return text
     ends = [found.end() for found in _SENTENCE_END.finditer(text)]
     return text[: ends[-1]] if ends else text
-
-
-def notes_in(rules: str) -> str | None:
-    """Return the notes behind rules; None where there are none."""
-    _, title, notes = rules.partition(f"\n\n{TITLE}")
-    return notes if title else None
-
-
-def joined(rules: str, notes: str) -> str:
-    """Return rules with notes behind them, as a tutor reads them."""
-    return f"{rules.strip()}\n\n{TITLE}{notes}"

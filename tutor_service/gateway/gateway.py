@@ -14,7 +14,7 @@ from dataclasses import dataclass, field, replace
 from typing import NamedTuple, Protocol, TypeAlias
 
 from tutor_service.errors import UserError
-from tutor_service.gateway.briefing import Briefer, notes_in
+from tutor_service.gateway.briefing import Briefer
 from tutor_service.gateway.grouping import GroupCalls
 from tutor_service.gateway.metrics import LATE, GatewayMetrics
 from tutor_service.gateway.queue import (
@@ -27,6 +27,7 @@ from tutor_service.gateway.queue import (
     Ticket,
     known,
 )
+from tutor_service.prompts.layout import notes_in
 from tutor_service.prompts.prompt import Prompt, PromptBuilder
 from tutor_service.schema import Advice, AdviceError, AdviceRequest
 from tutor_service.store import Context, Entry, advice_key

@@ -15,7 +15,8 @@ from typing import Any
 from tutor_service.errors import UserError
 from tutor_service.prompts.chat_templates import split_template
 from tutor_service.prompts.labels import LabelMap, map_labels
-from tutor_service.prompts.prompt import BLOCK, Decoding, Prompt, PromptBuilder, question
+from tutor_service.prompts.layout import opening, question
+from tutor_service.prompts.prompt import BLOCK, Decoding, Prompt, PromptBuilder
 from tutor_service.schema import AdviceRequest
 
 _CACHED = 512
@@ -44,8 +45,8 @@ class ChatPrompts(PromptBuilder):
         self._tokenizer = tokenizer
         self._decoding = decoding
         self._control = _kept_whole(tokenizer)
-        opening, closing = split_template(tokenizer, template, arguments or {})
-        self._opening = self._encode(opening)
+        before, closing = split_template(tokenizer, template, arguments or {})
+        self._opening = self._encode(before)
         self._closing = self._encode(closing)
         self._padding = self._encode("\n")[-1]
         self._heads: OrderedDict[str, tuple[int, ...]] = OrderedDict()
@@ -93,8 +94,8 @@ class ChatPrompts(PromptBuilder):
         return map_labels(actions, self._encode_one, synonyms)
 
     def _head(self, rules: str) -> tuple[int, ...]:
-        """Return the template's opening and the rules, padded to full blocks with line feeds."""
-        ids = (*self._opening, *self._encode_one(rules.strip() + "\n\n"))
+        """Return the template's opening and the task's, padded to full blocks with line feeds."""
+        ids = (*self._opening, *self._encode_one(opening(rules)))
         return ids + (self._padding,) * (-len(ids) % BLOCK)
 
     def _encode(self, text: str) -> tuple[int, ...]:

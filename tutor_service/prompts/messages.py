@@ -6,7 +6,8 @@ from collections.abc import Sequence
 
 from tutor_service.errors import UserError
 from tutor_service.prompts.labels import LabelMap, endpoint_labels, other_names
-from tutor_service.prompts.prompt import Decoding, Prompt, question
+from tutor_service.prompts.layout import opening, question
+from tutor_service.prompts.prompt import Decoding, Prompt
 from tutor_service.schema import AdviceRequest
 
 
@@ -20,7 +21,7 @@ class MessagePrompts:
         """See ``PromptBuilder``. Token ids are the text's bytes: they identify the prompt in the store."""
         actions = request.actions
         labels = LabelMap(actions, actions, ()) if self._decoding == "text" else endpoint_labels(actions)
-        text = f"{request.rules.strip()}\n\n{question(request, labels, self._decoding)}"
+        text = opening(request.rules) + question(request, labels, self._decoding)
         return Prompt(tuple(text.encode()), (), labels.shown, text, other_names(labels))
 
     def build_many(self, requests: Sequence[AdviceRequest]) -> list[Prompt | UserError]:

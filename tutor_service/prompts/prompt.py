@@ -1,8 +1,4 @@
-"""Lay out one question. Knows labels; must not know tokenizers or engines.
-
-A prompt is laid out for the prefix cache: everything that all requests of a task share comes first and is padded to a
-full block, and only the state, the legal actions and the cue to answer follow.
-"""
+"""Define a prompt and who builds one. Must not know tokenizers or engines."""
 
 from __future__ import annotations
 
@@ -11,16 +7,12 @@ from dataclasses import dataclass
 from typing import Literal, Protocol
 
 from tutor_service.errors import UserError
-from tutor_service.prompts.labels import LabelMap
 from tutor_service.schema import AdviceRequest
 
 Decoding = Literal["scored", "reasoned", "text"]
 
 BLOCK = 32
 """Tokens that the shared prefix is padded to a multiple of: vLLM's least block on CPU, twice its block on GPU."""
-
-EMPTY_STATE = "(no observation)"
-"""The state that shows a tutor's prior over the labels."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,22 +65,6 @@ class PromptBuilder(Protocol):
 
     def plain(self, text: str) -> Prompt:
         """Return a prompt that is one turn of the user's and asks for text."""
-
-
-def question(request: AdviceRequest, labels: LabelMap, decoding: Decoding) -> str:
-    """Return what follows the rules: the state, the legal actions and how to answer."""
-    shown = ", ".join(labels.shown)
-    lines = [request.state.strip(), ""]
-    if labels.mapped:
-        pairs = [(shown, action) for shown, action in zip(labels.shown, labels.actions, strict=True) if shown != action]
-        lines.append("Actions: " + "; ".join(f"{shown} = {action}" for shown, action in pairs) + ".")
-    if decoding == "text":
-        lines.append(f"Choose one of: {shown}. Give it in tags: <action>your choice</action>")
-    elif decoding == "reasoned":
-        lines.append(f"Think it through, then answer with exactly one of: {shown}. Nothing else.")
-    else:
-        lines.append(f"Answer with exactly one of: {shown}.")
-    return "\n".join(lines)
 
 
 def prefix_length(prompts: Sequence[Prompt]) -> int:

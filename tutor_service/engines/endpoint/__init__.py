@@ -2,6 +2,6 @@
 
 ``reply``, ``logprobs``, ``names``, ``answer`` and ``reading`` are pure: they turn whatever a server sends into
 probabilities, or say why not. ``probe`` finds out what the endpoint takes, ``limits`` holds it to a pace and a budget,
-``session`` sends requests within them, ``transport`` alone opens connections. Nothing here knows Serve, the store or
-tasks.
+``retries`` sends requests within them, ``transport`` alone opens connections, and ``engine`` is what the service makes
+of them. Nothing here knows Serve, the store or tasks.
 """
