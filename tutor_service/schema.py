@@ -7,6 +7,7 @@ the standard library alone, so that every process can use it.
 from __future__ import annotations
 
 import math
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Literal, TypeAlias
 
@@ -93,3 +94,7 @@ class AdviceError:
     invalid: int = 0
     tokens: int = 0
     fatal: bool = False
+
+
+Ask: TypeAlias = Callable[[list[AdviceRequest]], Sequence[Advice | None]]
+"""A tutor: one answer per request, None where there is none."""

@@ -196,8 +196,17 @@ def read(
         reading: How.
         prior: ``(num_actions,)`` of ``Prior.mean``; None under calibration ``none``.
     """
-    opinions = calibrated(raw_rows(answers, legal), legal, prior, reading.temperature)
+    return read_rows(raw_rows(answers, legal), legal, reading, prior)
+
+
+def read_rows(rows: Floats, legal: NDArray[np.bool_], reading: Reading, prior: Floats | None) -> ReadRows:
+    """Read a tutor's raw distributions ``(n, num_actions)`` as ``read`` does its answers."""
+    opinions = calibrated(rows, legal, prior, reading.temperature)
     return ReadRows(opinions, best_guess(opinions) if reading.advice == "best" else opinions)
+
+
+class TooFewAnswers(UserError):
+    """Report that a tutor has too little to say for its calibration."""
 
 
 class Prior(NamedTuple):
@@ -235,11 +244,11 @@ class Prior(NamedTuple):
         """Return what a distribution is divided by, ``(num_actions,)``.
 
         Raises:
-            UserError: The tutor has too little to say.
+            TooFewAnswers: The tutor has too little to say.
         """
         num_answers = sum(answer is not None for answer in answers)
         if num_answers < self.least:
-            raise UserError(
+            raise TooFewAnswers(
                 f"the tutor's calibration asks about {len(answers)} state(s), of which it answered {num_answers}; "
                 f"{self.least} are needed: set its calibration to none."
             )

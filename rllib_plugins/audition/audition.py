@@ -12,6 +12,7 @@ from typing import NamedTuple, cast
 
 import numpy as np
 
+from rllib_plugins.advising.llm import TooFewAnswers
 from rllib_plugins.audition.players import Answers, Floats
 from rllib_plugins.audition.race import SHARE, Race, Score, Standing, run_race
 from rllib_plugins.audition.ways import Asking, Way
@@ -161,7 +162,7 @@ def audition(
     for way in ways:
         try:
             policies[way] = tutor.answers[way.asking].policy(way, tutor.temperature)
-        except LookupError as error:
+        except TooFewAnswers as error:
             left_out[way] = str(error)
 
     def state(race: Race[Way]) -> Audition:

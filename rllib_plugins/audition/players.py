@@ -8,31 +8,18 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 
 from rllib_plugins.advising.advisor import legal_mask
-from rllib_plugins.advising.llm import (
-    LEAST_ANSWERS,
-    best_guess,
-    calibrated,
-    mean_where_legal,
-    probe_states,
-    question,
-    raw_rows,
-)
+from rllib_plugins.advising.llm import Prior, Reading, question, raw_rows, read_rows
 from rllib_plugins.audition.ways import Way
 from rllib_plugins.tasks.base import Policy, Task
-from tutor_service.prompts.layout import EMPTY_STATE
-from tutor_service.schema import Advice, AdviceRequest
+from tutor_service.schema import Advice, AdviceRequest, Ask
 
 Floats = NDArray[np.float64]
 Observations = NDArray[np.float32]
-
-Ask: TypeAlias = Callable[[list[AdviceRequest]], Sequence[Advice | None]]
-"""A tutor: one answer per request, None where there is none."""
 
 
 @dataclass(slots=True)
@@ -76,7 +63,7 @@ class Answers:
         self._rules = rules or task.rules
         self._by_words: dict[tuple[str, tuple[str, ...]], Advice | None] = {}
         self._by_bytes: dict[bytes, Floats] = {}
-        self._priors: dict[str, Floats | None] = {"none": None}
+        self._priors: dict[str, Floats | None] = {}
 
     def rows(self, observations: Observations) -> Floats:
         """Return raw distributions ``(n, num_actions)``; NaN where the tutor gave none."""
@@ -91,15 +78,16 @@ class Answers:
         """Return what a calibration divides by, ``(num_actions,)``; None where it divides by nothing.
 
         Raises:
-            LookupError: The tutor says nothing to the states that it takes.
+            UserError: The tutor says too little to the states that it takes, or the task has too few.
         """
         if calibration not in self._priors:
-            self._priors[calibration] = self._empty() if calibration == "empty" else self._batch()
+            wanted = Prior.of(self.task, calibration)
+            self._priors[calibration] = None if wanted is None else wanted.mean(self._told(wanted.questions))
         return self._priors[calibration]
 
     def policy(self, way: Way, temperature: float = 1.0) -> Policy:
         """Return the player that follows the tutor; where it gave no advice, the player acts at random."""
-        prior = self.prior(way.calibration)
+        prior, reading = self.prior(way.calibration), Reading(way.calibration, way.advice, temperature)
         known: dict[bytes, Floats] = {}
 
         def play(observations: Observations) -> Floats:
@@ -108,8 +96,7 @@ class Answers:
             if unknown:
                 fresh = observations[list(unknown.values())]
                 legal = legal_mask(self.task, fresh)
-                read = read_rows(self.rows(fresh), legal, prior, temperature, best=way.advice == "best")
-                known.update(zip(unknown, read, strict=True))
+                known.update(zip(unknown, drawn_from(self.rows(fresh), legal, reading, prior), strict=True))
             return np.array([known[key] for key in keys])
 
         return play
@@ -118,11 +105,15 @@ class Answers:
         legal = legal_mask(self.task, observations)
         rows = np.where(legal.sum(axis=1, keepdims=True) == 1, legal, np.nan)
         asked = np.flatnonzero(legal.sum(axis=1) > 1)
-        requests = [question(self.task, observations[row], legal[row]) for row in asked]
+        told = self._told([question(self.task, observations[row], legal[row]) for row in asked])
+        rows[asked] = raw_rows(told, legal[asked])
+        return rows
+
+    def _told(self, requests: Sequence[AdviceRequest]) -> list[Advice | None]:
+        """Return what the tutor says to questions; under its own rules, whatever theirs are."""
         questions = [(request.state, request.actions) for request in requests]
         self._put(questions)
-        rows[asked] = raw_rows([self._by_words[question] for question in questions], legal[asked])
-        return rows
+        return [self._by_words[question] for question in questions]
 
     def _put(self, questions: Sequence[tuple[str, tuple[str, ...]]]) -> None:
         """Ask what was not asked yet, all in one list."""
@@ -147,34 +138,15 @@ class Answers:
         self._by_words |= dict(zip(new, advice, strict=True))
         self._on_ask()
 
-    def _empty(self) -> Floats:
-        asked = (EMPTY_STATE, self.task.actions)
-        self._put([asked])
-        everything = np.ones((1, self.task.num_actions), dtype=bool)
-        return _checked_mean(raw_rows([self._by_words[asked]], everything), everything, 1, "an empty state")
 
-    def _batch(self) -> Floats:
-        observations = probe_states(self.task)
-        legal = legal_mask(self.task, observations)
-        return _checked_mean(self.rows(observations), legal, LEAST_ANSWERS, "the probe's states")
-
-
-def _checked_mean(rows: Floats, legal: NDArray[np.bool_], least: int, what: str) -> Floats:
-    if np.isfinite(rows).all(axis=1).sum() < least:
-        raise LookupError(f"the tutor gave no advice for {what}")
-    return mean_where_legal(rows, legal)
-
-
-def read_rows(rows: Floats, legal: NDArray[np.bool_], prior: Floats | None, temperature: float, best: bool) -> Floats:
-    """Return what a student follows, ``(n, num_actions)``: calibrated, tempered, then drawn from or its best guess.
+def drawn_from(rows: Floats, legal: NDArray[np.bool_], reading: Reading, prior: Floats | None) -> Floats:
+    """Return what a player draws from, ``(n, num_actions)``: what a student follows; without advice, at random.
 
     Args:
         rows: Raw distributions ``(n, num_actions)``; NaN rows become uniform over the legal actions.
         legal: ``(n, num_actions)``.
+        reading: How they are read.
         prior: ``(num_actions,)`` to divide by; None: nothing.
-        temperature: Below 1 sharpens.
-        best: Put everything on the likeliest action.
     """
-    read = calibrated(rows, legal, prior, temperature)
-    uniform = legal / legal.sum(axis=1, keepdims=True)
-    return np.where(np.isnan(read), uniform, best_guess(read) if best else read)
+    followed = read_rows(rows, legal, reading, prior).followed
+    return np.where(np.isnan(followed), legal / legal.sum(axis=1, keepdims=True), followed)

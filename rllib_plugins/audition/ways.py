@@ -33,8 +33,8 @@ class Way(NamedTuple):
     """
 
     asking: Asking
-    calibration: str
-    advice: str
+    calibration: Calibration
+    advice: Following
 
     @property
     def words(self) -> str:
@@ -42,6 +42,8 @@ class Way(NamedTuple):
         return " · ".join((*self.asking, self.calibration, self.advice))
 
 
-def all_ways(askings: Iterable[Asking], calibrations: Iterable[str], following: Iterable[str]) -> list[Way]:
+def all_ways(
+    askings: Iterable[Asking], calibrations: Iterable[Calibration], following: Iterable[Following]
+) -> list[Way]:
     """Return every combination, all readings of an asking together."""
     return [Way(*combination) for combination in product(askings, calibrations, following)]

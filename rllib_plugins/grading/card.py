@@ -141,12 +141,6 @@ class ReportCard:
         return numbers
 
 
-def greedy(probabilities: Floats) -> Floats:
-    """Return uniform rows over the most probable actions of each row ``(n, num_actions)``."""
-    best = probabilities >= probabilities.max(axis=1, keepdims=True) - _TIE
-    return best / best.sum(axis=1, keepdims=True)
-
-
 def constant_policies(legal: NDArray[np.bool_]) -> Floats:
     """Return for each action the policy that takes it, uniform where illegal: ``(num_actions, n, num_actions)``."""
     num_actions = legal.shape[1]

@@ -2,27 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
-from typing import Any, NamedTuple, TypeAlias
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from rllib_plugins.advising.advisor import Advisor
-from rllib_plugins.advising.llm import Prior, Reading, calibrated
+from rllib_plugins.advising.llm import Prior, Reading, best_guess, calibrated
 from rllib_plugins.grading import card as scores
 from rllib_plugins.grading.card import Floats, LabelShare, ReportCard, SituationGrade
 from rllib_plugins.grading.states import visited_states
 from rllib_plugins.tasks.base import Task
 from rllib_plugins.yardsticks import trivial_players
-from tutor_service.schema import Advice, AdviceRequest
+from tutor_service.schema import Advice, AdviceRequest, Ask
 
 TRIVIAL_EPISODES, TRIVIAL_STEPS = 200, 4_000
 """Episodes per trivial player, and the env steps they may take where environments are stepped one after the other."""
-
-Ask: TypeAlias = Callable[[list[AdviceRequest]], Sequence[Advice | None]]
-"""A tutor: one answer per request, None where there is none."""
 
 
 AS_IT_IS = Reading()
@@ -154,7 +151,7 @@ def _ask_twice(sample: _Sample, tutor: _Read, seed: int, card: ReportCard) -> tu
         first, second, twice = rows[both], other_rows[both], sample.at(both)
         fair = 1.0 / twice.legal.sum(axis=1)
         on_first = np.array([(rows[i, orders[i][0]] + other_rows[i, others[i][0]]) / 2 for i in np.flatnonzero(both)])
-        same = (scores.greedy(first) * scores.greedy(second)).sum(axis=1) > 0
+        same = (best_guess(first) * best_guess(second)).sum(axis=1) > 0
         card = replace(
             card,
             order_sensitivity=twice.mean(np.abs(first - second).sum(axis=1) / 2),
@@ -180,7 +177,7 @@ def _against_oracle(sample: _Sample, card: ReportCard, answers: Floats) -> Repor
         labels = (LabelShare(label, p, None) for label, p in zip(task.actions, mean_answer, strict=True))
         return replace(card, labels=tuple(labels))
     mean_oracle = np.average(oracle, axis=0, weights=sample.visits).tolist()
-    guess = scores.greedy(answers)
+    guess = best_guess(answers)
     agreed = scores.agreements(guess, oracle)
     constants = scores.constant_policies(sample.legal)
     constant_agreed = scores.agreements(constants, oracle)

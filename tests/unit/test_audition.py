@@ -16,9 +16,9 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 from rich.console import Console
 
-from rllib_plugins.advising.llm import mean_where_legal
+from rllib_plugins.advising.llm import Reading, mean_where_legal
 from rllib_plugins.audition import Answers, Asking, Audition, Candidate, Way, all_ways, audition
-from rllib_plugins.audition.players import read_rows
+from rllib_plugins.audition.players import drawn_from
 from rllib_plugins.audition.view import cost_table, left_out_lines, ways_table, write_figure
 from rllib_plugins.tasks import load_task
 from tune_sweeps.run.audition import Wanted, hold_audition, wanted_ways
@@ -144,7 +144,7 @@ def test_what_is_read_is_a_distribution_over_the_legal_actions(rows, legal, prio
     rows = rows * legal
     rows /= rows.sum(axis=1, keepdims=True)
     rows[4] = np.nan
-    read = read_rows(rows, legal, prior, temperature, best)
+    read = drawn_from(rows, legal, Reading("empty", "best" if best else "sampled", temperature), prior)
     assert np.allclose(read.sum(axis=1), 1) and not read[~legal].any()
     assert np.allclose(read[4], legal[4] / legal[4].sum())
     if best:
@@ -158,8 +158,9 @@ def test_calibration_is_undone_by_hand() -> None:
     prior = mean_where_legal(rows, legal)
     assert np.allclose(prior, (0.7, 0.3))
     weights = rows / prior
-    assert np.allclose(read_rows(rows, legal, prior, 1.0, False), weights / weights.sum(axis=1, keepdims=True))
-    assert np.allclose(read_rows(rows, legal, None, 1.0, False), rows)
+    sampled = Reading("batch", "sampled")
+    assert np.allclose(drawn_from(rows, legal, sampled, prior), weights / weights.sum(axis=1, keepdims=True))
+    assert np.allclose(drawn_from(rows, legal, sampled, None), rows)
 
 
 def write_recording(path: Path, way: str, right: bool) -> Path:

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from rich.console import Console
 
+from rllib_plugins.advising.llm import best_guess
 from rllib_plugins.grading import ReportCard, grade, render, write_figure
 from rllib_plugins.grading import card as scores
 from rllib_plugins.grading.states import visited_states
@@ -168,7 +169,7 @@ def test_forced_moves_are_left_out() -> None:
 def test_scores_by_hand() -> None:
     oracle = np.array([[1.0, 0, 0], [0, 0.5, 0.5]])
     policy = np.array([[0.6, 0.4, 0], [0.2, 0.4, 0.4]])
-    assert scores.greedy(policy).tolist() == [[1, 0, 0], [0, 0.5, 0.5]]
+    assert best_guess(policy).tolist() == [[1, 0, 0], [0, 0.5, 0.5]]
     assert scores.agreements(policy, oracle) == pytest.approx([0.6, 0.8])
     values = np.array([[1.0, 0, np.nan], [-1, 0, 0]])
     assert scores.regrets(policy, values) == pytest.approx([0.4, 0.2])

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 
 from rich.console import Console
 
 from tune_sweeps.console.counting import counting
-from tutor_service.schema import Advice, AdviceRequest
-
-Ask = Callable[[list[AdviceRequest]], Sequence[Advice | None]]
+from tutor_service.schema import Advice, AdviceRequest, Ask
 
 AT_ONCE = 32
 """Questions that are asked in one list: as many as a tutor's replica works on at once, and few enough to show."""

@@ -12,12 +12,13 @@ from collections.abc import Callable, Container, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from itertools import count
+from typing import cast
 
 import yaml
 from rich.console import Console
 
 from rllib_plugins.audition import Answers, Asking, Audition, Candidate, all_ways, audition
-from rllib_plugins.audition.players import Ask
+from rllib_plugins.audition.ways import Calibration, Following
 from rllib_plugins.tasks.base import Task
 from tune_sweeps.cluster.session import ray_cluster, wanted_address
 from tune_sweeps.cluster.tutors import deployed
@@ -29,7 +30,7 @@ from tutor_service.machine import available_cores
 from tutor_service.prompts.layout import EMPTY_STATE, with_notes
 from tutor_service.recorded import Way as RecordedWay
 from tutor_service.recorded import open_recorded
-from tutor_service.schema import Advice, AdviceRequest
+from tutor_service.schema import Advice, AdviceRequest, Ask
 from tutor_service.serving.ask import ask as ask_tutor
 
 NO_NOTES = "none"
@@ -120,8 +121,8 @@ def hold_audition(tutor: TutorConfig, task: Task, wanted: Wanted, address: str |
         answers = {asking: Answers(task, entry.ask, entry.rules, on_ask=show.refresh) for asking, entry in asks.items()}
         ways = all_ways(
             answers,
-            wanted.values.get("calibration", VALUES["calibration"]),
-            wanted.values.get("advice", VALUES["advice"]),
+            cast("tuple[Calibration, ...]", wanted.values.get("calibration", VALUES["calibration"])),
+            cast("tuple[Following, ...]", wanted.values.get("advice", VALUES["advice"])),
         )
         try:
             found = audition(

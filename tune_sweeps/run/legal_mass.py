@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable
 
 import numpy as np
 
@@ -12,12 +12,10 @@ from rllib_plugins.tasks import Task
 from tutor_service.client import connect
 from tutor_service.config import TutorConfig
 from tutor_service.errors import UserError
-from tutor_service.schema import Advice, AdviceRequest
+from tutor_service.schema import Ask
 
 NUM_STATES = 8
 _DEADLINE_S = 120.0
-
-Ask = Callable[[list[AdviceRequest]], Sequence[Advice | None]]
 
 
 def find_doubts(tutors: Iterable[TutorConfig], tasks: Iterable[Task]) -> dict[str, str]:
