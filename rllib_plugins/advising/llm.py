@@ -206,7 +206,18 @@ def read_rows(rows: Floats, legal: NDArray[np.bool_], reading: Reading, prior: F
 
 
 class TooFewAnswers(UserError):
-    """Report that a tutor has too little to say for its calibration."""
+    """Report that a tutor has too little to say for its calibration.
+
+    Args:
+        reason: What it was asked and answered.
+
+    Attributes:
+        reason: As given; the message says what to do, too.
+    """
+
+    def __init__(self, reason: str) -> None:
+        super().__init__(f"{reason}: set its calibration to none.")
+        self.reason = reason
 
 
 class Prior(NamedTuple):
@@ -250,7 +261,7 @@ class Prior(NamedTuple):
         if num_answers < self.least:
             raise TooFewAnswers(
                 f"the tutor's calibration asks about {len(answers)} state(s), of which it answered {num_answers}; "
-                f"{self.least} are needed: set its calibration to none."
+                f"{self.least} are needed"
             )
         return mean_where_legal(raw_rows(answers, self.legal), self.legal)
 

@@ -163,7 +163,7 @@ def audition(
         try:
             policies[way] = tutor.answers[way.asking].policy(way, tutor.temperature)
         except TooFewAnswers as error:
-            left_out[way] = str(error)
+            left_out[way] = error.reason
 
     def state(race: Race[Way]) -> Audition:
         return Audition(task.name, tutor.name, race, references, constants, tutor.answers, left_out)
