@@ -35,7 +35,7 @@ class Yardstick(NamedTuple):
 def trivial_players(
     task: Task, *, episodes: int = EPISODES, max_steps: int = TRIVIAL_STEPS, seed: int = 0
 ) -> list[Yardstick]:
-    """Return random play and the task's ``references`` with their returns, best first.
+    """Return random play and the task's own trivial players with their returns, best first.
 
     A student that does not beat the first of them has learnt nothing that a line of code could not do.
 
@@ -45,7 +45,7 @@ def trivial_players(
         >>> best.name, round(best.evaluation.return_mean, 3)
         ('stick at 17', -0.079)
     """
-    players = {"random": task.uniform_policy, **task.references()}
+    players = {"random": task.uniform_policy, **task.trivial_players()}
     episodes = affordable_episodes(task, episodes, max_steps, LEAST_EPISODES)
     found = [Yardstick(name, evaluate(task, player, episodes=episodes, seed=seed)) for name, player in players.items()]
     return sorted(found, key=lambda yardstick: -yardstick.evaluation.return_mean)

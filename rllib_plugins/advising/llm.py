@@ -150,11 +150,11 @@ def _find_probe_states(task: Task) -> NDArray[np.float32]:
 def simple_play(task: Task) -> Iterator[tuple[NDArray[np.float32], NDArray[np.bool_]]]:
     """Yield the states ``(obs_dim,)`` that simple players meet, with their legal actions ``(num_actions,)``.
 
-    The players, seeded, are the task's references and uniform choice, each with several shares of random actions. An
-    oracle is none of them: where it needs a package that is not everywhere, states would differ.
+    The players, seeded, are the task's trivial players and uniform choice, each with several shares of random actions.
+    An oracle is none of them: where it needs a package that is not everywhere, states would differ.
     """
     rng = np.random.default_rng(0)
-    players = [*task.references().values(), task.uniform_policy]
+    players = [*task.trivial_players().values(), task.uniform_policy]
     num_envs = len(players) * len(_RANDOM_SHARES)
     turns, shares = np.arange(num_envs) % len(players), np.repeat(_RANDOM_SHARES, len(players))
     with task.borrow_vec(num_envs, seed=0) as envs:

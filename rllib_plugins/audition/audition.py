@@ -156,7 +156,7 @@ def audition(
     """
     full = episodes or enough_episodes(task)
     references = play_references(task, full, seed)
-    constants = frozenset(Task.references(task))
+    constants = frozenset(Task.trivial_players(task))
     policies: dict[Way, Policy] = {}
     left_out: dict[Way, str] = {}
     for way in ways:
@@ -213,7 +213,7 @@ def play_beside(task: Task, policy: Policy, name: str, seed: int = 0) -> Played:
 
 def play_references(task: Task, episodes: int, seed: int) -> dict[str, Score]:
     """Return the returns of random play, the task's trivial players and its oracle."""
-    players: dict[str, Policy] = {RANDOM: task.uniform_policy, **task.references()}
+    players: dict[str, Policy] = {RANDOM: task.uniform_policy, **task.trivial_players()}
     if task.has_oracle:
         players[ORACLE] = lambda observations: cast("Floats", task.oracle_batch(observations))
     return {name: play_episodes(task, policy, episodes, round_seed(seed, 0)) for name, policy in players.items()}

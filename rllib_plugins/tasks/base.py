@@ -119,11 +119,11 @@ class Task:
         """Return a short name for the kind of state, by which a report card groups agreement."""
         return "all states"
 
-    def references(self) -> Mapping[str, Policy]:
+    def trivial_players(self) -> Mapping[str, Policy]:
         """Return the trivial players by name, over flat observations: what a student must beat to have learnt.
 
         By default one per action, which always takes it where it is legal. Extend them by a one-line heuristic:
-        ``return {**super().references(), "to the food": self.to_the_food}``.
+        ``return {**super().trivial_players(), "to the food": self.to_the_food}``.
         """
         return self.constant_players()
 

@@ -117,9 +117,9 @@ class BlackjackTask(Task):
         values = self._values[total, np.where(dealer == 11, 1, dealer), np.rint((raw[:, 2] + 1) / 2).astype(int)]
         return _greedy(np.nan_to_num(values, nan=-1.0))
 
-    def references(self) -> Mapping[str, Policy]:
+    def trivial_players(self) -> Mapping[str, Policy]:
         """Return the constant actions, and the rule of thumb that every player knows."""
-        return {**super().references(), "stick at 17": self._stick_at_17}
+        return {**super().trivial_players(), "stick at 17": self._stick_at_17}
 
     def _stick_at_17(self, observations: NDArray[np.float32]) -> NDArray[np.float64]:
         return np.eye(2)[(observations[:, 0] * 8 + 13 < 16.5).astype(np.int64)]

@@ -82,9 +82,9 @@ class CartPoleTask(Task):
             raise UserError("observations of task 'cart_pole' hold NaN or infinity.")
         return np.eye(2)[(observations.astype(np.float64) @ _BALANCE > 0).astype(np.int64)]
 
-    def references(self) -> Mapping[str, Policy]:
+    def trivial_players(self) -> Mapping[str, Policy]:
         """Return the constant pushes, and the push to the side that the pole leans to."""
-        return {**super().references(), "to where it leans": _to_where_it_leans}
+        return {**super().trivial_players(), "to where it leans": _to_where_it_leans}
 
     def situation(self, observation: Any) -> str:
         """Return whether the pole turns away from where it leans, and so is rising, or is falling."""

@@ -86,9 +86,9 @@ class ConnectFourTask(Task):
         options = {"opponent": "random", "first": "random", **self.env_kwargs}
         return 0.0 if options["opponent"] == options["first"] == "random" else None
 
-    def references(self) -> Mapping[str, Policy]:
+    def trivial_players(self) -> Mapping[str, Policy]:
         """Return the constant actions, and winning or blocking in one move, else dropping nearest the middle."""
-        return {**super().references(), "win, block, else the middle": self._win_or_block}
+        return {**super().trivial_players(), "win, block, else the middle": self._win_or_block}
 
     def _win_or_block(self, observations: NDArray[np.float32]) -> NDArray[np.float64]:
         mine, theirs = bits.stones(observations.reshape(-1, 2, bits.HEIGHT, bits.WIDTH)).T

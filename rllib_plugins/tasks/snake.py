@@ -111,9 +111,9 @@ class SnakeTask(Task):
         share = np.count_nonzero(observation[0]) / self._game.num_cells
         return "fills " + ("up to a quarter" if share <= 0.25 else "up to half" if share <= 0.5 else "over half")
 
-    def references(self) -> Mapping[str, Policy]:
+    def trivial_players(self) -> Mapping[str, Policy]:
         """Return the constant actions, and for ``features`` running to the food where that is not deadly."""
-        return {**super().references(), **({"to the food": self._to_the_food} if self._is_features else {})}
+        return {**super().trivial_players(), **({"to the food": self._to_the_food} if self._is_features else {})}
 
     def _to_the_food(self, observations: NDArray[np.float32]) -> NDArray[np.float64]:
         return np.eye(3)[TO_THE_FOOD[feature_rows(observations)]]

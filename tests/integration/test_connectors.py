@@ -18,7 +18,7 @@ from ray.rllib.env.single_agent_env_runner import SingleAgentEnvRunner  # noqa: 
 from ray.tune.registry import register_env  # noqa: E402
 
 from rllib_plugins import columns, connector_pieces, connectors  # noqa: E402
-from rllib_plugins.advising.references import OracleAdvisor, WorstAdvisor  # noqa: E402
+from rllib_plugins.advising.scripted import OracleAdvisor, WorstAdvisor  # noqa: E402
 from rllib_plugins.algorithms.dqn.dqn import DQNConfig as LeanDQNConfig  # noqa: E402
 from rllib_plugins.config import AdviceConfig  # noqa: E402
 from rllib_plugins.connector_pieces import ConsultTutor  # noqa: E402

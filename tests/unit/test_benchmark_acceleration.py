@@ -45,7 +45,7 @@ def test_connect_fours_tutor_wins_and_blocks() -> None:
     board[1, 1, 5, 4:] = 1  # three of the opponent's: block there
     advised = task.oracle_batch(board.reshape(2, -1))
     assert advised is not None and advised.argmax(axis=1).tolist() == [3, 3]
-    assert RULE in task.references()
+    assert RULE in task.trivial_players()
 
 
 def test_a_control_is_compared_at_the_level_of_the_untutored() -> None:

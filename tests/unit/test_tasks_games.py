@@ -170,7 +170,7 @@ def test_cart_pole_has_fifteen_texts_and_an_oracle_that_balances() -> None:
         and "The pole is upright and is still." in texts
     )
     assert evaluate(task, task.oracle_batch, episodes=10, seed=0).return_mean == 500
-    lean = evaluate(task, task.references()["to where it leans"], episodes=50, seed=0).return_mean
+    lean = evaluate(task, task.trivial_players()["to where it leans"], episodes=50, seed=0).return_mean
     assert 30 < lean < 60
 
 

@@ -1,4 +1,4 @@
-"""Reference tutors that need no LLM and no service: what perfect, random, mixed and worst advice does to a student."""
+"""Scripted tutors, which need no LLM and no service: what perfect, random, mixed and worst advice does to a student."""
 
 from __future__ import annotations
 
