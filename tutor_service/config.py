@@ -23,20 +23,20 @@ class ScalingConfig(BaseModel):
     target_ongoing_requests: float = Field(
         default=32,
         gt=0,
-        description="Prompts in flight per replica that autoscaling aims at; at an endpoint half of its concurrency "
-        "at most.",
+        description="Prompts in flight per replica that autoscaling aims at; at an endpoint at most half of its "
+        "concurrency.",
     )
     max_pending: int = Field(
         default=4096,
         ge=1,
-        description="Prompts that may queue for the model, beside those at it; beyond, requests are refused.",
+        description="Prompts that may queue, beside those at the model; further requests are refused.",
     )
     gateways: int = Field(
         default=1,
         ge=1,
         le=64,
-        description="Gateway processes that divide the states among them; one answers thousands of new states per "
-        "second and takes a core then. Typical: 1, and up to 8 before many replicas.",
+        description="Gateway processes that divide the states among them. One answers thousands of new states per "
+        "second, and then takes a core. Typical: 1; up to 8 for many replicas.",
     )
     num_gpus: float = Field(
         default=0, ge=0, description="GPUs per replica; equals tensor_parallel_size for a sharded model."
@@ -125,12 +125,12 @@ class StoreConfig(BaseModel):
         "file: PGPASSWORD, ~/.pgpass and the like.",
     )
     password_file: Path | None = Field(
-        default=None, description="File on the gateway's node that holds it, e.g. a mounted secret; not both."
+        default=None, description="File on the gateway's node that holds it, e.g. a mounted secret; give one of both."
     )
     lease_s: float = Field(
         default=30,
         ge=1,
-        description="Seconds after which other gateways evaluate what one that is gone was at. Typical: 10 to 120.",
+        description="Seconds after which other gateways evaluate the states of one that is gone. Typical: 10 to 120.",
     )
 
     @model_validator(mode="before")
@@ -190,7 +190,7 @@ class TutorConfig(BaseModel):
     )
     identity: str | None = Field(
         default=None,
-        description="Part of the identity or the rules of the answers that count (backend recorded), where a file "
+        description="Text that the identity or the rules of an answer must contain (backend recorded), where a file "
         "holds several ways of asking.",
     )
     base_url: str | None = Field(default=None, description="OpenAI-compatible endpoint (backend openai).")
@@ -198,7 +198,7 @@ class TutorConfig(BaseModel):
         default=None, description="Environment variable of the replica's node that holds the endpoint's key."
     )
     api_key_file: str | None = Field(
-        default=None, description="File on the replica's node that holds it, e.g. a mounted secret; not both."
+        default=None, description="File on the replica's node that holds it, e.g. a mounted secret; give one of both."
     )
     chat_template: str | None = Field(
         default=None, description="Template in catalog/templates or a path, for tokenizers without one."
@@ -221,7 +221,7 @@ class TutorConfig(BaseModel):
         default=0.5,
         ge=0,
         le=1,
-        description="Mean share of the model's probability on the legal actions below which a tutor is doubted.",
+        description="Mean legal mass, the model's probability on the legal actions, below which a warning is shown.",
     )
     decoding: Literal["scored", "reasoned", "text"] = Field(
         default="scored",
@@ -232,8 +232,8 @@ class TutorConfig(BaseModel):
         default=1,
         ge=1,
         le=16,
-        description="Orders of the labels in the prompt that an answer is the mean of: rotations, one evaluation each, "
-        "no more than there are labels. Against a tutor that prefers what stands first or last. Typical: 1 to 4.",
+        description="Average an answer over so many orders of the labels in the prompt: rotations, one evaluation "
+        "each, no more than there are labels. Helps where a tutor prefers the first or last label. Typical: 1 to 4.",
     )
     calibration: Literal["none", "empty", "batch"] = Field(
         default="none",

@@ -74,9 +74,9 @@ class AdviceConfig(BaseModel):
     )
     stand_in: str = Field(
         default="off",
-        description="Who answers in the tutor's place, free of advice_budget: off (nobody), kept (what was asked once "
-        "is answered by what was said), ensemble (so are states that were never asked, by networks fitted to the "
-        "answers, where they are sure), or module:Class.",
+        description="Who answers in the tutor's place, free of advice_budget: off (nobody), kept (states that were "
+        "asked before get the stored answer), ensemble (new states too, by networks fitted to the answers, where they "
+        "are sure), or module:Class.",
     )
     stand_in_options: dict[str, Any] = Field(
         default_factory=dict, description="Options of the stand-in, by its own names."
@@ -116,7 +116,7 @@ class AdviceConfig(BaseModel):
     imitation_replay_steps: int = Field(
         default=2_000,
         ge=0,
-        description="Most of these gradient steps in a trial: they cost time, and most of what they bring comes early.",
+        description="Most of these gradient steps in a trial: they cost time, and most of their gain comes early.",
     )
     trust: Literal["fixed", "earned"] = Field(
         default="earned",

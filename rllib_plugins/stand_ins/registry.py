@@ -58,35 +58,35 @@ class Modelled(StandInRule):
 
     first_fit: int = Field(default=50, ge=20, description="Answers of the tutor after which the model is fitted first.")
     growth: float = Field(
-        default=1.6, gt=1, description="It is fitted again each time that there are so many times as many answers."
+        default=1.6, gt=1, description="Factor by which the answers must have grown before the model is fitted again."
     )
     sure_agreement: float = Field(
         default=0.9,
         gt=0,
         lt=1,
-        description="The model is sure where it is at least as confident as where it agrees so often with answers that "
-        "were held out from the fit. Typical: 0.8 to 0.95.",
+        description="The model counts as sure from the confidence on at which it agrees with this share of the answers "
+        "that were held out from the fit. Typical: 0.8 to 0.95.",
     )
     check_share: float = Field(
         default=0.1,
         gt=0,
         le=1,
-        description="Share of the states of which the model is sure that the tutor is asked about all the same, while "
-        "the budget lasts.",
+        description="Share of the states where the model is sure in which the tutor is asked all the same, while the "
+        "budget lasts.",
     )
     reserve: float = Field(
         default=0.25,
         gt=0,
         lt=1,
-        description="Share of advice_budget that is kept for these checks, unless the model is sure of nothing. It is "
-        "spread: they become rarer the more states the model has answered.",
+        description="Share of advice_budget that is kept for these checks, unless the model is sure of nothing. Checks "
+        "become rarer the more states the model has answered.",
     )
     least_agreement: float = Field(
         default=0.8,
         ge=0,
         lt=1,
-        description="Agreement with the tutor in such states below which the model answers no more until it is fitted "
-        "anew; below sure_agreement.",
+        description="Agreement with the tutor in these checks below which the model stops answering until it is fitted "
+        "again; must be below sure_agreement.",
     )
 
     def num_reserved(self, budget: int | None) -> int:

@@ -121,42 +121,42 @@ class Distil(Use):
     reads_level: ClassVar[bool] = True
 
     evidence: float = Field(
-        default=3.0, gt=0, description="Standard errors of evidence for the advice from which on it is imitated."
+        default=3.0, gt=0, description="Evidence for the advice, in standard errors, from which on it is imitated."
     )
     evidence_left: float = Field(
-        default=2.0, ge=0, description="Standard errors below which imitation ends; below evidence. Typical: 0 to 2."
+        default=2.0, ge=0, description="Evidence below which imitation ends; must be below evidence. Typical: 0 to 2."
     )
     caution: float = Field(
         default=0.0,
-        description="A state's advice is imitated where its expected benefit is above so many of its standard "
-        "deviations. Below 0: where it is not shown to harm. Typical: -1 to 1.",
+        description="A state's advice is imitated where its expected benefit lies above so many of its standard "
+        "deviations. Below 0: unless it is shown to harm. Typical: -1 to 1.",
     )
     benefit_of_doubt: float = Field(
         default=1.0,
         ge=0,
         description="The same for a tutor that is known to be worth following (advice.follow): its advice is imitated "
-        "unless its expected benefit is so many standard deviations below 0. Typical: 0 to 2.",
+        "unless its expected benefit lies more than so many standard deviations below 0. Typical: 0 to 2.",
     )
     until: float = Field(
         default=0.7,
         gt=0,
         le=1,
-        description="A state is left alone once the student takes the advised action with this probability. Below 1 "
-        "it goes on to try its own actions. Typical: 0.6 to 0.9.",
+        description="Imitation in a state ends once the student takes the advised action with this probability. Below "
+        "1 the student keeps trying its own actions. Typical: 0.6 to 0.9.",
     )
     phase_steps: int = Field(
         default=2_000,
         gt=0,
-        description="Env steps after which DQN, whose values imitation distorts, is let go where nobody knows what the "
-        "tutor reaches itself; it is helped again if it falls back. PPO and A2C are helped for as long as evidence "
-        "speaks for the advice.",
+        description="DQN only, where the tutor's own return is not known: env steps after which a phase of imitation "
+        "ends, since imitation distorts values; another begins if the student falls back. A phase of PPO and A2C lasts "
+        "as long as evidence speaks for the advice.",
     )
     stall_steps: int = Field(
         default=2_048,
         gt=0,
         description="Env steps without a better mean return after which a tutor that is worth following loses the "
-        "benefit of the doubt; twice as many each time that the student then falls back and is led again. Not DQN's: "
-        "it plays its first choices, so its returns come to where the tutor's are.",
+        "benefit of the doubt; doubled each time that the student falls back and imitation begins again. Not DQN, "
+        "which plays its first choices, so that its returns reach the tutor's.",
     )
     half_life: float = Field(default=1_024, gt=0, description="Env steps after which evidence counts half.")
     first_gradient_steps: int = Field(default=200, ge=0, description="Most gradient steps when a phase begins.")
@@ -167,10 +167,10 @@ class Distil(Use):
         default=0.1,
         ge=0,
         le=1,
-        description="Factor on P(τ) once patience_steps have been asked about without a phase: spares consultations.",
+        description="Factor on P(τ) once patience_steps have passed without a phase of imitation: saves consultations.",
     )
     patience_steps: int = Field(
-        default=4_096, ge=0, description="Env steps that are asked about in full before a phase, or after one."
+        default=4_096, ge=0, description="Env steps that are asked about at full P(τ) before a phase, or after one."
     )
 
     @model_validator(mode="after")
@@ -220,13 +220,13 @@ class Handover(Use):
         description="Env steps of the tutor's part at first. Typical: about an episode's, where a beginner sees no "
         "reward; 10 to 50 where every step is rewarded.",
     )
-    stages: int = Field(default=5, gt=0, description="Equal parts in which it shrinks to nothing.")
+    stages: int = Field(default=5, gt=0, description="Equal steps in which the tutor's part shrinks to nothing.")
     episodes: int = Field(default=8, gt=0, description="Latest episodes of a stage whose mean return is judged.")
     tolerance: float = Field(
         default=0.1,
         ge=0,
         le=1,
-        description="Share of the best mean return so far by which that may fall short for the tutor's part to shrink.",
+        description="The tutor's part shrinks if that mean falls short of the best one so far by at most this share.",
     )
 
     @classmethod
@@ -264,8 +264,8 @@ class Pool(Use):
         default=0.1,
         gt=0,
         lt=1,
-        description="Share of the uniform distribution that is mixed into the tutor's: a tutor that names one action "
-        "would else leave no other. Typical: 0.01 to 0.3.",
+        description="Share of the uniform distribution that is mixed into the tutor's: otherwise a tutor that names "
+        "one action would leave no other. Typical: 0.01 to 0.3.",
     )
 
     @classmethod
@@ -297,8 +297,8 @@ class Clone(Use):
         default=0.9,
         gt=0,
         le=1,
-        description="A state is left alone once the student takes the advised action with this probability. Typical: "
-        "0.8 to 1.",
+        description="Imitation in a state ends once the student takes the advised action with this probability. "
+        "Typical: 0.8 to 1.",
     )
     gradient_steps: float = Field(default=60.0, ge=0, description="Most gradient steps per 256 env steps.")
 

@@ -21,17 +21,18 @@ def ask(
     tutor: TutorArgument,
     task: TaskArgument,
     state: Annotated[
-        str | None, typer.Option(help="The state in words, all actions legal. Default: one that students visit.")
+        str | None,
+        typer.Option(help="The state in words; all actions count as legal. Default: a state that students visit."),
     ] = None,
-    seed: Annotated[int, typer.Option(min=0, help="Draws the state.")] = 0,
+    seed: Annotated[int, typer.Option(min=0, help="Seed that draws the state.")] = 0,
     notes: Annotated[
         Path | None, typer.Option(help="Write the tutor's strategy notes (its briefing) to this .txt or .md file.")
     ] = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Ask a tutor one question: shows the prompt, the probability of each action, the legal mass and the latency.
+    """Ask a tutor one question, and show the prompt, the probability of each action, the legal mass and the latency.
 
-    A tutor that runs already (`tutor serve`) answers at once; another is started for this question.
+    A tutor that runs already (`tutor serve`) answers at once. Otherwise one is started for this question.
 
     Examples:
 

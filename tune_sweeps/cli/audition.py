@@ -27,14 +27,14 @@ class AuditionOptions:
         typer.Option(
             "--set",
             metavar="FIELD=A,B",
-            help="Values to try of calibration, advice, briefing or decoding; may be repeated. Default: all, decoding "
-            "as the tutor's file says.",
+            help="Values to try for calibration, advice, briefing or decoding. May be repeated. Default: all, with the "
+            "decoding of the tutor's file.",
         ),
     ] = None
     episodes: Annotated[
-        int | None, typer.Option(min=1, help="Episodes that say enough about one way. Default: by their length.")
+        int | None, typer.Option(min=1, help="Episodes that one way in full would take. Default: by their length.")
     ] = None
-    seed: Annotated[int, typer.Option(min=0, help="Seeds the episodes.")] = 0
+    seed: Annotated[int, typer.Option(min=0, help="Seed of the episodes.")] = 0
     results: ResultsOption = "runs"
     address: AddressOption = None
     as_json: JsonOption = False
@@ -42,11 +42,11 @@ class AuditionOptions:
 
 @takes(AuditionOptions)
 def audition(options: AuditionOptions) -> None:
-    """Play a tutor by itself in every way of asking and reading it, and keep the best way as a tutor file.
+    """Find the best way of asking and reading a tutor, by having it play in every way; write that way as a tutor file.
 
-    No oracle is needed: what counts is the return of the episodes that the tutor plays, beside random play and the
-    task's trivial players. Ways that fall behind are dropped early: all together take at most a third of the episodes
-    of playing each in full. The result goes to MLflow, experiment 'auditions'.
+    No oracle is needed: ways are compared by the return of the episodes that the tutor plays, beside random play and
+    the task's trivial players. Ways that fall behind are dropped early, so that all together take at most a third of
+    the episodes of playing each in full. The result goes to MLflow, experiment 'auditions'.
 
     Examples:
 

@@ -17,8 +17,8 @@ def compare(
 ) -> None:
     """Compare two sweeps cell by cell: final returns, speed-ups, and the difference with its interval.
 
-    Reads MLflow alone ($MLFLOW_TRACKING_URI, else the database in --results). The last column is how many times sooner
-    the second sweep's trials converge, at the first one's threshold.
+    Everything is read from MLflow ($MLFLOW_TRACKING_URI, else the database in --results). The last column says how many
+    times sooner the second sweep's trials converge, at the first one's threshold.
 
     Example: `tutor compare demo demo-2`
     """

@@ -13,9 +13,9 @@ EXIT_UNFIT = 1
 
 
 def doctor(results: ResultsOption = "runs", address: AddressOption = None, as_json: JsonOption = False) -> None:
-    """Say what of the machine, Python, Ray, vLLM, GPU, MLflow, cache, disk and package index is fit, and the remedy.
+    """Check machine, Python, Ray, vLLM, GPU, MLflow, cache, disk and package index; name a remedy for what is unfit.
 
-    Starts nothing and changes nothing. Status 1 where something is unfit: a sweep would not run.
+    Nothing is started or changed. The status is 1 if something is unfit, so that a sweep would not run.
 
     Example: `tutor doctor`
     """

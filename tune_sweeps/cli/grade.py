@@ -18,16 +18,16 @@ EXPERIMENT = "grades"
 def grade(
     tutor: TutorArgument,
     task: TaskArgument,
-    num_states: Annotated[int, typer.Option(min=1, help="Visits of states to grade.")] = 300,
-    seed: Annotated[int, typer.Option(min=0, help="Draws the states.")] = 0,
+    num_states: Annotated[int, typer.Option(min=1, help="Visited states to grade.")] = 300,
+    seed: Annotated[int, typer.Option(min=0, help="Seed that draws the states.")] = 0,
     results: ResultsOption = "runs",
     address: AddressOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """Grade a tutor on states that students visit: against the oracle and against the best constant answer.
 
-    Then it is played by itself, read as its file says, beside random play and the task's trivial players. The card goes
-    to MLflow, experiment 'grades'.
+    Then the tutor plays by itself, read as its file says, beside random play and the task's trivial players. The report
+    card goes to MLflow, experiment 'grades'.
 
     Example: `tutor grade smollm2 blackjack`
     """

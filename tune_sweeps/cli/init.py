@@ -9,11 +9,11 @@ import typer
 
 def init(
     kind: Annotated[str, typer.Argument(help="What to begin: task, tutor, sweep or rule.")],
-    name: Annotated[str, typer.Argument(help="Its name, also of the files that are written here.")],
+    name: Annotated[str, typer.Argument(help="Its name, and that of the files, which are written to this folder.")],
 ) -> None:
     """Write a commented start that works: a task, a tutor, a sweep, or a rule that says when a student asks.
 
-    Tasks and rules come with a test. What is written is loaded once as a sweep loads it.
+    Tasks and rules come with a test. The file is loaded once, as a sweep would load it.
 
     Example: `tutor init task maze`
     """

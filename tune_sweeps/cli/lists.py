@@ -13,13 +13,14 @@ _MANY = 10**9
 
 def tutors(
     address: Annotated[
-        str | None, typer.Option(help="Address of a running Ray cluster, e.g. auto: shows what is deployed there.")
+        str | None, typer.Option(help="Address of a running Ray cluster, e.g. auto: list what is deployed there.")
     ] = None,
     as_json: JsonOption = False,
 ) -> None:
     """List the tutors that ship, or with --address those that are deployed.
 
-    A tutor of your own is a YAML file of a few lines: give its path wherever a tutor's name is asked for.
+    A tutor of your own is a YAML file of a few lines: give its path wherever a tutor's name is asked for. `none` stands
+    for no tutor, `oracle+random:0.25` for the oracle that plays at random with probability 0.25.
     """
     from tune_sweeps.console.rows import print_rows
     from tune_sweeps.console.terminal import make_console
@@ -76,7 +77,7 @@ def _deployed(address: str, as_json: bool) -> None:
 def tasks(as_json: JsonOption = False) -> None:
     """List the tasks that ship.
 
-    A task of your own is a class of ~30 lines: give it as module:object wherever a task's name is asked for.
+    A task of your own is a class of about 30 lines: give it as module:object wherever a task's name is asked for.
     """
     from rllib_plugins.tasks import load_task, task_names
     from tune_sweeps.console.rows import print_rows
@@ -101,7 +102,7 @@ def tasks(as_json: JsonOption = False) -> None:
 
 
 def presets(as_json: JsonOption = False) -> None:
-    """List the sweeps that ship: `tutor sweep NAME` runs one, with --dry-run it only shows what would run."""
+    """List the sweeps that ship. `tutor sweep NAME` runs one; with --dry-run it only shows what would run."""
     from tune_sweeps.console.rows import print_rows
     from tune_sweeps.console.terminal import make_console
     from tune_sweeps.definition.loading import load_sweep, preset_names

@@ -15,12 +15,14 @@ TutorArgument = Annotated[str, typer.Argument(help="A tutor's name (see `tutor t
 TaskArgument = Annotated[str, typer.Argument(help="A task's name (see `tutor tasks`) or module:object.")]
 SetOption = Annotated[
     list[str] | None,
-    typer.Option("--set", metavar="KEY=VALUE", help="Change a field; dotted keys, YAML values. May be repeated."),
+    typer.Option(
+        "--set", metavar="KEY=VALUE", help="Set a field by its dotted name, in YAML (docs/fields.md). May be repeated."
+    ),
 ]
 ResultsOption = Annotated[
     str,
     typer.Option(
-        metavar="FOLDER|URL", help="Folder of all sweeps and of MLflow's database, or object store: s3://BUCKET/PATH."
+        metavar="FOLDER|URL", help="Folder of all sweeps and MLflow's database, or an object store, s3://BUCKET/PATH."
     ),
 ]
 AddressOption = Annotated[

@@ -21,7 +21,7 @@ def play(
     seed: Annotated[int, typer.Option(min=0, help="Seed of the environment.")] = 0,
     results: ResultsOption = "runs",
 ) -> None:
-    """Play episodes with the best policy of a trial, greedily and without a tutor, in the words that tutors read.
+    """Play episodes with a trial's best policy, greedily, without a tutor; show states in the words that tutors read.
 
     Example: `tutor play demo ppo-oracle-blackjack-reuse-s0 --episodes 5`
     """

@@ -19,7 +19,8 @@ def report(
 ) -> None:
     """Report on a sweep, also on one that is still running: tables, learning curves, speed-ups with intervals.
 
-    Reads MLflow alone ($MLFLOW_TRACKING_URI, else the database in --results), and puts the report on the parent run.
+    Everything is read from MLflow ($MLFLOW_TRACKING_URI, else the database in --results). The report is attached to the
+    sweep's parent run there.
 
     Example: `tutor report demo`
     """

@@ -43,7 +43,7 @@ class ServeOptions:
 
 @takes(ServeOptions)
 def serve(options: ServeOptions) -> None:
-    """Serve tutors over HTTP and to students. On a local Ray it runs until Ctrl-C; on a cluster it returns.
+    """Serve tutors over HTTP and to students. On a local Ray this runs until Ctrl-C; on a cluster it returns.
 
     Examples:
 

@@ -19,12 +19,12 @@ _STORE = "Tutor whose store is meant, by name or file, or postgresql://user@host
 NameArgument = Annotated[str | None, typer.Argument(metavar="[STORE]", help=f"{_STORE} Default: all on this machine.")]
 EXIT_DAMAGED = 1
 
-store_app = typer.Typer(help="Advice that tutors gave and that is kept: sizes, export, check.", no_args_is_help=True)
+store_app = typer.Typer(help="Show, export, import, merge and check stored advice.", no_args_is_help=True)
 
 
 @store_app.command("stats")
 def stats(tutor: NameArgument = None, as_json: JsonOption = False) -> None:
-    """How many answers are stored, and how large the stores are."""
+    """Show how many answers are stored, and how large the stores are."""
     from tune_sweeps.console.rows import print_rows
     from tune_sweeps.console.terminal import make_console
 
@@ -62,10 +62,10 @@ def import_(
         typer.Option(metavar="STORE", help=f"{_STORE} Default: the tutor of the file's name."),
     ] = None,
 ) -> None:
-    """Take exported answers into a tutor's store: what another machine paid for is not evaluated again here.
+    """Take exported answers into a tutor's store, so that what another machine paid for is not evaluated again here.
 
-    An answer that is there already stays. Answers without a key, and those of another model or way of asking, are kept
-    but found by no live tutor. To have a sweep use a file and nothing else, give its path in place of a tutor's name.
+    Answers that are there already stay. Answers without a key, and those of another model or way of asking, are kept,
+    but no live tutor finds them. To have a sweep use a file and nothing else, give its path in place of a tutor's name.
 
     Example: `tutor store import advice.jsonl --tutor smollm2`
     """
@@ -89,9 +89,9 @@ def merge(
     target: Annotated[str, typer.Argument(help="File to write (.parquet or .jsonl), or a database to add to.")],
     sources: Annotated[list[str], typer.Argument(help="Exported files or databases, the most trusted first.")],
 ) -> None:
-    """Put exported files together into one. Of two answers to the same question the first one counts.
+    """Merge exported files into one. Where two answer the same question, the first one counts.
 
-    A database (postgresql://user@host/database) can stand in place of a file; what it holds already stays.
+    A database (postgresql://user@host/database) may stand in place of a file; the answers that it holds already stay.
 
     Example: `tutor store merge all.jsonl monday.jsonl tuesday.jsonl`
     """
@@ -113,7 +113,7 @@ def merge(
 
 @store_app.command("verify")
 def verify(tutor: NameArgument = None) -> None:
-    """Read every answer and check it; status 1 where one is damaged. Such an answer is never used: it is asked anew."""
+    """Check every answer; the status is 1 if one is damaged. A damaged answer is never used: it is asked for again."""
     from tune_sweeps.console.counting import counting
     from tune_sweeps.console.terminal import make_console
 

@@ -20,7 +20,7 @@ AddressOption = Annotated[
 ]
 SweepArgument = Annotated[str, typer.Argument(help="Name of a sweep that was submitted.")]
 
-jobs_app = typer.Typer(help="Sweeps that were submitted to a cluster: list, follow, stop.", no_args_is_help=True)
+jobs_app = typer.Typer(help="List, follow and stop sweeps that were submitted to a cluster.", no_args_is_help=True)
 
 
 @dataclass(frozen=True)
@@ -35,24 +35,25 @@ class SubmitOptions:
         str, typer.Option(metavar="FOLDER|URL", help="Folder that the cluster's nodes share, or s3://BUCKET/PATH.")
     ] = "/shared/runs"
     tracking_uri: Annotated[
-        str | None, typer.Option(help="MLflow as the cluster sees it, without password. Default: $MLFLOW_TRACKING_URI.")
+        str | None,
+        typer.Option(help="MLflow's address as the cluster sees it, without password. Default: $MLFLOW_TRACKING_URI."),
     ] = None
     code: Annotated[
         Path | None, typer.Option(help="Checkout whose code replaces that of the cluster's image, e.g. '.'.")
     ] = None
     nodes_on_demand: Annotated[
         bool,
-        typer.Option("--nodes-on-demand", help="An autoscaler adds nodes: ask for no GPUs that are there now."),
+        typer.Option("--nodes-on-demand", help="An autoscaler adds nodes: do not require that GPUs are there now."),
     ] = False
     follow: Annotated[bool, typer.Option(help="Stay and show the sweep's output until it ends.")] = True
 
 
 @takes(SubmitOptions)
 def submit(options: SubmitOptions) -> None:
-    """Run a sweep on a Ray cluster: as `tutor sweep`, by a job there.
+    """Run a sweep as a job on a Ray cluster.
 
-    What is wrong is said before the job starts: an address where no cluster answers, a wrong token, another Ray or
-    Python, too few GPUs, a results folder that the nodes do not share. Submitting a sweep again continues it.
+    Refused before the job starts: an address where no cluster answers, a wrong token, another Ray or Python, too few
+    GPUs, a results folder that the nodes do not share. Submitting a sweep again continues it.
 
     Examples:
 
@@ -110,7 +111,7 @@ def logs(sweep: SweepArgument, address: AddressOption) -> None:
 
 @jobs_app.command("stop")
 def stop(sweep: SweepArgument, address: AddressOption) -> None:
-    """End the latest job of a sweep. What it finished stays; submitting it again continues it."""
+    """End the latest job of a sweep. What it finished stays; submitting the sweep again continues it."""
     from tune_sweeps.cluster.submit import stop as end
     from tune_sweeps.console.terminal import make_console
 

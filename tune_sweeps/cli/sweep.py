@@ -31,10 +31,10 @@ class SweepOptions:
 
     preset: Annotated[
         str | None,
-        typer.Argument(help="A preset (see `tutor presets`), the path of a YAML file; with --more-seeds, a sweep."),
+        typer.Argument(help="A preset (see `tutor presets`) or the path of a YAML file; with --more-seeds, a sweep."),
     ] = None
     resume: Annotated[
-        str | None, typer.Option(metavar="NAME", help="Finish what is missing of a sweep; repeats nothing finished.")
+        str | None, typer.Option(metavar="NAME", help="Finish what a sweep lacks; nothing finished is repeated.")
     ] = None
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Show what would run, and run nothing.")] = False
     set_: SetOption = None
@@ -47,7 +47,7 @@ class SweepOptions:
         typer.Option(metavar="TASK", help="Tasks in place of the preset's: by name, or your own as module:object."),
     ] = None
     more_seeds: Annotated[
-        int | None, typer.Option(min=1, metavar="N", help="Add N seeds to a sweep; p-values account for the look.")
+        int | None, typer.Option(min=1, metavar="N", help="Add N seeds to a sweep; p-values are corrected for that.")
     ] = None
     until_decided: Annotated[
         bool,
@@ -72,7 +72,7 @@ class SweepOptions:
 def sweep(options: SweepOptions) -> None:
     """Run a grid of trials: algorithm × tutor × task × reuse, untutored baselines beside them, × seeds.
 
-    Ctrl-C stops cleanly; running it again, or --resume NAME, finishes what is missing, also after a crash.
+    Ctrl-C stops cleanly. Running the sweep again, or --resume NAME, finishes what is missing, also after a crash.
 
     Examples:
 
@@ -90,7 +90,7 @@ def sweep(options: SweepOptions) -> None:
 
     - `tutor sweep --resume mine`
 
-    - `tutor sweep --from mine --set advice.theta_frac=0.5` – as mine, but for that; `tutor compare` shows both
+    - `tutor sweep --from mine --set advice.theta_frac=0.5` – as mine, except for that; `tutor compare` shows both
     """
     from tune_sweeps.console.terminal import make_console
     from tune_sweeps.definition.resolve import resolve

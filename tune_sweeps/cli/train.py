@@ -19,7 +19,7 @@ def train(
     address: AddressOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Train one student and print its evaluations: greedy, with the tutor off. Nothing is kept; a sweep keeps.
+    """Train one student and print its evaluations: greedy, with the tutor off. Nothing is stored, unlike in a sweep.
 
     Examples:
 

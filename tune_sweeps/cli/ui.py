@@ -34,9 +34,9 @@ def ui(
     results: ResultsOption = "runs",
     port: Annotated[int, typer.Option(min=1, max=65535, help="Port on the loopback interface.")] = PORT,
 ) -> None:
-    """Open MLflow's UI over the sweeps in a results folder; ends with Ctrl-C.
+    """Serve MLflow's UI over the sweeps of a results folder, until Ctrl-C.
 
-    Example: `tutor ui`, then the address that it shows in a browser
+    Example: `tutor ui`; then open the address that it shows in a browser
     """
     import os
     import sys

@@ -92,8 +92,8 @@ class EvaluationConfig(_Frozen):
         default=1 / 3,
         gt=0,
         le=1,
-        description="Largest share of evaluation in a trial's work: where episodes are long there are fewer, and "
-        "evaluations are rarer, alike in all arms. 1: as wished.",
+        description="Largest share of a trial's work that evaluation may take: where episodes are long there are "
+        "fewer, and evaluations are rarer, in the same way for all arms. 1: no limit.",
     )
 
 
@@ -109,8 +109,8 @@ class ResourcesConfig(_Frozen):
     memory_mib_per_trial: int = Field(
         default=700,
         gt=0,
-        description="Memory of one trial in MiB, and of each of its EnvRunners; on this machine as many must be "
-        "available as run at once.",
+        description="MiB of memory of a trial, and of each of its EnvRunners. On this machine there must be enough "
+        "for all trials that run at once.",
     )
 
 
@@ -136,7 +136,7 @@ class ConvergenceConfig(_Frozen):
 
     scale: Literal["task", "oracle", "own"] = Field(
         default="task",
-        description="From and to which return the way is measured. task: from the best trivial player of the task to "
+        description="Between which returns the way is measured. task: from the best trivial player of the task to "
         "its best untutored student. oracle: to the task's oracle. own: from random play to the untutored student of "
         "the same algorithm.",
     )
@@ -186,7 +186,7 @@ class SweepConfig(_Frozen):
     description: str = Field(default="", description="One line for `tutor presets`.")
     numbered: bool = Field(
         default=False,
-        description="A finished sweep is run anew under the next number (demo-2). Off: running it again does nothing.",
+        description="Run a finished sweep anew under the next number (demo-2). Off: running it again does nothing.",
     )
 
     algorithms: list[Algorithm] = Field(default=list(ALGORITHMS), description="Student algorithms.")
@@ -233,7 +233,7 @@ class SweepConfig(_Frozen):
     num_env_runners: int = Field(
         default=0,
         ge=0,
-        description="Processes beside the trial's own that step its environments; each takes a CPU more. They divide "
+        description="Processes beside the trial's own that step its environments; each takes one more CPU. They divide "
         "num_envs, and the experiment is the same. Worth it where an env step takes a millisecond or more.",
     )
     rollout: Literal["lean", "stock"] = Field(
