@@ -60,7 +60,7 @@ def evaluate(
     num_envs: int = NUM_ENVS,
     max_episode_steps: int = MAX_EPISODE_STEPS,
 ) -> Evaluation:
-    """Evaluate a policy; greedy use: a policy that returns one-hot rows.
+    """Evaluate a policy. For a greedy evaluation give a policy that returns one-hot rows.
 
     Probability on illegal actions is taken away and the rest renormalised; a row with nothing left becomes uniform over
     the legal actions. Every environment of the vector plays a number of episodes that is fixed beforehand, so short

@@ -107,7 +107,7 @@ def apply_hyperparameters(algorithm: Any, hyperparameters: dict[str, Any]) -> No
 
 
 class StudentTrial(Trainable):
-    """A trial as Tune sees it: each ``step`` trains to the next evaluation point and evaluates; the first only that.
+    """A trial as Tune sees it: each ``step`` trains to the next evaluation point (the first does not) and evaluates.
 
     Its config is a ``StudentConfig`` as a dict. Same config and same store: same metrics, also when it was stopped and
     restored in between, or runs in an actor that ran another trial before.

@@ -22,11 +22,11 @@ class AdviceBatch:
     Attributes:
         probabilities: ``(n, num_actions)`` float64; rows sum to 1 with 0 on illegal actions; NaN where missed.
         source: ``(n,)`` int8 of ``metrics.Source``. A kept row counts as ``Advisor.kept_source``.
-        invalid: Illegal or unparsable answers that it took, summed over the rows.
+        invalid: Illegal or unparsable answers along the way, summed over the rows.
         latency_ms: Milliseconds that the call took; 0 where no call was needed.
         tokens: Tokens that the model processed for it, summed over the rows.
-        opinions: ``(n, num_actions)`` the distributions of which ``probabilities`` hold the best guess alone; None:
-            they are the same.
+        opinions: ``(n, num_actions)`` the tutor's whole distributions, where ``probabilities`` hold its best guesses
+            alone; None: both are the same.
     """
 
     probabilities: NDArray[np.float64]
@@ -58,13 +58,13 @@ class Advisor:
     Args:
         task: The task that is advised on.
         kept_source: What a kept answer counts as.
-        keeps_opinions: The advisor follows best guesses, and rules may want to know how sure the tutor is.
+        keeps_opinions: Whether whole distributions are kept beside best guesses, for rules that ask how sure it is.
 
     Attributes:
         task: As given.
         kept_source: As given, as a number.
-        table: What is at hand without asking; the explorer looks it up there.
-        opinions: The distributions that advising rules judge by: ``table``, unless they are kept apart.
+        table: Distributions that are known without asking; the explorer looks them up there.
+        opinions: Distributions that advising rules judge by: ``table``, unless they are kept apart.
     """
 
     def __init__(self, task: Task, kept_source: Source, *, keeps_opinions: bool = False) -> None:

@@ -144,8 +144,8 @@ class Explorer:
             a tutor, so that equal seeds are comparable.
         value_based: The student explores by ε-greedy (DQN); see ``kernels.explore_beside`` for what a
             ``dqn_random_share`` changes in that.
-        learning_starts: Env steps before which a value student has learnt nothing: there advice is compared with all
-            that it does, since its greedy action is no better than a random one.
+        learning_starts: Env steps until a value student begins to learn. Until then advice is compared with all of its
+            actions, since its greedy action is no better than a random one.
 
     Raises:
         UserError: Unknown rule or option, a value out of range, or a tutor whose action set is not the task's.

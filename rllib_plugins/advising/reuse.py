@@ -62,7 +62,7 @@ class ReuseRule(BaseModel):
         >>> rule.usable(rule.reused(memory, q=0.5), draw=0.3, q=0.5)
         False
 
-    A preset names it by its place, ``reuse: mypackage.rules:Times``, or by the name that ``register_reuse`` gives it.
+    Name it in a preset by its import path, ``reuse: mypackage.rules:Times``, or by its name from ``register_reuse``.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -117,7 +117,7 @@ class Off(ShippedRule):
 class Budget(ShippedRule):
     """Let a stored action serve ``budget`` times more: SET_ACTION of arXiv 2509.08329 (after Zhu et al. 2020/2022).
 
-    One answer so serves up to 1 + budget consultations; after that the next consultation draws afresh from π_T.
+    One answer thus serves up to 1 + budget consultations; the next consultation then draws afresh from π_T.
     """
 
     budget: int = Field(default=3, ge=0, description="Times that stored advice serves again; the paper's value is 3.")
@@ -139,8 +139,8 @@ class Decay(ShippedRule):
 class QChange(ShippedRule):
     """Reuse only while it raises Q(s, a) of the stored action (Q-change, Zhu et al. 2022; value students only).
 
-    The value now is compared with the value at the last use. Unchanged counts as not yet judged and serves: between
-    two visits there may have been no update.
+    The value now is compared with the value at the last use. An unchanged value does not count against the action,
+    since there may have been no update between two visits.
     """
 
     needs_q: ClassVar[bool] = True

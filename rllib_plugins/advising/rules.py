@@ -32,7 +32,7 @@ class AdvisingRule(BaseModel):
         >>> rule.on_state(None, None, np.array([[-0.5, -0.3], [0.1, -0.9]])).tolist()
         [True, False]
 
-    A preset names it by its place, ``rule: mypackage.rules:Losing``, or by the name that ``register_rule`` gives it.
+    Name it in a preset by its import path, ``rule: mypackage.rules:Losing``, or by its name from ``register_rule``.
 
     The gate of a state is ``probability(step) · on_state(...) · on_advice(...)``, times trust.
     """

@@ -52,10 +52,10 @@ class MixtureAdvisor(OracleAdvisor):
 
 
 class WorstAdvisor(OracleAdvisor):
-    """Reference: always the action that the oracle thinks least of.
+    """Reference: always the action that the oracle rates lowest.
 
-    That is the least of the task's action values where it knows them, else the least of the oracle's probabilities;
-    of several, each with the same probability.
+    The task's action values decide where it knows them, else the oracle's probabilities. Actions that are equally low
+    have the same probability.
     """
 
     def distributions(self, observations: NDArray[np.float32], legal: NDArray[np.bool_]) -> Floats:

@@ -31,7 +31,7 @@ def _no_advisor(task: Any) -> None:
 
 
 class TutoredConfig:
-    """Adds a task and a tutor to ``AlgorithmConfig``: call ``tutoring`` last (it reads seed, γ and environments).
+    """Add a task and a tutor to ``AlgorithmConfig``. Call ``tutoring`` last: it reads seed, γ and environments.
 
     Attributes:
         task: Name of the task.

@@ -1,4 +1,4 @@
-"""What a tutor reaches when it plays itself, as a student reads it: the level up to which it has anything to teach."""
+"""Have a tutor play by itself, read as a student reads it: its return is the level up to which it can teach."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Whether a tutor is worth following, by what it reaches itself beside players that need no tutor."""
+"""Decide whether a tutor is worth following, by its own play beside players that need no tutor."""
 
 from __future__ import annotations
 
@@ -59,11 +59,11 @@ def known_play(task: Task, *, episodes: int, seed: int) -> KnownPlay:
 
 
 def worth_following(played: Play, known: KnownPlay) -> bool | None:
-    """Say whether a tutor's own play shows that it is to be followed (True), or not (False); None: it does not tell.
+    """Say by a tutor's own play whether it is to be followed: True, False, or None where the play does not tell.
 
-    It is where it goes ``WORTH_SHARE`` of the way from the best player that knows nothing to the best one at hand, and
-    leads the former by more than the spread of an episode's return: else a student's returns cannot tell in time
-    whether it has come to where its tutor is. It is not where even two standard errors more would not take it there.
+    True: it goes ``WORTH_SHARE`` of the way from the best player that knows nothing to the best one at hand, and leads
+    the former by more than the spread of an episode's return. With a smaller lead, a student's returns could not tell
+    in time whether it has reached its tutor's level. False: even two standard errors more would not take it so far.
 
     Args:
         played: The tutor's play.

@@ -83,10 +83,9 @@ def grade(
         tutor: A function from a list of requests to answers, e.g. ``TutorClient.advise``: it is asked twice, the
             second time with the labels in another order. Or an Advisor, a scripted reference for instance: it is asked
             once, and order, legal mass and cost stay unknown.
-        reading: How a function's answers are read: they are raw. The card is about what the tutor means: its calibrated
-            distribution, and the best guess of that.
+        reading: How a function's raw answers are read. The card judges the calibrated distribution and its best guess.
         num_states: Visits to grade; equal states are asked about once.
-        seed: Draws the states and the orders.
+        seed: Seed that draws the states and the orders.
         name: The tutor's name, for the card.
     """
     states, visits = visited_states(task, num_states, seed)

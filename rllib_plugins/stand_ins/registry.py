@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 class StandInRule(BaseModel):
-    """Says who answers in the tutor's place; its fields are ``advice.stand_in_options``.
+    """Say who answers in the tutor's place; its fields are ``advice.stand_in_options``.
 
     Answer states that were asked before with the stored answer. Override ``model`` to answer new states too.
     """
@@ -54,7 +54,7 @@ class Kept(StandInRule):
 
 
 class Modelled(StandInRule):
-    """Says when a model of the advice is fitted, believed and given up; extend it with a ``model``."""
+    """Say when a model of the advice is fitted, believed and stopped. Extend it with a ``model``."""
 
     first_fit: int = Field(default=50, ge=20, description="Answers of the tutor after which the model is fitted first.")
     growth: float = Field(

@@ -24,8 +24,7 @@ _BALANCE = np.array([0.1, 0.3, 3.0, 1.0])
 class CartPoleTask(Task):
     """CartPole with two actions, described by how the pole leans and turns: 15 different texts.
 
-    A student sees all four numbers; of the cart's own place and speed the words say nothing. Options are the
-    environment's.
+    A student sees all four numbers; the words leave out the cart's own place and speed. Options are the environment's.
     """
 
     name = "cart_pole"

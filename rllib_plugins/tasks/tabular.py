@@ -21,7 +21,7 @@ class TabularTask(Task):
     iteration.
 
     Attributes:
-        discount: Discount of the oracle's values per env step: slightly below 1, so that it does not dally.
+        discount: Discount of the oracle's values per env step: slightly below 1, so that it takes the shortest way.
     """
 
     discount: float = 0.999

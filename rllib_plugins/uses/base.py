@@ -45,8 +45,8 @@ class Goal(NamedTuple):
     """Says how far advice is imitated.
 
     Attributes:
-        until: Probability of the advised action from which on a step is left alone.
-        settled_share: Share of some steps that need not be followed for all of them to be left alone.
+        until: Probability of the advised action at which imitation of a step ends.
+        settled_share: Imitation of a batch ends once the student disagrees in at most this share of it.
     """
 
     until: float
@@ -80,7 +80,7 @@ class Trial(NamedTuple):
 
 
 class AdviceUse:
-    """Uses a trial's advice in learning; by itself it does nothing, as for an untutored student.
+    """Use a trial's advice in learning. Extend it for a use of your own; by itself it does nothing.
 
     Args:
         trial: What it works with.

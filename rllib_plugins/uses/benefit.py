@@ -31,7 +31,7 @@ LARGEST = 1e30
 
 
 class Treated(NamedTuple):
-    """Holds steps of which nothing but the regression is still to be made.
+    """Holds steps that only the regression has not used yet.
 
     Attributes:
         observations: ``(n, obs_dim)``.
@@ -92,7 +92,7 @@ class Benefit:
     m(1 − m)·δ(s), whatever error the critic makes in V(s): E[t − m | s] = 0. Its sign is that of the derivative of the
     return by the logit of the advised action: whether imitation and reward pull the same way (Du et al. 2018,
     arXiv 1812.02224). The test of the advice is that of a partially linear model (Robinson 1988): of t − m and A, only
-    what the drawn action alone does not explain is compared, so that advice which is one habit is no advice. Where
+    what the drawn action alone does not explain is compared: the same advice everywhere counts for nothing. Where
     advice helps is the regression A ≈ (t − m)·δ(s) with δ linear in features of the state
     (the R-learner of Nie & Wager 2021, arXiv 1712.04912, with known propensities), as a Bayesian ridge regression that
     draws each state towards the mean.

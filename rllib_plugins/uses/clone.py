@@ -2,7 +2,7 @@
 
 A control, which says what a tutor's advice is worth without reinforcement learning: behaviour cloning (Pomerleau 1991,
 doi 10.1162/neco.1991.3.1.88) on the student's own states, whose advice is kept, as in DAgger (Ross et al. 2011, arXiv
-1011.0686) with a student that acts by itself from the beginning. It asks as often as another student may.
+1011.0686) with a student that acts by itself from the beginning. It asks as often as any other student may.
 """
 
 from __future__ import annotations

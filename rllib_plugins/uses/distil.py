@@ -1,4 +1,4 @@
-"""Distillation where advice is measured to help: the tutor never acts, and costs a student that it cannot help nothing.
+"""Distil advice where it is measured to help: the tutor never acts, and a student that it cannot help loses nothing.
 
 The student plays alone, asks about the states that it has visited, measures on its own draws whether taking the advised
 action more often would raise its return and where (``benefit``), and imitates the advice there while that says so:

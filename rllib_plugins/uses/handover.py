@@ -3,8 +3,8 @@
 Jump-start reinforcement learning with a curriculum (Uchendu et al. 2022, arXiv 2204.02372): the tutor's part is made
 shorter once the mean return of the latest episodes is within a tolerance of the best so far, until it is nothing. Two
 things differ from the source: the returns are those of training episodes, not of evaluations; and PPO and A2C, which
-the source does not use, weight the tutor's steps by min(c, π_old/μ), as the coin does. Where the advice budget is
-spent, the tutor has no part any more.
+the source does not use, weight the tutor's steps by min(c, π_old/μ), as the coin does. Once the advice budget is
+spent, the tutor takes no more steps.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""When advice is imitated: by what the tutor reaches itself, by evidence about it, and by the student's returns."""
+"""Decide when advice is imitated: by the tutor's own return, by evidence about it, and by the student's returns."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ class Limits(NamedTuple):
         phase_steps: Env steps after which a phase ends; infinite: evidence alone ends it.
         tutor_return: Mean return of the tutor's own play; infinite where it is not known.
         follow: Whether the tutor is known to be worth following; None: evidence decides.
-        stall_steps: Env steps without a better return after which it decides even then.
+        stall_steps: Env steps without a better return after which evidence decides even about a tutor that is followed.
     """
 
     options: Distil
@@ -77,9 +77,10 @@ NO_EPISODES = Episodes(0, 0, 0.0, 0.0)
 class Phase:
     """Decides when advice is imitated, by evidence about it and by the student's own returns.
 
-    Whose own play is known to be worse than the student's is no tutor: advice that beats the actions of a beginner can
-    still lead nowhere, and a student that is held where its tutor is does not pass it. Whether a student needs a tutor
-    that is worth following any longer is tried: it is let go, and helped again, for longer, if it falls back.
+    A tutor whose own play is known to be worse than the student's is not followed: advice that beats a beginner's
+    actions can still lead nowhere, and a student that is held at its tutor's level does not pass it. Whether a student
+    still needs a tutor that is worth following is tried out: imitation ends, and begins again, for longer, if the
+    student falls back.
 
     Attributes:
         is_on: Advice is imitated.
@@ -88,7 +89,7 @@ class Phase:
         num_idle: Steps since the last phase ended, or since the beginning.
         latest: The latest rollouts since the last phase began or ended.
         total: Their sum, kept since it is asked for at every rollout.
-        reached: Lower bound of the mean return that the last phase ended with; NaN where it says nothing.
+        reached: Lower bound of the mean return at the end of the last phase; NaN: not known, or not used.
         is_trusting: The advice has the benefit of the doubt.
         best: Highest mean return in the present phase.
         best_at: ``num_steps`` when it was seen.

@@ -45,13 +45,13 @@ COIN_FIELDS = (
 
 
 class Use(BaseModel):
-    """Names a use of advice; its fields are ``advice.use_options``. A use of one's own extends this and ``AdviceUse``.
+    """Name a use of advice; its fields are ``advice.use_options``. A use of your own extends this and ``AdviceUse``.
 
     Attributes:
-        acts: Whether the explorer knows the tutor, who may then act in the student's place.
-        pools: Whether the explorer adds something to what the student acts by.
-        reads_level: Whether it reads what the tutor's own play comes to, which a sweep measures for it.
-        on_stock: Whether RLlib's own EnvRunner can do it.
+        acts: Whether the tutor may act in the student's place, so that the explorer has to know it.
+        pools: Whether the explorer changes what the student acts by.
+        reads_level: Whether it reads the return of the tutor's own play, which a sweep then measures.
+        on_stock: Whether it works in RLlib's own EnvRunner.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -80,17 +80,17 @@ class Use(BaseModel):
 
     @classmethod
     def has_own_explorer(cls) -> bool:
-        """Tell whether its explorer is another than ``Explorer``, which alone several EnvRunners can share."""
+        """Tell whether it has an explorer other than ``Explorer``, the only one that several EnvRunners can share."""
         return cls.explorer is not Use.explorer
 
     def explorer(self) -> Callable[..., Explorer]:
-        """Return what makes a trial's explorer, from the arguments of ``Explorer``."""
+        """Return a function that makes a trial's explorer from the arguments of ``Explorer``."""
         from rllib_plugins.advising.explorer import Explorer
 
         return Explorer
 
     def explorer_with_stand_in(self) -> Callable[..., Explorer]:
-        """Return what makes it where the tutor has a stand-in; where the tutor never acts it is the same."""
+        """Return the same for a tutor with a stand-in; where the tutor never acts, it is ``explorer``'s."""
         if not self.acts:
             return self.explorer()
         from rllib_plugins.stand_ins.explorer import StandInExplorer
@@ -245,7 +245,7 @@ class Handover(Use):
         return partial(HandoverExplorer, self)
 
     def make(self, trial: Trial) -> AdviceUse:
-        """Make the working object of a trial: all that happens, happens in the explorer."""
+        """Make the working object of a trial; the explorer does all the work."""
         from rllib_plugins.uses.base import AdviceUse
 
         return AdviceUse(trial)
@@ -284,7 +284,7 @@ class Pool(Use):
         return partial(PoolingExplorer, self)
 
     def make(self, trial: Trial) -> AdviceUse:
-        """Make the working object of a trial: all that happens, happens in the explorer."""
+        """Make the working object of a trial; the explorer does all the work."""
         from rllib_plugins.uses.base import AdviceUse
 
         return AdviceUse(trial)

@@ -51,7 +51,7 @@ class ClientStats:
         refused: Of these, refused for good: asking again would bring the same.
         calls: Attempts that were made at the service.
         failed_calls: Of these, without an answer within the deadline.
-        skipped_calls: Attempts that were spared while the circuit was not closed.
+        skipped_calls: Attempts that were left out while the circuit was not closed.
         invalid: Answers of the model that named no legal action, of requests that got no advice.
         tokens: Tokens that the model processed for requests that got no advice.
         last_error: Why the last request got nothing.
@@ -74,14 +74,14 @@ class ClientSettings:
     """Say how long a client waits and what it keeps.
 
     Attributes:
-        deadline_s: Most seconds that ``advise`` takes, retries and pauses included; infinite: it waits for as long as
-            an answer may still come, whatever ``retries`` says, and leaves no tutor alone.
+        deadline_s: Most seconds that ``advise`` takes, retries and pauses included. Infinite: it waits as long as an
+            answer may still come, whatever ``retries`` says, and the circuit breaker is off.
         retries: Most attempts after the first one.
         backoff_s: Mean pause before the first retry; it doubles, and is drawn from ±50 % so that many students do not
             come back at the same moment.
-        breaker_failures: Failed attempts in a row after which the tutor is left alone; one that hung until the
-            deadline counts as so many.
-        breaker_open_s: Seconds that it is first left alone for, and that the probe after that may take; doubles with
+        breaker_failures: Failed attempts in a row after which the tutor is left alone for a while; one attempt that
+            hung until the deadline is enough.
+        breaker_open_s: Seconds of the first such pause, and seconds that the probe after it may take. Both double with
             every failed probe, up to half a minute. No caller waits for a probe.
         capacity: Most answers in the map; the oldest goes first.
         batch_size: Most requests in one call.
@@ -128,9 +128,9 @@ class TutorClient:
     >>> client.stats.calls
     1
 
-    An answer is kept in a map of this process for as long as the process lives, so a trial sees one and the same tutor
-    throughout. When the tutor does not answer in time, the answer is None: the student acts by itself. Safe to use from
-    several threads; pickles without its map and its connections. For a deployed tutor use ``connect``.
+    Answers are kept in a map of this process for as long as it lives, so a trial sees the same tutor throughout. Where
+    the tutor does not answer in time, the result is None and the student acts by itself. Several threads may share a
+    client; it pickles without its map and its connections. For a deployed tutor use ``connect``.
 
     Args:
         backend: How the tutor is reached.
