@@ -6,7 +6,9 @@ import json
 import re
 import subprocess
 import sys
+from io import FileIO
 from pathlib import Path
+from typing import Any
 
 import pytest
 from typer.testing import CliRunner
@@ -15,7 +17,9 @@ from tune_sweeps.cli import app as cli
 from tune_sweeps.cli import sweep
 from tune_sweeps.definition.loading import load_sweep
 from tune_sweeps.report.growth import MAX_SEEDS
+from tune_sweeps.run import sweep as run_module
 from tune_sweeps.run.workspace import create_workspace, existing_workspace
+from tune_sweeps.storage import segments
 from tune_sweeps.storage.results import Results
 
 COMMANDS = ["sweep", "serve", "ask", "grade", "train", "play", "report", "ui", "store", "tutors", "tasks", "presets"]
@@ -287,3 +291,70 @@ def test_the_ui_is_opened_on_the_page_that_lists_sweeps(
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:9")
     status, out, _ = tutor("ui", capsys=capsys, monkeypatch=monkeypatch)
     assert status == 0 and "http://127.0.0.1:9/#/experiments?workflowType=machine_learning" in out
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://me:secret@127.0.0.1:9/")
+    _, out, _ = tutor("ui", capsys=capsys, monkeypatch=monkeypatch)
+    assert "http://127.0.0.1:9/#/" in out and "secret" not in out
+
+
+@pytest.mark.parametrize("command", [["ui"], ["report", "s"]])
+def test_an_option_in_a_databases_address_is_no_part_of_its_name(
+    command: list[str], here: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "sqlite:///mlflow.db?timeout=30")
+    monkeypatch.setattr("tune_sweeps.tracking.reader.make_client", lambda uri: NoSweep())
+    monkeypatch.setattr("os.execv", lambda *command: sys.exit(0))
+    status, _, err = tutor(*command, capsys=capsys, monkeypatch=monkeypatch)
+    assert status == 2 and "no sweep has run here: 'mlflow.db' does not exist" in " ".join(err.split())
+    (here / "mlflow.db").touch()
+    _, _, err = tutor(*command, capsys=capsys, monkeypatch=monkeypatch)
+    assert "does not exist" not in " ".join(err.split())
+
+
+class NoSweep:
+    """MLflow, in which there is nothing."""
+
+    def get_experiment_by_name(self, name: str) -> None:
+        return None
+
+    def search_experiments(self, max_results: int) -> list[None]:
+        return []
+
+
+class DeafTracker:
+    """MLflow's, which has everything at once."""
+
+    parent_id, away_since = "", None
+
+    def __init__(self, *_: object) -> None:
+        pass
+
+    def start(self) -> None:
+        pass
+
+    def knows_references(self, task: str) -> bool:
+        return True
+
+    def finish(self, status: str, timeout_s: float) -> bool:
+        assert status == "FAILED"
+        return True
+
+
+def test_results_that_did_not_reach_the_disk_are_no_success(
+    here: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class FullDisk(FileIO):
+        def write(self, data: object) -> int:
+            raise OSError(28, "No space left on device")
+
+    def run_missing(running: Any, address: str | None, num_cpus: int | None) -> None:
+        monkeypatch.setattr(segments, "FileIO", FullDisk)
+        for trial in running.journal.trials.values():
+            trial.done()
+
+    monkeypatch.setattr(run_module, "MlflowTracker", DeafTracker)
+    monkeypatch.setattr(run_module, "_run_missing", run_missing)
+    command = ["sweep", "small", "--set", "tutors=[oracle]", "--name", "s"]
+    status, out, _ = tutor(*command, capsys=capfd, monkeypatch=monkeypatch)
+    assert status == 1 and "finished" not in out
+    assert "results could not be written (No space left on device)" in out and "--resume s" in out
+    assert not existing_workspace(Results(here / "runs"), "s").is_sent()

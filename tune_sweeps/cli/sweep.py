@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from tune_sweeps.run.workspace import Choice, Workspace
     from tune_sweeps.storage.results import Results
 
-EXIT_TRIALS_FAILED = 1
+EXIT_TRIALS_FAILED = EXIT_UNWRITTEN = 1
 PRESET_FOR_TASKS = "small"
 """Whose algorithms, tutors and seeds a sweep has that names tasks alone."""
 
@@ -293,7 +293,12 @@ def _run_locked(resolved: ResolvedSweep, workspace: Workspace, uri: str, address
                 f"the sweep broke off ({type(error).__name__}); details are in {workspace.shown(workspace.log)}. "
                 f"Finished trials are kept: go on with: {again}"
             ) from error
-        workspace.set_sent(outcome.in_mlflow and outcome.done == outcome.total)
+        workspace.set_sent(outcome.in_mlflow and outcome.done == outcome.total and not outcome.unwritten)
+        if outcome.unwritten:
+            console.print(
+                f"results could not be written ({outcome.unwritten}), and the newest are lost. Free space, then go on "
+                f"with: {again}"
+            )
         if not outcome.in_mlflow:
             console.print(f"MLflow does not have everything yet; what it misses is kept, and is sent by: {again}")
         if outcome.interrupted:
@@ -305,6 +310,8 @@ def _run_locked(resolved: ResolvedSweep, workspace: Workspace, uri: str, address
                 f"Try them again with: {again}"
             )
             raise typer.Exit(EXIT_TRIALS_FAILED)
+        if outcome.unwritten:
+            raise typer.Exit(EXIT_UNWRITTEN)
         console.print(f"finished: {outcome.done} of {outcome.total} trials")
         return _report(workspace, uri, console) if outcome.in_mlflow else None
 

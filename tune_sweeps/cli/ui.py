@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -19,13 +18,13 @@ PORT = 5000
 
 def where_to_look(sweep: SweepRecord, uri: str, results: Results) -> str:
     """Say where MLflow shows a sweep; nothing where another product's pages show it."""
-    from tune_sweeps.tracking.mlflow_client import without_login
+    from tune_sweeps.tracking.mlflow_client import database_file, without_login
     from tune_sweeps.tracking.prepared_view import view_page
 
     page = view_page(sweep.experiment_id, sweep.parent_id)
     if uri.startswith(("http://", "https://")):
         return f"all runs in MLflow: {without_login(uri).rstrip('/')}{page}"
-    if uri.startswith("sqlite:"):
+    if database_file(uri):
         return f"all runs in MLflow: tutor ui{results.option}   (then open http://{HOST}:{PORT}{page})"
     return ""
 
@@ -43,20 +42,24 @@ def ui(
 
     from tune_sweeps.console.terminal import make_console
     from tune_sweeps.storage.results import open_results
-    from tune_sweeps.tracking.mlflow_client import DATABASE, PAGE, quiet_environment, tracking_uri
+    from tune_sweeps.tracking.mlflow_client import (
+        PAGE,
+        database_file,
+        quiet_environment,
+        tracking_uri,
+        without_login,
+    )
     from tutor_service.errors import UserError
 
     place = open_results(results)
     uri = tracking_uri(place)
     console = make_console()
     if uri.startswith(("http://", "https://")):
-        console.print(f"$MLFLOW_TRACKING_URI names a server: its pages are at {uri}{PAGE}")
+        console.print(f"$MLFLOW_TRACKING_URI names a server: its pages are at {without_login(uri).rstrip('/')}{PAGE}")
         return
-    if uri.startswith("sqlite:") and not Path(uri.removeprefix("sqlite:///")).exists():
-        raise UserError(
-            f"no sweep has run here: '{place.folder / DATABASE}' does not exist. "
-            f"Run `tutor sweep demo{place.option}` first."
-        )
+    file = database_file(uri)
+    if file is not None and not file.exists():
+        raise UserError(f"no sweep has run here: '{file}' does not exist. Run `tutor sweep demo{place.option}` first.")
     _check_port(port)
     quiet_environment()
     console.print(f"MLflow's UI is coming up; Ctrl-C ends it. Open http://{HOST}:{port}{PAGE}")

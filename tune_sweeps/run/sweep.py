@@ -56,6 +56,7 @@ class Outcome:
         interrupted: Whether the user ended it.
         in_mlflow: Whether MLflow has everything.
         parent_id: MLflow's parent run; empty where MLflow was never reached.
+        unwritten: Why the newest results are not on the disk, and are lost now; empty where all are.
     """
 
     done: int
@@ -64,6 +65,7 @@ class Outcome:
     interrupted: bool
     in_mlflow: bool
     parent_id: str
+    unwritten: str
 
 
 def run_sweep(
@@ -119,8 +121,8 @@ def run_sweep(
         interrupted, status = True, "KILLED"
     finally:
         cleaning_up()
-        journal.flush()
-        in_mlflow = tracker.finish(status, timeout_s)
+        unwritten = "" if journal.flush() else journal.blocked
+        in_mlflow = tracker.finish("FAILED" if unwritten and not interrupted else status, timeout_s)
         journal.close()
         cleaned_up()
     return Outcome(
@@ -130,6 +132,7 @@ def run_sweep(
         interrupted=interrupted,
         in_mlflow=in_mlflow,
         parent_id=tracker.parent_id,
+        unwritten=unwritten,
     )
 
 

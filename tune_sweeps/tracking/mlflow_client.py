@@ -58,7 +58,7 @@ def tracking_uri(results: Results) -> str:
 
 def artifact_location(results: Path, uri: str) -> str | None:
     """Return where artifacts of a new experiment go: beside the default database; None where a server decides."""
-    return (results / "artifacts").resolve().as_uri() if uri.startswith("sqlite:") else None
+    return (results / "artifacts").resolve().as_uri() if database_file(uri) else None
 
 
 def check_uri(uri: str) -> None:
@@ -70,7 +70,7 @@ def check_uri(uri: str) -> None:
         UserError: MLflow does not know it, refuses it, or finds nothing there; the message has the remedy.
     """
     check_database(uri)
-    file = _file(uri)
+    file = database_file(uri)
     if file is not None and nearest(file) != file.resolve():
         _check_folder(file)
         return
@@ -158,7 +158,7 @@ def make_client(uri: str) -> Any:
 @contextlib.contextmanager
 def _alone(uri: str) -> Iterator[None]:
     """Let one process at a time open a database file: the first one makes its tables, which two would spoil."""
-    file = _file(uri)
+    file = database_file(uri)
     if file is None:
         yield
         return
@@ -167,7 +167,7 @@ def _alone(uri: str) -> Iterator[None]:
         yield
 
 
-def _file(uri: str) -> Path | None:
+def database_file(uri: str) -> Path | None:
     """Return the file of an SQLite database; None for any other address."""
     scheme, _, path = uri.partition(":///")
     return Path(path.partition("?")[0]) if scheme.partition("+")[0] == "sqlite" and path else None

@@ -19,7 +19,7 @@ from tune_sweeps.definition.grid import Cell
 from tune_sweeps.definition.loading import validate_sweep
 from tune_sweeps.tracking.child_runs import TAG_SWEEP_ID, TAG_TRIAL
 from tune_sweeps.tracking.journal import EVAL
-from tune_sweeps.tracking.mlflow_client import make_client, search_runs
+from tune_sweeps.tracking.mlflow_client import database_file, make_client, search_runs
 from tune_sweeps.tracking.tracker import (
     CONFIG_ARTIFACT,
     DOUBTS_ARTIFACT,
@@ -183,9 +183,9 @@ def sweep_names(client: Any) -> list[str]:
 
 
 def _client_of_existing(uri: str) -> Any:
-    path = uri.removeprefix("sqlite:///")
-    if uri.startswith("sqlite:") and not Path(path).exists():
-        raise UserError(f"no sweep has run here: '{path}' does not exist. Run `tutor sweep demo`, or give --results.")
+    file = database_file(uri)
+    if file is not None and not file.exists():
+        raise UserError(f"no sweep has run here: '{file}' does not exist. Run `tutor sweep demo`, or give --results.")
     return make_client(uri)
 
 

@@ -19,7 +19,14 @@ from typing import Any
 from tune_sweeps.definition.grid import Trial
 from tune_sweeps.tracking.child_runs import TAG_SWEEP_ID, TAG_TRIAL, ChildRuns, PolicyKeeper, SweepRun
 from tune_sweeps.tracking.journal import Journal
-from tune_sweeps.tracking.mlflow_client import is_gone, is_refusal, make_client, open_experiment, search_runs
+from tune_sweeps.tracking.mlflow_client import (
+    database_file,
+    is_gone,
+    is_refusal,
+    make_client,
+    open_experiment,
+    search_runs,
+)
 from tune_sweeps.tracking.prepared_view import put_view
 
 logger = logging.getLogger(__name__)
@@ -191,7 +198,7 @@ class MlflowTracker:
             except Exception as error:
                 (refused if is_refusal(error) and not is_gone(error) else failed).append(error)
 
-        with ThreadPoolExecutor(1 if self.uri.startswith("sqlite") else THREADS) as pool:
+        with ThreadPoolExecutor(THREADS if database_file(self.uri) is None else 1) as pool:
             list(pool.map(send, children.due()))
         if failed or refused:
             raise (failed or refused)[0]
