@@ -9,7 +9,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 from rllib_plugins.advising.config import AdviceConfig
 from rllib_plugins.advising.reuse import make_reuse
 from rllib_plugins.algorithms.registry import Algorithm
-from rllib_plugins.uses.registry import make_use
+from rllib_plugins.uses.options import make_use
 from tutor_service.errors import UserError
 
 _RUNNER_FIELDS = {

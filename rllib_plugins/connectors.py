@@ -19,7 +19,7 @@ from rllib_plugins.advising.config import AdviceConfig
 from rllib_plugins.connector_pieces import ConsultTutor, Tutoring, WatchEnvironments
 from rllib_plugins.sharing.shares import Place
 from rllib_plugins.tasks import Task, load_task
-from rllib_plugins.uses.registry import make_use
+from rllib_plugins.uses.options import make_use
 from tutor_service.errors import UserError
 
 Factory = Callable[..., Any]

@@ -23,7 +23,7 @@ from rllib_plugins.advising.config import AdviceConfig
 from rllib_plugins.advising.reuse import make_reuse, reuse_names
 from rllib_plugins.advising.rules import make_rule, rule_names
 from rllib_plugins.stand_ins.registry import make_stand_in, stand_in_names
-from rllib_plugins.uses.registry import make_use, use_names
+from rllib_plugins.uses.options import make_use, use_names
 from tools.bootstrap import ROOT
 from tune_sweeps.definition.config import Extension, Match, Override, SweepConfig
 from tutor_service.config import TutorConfig

@@ -33,7 +33,7 @@ _SHOWN = 60
 
 
 @dataclass(frozen=True, slots=True)
-class Way:
+class RecordedSetting:
     """Say how a recorded tutor was asked.
 
     Attributes:
@@ -80,7 +80,7 @@ class RecordedAnswers:
             table = self._tables[rules] = self._table(rules)
         return table.get(question)
 
-    def ways(self, rules: str) -> list[Way]:
+    def ways(self, rules: str) -> list[RecordedSetting]:
         """Return the ways in which the tutor was asked under a task's rules, in the file's order."""
         return list(dict.fromkeys(_way(row) for row in self._under(rules)))
 
@@ -134,7 +134,7 @@ class RecordedAnswers:
                 _difference(self._rows[0].context.rules, rules),
             )
         table: dict[Question, Advice] = {}
-        ways: dict[Question, Way] = {}
+        ways: dict[Question, RecordedSetting] = {}
         for row in self._under(rules):
             context = row.context
             question, way = (context.state, context.actions), _way(row)
@@ -211,8 +211,8 @@ def open_recorded(path: Path, identity: str | None = None) -> RecordedAnswers:
     return load_recorded(path, identity, modified)
 
 
-def _way(row: ExportedAnswer) -> Way:
-    return Way(row.context.identity, row.context.rules)
+def _way(row: ExportedAnswer) -> RecordedSetting:
+    return RecordedSetting(row.context.identity, row.context.rules)
 
 
 def _contains(shown: str, rules: str) -> bool:
@@ -237,7 +237,7 @@ def _difference(shown: str, rules: str) -> str:
     return f"Recorded: '…{one[start : at + _SHOWN]}…', the task: '…{other[start : at + _SHOWN]}…'."
 
 
-def _what(way: Way, beside: Way) -> str:
+def _what(way: RecordedSetting, beside: RecordedSetting) -> str:
     """Name a way by what tells it from another."""
     one, other = (way.identity, beside.identity) if way.identity != beside.identity else (way.rules, beside.rules)
     at = next((i for i, (a, b) in enumerate(zip(one, other, strict=False)) if a != b), min(len(one), len(other)))

@@ -11,7 +11,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 from rllib_plugins.advising.reuse import make_reuse
 from rllib_plugins.advising.rules import make_rule
 from rllib_plugins.stand_ins.registry import make_stand_in
-from rllib_plugins.uses.registry import ASKING_FIELDS, COIN_FIELDS, STAND_IN_FIELDS, make_use
+from rllib_plugins.uses.options import ASKING_FIELDS, COIN_FIELDS, STAND_IN_FIELDS, make_use
 from tutor_service.errors import UserError
 
 

@@ -22,8 +22,8 @@ from rllib_plugins.rollout.env_runner import ArrayEnvRunner
 from rllib_plugins.rollout.gathering import GatheredRollout
 from rllib_plugins.rollout.network import ActorCriticView, QView
 from rllib_plugins.tasks import Task, load_task
-from rllib_plugins.uses.base import AdviceUse, Trial
-from rllib_plugins.uses.registry import make_use
+from rllib_plugins.uses.base import Use, UseContext
+from rllib_plugins.uses.options import make_use
 
 _LEAN = "lean"
 
@@ -60,9 +60,9 @@ class LeanTraining:
             self.learner.imitation_at = lambda step: self.explorer.imitation(step)
         self._view = QView(module) if self.config.value_based else ActorCriticView(module)
 
-    def _make_use(self) -> AdviceUse:
-        trial, advice = Trial(self.config, self.runner, self.runner.advisor), self.config.advice
-        return AdviceUse(trial) if trial.advisor is None else make_use(advice.named_use, advice.use_options).make(trial)
+    def _make_use(self) -> Use:
+        context, advice = UseContext(self.config, self.runner, self.runner.advisor), self.config.advice
+        return Use(context) if context.advisor is None else make_use(advice.named_use, advice.use_options).make(context)
 
     def _setup_logdir(self) -> None:
         """Make no folder where Tune gives none, since nothing is written to it.

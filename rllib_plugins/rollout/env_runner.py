@@ -27,7 +27,7 @@ from rllib_plugins.seeds import derive_seed
 from rllib_plugins.tasks import Task, load_task
 from rllib_plugins.tasks.cart_pole_vector import CartPoleVectorEnv
 from rllib_plugins.tutors import make_advisor
-from rllib_plugins.uses.registry import Use, make_use
+from rllib_plugins.uses.options import UseOptions, make_use
 
 
 def explorer_options(config: Any, task: Task, advisor: Advisor | None) -> dict[str, Any]:
@@ -109,7 +109,7 @@ class ArrayEnvRunner(EnvRunner, Checkpointable):
         """Return the environments that the trial steps at once."""
         return self.num_envs
 
-    def make_explorer(self, use: Use, options: dict[str, Any]) -> Explorer:
+    def make_explorer(self, use: UseOptions, options: dict[str, Any]) -> Explorer:
         """Build what decides exploring steps, from the arguments beside the seed.
 
         Args:

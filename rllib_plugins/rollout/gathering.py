@@ -24,7 +24,7 @@ from rllib_plugins.sharing.explorer import SharedExplorer
 from rllib_plugins.sharing.shares import HOLDER, Common, Place, Report
 from rllib_plugins.tasks import load_task
 from rllib_plugins.tutors import make_advisor
-from rllib_plugins.uses.registry import Use, make_use
+from rllib_plugins.uses.options import UseOptions, make_use
 
 
 class Order(NamedTuple):
@@ -86,7 +86,7 @@ class OrderedEnvRunner(ArrayEnvRunner):
         """Return the environments of all runners."""
         return int(self.config.num_trial_envs)
 
-    def make_explorer(self, use: Use, options: dict[str, Any]) -> Explorer:
+    def make_explorer(self, use: UseOptions, options: dict[str, Any]) -> Explorer:
         """Build an explorer that shares what it knows; a use that brings its own was refused before."""
         place = Place(self.worker_index, self.config.num_env_runners)
         return SharedExplorer(place=place, seed=self.config.seed or 0, **options)

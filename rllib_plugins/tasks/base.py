@@ -14,8 +14,8 @@ import numpy as np
 from gymnasium import spaces
 from numpy.typing import NDArray
 
-from rllib_plugins.tasks.api import failure, one_line
 from rllib_plugins.tasks.flat import FlatEnv, FlatVectorEnv, NativeVectorEnv, TurnsVectorEnv, View, unflatten
+from rllib_plugins.tasks.gymnasium_check import failure, one_line
 from rllib_plugins.tasks.masks import MaskSource
 from rllib_plugins.tasks.probe import Probe, probe
 from rllib_plugins.tasks.resuming import why_not_resumable

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 import gymnasium as gym
 from gymnasium import spaces
 
-from rllib_plugins.tasks.api import checked_reset, checked_step
+from rllib_plugins.tasks.gymnasium_check import checked_reset, checked_step
 from rllib_plugins.tasks.masks import MaskSource, find_mask, read_mask
 
 

@@ -9,8 +9,8 @@ import gymnasium as gym
 import numpy as np
 from numpy.typing import NDArray
 
-from rllib_plugins.tasks.api import failure
 from rllib_plugins.tasks.flat import FlatEnv, dumps, loads
+from rllib_plugins.tasks.gymnasium_check import failure
 
 _NUM_COPIES = 2
 _STEPS_BEFORE, _STEPS_TOGETHER = 3, 5

@@ -9,9 +9,9 @@ import numpy as np
 from gymnasium import spaces
 from numpy.typing import NDArray
 
-from rllib_plugins.tasks.api import failure, one_line
 from rllib_plugins.tasks.base import Task
 from rllib_plugins.tasks.flat import FlatVectorEnv, TurnsVectorEnv
+from rllib_plugins.tasks.gymnasium_check import failure, one_line
 from tutor_service.errors import UserError
 from tutor_service.schema import AdviceRequest
 from tutor_service.validation import problem

@@ -65,7 +65,7 @@ class Imitator(Protocol):
         """
 
 
-class Trial(NamedTuple):
+class UseContext(NamedTuple):
     """Holds what a use works with.
 
     Attributes:
@@ -79,11 +79,11 @@ class Trial(NamedTuple):
     advisor: Advisor | None
 
 
-class AdviceUse:
+class Use:
     """Use a trial's advice in learning. Extend it for a use of your own; by itself it does nothing.
 
     Args:
-        trial: What it works with.
+        context: What it works with.
 
     Attributes:
         learns_from_reward: Whether the student makes its own updates, which ``compare`` follows.
@@ -91,8 +91,8 @@ class AdviceUse:
 
     learns_from_reward = True
 
-    def __init__(self, trial: Trial) -> None:
-        self._runner = trial.runner
+    def __init__(self, context: UseContext) -> None:
+        self._runner = context.runner
 
     def weights(self, step: int) -> ImitationWeights:
         """Return how strongly an update at an env step imitates the advised steps of its rollout."""

@@ -12,26 +12,26 @@ from typing import Any
 
 from rllib_plugins.advising.config import ImitationWeights
 from rllib_plugins.algorithms.advice_replay import AdviceMemory
-from rllib_plugins.uses.asking import Asking
-from rllib_plugins.uses.base import BATCH, SETTLED_SHARE, AdviceUse, Goal, Imitator, Trial
-from rllib_plugins.uses.registry import Clone
+from rllib_plugins.uses.base import BATCH, SETTLED_SHARE, Goal, Imitator, Use, UseContext
+from rllib_plugins.uses.consulting import Consultations
+from rllib_plugins.uses.options import Clone
 
 
-class Cloning(AdviceUse):
+class Cloning(Use):
     """The working object of ``Clone``.
 
     Args:
         options: As configured.
-        trial: What it works with.
+        context: What it works with.
     """
 
     learns_from_reward = False
 
-    def __init__(self, options: Clone, trial: Trial) -> None:
-        super().__init__(trial)
-        self._trial, self._options = trial, options
-        seed, rollout = trial.config.seed or 0, trial.runner.rollout
-        self._asking = Asking(trial)
+    def __init__(self, options: Clone, context: UseContext) -> None:
+        super().__init__(context)
+        self._context, self._options = context, options
+        seed, rollout = context.config.seed or 0, context.runner.rollout
+        self._consultations = Consultations(context)
         *_, obs_dim = rollout.observations.shape
         *_, num_actions = rollout.logits.shape
         self._memory = AdviceMemory(obs_dim, num_actions, with_masks=rollout.legal is not None, seed=seed)
@@ -41,8 +41,8 @@ class Cloning(AdviceUse):
 
     def remember(self, start: int = 0, stop: int | None = None) -> None:
         """Ask about states of the vector steps ``start`` to ``stop`` of the rollout; keep the tutor's best guesses."""
-        visited = self._asking.visited(self._trial.runner.rollout, start, stop)
-        told = self._asking.ask(visited, self._asking.probabilities(len(visited.actions)))
+        visited = self._consultations.visited(self._context.runner.rollout, start, stop)
+        told = self._consultations.ask(visited, self._consultations.probabilities(len(visited.actions)))
         if told.steps.size:
             self._memory.put(visited.at(told.steps).advised(told.actions))
 
@@ -57,17 +57,17 @@ class Cloning(AdviceUse):
 
     def counters(self) -> dict[str, int]:
         """Return running totals; a consultation is a state that was asked about."""
-        return self._asking.counters()
+        return self._consultations.counters()
 
     def gauges(self) -> dict[str, float]:
         """Return values at this point of the trial; trust and effect are NaN: nothing is measured."""
         unmeasured = dict.fromkeys(("advice/trust", "advice/effect", "advice/effect_se"), math.nan)
-        return self._asking.gauges() | unmeasured
+        return self._consultations.gauges() | unmeasured
 
     def get_state(self) -> dict[str, Any]:
         """Return everything that later updates depend on."""
         return {
-            "asking": self._asking.get_state(),
+            "asking": self._consultations.get_state(),
             "memory": self._memory.get_state(),
             "num_due": self._num_due,
             "imitated_at": self._imitated_at,
@@ -75,6 +75,6 @@ class Cloning(AdviceUse):
 
     def set_state(self, state: dict[str, Any]) -> None:
         """Take over a ``get_state``."""
-        self._asking.set_state(state["asking"])
+        self._consultations.set_state(state["asking"])
         self._memory.set_state(state["memory"])
         self._num_due, self._imitated_at = state["num_due"], state["imitated_at"]

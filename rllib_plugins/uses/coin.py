@@ -12,19 +12,19 @@ from numpy.typing import NDArray
 
 from rllib_plugins.advising.config import ImitationWeights
 from rllib_plugins.algorithms.advice_replay import AdviceReplay
-from rllib_plugins.uses.base import AdviceUse, Imitator, Trial
+from rllib_plugins.uses.base import Imitator, Use, UseContext
 
 
-class CoinUse(AdviceUse):
+class CoinUse(Use):
     """Imitates the advised steps of rollouts, and tells the explorer what advice was worth.
 
     Args:
-        trial: What it works with; the tutor acts by the runner's explorer.
+        context: What it works with; the tutor acts by the runner's explorer.
     """
 
-    def __init__(self, trial: Trial) -> None:
-        super().__init__(trial)
-        self._replay = AdviceReplay.for_rollout(trial.config, trial.runner.rollout)
+    def __init__(self, context: UseContext) -> None:
+        super().__init__(context)
+        self._replay = AdviceReplay.for_rollout(context.config, context.runner.rollout)
 
     def weights(self, step: int) -> ImitationWeights:
         """Return how strongly an update at an env step imitates the advised steps of its rollout."""

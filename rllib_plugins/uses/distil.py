@@ -19,34 +19,34 @@ from numpy.typing import NDArray
 from rllib_plugins.advising.config import ImitationWeights
 from rllib_plugins.algorithms.advice_replay import AdviceMemory
 from rllib_plugins.rollout.arrays import RolloutArrays
-from rllib_plugins.uses.asking import Asking
-from rllib_plugins.uses.base import BATCH, SETTLED_SHARE, AdviceUse, Goal, Imitator, Trial
+from rllib_plugins.uses.base import BATCH, SETTLED_SHARE, Goal, Imitator, Use, UseContext
 from rllib_plugins.uses.benefit import Benefit
+from rllib_plugins.uses.consulting import Consultations
 from rllib_plugins.uses.evidence import Draws
+from rllib_plugins.uses.options import Distil
 from rllib_plugins.uses.phase import Episodes, Limits, Phase
-from rllib_plugins.uses.registry import Distil
 from rllib_plugins.uses.window import Window
 
 MEMORY = 4_096
 """Visited states kept with their advice; the oldest give way."""
 
 
-class Distillation(AdviceUse):
+class Distillation(Use):
     """The working object of ``Distil``.
 
     Args:
         options: As configured.
-        trial: What it works with.
+        context: What it works with.
     """
 
-    def __init__(self, options: Distil, trial: Trial) -> None:
-        config, seed = trial.config, trial.config.seed or 0
+    def __init__(self, options: Distil, context: UseContext) -> None:
+        config, seed = context.config, context.config.seed or 0
         advice = config.advice
-        super().__init__(trial)
-        self._options, self._trial = options, trial
-        self._asking = Asking(trial)
+        super().__init__(context)
+        self._options, self._context = options, context
+        self._consultations = Consultations(context)
         self._benefit = Benefit(options.half_life, seed)
-        rollout = trial.runner.rollout
+        rollout = context.runner.rollout
         self._memory = AdviceMemory(
             rollout.observations.shape[-1],
             rollout.logits.shape[-1],
@@ -72,10 +72,10 @@ class Distillation(AdviceUse):
     def compare(self, advantages: NDArray[np.float32]) -> None:
         """Ask about the states of complete rollouts, and learn from the student's draws in them."""
         window = self._window
-        if not window.add(self._trial.runner.rollout, advantages):
+        if not window.add(self._context.runner.rollout, advantages):
             return
-        visited = self._asking.visited(window.rollout)
-        told = self._asking.ask(visited, self._probabilities(window.rollout))
+        visited = self._consultations.visited(window.rollout)
+        told = self._consultations.ask(visited, self._probabilities(window.rollout))
         if told.steps.size:
             asked, gained = visited.at(told.steps), window.advantages.reshape(-1)[told.steps].astype(np.float64)
             self._benefit.observe(Draws(asked.observations, asked.policy, asked.actions, told.actions, gained))
@@ -91,7 +91,7 @@ class Distillation(AdviceUse):
     def imitate(self, learner: Imitator, step: int, weights: ImitationWeights) -> None:
         """Take the gradient steps that are due, on states where advice helps."""
         num_new, self._imitated_at = step - self._imitated_at, step
-        if not self._phase.is_on or not self._trial.config.learns_at(step):
+        if not self._phase.is_on or not self._context.config.learns_at(step):
             return
         if self._begins:
             self._begins, self._num_due = False, float(self._options.first_gradient_steps)
@@ -106,11 +106,11 @@ class Distillation(AdviceUse):
 
     def counters(self) -> dict[str, int]:
         """Return running totals; a consultation is a state that was asked about."""
-        return self._asking.counters()
+        return self._consultations.counters()
 
     def gauges(self) -> dict[str, float]:
         """Return values at this point of the trial; trust is 1 while advice is imitated, else 0."""
-        return self._asking.gauges() | {
+        return self._consultations.gauges() | {
             "advice/trust": float(self._phase.is_on),
             "advice/effect": self._benefit.effect,
             "advice/effect_se": self._benefit.effect_se,
@@ -119,16 +119,18 @@ class Distillation(AdviceUse):
     def _probabilities(self, rollout: RolloutArrays) -> NDArray[np.float64]:
         """Return with which probability each step of a rollout is asked about, ``(T·N,)``."""
         num_steps, num_envs = rollout.rewards.shape
-        first = self._trial.runner.num_env_steps_sampled_lifetime - num_steps * num_envs
+        first = self._context.runner.num_env_steps_sampled_lifetime - num_steps * num_envs
         options, phase = self._options, self._phase
         is_idle = not phase.is_on and phase.num_idle >= options.patience_steps
         share = options.idle_share if is_idle else 1.0
-        return np.repeat([share * self._asking.probability(first + t * num_envs) for t in range(num_steps)], num_envs)
+        return np.repeat(
+            [share * self._consultations.probability(first + t * num_envs) for t in range(num_steps)], num_envs
+        )
 
     def get_state(self) -> dict[str, Any]:
         """Return everything that later updates depend on."""
         return {
-            "asking": self._asking.get_state(),
+            "asking": self._consultations.get_state(),
             "benefit": self._benefit.get_state(),
             "memory": self._memory.get_state(),
             "phase": asdict(self._phase),
@@ -140,7 +142,7 @@ class Distillation(AdviceUse):
 
     def set_state(self, state: dict[str, Any]) -> None:
         """Take over a ``get_state``."""
-        self._asking.set_state(state["asking"])
+        self._consultations.set_state(state["asking"])
         self._benefit.set_state(state["benefit"])
         self._memory.set_state(state["memory"])
         phase = state["phase"]

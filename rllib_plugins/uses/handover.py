@@ -20,7 +20,7 @@ from rllib_plugins.advising.config import AdviceConfig
 from rllib_plugins.advising.explorer import Explorer
 from rllib_plugins.advising.kernels import Bools
 from rllib_plugins.advising.table import Floats
-from rllib_plugins.uses.registry import Handover
+from rllib_plugins.uses.options import Handover
 
 WHOLLY = {
     "probability_initial": 1.0,

@@ -17,24 +17,24 @@ from numpy.typing import NDArray
 
 from rllib_plugins.advising.schedule import LinearSchedule
 from rllib_plugins.rollout.arrays import NO_ROWS
-from rllib_plugins.uses.asking import Asking
-from rllib_plugins.uses.base import AdviceUse, Trial
-from rllib_plugins.uses.registry import Kickstart
+from rllib_plugins.uses.base import Use, UseContext
+from rllib_plugins.uses.consulting import Consultations
+from rllib_plugins.uses.options import Kickstart
 
 
-class Kickstarting(AdviceUse):
+class Kickstarting(Use):
     """The working object of ``Kickstart``.
 
     Args:
         options: As configured.
-        trial: What it works with.
+        context: What it works with.
     """
 
-    def __init__(self, options: Kickstart, trial: Trial) -> None:
-        super().__init__(trial)
-        self._options, self._trial = options, trial
-        self._asking = Asking(trial)
-        self._share = LinearSchedule(1.0, 0.0, trial.config.theta_steps)
+    def __init__(self, options: Kickstart, context: UseContext) -> None:
+        super().__init__(context)
+        self._options, self._context = options, context
+        self._consultations = Consultations(context)
+        self._share = LinearSchedule(1.0, 0.0, context.config.theta_steps)
 
     def weight(self, step: int) -> float:
         """Return λ at an env step."""
@@ -42,29 +42,33 @@ class Kickstarting(AdviceUse):
 
     def remember(self, start: int = 0, stop: int | None = None) -> None:
         """Ask about vector steps ``start`` to ``stop`` of the rollout, while that still weighs anything."""
-        if self.weight(self._trial.runner.num_env_steps_sampled_lifetime):
-            visited = self._asking.visited(self._trial.runner.rollout, start, stop)
-            self._asking.ask(visited, self._asking.probabilities(len(visited.actions)))
+        if self.weight(self._context.runner.num_env_steps_sampled_lifetime):
+            visited = self._consultations.visited(self._context.runner.rollout, start, stop)
+            self._consultations.ask(visited, self._consultations.probabilities(len(visited.actions)))
 
     def targets(self, observations: NDArray[np.float32], step: int) -> NDArray[np.float32]:
         """Return the tutor's distributions in some states times λ, ``(n, A)``; zeros where it was never asked."""
         weight = self.weight(step)
-        return (weight * self._asking.known(observations)).astype(np.float32) if weight else NO_ROWS
+        return (weight * self._consultations.known(observations)).astype(np.float32) if weight else NO_ROWS
 
     def counters(self) -> dict[str, int]:
         """Return running totals; a consultation is a state that was asked about."""
-        return self._asking.counters()
+        return self._consultations.counters()
 
     def gauges(self) -> dict[str, float]:
         """Return values at this point of the trial; trust is λ's share of its first value, effect is not measured."""
-        step = self._trial.runner.num_env_steps_sampled_lifetime
+        step = self._context.runner.num_env_steps_sampled_lifetime
         trust = self._share(step)
-        return self._asking.gauges() | {"advice/trust": trust, "advice/effect": math.nan, "advice/effect_se": math.nan}
+        return self._consultations.gauges() | {
+            "advice/trust": trust,
+            "advice/effect": math.nan,
+            "advice/effect_se": math.nan,
+        }
 
     def get_state(self) -> dict[str, Any]:
         """Return everything that later updates depend on."""
-        return {"asking": self._asking.get_state()}
+        return {"asking": self._consultations.get_state()}
 
     def set_state(self, state: dict[str, Any]) -> None:
         """Take over a ``get_state``."""
-        self._asking.set_state(state["asking"])
+        self._consultations.set_state(state["asking"])

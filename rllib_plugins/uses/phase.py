@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import NamedTuple
 
 from rllib_plugins.uses.benefit import Benefit
-from rllib_plugins.uses.registry import Distil
+from rllib_plugins.uses.options import Distil
 
 LEAST_EVIDENCE_STEPS = 128
 """Steps before which nothing is decided."""

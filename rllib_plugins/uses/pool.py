@@ -24,7 +24,7 @@ from rllib_plugins.advising.explorer import Explorer
 from rllib_plugins.advising.kernels import Bools
 from rllib_plugins.advising.schedule import LinearSchedule
 from rllib_plugins.advising.table import Floats
-from rllib_plugins.uses.registry import Pool
+from rllib_plugins.uses.options import Pool
 
 
 def log_advice(told: Floats, legal: Bools, floor: float) -> Floats:

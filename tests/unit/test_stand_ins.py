@@ -22,9 +22,9 @@ from rllib_plugins.stand_ins.registry import Ensemble, Kept, Modelled, make_stan
 from rllib_plugins.stand_ins.stand_in import StandIn
 from rllib_plugins.tasks import load_task
 from rllib_plugins.tasks.base import Task
-from rllib_plugins.uses.asking import Asking, Visited
-from rllib_plugins.uses.base import Trial
-from rllib_plugins.uses.registry import Coin
+from rllib_plugins.uses.base import UseContext
+from rllib_plugins.uses.consulting import Consultations, Visited
+from rllib_plugins.uses.options import Coin
 from tutor_service.errors import UserError
 
 NUM_ACTIONS = 3
@@ -321,10 +321,10 @@ def test_a_restored_stand_in_goes_on_as_if_never_stopped() -> None:
 # In a use, and in the coin's explorer
 
 
-def asking(tutor: Advisor, **advice: Any) -> Asking:
+def asking(tutor: Advisor, **advice: Any) -> Consultations:
     runner = SimpleNamespace(num_env_steps_sampled_lifetime=0)
     config = SimpleNamespace(advice=AdviceConfig(use="clone", **advice), seed=0, theta_steps=1e9, value_based=False)
-    return Asking(Trial(config, runner, tutor))  # type: ignore[arg-type]
+    return Consultations(UseContext(config, runner, tutor))  # type: ignore[arg-type]
 
 
 def visited(observations: Any) -> Visited:

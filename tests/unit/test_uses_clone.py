@@ -16,8 +16,8 @@ from rllib_plugins.config import StudentConfig
 from rllib_plugins.metrics import Source
 from rllib_plugins.rollout.arrays import RolloutArrays
 from rllib_plugins.tasks import Task, load_task
-from rllib_plugins.uses.base import Trial
-from rllib_plugins.uses.registry import make_use
+from rllib_plugins.uses.base import UseContext
+from rllib_plugins.uses.options import make_use
 from tutor_service.client import ClientStats
 from tutor_service.errors import UserError
 from tutor_service.schema import Advice
@@ -63,7 +63,7 @@ class Student:
         self.learner = Learner()
         use = make_use("clone", config.advice.use_options)
         advisor = tutor if isinstance(tutor, Advisor) else Told(tutor)
-        self.use = use.make(Trial(config, self.runner, advisor))  # type: ignore[arg-type]
+        self.use = use.make(UseContext(config, self.runner, advisor))  # type: ignore[arg-type]
 
     def play(self, num_rollouts: int = 1) -> None:
         rollout, shape = self.runner.rollout, (NUM_STEPS, NUM_ENVS)

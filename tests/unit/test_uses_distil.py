@@ -13,10 +13,10 @@ from rllib_plugins.advising.config import PAPER_ADVICE, AdviceConfig
 from rllib_plugins.metrics import Source
 from rllib_plugins.rollout.arrays import RolloutArrays
 from rllib_plugins.tasks import load_task
-from rllib_plugins.uses.base import AdviceUse, Trial
+from rllib_plugins.uses.base import Use, UseContext
 from rllib_plugins.uses.distil import Distillation
+from rllib_plugins.uses.options import Distil, UseOptions, make_use, register_use, use_names
 from rllib_plugins.uses.phase import Limits, Phase
-from rllib_plugins.uses.registry import Distil, Use, make_use, register_use, use_names
 from tutor_service.errors import UserError
 
 NUM_STEPS, NUM_ENVS, NUM_ACTIONS = 32, 8, 2
@@ -68,7 +68,7 @@ class Student:
         self.learner = Learner()
         self.advisor = Told(says)
         use = make_use(self.config.advice.named_use, self.config.advice.use_options)
-        self.use = use.make(Trial(self.config, self.runner, self.advisor))
+        self.use = use.make(UseContext(self.config, self.runner, self.advisor))
 
     def play(self, num_rollouts: int = 1) -> None:
         """Fill rollouts whose episodes are one step long, and learn from them."""
@@ -388,11 +388,11 @@ def test_what_a_use_cannot_honour_is_refused_by_field(fields, message):
         AdviceConfig(**fields)
 
 
-class Nothing(Use):
+class Nothing(UseOptions):
     """Make nothing of advice."""
 
-    def make(self, trial: Trial) -> AdviceUse:
-        return AdviceUse(trial)
+    def make(self, context: UseContext) -> Use:
+        return Use(context)
 
 
 def test_a_use_of_ones_own_is_named_by_its_path_or_registered():

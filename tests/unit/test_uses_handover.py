@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from rllib_plugins.advising.config import AdviceConfig
 from rllib_plugins.advising.explorer import Explorer
 from rllib_plugins.uses.handover import Curriculum, HandoverExplorer
-from rllib_plugins.uses.registry import Handover, make_use
+from rllib_plugins.uses.options import Handover, make_use
 from tests.unit.advising_fakes import TableAdvisor, states
 from tutor_service.errors import UserError
 

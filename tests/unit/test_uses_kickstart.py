@@ -11,8 +11,8 @@ import pytest
 from rllib_plugins.advising.config import AdviceConfig
 from rllib_plugins.config import StudentConfig
 from rllib_plugins.rollout.arrays import RolloutArrays
-from rllib_plugins.uses.base import Trial
-from rllib_plugins.uses.registry import make_use
+from rllib_plugins.uses.base import UseContext
+from rllib_plugins.uses.options import make_use
 from tests.unit.advising_fakes import TableAdvisor, states
 from tutor_service.errors import UserError
 
@@ -34,7 +34,7 @@ class Student:
         )
         self.advisor = TableAdvisor(says, keeps=True)
         use = make_use("kickstart", config.advice.use_options)
-        self.use = use.make(Trial(config, self.runner, self.advisor))  # type: ignore[arg-type]
+        self.use = use.make(UseContext(config, self.runner, self.advisor))  # type: ignore[arg-type]
 
     def play(self, num_rollouts: int = 1) -> None:
         for _ in range(num_rollouts):

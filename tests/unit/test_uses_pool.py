@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 
 from rllib_plugins.advising.config import AdviceConfig
 from rllib_plugins.policies import masked_softmax
+from rllib_plugins.uses.options import make_use
 from rllib_plugins.uses.pool import PoolingExplorer, log_advice
-from rllib_plugins.uses.registry import make_use
 from tests.unit.advising_fakes import TableAdvisor, states
 from tutor_service.errors import UserError
 

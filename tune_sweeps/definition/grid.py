@@ -10,7 +10,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from rllib_plugins.config import StudentConfig
-from rllib_plugins.uses.registry import COIN_FIELDS, find_use, use_names
+from rllib_plugins.uses.options import COIN_FIELDS, find_use, use_names
 from tune_sweeps.definition.config import CLONING, CONTROLS, MAX_TRIALS, UNTUTORED, Extension, Match, SweepConfig
 from tune_sweeps.definition.loading import set_nested
 from tutor_service.errors import UserError, field_problems

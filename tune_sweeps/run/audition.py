@@ -28,8 +28,7 @@ from tutor_service.config import TutorConfig
 from tutor_service.errors import UserError, unknown_name
 from tutor_service.machine import available_cores
 from tutor_service.prompts.layout import EMPTY_STATE, with_notes
-from tutor_service.recorded import Way as RecordedWay
-from tutor_service.recorded import open_recorded
+from tutor_service.recorded import RecordedSetting, open_recorded
 from tutor_service.schema import Advice, AdviceRequest, Ask
 from tutor_service.serving.ask import ask as ask_tutor
 
@@ -270,7 +269,7 @@ def _recorded(tutor: TutorConfig, task: Task) -> dict[Asking, AskedTutor]:
     return found
 
 
-def _name(way: RecordedWay, task: Task, taken: Container[Asking]) -> Asking:
+def _name(way: RecordedSetting, task: Task, taken: Container[Asking]) -> Asking:
     """Name a recorded way by what its identity says, else by whether notes stood behind the rules."""
     try:
         said = json.loads(way.identity)

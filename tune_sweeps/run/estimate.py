@@ -14,7 +14,7 @@ from rllib_plugins.config import StudentConfig
 from rllib_plugins.evaluation import episode_length
 from rllib_plugins.evaluation_plan import EvaluationPlan, evaluation_wish, plan_evaluation
 from rllib_plugins.tasks import Task
-from rllib_plugins.uses.registry import make_use
+from rllib_plugins.uses.options import make_use
 from tune_sweeps.definition.config import UNTUTORED, ResourcesConfig
 from tune_sweeps.definition.grid import Trial
 from tune_sweeps.definition.resolve import ResolvedSweep

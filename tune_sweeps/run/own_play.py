@@ -11,7 +11,7 @@ from typing import Any, NamedTuple, TypeAlias
 from rllib_plugins.audition.own_play import OwnPlay, own_play
 from rllib_plugins.audition.worth import KnownPlay, Play, known_play, worth_following
 from rllib_plugins.config import StudentConfig
-from rllib_plugins.uses.registry import make_use
+from rllib_plugins.uses.options import make_use
 from tune_sweeps.definition.grid import Trial
 
 Played: TypeAlias = dict[str, dict[str, OwnPlay]]

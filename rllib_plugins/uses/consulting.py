@@ -14,7 +14,7 @@ from rllib_plugins.metrics import AdviceCounters, RecentMean
 from rllib_plugins.policies import epsilon_greedy, masked_softmax
 from rllib_plugins.rollout.arrays import RolloutArrays, flat
 from rllib_plugins.stand_ins.stand_in import StandIn
-from rllib_plugins.uses.base import Trial
+from rllib_plugins.uses.base import UseContext
 
 
 class Visited(NamedTuple):
@@ -60,22 +60,24 @@ class Told(NamedTuple):
     actions: NDArray[np.int64]
 
 
-class Asking:
+class Consultations:
     """Asks with probability P(τ), where the advising rule says yes, within ``advice_budget``; counts what it did.
 
     Args:
-        trial: What it works with.
+        context: What it works with.
     """
 
-    def __init__(self, trial: Trial) -> None:
-        advice = trial.config.advice
-        self._trial = trial
+    def __init__(self, context: UseContext) -> None:
+        advice = context.config.advice
+        self._context = context
         self._stand_in = None
-        if trial.advisor is not None:
-            self._stand_in = StandIn.of(advice, trial.advisor, trial.config.seed or 0)
+        if context.advisor is not None:
+            self._stand_in = StandIn.of(advice, context.advisor, context.config.seed or 0)
         self._rule = make_rule(advice.rule, advice.rule_options)
-        self._schedule = LinearSchedule(advice.probability_initial, advice.probability_final, trial.config.theta_steps)
-        self._rng = np.random.default_rng([trial.config.seed or 0, 1])
+        self._schedule = LinearSchedule(
+            advice.probability_initial, advice.probability_final, context.config.theta_steps
+        )
+        self._rng = np.random.default_rng([context.config.seed or 0, 1])
         self._counters, self._agreement, self._latency = AdviceCounters(), RecentMean(), RecentMean()
         self._num_free_consultations = 0
         self._probability = 0.0
@@ -100,16 +102,16 @@ class Asking:
         self, logits: NDArray[np.float32], legal: NDArray[np.bool_] | None, num_envs: int
     ) -> NDArray[np.float64]:
         """Return what the student's actions were drawn from in the latest env steps, ``(T·num_envs, A)``."""
-        config = self._trial.config
+        config = self._context.config
         if not config.value_based:
             return masked_softmax(logits, legal)
-        first = self._trial.runner.num_env_steps_sampled_lifetime - len(logits)
+        first = self._context.runner.num_env_steps_sampled_lifetime - len(logits)
         epsilons = config.epsilon_at(np.arange(first, first + len(logits), num_envs))
         return epsilon_greedy(logits, legal, np.repeat(epsilons, num_envs)[:, None])
 
     def probabilities(self, num_steps: int) -> NDArray[np.float64]:
         """Return with which probability each of the latest env steps of the trial is asked about, ``(num_steps,)``."""
-        return np.full(num_steps, self.probability(self._trial.runner.num_env_steps_sampled_lifetime - num_steps))
+        return np.full(num_steps, self.probability(self._context.runner.num_env_steps_sampled_lifetime - num_steps))
 
     def ask(self, visited: Visited, probabilities: NDArray[np.float64]) -> Told:
         """Ask about some steps in one call.
@@ -124,9 +126,9 @@ class Asking:
         chosen = self._choose(visited, probabilities)
         if not chosen.size:
             return Told(chosen, chosen)
-        assert self._trial.advisor is not None
+        assert self._context.advisor is not None
         asked = visited.at(chosen)
-        batch = (self._stand_in or self._trial.advisor).ask(asked.observations)
+        batch = (self._stand_in or self._context.advisor).ask(asked.observations)
         batch.count(self._counters, self._latency)
         guessed = holds_guess(batch.probabilities, asked.legal)
         if self._rule.reads_advice:
@@ -143,8 +145,8 @@ class Asking:
 
         Zeros where it was not asked, did not answer, or is not followed by the rule.
         """
-        assert self._trial.advisor is not None
-        advisor, reads_advice = self._trial.advisor, self._rule.reads_advice
+        assert self._context.advisor is not None
+        advisor, reads_advice = self._context.advisor, self._rule.reads_advice
         if self._stand_in is None:
             rows = advisor.table.look_up(observations)
             opinions = advisor.opinions.look_up(observations) if reads_advice else rows
@@ -159,13 +161,13 @@ class Asking:
         self._probability = float(probabilities[-1])
         asked = self._rng.random(len(probabilities)) < probabilities
         q_values = None
-        if self._trial.config.value_based:
+        if self._context.config.value_based:
             q_values = visited.logits.astype(np.float64)
             q_values = q_values if visited.legal is None else np.where(visited.legal, q_values, -np.inf)
         worthwhile = self._rule.on_state(visited.policy, visited.legal, q_values)
         if worthwhile is not None:
             asked &= worthwhile
-        chosen, budget = np.flatnonzero(asked), self._trial.config.advice.advice_budget
+        chosen, budget = np.flatnonzero(asked), self._context.config.advice.advice_budget
         if budget is not None and self._stand_in is None:
             chosen = chosen[: max(0, budget - (self._counters.consultations - self._num_free_consultations))]
         return chosen
@@ -184,7 +186,7 @@ class Asking:
 
     def get_state(self) -> dict[str, Any]:
         """Return everything that later questions depend on, the tutor's side included."""
-        assert self._trial.advisor is not None
+        assert self._context.advisor is not None
         return {
             "rng": self._rng.bit_generator.state,
             "counters": self._counters.get_state(),
@@ -192,19 +194,19 @@ class Asking:
             "latency": self._latency.get_state(),
             "num_free_consultations": self._num_free_consultations,
             "probability": self._probability,
-            "advisor": self._trial.advisor.get_state(),
+            "advisor": self._context.advisor.get_state(),
             "stand_in": None if self._stand_in is None else self._stand_in.get_state(),
         }
 
     def set_state(self, state: dict[str, Any]) -> None:
         """Take over a ``get_state``."""
-        assert self._trial.advisor is not None
+        assert self._context.advisor is not None
         self._rng.bit_generator.state = state["rng"]
         self._counters.set_state(state["counters"])
         self._agreement.set_state(state["agreement"])
         self._latency.set_state(state["latency"])
         self._num_free_consultations = state["num_free_consultations"]
         self._probability = state["probability"]
-        self._trial.advisor.set_state(state["advisor"])
+        self._context.advisor.set_state(state["advisor"])
         if self._stand_in is not None:
             self._stand_in.set_state(state["stand_in"])

@@ -15,7 +15,7 @@ from tutor_service.errors import UserError
 
 if TYPE_CHECKING:
     from rllib_plugins.advising.explorer import Explorer
-    from rllib_plugins.uses.base import AdviceUse, Trial
+    from rllib_plugins.uses.base import Use, UseContext
 
 
 Floats = NDArray[np.float64]
@@ -44,8 +44,8 @@ COIN_FIELDS = (
 """Fields of ``AdviceConfig`` that are read only where the tutor may act by a coin."""
 
 
-class Use(BaseModel):
-    """Name a use of advice; its fields are ``advice.use_options``. A use of your own extends this and ``AdviceUse``.
+class UseOptions(BaseModel):
+    """Name a use of advice; its fields are ``advice.use_options``. A use of your own extends this and ``Use``.
 
     Attributes:
         acts: Whether the tutor may act in the student's place, so that the explorer has to know it.
@@ -81,7 +81,7 @@ class Use(BaseModel):
     @classmethod
     def has_own_explorer(cls) -> bool:
         """Tell whether it has an explorer other than ``Explorer``, the only one that several EnvRunners can share."""
-        return cls.explorer is not Use.explorer
+        return cls.explorer is not UseOptions.explorer
 
     def explorer(self) -> Callable[..., Explorer]:
         """Return a function that makes a trial's explorer from the arguments of ``Explorer``."""
@@ -97,25 +97,25 @@ class Use(BaseModel):
 
         return StandInExplorer
 
-    def make(self, trial: Trial) -> AdviceUse:
+    def make(self, context: UseContext) -> Use:
         """Make the working object of a trial."""
         raise NotImplementedError
 
 
-class Coin(Use):
+class Coin(UseOptions):
     """Let a coin decide at each step whether the tutor acts; imitate advised steps as ``advice.imitation`` says."""
 
     acts: ClassVar[bool] = True
     on_stock: ClassVar[bool] = True
 
-    def make(self, trial: Trial) -> AdviceUse:
+    def make(self, context: UseContext) -> Use:
         """Make the working object of a trial."""
         from rllib_plugins.uses.coin import CoinUse
 
-        return CoinUse(trial)
+        return CoinUse(context)
 
 
-class Distil(Use):
+class Distil(UseOptions):
     """Imitate advice where the student's own draws say that it helps; the tutor never acts."""
 
     reads_level: ClassVar[bool] = True
@@ -182,14 +182,14 @@ class Distil(Use):
             )
         return self
 
-    def make(self, trial: Trial) -> AdviceUse:
+    def make(self, context: UseContext) -> Use:
         """Make the working object of a trial."""
         from rllib_plugins.uses.distil import Distillation
 
-        return Distillation(self, trial)
+        return Distillation(self, context)
 
 
-class Kickstart(Use):
+class Kickstart(UseOptions):
     """Add a cross-entropy towards the tutor to the student's loss, with a weight that falls to 0 at θ."""
 
     weight: float = Field(
@@ -202,14 +202,14 @@ class Kickstart(Use):
         """Return P(τ) before θ, and 0 from there on."""
         return np.where(progress < 1.0, probability, 0.0)
 
-    def make(self, trial: Trial) -> AdviceUse:
+    def make(self, context: UseContext) -> Use:
         """Make the working object of a trial."""
         from rllib_plugins.uses.kickstart import Kickstarting
 
-        return Kickstarting(self, trial)
+        return Kickstarting(self, context)
 
 
-class Handover(Use):
+class Handover(UseOptions):
     """Let the tutor begin each episode and the student go on; the tutor's part shrinks as the student gets better."""
 
     acts: ClassVar[bool] = True
@@ -244,14 +244,14 @@ class Handover(Use):
 
         return partial(HandoverExplorer, self)
 
-    def make(self, trial: Trial) -> AdviceUse:
+    def make(self, context: UseContext) -> Use:
         """Make the working object of a trial; the explorer does all the work."""
-        from rllib_plugins.uses.base import AdviceUse
+        from rllib_plugins.uses.base import Use
 
-        return AdviceUse(trial)
+        return Use(context)
 
 
-class Pool(Use):
+class Pool(UseOptions):
     """Act by the product of the student's policy and the tutor's to the power of κ, which falls to 0 at θ."""
 
     acts: ClassVar[bool] = True
@@ -283,14 +283,14 @@ class Pool(Use):
 
         return partial(PoolingExplorer, self)
 
-    def make(self, trial: Trial) -> AdviceUse:
+    def make(self, context: UseContext) -> Use:
         """Make the working object of a trial; the explorer does all the work."""
-        from rllib_plugins.uses.base import AdviceUse
+        from rllib_plugins.uses.base import Use
 
-        return AdviceUse(trial)
+        return Use(context)
 
 
-class Clone(Use):
+class Clone(UseOptions):
     """Imitate the tutor wherever it was asked and learn nothing from reward: a control; the tutor never acts."""
 
     until: float = Field(
@@ -302,14 +302,14 @@ class Clone(Use):
     )
     gradient_steps: float = Field(default=60.0, ge=0, description="Most gradient steps per 256 env steps.")
 
-    def make(self, trial: Trial) -> AdviceUse:
+    def make(self, context: UseContext) -> Use:
         """Make the working object of a trial."""
         from rllib_plugins.uses.clone import Cloning
 
-        return Cloning(self, trial)
+        return Cloning(self, context)
 
 
-_REGISTRY: NamedOptions[Use] = NamedOptions("advice.use", Use)
+_REGISTRY: NamedOptions[UseOptions] = NamedOptions("advice.use", UseOptions)
 _REGISTRY.register("distil", Distil)
 _REGISTRY.register("coin", Coin)
 _REGISTRY.register("kickstart", Kickstart)
