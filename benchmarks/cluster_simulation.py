@@ -216,6 +216,8 @@ class NoNotes:
 class NoStore:
     """Knows no answer: every state is new."""
 
+    replaced = 0
+
     def get_many(self, keys: Sequence[bytes]) -> list[Advice | None]:
         """Nothing."""
         return [None] * len(keys)

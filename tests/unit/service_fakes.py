@@ -86,6 +86,7 @@ class FakeStore:
 
     def __init__(self) -> None:
         self.kept: dict[bytes, Advice] = {}
+        self.replaced = 0
         self.notes: dict[bytes, str] = {}
         self.commits: list[int] = []
 

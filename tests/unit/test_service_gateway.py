@@ -193,6 +193,21 @@ async def test_answers_that_do_not_match_the_prompts_are_not_believed():
     assert sources(await gateway.advise([request(1), request(2)])) == ["error", "error"]
 
 
+async def test_what_was_under_way_when_answers_were_replaced_is_not_remembered():
+    model, store = FakeModel(), FakeStore()
+    gateway = make_gateway(model, store)
+    model.open.clear()
+    asking = asyncio.create_task(gateway.advise([request(1)]))
+    await turns()
+    store.replaced += 1
+    await gateway.advise([])
+    model.open.set()
+    await asking
+    store.kept = dict.fromkeys(store.kept, Advice((0.125, 0.875), 0.5, "store"))
+    (answer,) = await gateway.advise([request(1)])
+    assert answer.probabilities == (0.125, 0.875)
+
+
 async def test_identity_separates_what_is_stored():
     model, store = FakeModel(), FakeStore()
     for identity in ("revision 1", "revision 2"):

@@ -13,6 +13,7 @@ from tests.unit.service_fakes import FakeDatabase, FakeModel, make_gateway, requ
 from tests.unit.test_service_gateway import idle, sources
 from tutor_service.gateway.gateway import Gateway
 from tutor_service.gateway.sharing import SharedQueue
+from tutor_service.schema import Advice
 from tutor_service.store.best_effort import BestEffortStore
 from tutor_service.store.shared import SharedStore
 
@@ -144,6 +145,24 @@ async def test_while_the_database_is_away_gateways_go_on_alone(gateways: Gateway
     assert len(database.kept) == 2
     kept = {gateway: await make(gateways, gateway) for gateway in range(2)}
     assert kept[0] == kept[1], "after a restart all give the answers of the database"
+
+
+async def test_an_answer_that_gave_way_to_the_databases_is_given_no_more(
+    gateways: Gateways, database: FakeDatabase
+) -> None:
+    gateway = gateways.make()
+    database.away = True
+    (mine,) = await gateway.advise([request(1)])
+    (store,) = gateways.stores
+    (key,) = store._local.unsent(2)
+    (entry,) = store._local.find_many([key])
+    assert entry is not None
+    winner = database.kept[key] = entry._replace(advice=Advice((0.25, 0.75), 0.5, "store"))
+    database.away = False
+    while store.num_unsent():
+        await asyncio.sleep(0.01)
+    (now,) = await gateway.advise([request(1)])
+    assert mine.probabilities != now.probabilities == winner.advice.probabilities
 
 
 async def make(gateways: Gateways, number: int) -> list[object]:

@@ -46,7 +46,13 @@ gateways every caller's list comes in small parts.
 
 
 class Store(Protocol):
-    """Keep answers for a gateway; neither call raises. ``keep_many`` returns what counts, in order."""
+    """Keep answers for a gateway; neither call raises. ``keep_many`` returns what counts, in order.
+
+    ``replaced`` counts how often other answers took the place of some that it had given.
+    """
+
+    @property
+    def replaced(self) -> int: ...  # noqa: D102
 
     def get_many(self, keys: Sequence[bytes]) -> list[Advice | None]: ...  # noqa: D102
 
@@ -141,6 +147,7 @@ class Gateway:
         self._store = store
         self._metrics = metrics
         self._memory: OrderedDict[AdviceRequest, Advice] = OrderedDict()
+        self._replaced = store.replaced
         self._looking_up = asyncio.Lock()
         self._unseen: deque[_Cold] = deque()
         self._commit = GroupCalls(store.keep_many)
@@ -178,7 +185,7 @@ class Gateway:
             return [AdviceError(f"list: {len(requests)} requests; at most {MAX_LIST} in one call")] * len(requests)
         answers: list[Advice | AdviceError | None] = [None] * len(requests)
         cold: dict[AdviceRequest, list[int]] = {}
-        memory = self._memory
+        memory = self._known()
         for index, request in enumerate(requests):
             try:
                 kept = memory.get(request)
@@ -199,6 +206,13 @@ class Gateway:
         assert len(done) == len(requests)
         self._metrics.called(done, time.perf_counter() - started)
         return done
+
+    def _known(self) -> OrderedDict[AdviceRequest, Advice]:
+        """Return what is remembered: nothing of before the last time that other answers took some's place."""
+        if self._replaced != self._store.replaced:
+            self._replaced = self._store.replaced
+            self._memory.clear()
+        return self._memory
 
     async def explain(self, request: AdviceRequest) -> Explanation | AdviceError:
         """Answer one question and show how it was asked; an error where it cannot be asked at all."""
@@ -253,6 +267,7 @@ class Gateway:
         ends: float | None,
     ) -> None:
         """Fill in what memory does not hold, and remember it."""
+        replaced = self._store.replaced
         found = await self._find(list(cold), ends)
         latency_ms = (time.perf_counter() - started) * 1e3
         for (request, indices), answer in zip(cold.items(), found, strict=True):
@@ -263,7 +278,9 @@ class Gateway:
                     answers[index] = replace(answer, invalid=0, tokens=0)
                 continue
             answers[first] = replace(answer, latency_ms=latency_ms, thought="")
-            kept = self._memory[request] = known(answer)
+            kept = known(answer)
+            if replaced == self._store.replaced:
+                self._memory[request] = kept
             for index in others:
                 answers[index] = kept
         while len(self._memory) > MEMORY_ENTRIES:

@@ -43,6 +43,9 @@ class BestEffortStore:
     trouble = ""
     """Nothing but its disk can be away; a failure of that is in the log."""
 
+    replaced = 0
+    """Nobody else's answers take the place of its own."""
+
     @property
     def place(self) -> str:
         """Return where it is, for people."""

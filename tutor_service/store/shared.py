@@ -95,6 +95,8 @@ class SharedStore:
         self._is_away = False
         self.trouble = ""
         """Why the database is away, for people; empty while it is not."""
+        self.replaced = 0
+        """How often answers of the database took the place of this gateway's, given while it was away."""
         self._closing = threading.Event()
         self._wake = threading.Event()
         threading.Thread(target=self._keep_up, name="shared-store", daemon=True).start()
@@ -261,6 +263,7 @@ class SharedStore:
                 break
             others = [mine._replace(advice=a) for mine, a in zip(entries, kept, strict=True) if a is not mine.advice]
             self._local.replace_many(others)
+            self.replaced += bool(others)
             self._local.mark_sent(keys)
             num_sent, num_others, last = num_sent + len(entries), num_others + len(others), keys
         if num_sent:
