@@ -1,4 +1,4 @@
-"""FrozenLake on its 8 by 8 map: a reward as sparse as can be. Try `--task examples.frozen_lake_8x8:BigLakeTask`."""
+"""FrozenLake on its 8 by 8 map: only the goal pays. Try `--task examples.frozen_lake_8x8:BigLakeTask`."""
 
 from gymnasium.envs.toy_text.frozen_lake import MAPS
 
@@ -10,7 +10,7 @@ HOLES = [
 
 
 class BigLakeTask(TabularTask):
-    """Option `is_slippery=True` makes every third step go where it was meant to."""
+    """With `is_slippery=True` only one step in three goes where it was meant to."""
 
     name = "frozen_lake_8x8"
     env_id = "FrozenLake8x8-v1"

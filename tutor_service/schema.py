@@ -49,7 +49,7 @@ class Advice:
         legal_mass: Probability mass in (0, 1] that the model put on those labels before renormalising. Near 1: the
             model means to answer; near 0: the distribution is the shape of noise.
         source: ``model`` where this call evaluated the LLM, ``store`` where an earlier evaluation was found.
-        latency_ms: Milliseconds that the tutor service took for it; 0 where it was at hand.
+        latency_ms: Milliseconds that the tutor service took for it; 0 where it was known already.
         invalid: Answers of the model that named no legal action before this one (text decoding only); 0 from the
             store.
         tokens: Prompt and generated tokens that the model processed for it; 0 from the store.

@@ -1,4 +1,4 @@
-"""The one seam between the explorer and any tutor: advice by state, each distinct one evaluated once."""
+"""Define the interface between the explorer and any tutor: advice by state, each distinct state evaluated once."""
 
 from __future__ import annotations
 
@@ -78,7 +78,7 @@ class Advisor:
         raise NotImplementedError
 
     def ask(self, observations: NDArray[np.float32]) -> AdviceBatch:
-        """Return advice for flat observations ``(n, obs_dim)``; evaluate each distinct one that is not at hand once.
+        """Return advice for flat observations ``(n, obs_dim)``; evaluate each distinct unknown one once.
 
         Rows that are no distribution over legal actions are dropped here: they are missed, and count as invalid.
         """
@@ -108,7 +108,7 @@ class Advisor:
         return AdviceBatch(probabilities, source, num_invalid, fresh.latency_ms, fresh.tokens, opinions)
 
     def get_state(self) -> dict[str, Any]:
-        """Return what is at hand: which estimator of μ a step uses depends on it."""
+        """Return what is known: which estimator of μ a step uses depends on it."""
         opinions = None if self.opinions is self.table else self.opinions.get_state()
         return {"table": self.table.get_state(), "opinions": opinions}
 

@@ -360,7 +360,7 @@ class Explorer:
     def get_state(self) -> dict[str, Any]:
         """Return everything that the next steps depend on: plain numbers, bytes and arrays.
 
-        That includes what the advisor has at hand: which estimator of μ is used depends on it.
+        That includes what the advisor knows: which estimator of μ is used depends on it.
         """
         return {
             "student_rng": self._student_rng.bit_generator.state,
@@ -394,7 +394,7 @@ class Explorer:
     def _judge(
         self, policy: Floats, legal: Bools | None, q_values: Floats | None, observations: NDArray[np.float32]
     ) -> None:
-        """Write where the rule opens the gate, and where it does not follow what is at hand.
+        """Write where the rule opens the gate, and where it does not follow what is known.
 
         Raises:
             ValueError: A mask of another shape.
@@ -436,12 +436,12 @@ class Explorer:
                 self._num_free_consultations += num_same
 
     def _count(self, num_known: int, num_reused: int) -> None:
-        """Count env steps whose advice was at hand, or stored."""
+        """Count env steps whose advice was known, or stored."""
         assert self._advisor is not None
         self._counters.add(self._advisor.kept_source, num_known, num_reused)
 
     def _ask(self, distributions: Floats, observations: NDArray[np.float32]) -> Floats:
-        """Ask where the coin says heads, nothing stored serves and nothing is at hand; return the step's advice."""
+        """Ask where the coin says heads, nothing stored serves and nothing is known; return the step's advice."""
         assert self._advisor is not None
         visits = self._visits
         advice = distributions[visits["slot"]]

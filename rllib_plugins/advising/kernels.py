@@ -79,7 +79,7 @@ class Student(NamedTuple):
 
 
 class Options(NamedTuple):
-    """What does not change over a trial, but for ``is_untrained``.
+    """What does not change over a trial, except ``is_untrained``.
 
     Attributes:
         value_based: The student is a value student.
@@ -121,7 +121,7 @@ class Settled(NamedTuple):
         is_sound: All distributions were valid.
         num_reused: Environments whose action was a stored one.
         num_fresh: Whose action was drawn from the tutor's distribution.
-        num_known: That needed the tutor's distribution and had it at hand.
+        num_known: That needed the tutor's distribution and knew it.
         num_same: Consulted ones in which the student would have drawn the same.
         agreement: Sum over the consulted ones of the probability that the student would have done the same.
     """
@@ -226,7 +226,7 @@ def _memory_after(stored: Stored, slot: int, q: float) -> float:
 
 @compiled
 def _plan(coin: Coin, student: Student, tutor: Tutor, stored: Stored, visits: NDArray[Any]) -> int:
-    """Throw the coins and looks up what is at hand and what is stored; returns how many have to be asked about.
+    """Throw the coins and looks up what is known and what is stored; returns how many have to be asked about.
 
     The order matters: what an environment finds follows from the coins of those before it, never from its own, so
     budgets are kept exactly and each action's probability is that given everything before it. Advice that is asked for
@@ -284,7 +284,7 @@ def _settle(
 ) -> PlainTotals:
     """Draw the executed actions and write them out, and into ``visits`` which are fresh.
 
-    μ is a mixture where the tutor's part was at hand before the coin was thrown, else conditional on the coin, which
+    μ is a mixture where the tutor's part was known before the coin was thrown, else conditional on the coin, which
     is the mixture at a gate of 1 on heads with advice and of 0 otherwise.
     """
     is_sound = True

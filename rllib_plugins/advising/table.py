@@ -36,7 +36,7 @@ def as_rows(observations: NDArray[Any]) -> NDArray[np.float32]:
 
 
 class Tutor(NamedTuple):
-    """What a tutor has at hand.
+    """What is known of a tutor's advice.
 
     Attributes:
         distributions: ``(num_slots, num_actions)``; NaN in slot ``UNKNOWN``.

@@ -46,7 +46,7 @@ class EarnedTrust:
     few comparisons of a student that knows nothing scatter, and a tutor that they condemn has no way back: single
     advised steps amid those of a student that goes its own way are worth little even if the tutor is perfect.
 
-    A group's variance is shrunk towards that of all n steps: two heads that happen to agree would else claim no
+    A group's variance is shrunk towards that of all n steps: otherwise two heads that happen to agree would claim no
     error at all. The advantages of one rollout are not independent (their returns overlap), so the SE is an
     approximation.
 

@@ -19,7 +19,7 @@ from rllib_plugins.stand_ins.stand_in import StandIn
 class StandInExplorer(Explorer):
     """Asks the stand-in, which asks the tutor within the budget.
 
-    What the model says is not at hand before the coin: μ is conditional on the coin, as where the tutor is asked.
+    What the model says is not known before the coin: μ is conditional on the coin, as where the tutor is asked.
 
     Args:
         config: As ``Explorer``'s.
@@ -65,7 +65,7 @@ class StandInExplorer(Explorer):
             visits["open"] &= is_free | (np.cumsum(visits["open"] & ~is_free) <= remaining)
 
     def _ask(self, distributions: Floats, observations: NDArray[np.float32]) -> Floats:
-        """Ask the stand-in where the coin says heads, nothing stored serves and nothing is at hand."""
+        """Ask the stand-in where the coin says heads, nothing stored serves and nothing is known."""
         visits = self._visits
         advice = distributions[visits["slot"]]
         visits["slot"] = np.arange(len(visits))

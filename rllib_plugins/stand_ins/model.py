@@ -58,7 +58,7 @@ class Model(Protocol):
         """Return what the tutor would say of ``(n, obs_dim)``, of which some actions are legal, ``(n, A)``."""
 
     def get_state(self) -> dict[str, Any]:
-        """Return everything that later predictions and fits depend on, but for the answers."""
+        """Return everything that later predictions and fits depend on, except the answers."""
 
     def set_state(self, state: dict[str, Any]) -> None:
         """Take over a ``get_state``."""

@@ -78,7 +78,7 @@ class StandIn:
         return self._threshold < math.inf
 
     def answers(self, observations: NDArray[np.float32]) -> Bools:
-        """Return which of ``(n, obs_dim)`` would be answered without the tutor, but for checks."""
+        """Return which of ``(n, obs_dim)`` would be answered without the tutor, except for checks."""
         kept: Bools = ~np.isnan(self._advisor.table.look_up(observations)[:, 0])
         unknown = np.flatnonzero(~kept)
         if unknown.size and self._is_in_use:
@@ -123,7 +123,7 @@ class StandIn:
     def _answer(
         self, observations: NDArray[np.float32], rows_of: list[list[int]], batch: AdviceBatch
     ) -> list[list[int]]:
-        """Write advice for distinct states that were never asked into a batch; return those to begin anew with.
+        """Write advice for distinct states that were never asked into a batch; return those that are left.
 
         These are the ones that the model was to answer, where it was given up by what the tutor said of others.
 

@@ -90,7 +90,7 @@ class PoolingExplorer(Explorer):
         return super().gauges() | unmeasured | {"advice/trust": self._share, "advice/probability": probability}
 
     def get_state(self) -> dict[str, Any]:
-        """Return what the tutor has at hand, too."""
+        """Return what is known of the tutor's advice, too."""
         return super().get_state() | {"share": self._share, "pooled": self._pooled.get_state()}
 
     def set_state(self, state: dict[str, Any]) -> None:

@@ -1,4 +1,4 @@
-"""Rollouts that are looked at together: what is asked of a tutor and learnt about it, every so many env steps."""
+"""Collect rollouts that are looked at together: states are asked about and draws compared once per window."""
 
 from __future__ import annotations
 

@@ -157,7 +157,7 @@ def _new(options: SweepOptions) -> SweepConfig:
 
 
 def _fork(name: str, options: SweepOptions) -> SweepConfig:
-    """Take another sweep's settings but for some, under the next free number of its name where no name is given."""
+    """Take another sweep's settings, except for some, under the next free number of its name where no name is given."""
     from tune_sweeps.definition.loading import continued, forked
     from tune_sweeps.run.workspace import existing_workspace
     from tutor_service.errors import UserError

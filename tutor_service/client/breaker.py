@@ -1,4 +1,4 @@
-"""Decide when to leave a tutor alone that does not answer. Pure but for its clock; knows no transport.
+"""Decide when to leave alone a tutor that does not answer. Pure except for its clock; knows no transport.
 
 The circuit breaker of M. Nygard, Release It! (2007): closed while calls succeed, open for a while after several failed
 in a row, then half-open: one probe is made, and its outcome closes the circuit or opens it for twice as long.

@@ -20,7 +20,7 @@ class Prompt:
     """Hold one question as an engine takes it.
 
     Attributes:
-        token_ids: The whole prompt. UTF-8 bytes for an endpoint whose tokenizer is not at hand.
+        token_ids: The whole prompt. UTF-8 bytes for an endpoint whose tokenizer is not known.
         label_token_ids: The token of each label, in the order of the request's actions; empty as above.
         labels: What the tutor is asked to answer for each action, in that order.
         text: The user's turn in words, for endpoints that take messages; else empty.

@@ -1,4 +1,4 @@
-"""Have each question answered by the gateway of a tutor whose it is. Reaches the others by Serve; owns no answer."""
+"""Have each question answered by the gateway that owns it. Reaches the others by Serve; owns no answer."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
 """Remember on the gateway's disk what a tutor's engine said of itself.
 
-A gateway that begins anew can then answer what is stored before any replica holds the model again.
+A restarted gateway can then answer what is stored before any replica holds the model again.
 """
 
 from __future__ import annotations

@@ -43,7 +43,7 @@ class AdviceStore(Store):
     counted and treated as missing. May be pickled; it is then opened anew.
 
     Args:
-        path: Folder of the store; made when missing. A network file system is refused, but for reading.
+        path: Folder of the store; made when missing. A network file system is refused, except for reading.
         readonly: Refuse writing, and never make or move anything.
         max_bytes: Largest size of the file; None: as much as the disk holds.
 

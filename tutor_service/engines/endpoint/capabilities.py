@@ -72,7 +72,7 @@ class Capabilities:
 
 
 def starting_point(config: TutorConfig) -> Capabilities:
-    """Return what is tried first: everything, but for what the tutor's file says."""
+    """Return what is tried first: everything, except what the tutor's file sets."""
     by_hand = config.capabilities
     top = by_hand.top_logprobs
     if top is None:

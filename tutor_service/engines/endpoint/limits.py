@@ -1,4 +1,4 @@
-"""Hold an endpoint to a pace and to a budget. Pure but for a clock that is handed in; sends nothing."""
+"""Hold an endpoint to a pace and to a budget. Pure except for a clock that is passed in; sends nothing."""
 
 from __future__ import annotations
 
