@@ -1,4 +1,4 @@
-"""Machine code for the loops that run at every vector step or update, and where it is kept."""
+"""Compile the loops that run at every vector step or update, and keep their machine code."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What one trial is: the student, its task, its tutor, and how it uses advice."""
+"""Define one trial: the student, its task, its tutor, and how it uses advice."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The tutor in RLlib's own EnvRunner: two connector pieces around the explorer.
+"""Put the tutor into RLlib's own EnvRunner, by two connector pieces around the explorer.
 
 Owns the passage from RLlib's batches to the core and back into episodes; decides nothing itself. Exploring only: where
 ``explore`` is False the pieces only keep illegal actions out, and a tutor is contacted at the first exploring step at

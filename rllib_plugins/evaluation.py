@@ -1,4 +1,4 @@
-"""How good a policy is on a task: exactly where the game allows, else over episodes."""
+"""Evaluate a policy on a task: exactly where the game allows, else over episodes."""
 
 from __future__ import annotations
 

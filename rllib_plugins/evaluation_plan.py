@@ -1,4 +1,4 @@
-"""When and how long a trial is evaluated, so that evaluation stays a bounded share of it."""
+"""Plan when and how long a trial is evaluated, so that evaluation stays a bounded share of it."""
 
 from __future__ import annotations
 

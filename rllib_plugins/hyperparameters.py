@@ -1,4 +1,4 @@
-"""Default hyperparameters per algorithm and task, by RLlib's own names.
+"""Hold the default hyperparameters per algorithm and task, by RLlib's own names.
 
 They are tuned for the untutored student, so that no tutor wins against a straw man; a tutored student uses the same.
 

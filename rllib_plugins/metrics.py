@@ -1,4 +1,4 @@
-"""The numbers that a trial reports: their names, running totals of advice and recent averages.
+"""Name the numbers that a trial reports, and keep running totals of advice and recent averages.
 
 Nothing else reaches MLflow. A name is added here; its value comes from ``trial``, or from the counters and gauges
 of a use of advice.

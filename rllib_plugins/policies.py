@@ -1,4 +1,4 @@
-"""Distributions over actions from a network's outputs: softmax, greedy and ε-greedy, over legal actions.
+"""Turn a network's outputs into distributions over legal actions: softmax, greedy and ε-greedy.
 
 Masks are ``(n, num_actions)`` bool, or None where every action is always legal.
 """

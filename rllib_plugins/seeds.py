@@ -1,4 +1,4 @@
-"""Seeds that share nothing: every stream of random numbers is named by a path below the trial's seed."""
+"""Derive seeds that share nothing: every stream of random numbers is named by a path below the trial's seed."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""One trial: a student trained to a fixed grid of evaluation points, as a Tune trainable or in this process."""
+"""Run one trial: train a student to a fixed grid of evaluation points, as a Tune trainable or in this process."""
 
 from __future__ import annotations
 

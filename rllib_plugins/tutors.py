@@ -1,4 +1,4 @@
-"""From the name of a tutor to its advisor. It must not know how any of them advises."""
+"""Make a tutor's advisor from its name. Must not know how any tutor advises."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a student's return is measured against: trivial players and networks that have learnt nothing."""
+"""Play what a student's return is measured against: trivial players and networks that have learnt nothing."""
 
 from __future__ import annotations
 

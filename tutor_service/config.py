@@ -65,7 +65,7 @@ class ScalingConfig(BaseModel):
 
 
 class BudgetConfig(BaseModel):
-    """What an endpoint may be asked for in all, counted from the start of its tutor; what is not set does not bind."""
+    """Limit what an endpoint may be asked for in all, from the start of its tutor on; unset fields are no limits."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -87,7 +87,7 @@ class BudgetConfig(BaseModel):
 
 
 class CapabilitiesConfig(BaseModel):
-    """What an endpoint takes, where asking it at the start finds the wrong thing; none: found by asking."""
+    """Say what an endpoint takes, where trying it out at the start finds the wrong thing; none: found by trying."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 

@@ -1,4 +1,4 @@
-"""How a student is advised: the fields of ``advice:`` in a preset, and what follows from them alone."""
+"""Define how a student is advised: the fields of ``advice:`` in a preset, and what follows from them alone."""
 
 from __future__ import annotations
 

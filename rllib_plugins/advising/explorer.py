@@ -1,4 +1,4 @@
-"""The explorer: who acts in each state of a vector step, and how probable its action was.
+"""Decide who acts in each state of a vector step, and say how probable the action was.
 
 Pure, vectorised and seeded. It is given states, the student's action distributions and the step counter; it must not
 know Ray, torch or how a tutor works. Evaluation never calls it.

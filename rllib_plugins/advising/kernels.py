@@ -1,4 +1,4 @@
-"""The explorer's machine code: coins and reuse, who acts, how probable it was. Numbers and arrays only.
+"""Hold the explorer's machine code: coins, reuse, who acts, how probable it was. Numbers and arrays only.
 
 What Python calls takes the records below as plain tuples and names their fields at once: a named tuple that crosses
 into compiled code costs more than the look-up of a state.

@@ -1,4 +1,4 @@
-"""An LLM as an advisor: from a state to a question in words, from its answers to what a student follows.
+"""Advise by an LLM: turn a state into a question in words, and its answer into what a student follows.
 
 *Reading* is pure: a tutor's raw distribution over the labels, divided by its prior (``calibration``), sharpened or
 flattened (``temperature``), and then drawn from or reduced to its best guess (``advice``). Students, ``tutor ask``,

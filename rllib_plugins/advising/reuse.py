@@ -1,4 +1,4 @@
-"""Reuse rules: how often an advised action serves again.
+"""Define reuse rules: how often an advised action is used again.
 
 The dictionary of stored actions belongs to one trial (``table.StoredActions``). Each entry holds the action and one
 number, its *memory*, whose meaning is the rule's own: a budget, a probability, a Q-value.

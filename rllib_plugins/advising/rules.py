@@ -1,4 +1,4 @@
-"""Advising rules: in which states, and with which probability, a student consults its tutor.
+"""Define advising rules: in which states, and with which probability, a student consults its tutor.
 
 A rule may look at the state, at the student's policy and values, and at the advice, but never at the coin or at an
 action of this step: the behaviour policy μ is computed from the rule's answer.

@@ -1,4 +1,4 @@
-"""P(τ), the probability of asking that falls as a trial goes on, and what else falls as it does."""
+"""Define P(τ), the probability of asking, which falls as a trial goes on, and what else falls with it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Scripted tutors, which need no LLM and no service: what perfect, random, mixed and worst advice does to a student."""
+"""Advise by script, without an LLM or a service: perfect, random, mixed and worst advice."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What is kept by state: the tutor's distributions and the stored actions, in arrays that machine code looks into.
+"""Keep the tutor's distributions and the stored actions by state, in arrays that machine code looks into.
 
 A state is known by the bits of its flat float32 observation.
 """

@@ -1,4 +1,4 @@
-"""Earned trust: what a tutor's advice is measured to be worth, and how far the gate opens for it.
+"""Measure what a tutor's advice is worth, and say how far the gate opens for it: earned trust.
 
 At each step a fair draw decides who acts, so the steps are a randomised trial of advice against the student's own
 action at the same states. Owns the running estimate; knows neither tutors nor how advantages are computed.

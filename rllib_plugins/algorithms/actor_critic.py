@@ -1,4 +1,4 @@
-"""From a rollout to the batch of an actor-critic update, advice included: on arrays, and on RLlib's columns."""
+"""Make the batch of an actor-critic update from a rollout, advice included: on arrays, and on RLlib's columns."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Weighs the advised steps of an actor-critic's batch: importance weights, and what is imitated until when."""
+"""Weigh the advised steps of an actor-critic's batch: importance weights, and what is imitated until when."""
 
 from __future__ import annotations
 

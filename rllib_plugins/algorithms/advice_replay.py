@@ -1,4 +1,4 @@
-"""Replay of advice: the latest advised steps of a trial, and how often they are imitated again.
+"""Replay advice: keep the latest advised steps of a trial, and say how often they are imitated again.
 
 A rollout's update sees a step's advice once or a few times and forgets it. Good advice is worth more: like the
 demonstrations of DQfD (arXiv 1704.03732) it is replayed, but only as far as the measured effect speaks for the tutor,

@@ -1,4 +1,4 @@
-"""Whole updates in machine code: gather, forward, loss, backward, clip and optimiser step without a call per layer."""
+"""Run whole updates in machine code, with no call per layer: gather, forward, loss, backward, clip, optimiser."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Tries a tutor before a sweep is spent on it: plays it by itself, in any task, in every way of asking and reading it.
+"""Try a tutor before a sweep is spent on it: have it play, in any task, in every way of asking and reading it.
 
 Knows tasks and the words of advice; must not know how a tutor is reached, nor MLflow.
 """

@@ -1,4 +1,4 @@
-"""Plays a tutor by itself in every way of asking and reading it, and finds the way that is worth most.
+"""Have a tutor play in every way of asking and reading it, and find the way that is worth most.
 
 Owns what is played beside it: random play, the task's trivial players and its oracle. Knows tasks; must not know how a
 tutor is reached, nor MLflow.

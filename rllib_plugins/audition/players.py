@@ -1,4 +1,4 @@
-"""Turns a tutor's answers into players of a task: asks about each state once, and reads the answer in several ways.
+"""Turn a tutor's answers into players of a task: ask about each state once, and read the answer in several ways.
 
 Knows tasks and the words of advice; must not know how a tutor is reached.
 """

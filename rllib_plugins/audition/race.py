@@ -1,4 +1,4 @@
-"""Finds the best of several players by few episodes: sequential halving. Pure; knows neither tutors nor tasks.
+"""Find the best of several players by few episodes: sequential halving. Pure; knows neither tutors nor tasks.
 
 All players are given a share of the episodes that playing each of them in full would take. The episodes are split
 evenly over the rounds, and within a round evenly over the players that are left; after each round the better half stays

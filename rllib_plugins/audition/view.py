@@ -1,4 +1,4 @@
-"""Shows an audition: a table for a terminal, a figure, and the tutor file that it ends with."""
+"""Show an audition: a table for a terminal, a figure, and the tutor file that it ends with."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Lists the ways in which a tutor can be asked and read. Knows the fields of a tutor file; must not know tasks."""
+"""List the ways in which a tutor can be asked and read. Knows the fields of a tutor file; must not know tasks."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a report card says: pure functions of a tutor's answers, the oracle's and the values of actions."""
+"""Compute what a report card says: pure functions of a tutor's answers, the oracle's and the values of actions."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Grades a tutor: draws states, asks, and fills the report card."""
+"""Grade a tutor: draw states, ask, and fill the report card."""
 
 from __future__ import annotations
 

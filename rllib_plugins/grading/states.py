@@ -1,4 +1,4 @@
-"""The states that a tutor is graded on: those that students of every skill visit."""
+"""Draw the states that a tutor is graded on: those that students of every skill visit."""
 
 from __future__ import annotations
 

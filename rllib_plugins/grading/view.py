@@ -1,4 +1,4 @@
-"""A report card to look at: tables for a terminal and a figure."""
+"""Show a report card: tables for a terminal and a figure."""
 
 from __future__ import annotations
 

@@ -1,1 +1,1 @@
-"""Stand-ins for a tutor: who answers in its place, by what it has said already, so that its budget reaches further."""
+"""Answer in a tutor's place, by what it has said already, so that its advice budget reaches further."""

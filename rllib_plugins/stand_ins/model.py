@@ -1,4 +1,4 @@
-"""What every model of the advice is, and how its answers are compared with the tutor's."""
+"""Define a model of the advice, and compare its answers with the tutor's."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Stand-ins by name and their options: what ``advice.stand_in`` may say. What one does is in ``stand_in``."""
+"""Name the stand-ins and their options: what ``advice.stand_in`` may say. ``stand_in`` has what one does."""
 
 from __future__ import annotations
 

@@ -1,9 +1,9 @@
-"""The stand-in at work: it answers what it can, has the tutor asked about the rest, and is compared with it.
+"""Answer in a tutor's place what can be answered, have the tutor asked about the rest, and compare the two.
 
 Advice imitation and reuse (Ilhan, Gow & Perez-Liebana 2021, arXiv 2104.08441). A model is fitted to the answers of the
-tutor, and answers states that were never asked when it is sure. Two things differ from the source: a share of those
-states is asked about all the same, which says how often the model has the tutor's guess, and a model that has it too
-seldom answers no more; and what was asked is answered by what was said.
+tutor, and answers states that were never asked when it is sure. Two things differ from the source. In a share of those
+states the tutor is asked all the same, which shows how often the model has its guess; a model that has it too seldom
+stops answering. And states that were asked before get the stored answer.
 """
 
 from __future__ import annotations

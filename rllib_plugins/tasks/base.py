@@ -1,4 +1,4 @@
-"""What a task is: one environment and the words a tutor needs to advise in it."""
+"""Define what a task is: one environment and the words a tutor needs to advise in it."""
 
 from __future__ import annotations
 

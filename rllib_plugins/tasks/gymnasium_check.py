@@ -1,4 +1,4 @@
-"""Whether an environment speaks Gymnasium's API; every refusal is one line with the remedy."""
+"""Check that an environment speaks Gymnasium's API; every refusal is one line with the remedy."""
 
 from __future__ import annotations
 

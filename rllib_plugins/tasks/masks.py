@@ -1,4 +1,4 @@
-"""Which actions an environment calls legal: where it says so, and how to read it."""
+"""Find out which actions an environment calls legal: where it says so, and how to read it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What one environment shows when it is made, and whether it can be a task's at all."""
+"""Look at what one environment shows when it is made, and whether a task can use it at all."""
 
 from __future__ import annotations
 

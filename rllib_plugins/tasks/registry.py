@@ -1,4 +1,4 @@
-"""Tasks by name, or from a user's own module."""
+"""Find tasks by name, or in a user's own module."""
 
 from __future__ import annotations
 

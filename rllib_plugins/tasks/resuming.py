@@ -1,4 +1,4 @@
-"""Whether an environment can be had back from a checkpoint in the middle of an episode."""
+"""Tell whether an environment can be restored from a checkpoint in the middle of an episode."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What makes a task usable: it is played here as a sweep will play it, before any sweep."""
+"""Check that a task is usable: play it as a sweep will play it, before any sweep."""
 
 from __future__ import annotations
 

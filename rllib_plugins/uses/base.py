@@ -1,4 +1,4 @@
-"""What every use of advice is: the one place, between rollouts and learner, where advice enters learning."""
+"""Define what a use of advice is: the one place, between rollouts and learner, where advice enters learning."""
 
 from __future__ import annotations
 

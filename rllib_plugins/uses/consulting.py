@@ -1,4 +1,4 @@
-"""Asks a tutor about states that a student has visited: which of them, within the budget, and what came of it."""
+"""Ask a tutor about states that a student has visited: choose them within the budget, and count what came of it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Uses of advice by name and their options: what ``advice.use`` may say. What one does is in the module of its name."""
+"""Name the uses of advice and their options: what ``advice.use`` may say. The module of its name says what one does."""
 
 from __future__ import annotations
 

@@ -21,7 +21,7 @@ RETRY_S = 30.0
 
 
 class BestEffortStore:
-    """Wrap an advice store so that its failures cost answers nothing but their keeping; safe to use from threads.
+    """Wrap an advice store so that a failure only means that answers are not kept; safe to use from threads.
 
     Args:
         path: Folder of the store.
