@@ -21,6 +21,7 @@ from tune_sweeps.run import sweep as run_module
 from tune_sweeps.run.workspace import create_workspace, existing_workspace
 from tune_sweeps.storage import segments
 from tune_sweeps.storage.results import Results
+from tutor_service.errors import UserError
 
 COMMANDS = ["sweep", "serve", "ask", "grade", "train", "play", "report", "ui", "store", "tutors", "tasks", "presets"]
 COMMANDS += ["compare", "doctor", "init"]
@@ -308,6 +309,21 @@ def test_an_option_in_a_databases_address_is_no_part_of_its_name(
     (here / "mlflow.db").touch()
     _, _, err = tutor(*command, capsys=capsys, monkeypatch=monkeypatch)
     assert "does not exist" not in " ".join(err.split())
+
+
+def test_a_finished_sweep_that_gets_more_seeds_is_unfinished_until_mlflow_has_them(
+    here: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    workspace = create_workspace(Results(here / "runs"), load_sweep("small", ["tutors=[oracle]", "name=s"]))
+    workspace.set_sent(True)
+
+    def run_sweep(*_: object, **__: object) -> None:
+        assert not workspace.is_sent(), "a kill now would leave MLflow without the new seeds for good"
+        raise UserError("seen")
+
+    monkeypatch.setattr(run_module, "run_sweep", run_sweep)
+    status, _, err = tutor("sweep", "s", "--more-seeds", "1", capsys=capfd, monkeypatch=monkeypatch)
+    assert status == 2 and "seen" in err
 
 
 class NoSweep:

@@ -283,6 +283,7 @@ def _run_locked(resolved: ResolvedSweep, workspace: Workspace, uri: str, address
     with interruptible(), quiet(workspace.log) as console:
         console.print(f"sweep '{workspace.name}' in {workspace.shown(workspace.folder)}")
         again = f"tutor sweep --resume {workspace.name}{workspace.results.option}"
+        workspace.set_sent(False)  # it may have been finished before it got more seeds, and this run may be killed
         try:
             outcome = run_sweep(resolved, workspace, console, uri=uri, address=address)
         except UserError:
