@@ -5,18 +5,19 @@ from __future__ import annotations
 import threading
 from pathlib import Path
 
+import pyarrow
 import pyarrow.fs
 import pytest
 
 from tune_sweeps.storage import lease, mirror
 from tune_sweeps.storage.mirror import RemoteMirror
-from tune_sweeps.storage.remote import Remote
+from tune_sweeps.storage.remote import Remote, StoreAway
 
 
 class Folder(Remote):
     """A folder as a store, whose uploads of one name wait for a gate."""
 
-    def __init__(self, folder: Path, slow: str) -> None:
+    def __init__(self, folder: Path, slow: str = "") -> None:
         super().__init__("s3://bucket/x")
         self.folder, self.slow = folder, slow
         self.begun, self.gate = threading.Event(), threading.Event()
@@ -57,3 +58,22 @@ def test_a_file_that_is_saved_while_others_are_on_their_way_stays(
         store.gate.set()
     assert store.removed == [".lease"]
     assert (store.folder / "sweep" / "journal" / "000002.jsonl").read_text() == "a checkpoint"
+
+
+def test_what_a_full_disk_kept_from_being_written_stops_no_trial(tmp_path: Path) -> None:
+    mirrored = RemoteMirror(Folder(tmp_path / "store"), tmp_path / "sweep")
+    mirrored.save(tmp_path / "sweep" / "journal" / "000001.jsonl")
+    assert "No such file" in mirrored.warning()
+
+
+@pytest.mark.parametrize("error", [OSError("503"), pyarrow.ArrowException("UnknownError"), pyarrow.ArrowCancelled("x")])
+def test_whatever_a_stores_client_raises_is_a_store_that_is_away(
+    error: Exception, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def failing(*_: object) -> None:
+        raise error
+
+    store = Folder(tmp_path)
+    monkeypatch.setattr(Folder, "path", failing)
+    with pytest.raises(StoreAway):
+        store.write(b"", "file")

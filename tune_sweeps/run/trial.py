@@ -69,7 +69,9 @@ def resumable(student_class: type[Trainable], checkpoints: Checkpoints, pace: Pa
             try:
                 with Checkpoint(path, filesystem=checkpoints.filesystem).as_directory() as folder:
                     self.load_checkpoint(folder)
-            except Exception:
+            except Exception as error:
+                if isinstance(error, OSError) and not isinstance(error, FileNotFoundError):
+                    raise  # where it lies cannot be reached just now: what was trained must not be lost for that
                 logger.exception("checkpoint %s cannot be used: the trial begins anew", path)
                 self.cleanup()
                 super().setup(config[TRIAL]["student"])

@@ -147,12 +147,12 @@ class RemoteMirror:
                 say(f"{self.warning()}. What is missing there is in {self._folder}")
 
     def save(self, path: Path) -> None:
-        """Send a file now, after those before it; where the store does not answer, they are sent later."""
+        """Send a file now, after those before it; what the store or this machine's disk refuses is sent later."""
         name = path.relative_to(self._folder).as_posix()
         try:
             if not self._lease.lost:
                 self._send_in_order([name])
-        except StoreAway as error:
+        except (StoreAway, OSError) as error:
             self._away = str(error)
 
     def warning(self) -> str:

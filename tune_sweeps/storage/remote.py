@@ -187,9 +187,11 @@ class StoreAway(Exception):
 
 @contextmanager
 def _away() -> Iterator[None]:
+    import pyarrow
+
     try:
         yield
-    except OSError as error:
+    except (OSError, pyarrow.ArrowException) as error:  # some clients' errors are Arrow's own
         raise StoreAway(_reason(error)) from error
 
 
