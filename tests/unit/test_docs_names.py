@@ -27,6 +27,7 @@ FENCED = re.compile(r"^ *```.*?^ *```", re.DOTALL | re.MULTILINE)
 LINK = re.compile(r"\]\(\s*([^)\s]+)\s*\)")
 QUOTED = re.compile(r"`([^`]+)`")
 DOTTED = re.compile(rf"(?<![\w./-])({'|'.join(PACKAGES)})((?:\.\w+)+)(?::(\w+))?(?![\w/])")
+MEMBER = re.compile(r"^([A-Z]\w+)\.([a-z_]\w*)\b")
 FIELD = re.compile(r"^((?:advice|evaluation|resources|failures|convergence|statistics|scaling|budget)(?:\.[a-z_]+)+)\b")
 
 
@@ -107,6 +108,41 @@ def wrong_names(text: str) -> list[str]:
     return found
 
 
+@cache
+def members() -> dict[str, set[str]]:
+    """By each class of ours without foreign bases, what it and its bases define."""
+    classes: dict[str, ast.ClassDef] = {}
+    for name in TRACKED:
+        if name.startswith(PACKAGES) and name.endswith(".py"):
+            tree = ast.parse((ROOT / name).read_text(encoding="utf-8"))
+            classes |= {node.name: node for node in tree.body if isinstance(node, ast.ClassDef)}
+
+    def of(name: str) -> set[str]:
+        if name not in classes:
+            return set()
+        inside = list(ast.walk(classes[name]))
+        found = {node.name for node in inside if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)}
+        found |= {node.id for node in inside if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store)}
+        found |= {node.attr for node in inside if isinstance(node, ast.Attribute) and isinstance(node.ctx, ast.Store)}
+        return found.union(*(of(base.id) for base in classes[name].bases if isinstance(base, ast.Name)))
+
+    def is_whole(name: str) -> bool:
+        bases = {base.id if isinstance(base, ast.Name) else "" for base in classes[name].bases}
+        return all(base in classes and is_whole(base) for base in bases - {"BaseModel", "NamedTuple"})
+
+    return {name: of(name) for name in classes if is_whole(name)}
+
+
+def wrong_members(text: str) -> list[str]:
+    """Methods and fields in backticks, as ``Class.member``, that a class of ours does not have."""
+    found = []
+    for quoted in QUOTED.findall(FENCED.sub("", text)):
+        match = MEMBER.match(quoted)
+        if match and match[1] in members() and match[2] not in members()[match[1]]:
+            found.append(quoted)
+    return found
+
+
 KNOWN = {name for model in (SweepConfig, TutorConfig) for name, _ in fields.walk(model)} | {
     name for name, _ in fields.walk(fields.AdviceConfig, "advice.")
 }
@@ -132,6 +168,7 @@ def test_what_a_page_names_is_there(name: str) -> None:
     assert wrong_paths(page, text) == []
     assert wrong_names(text) == []
     assert wrong_fields(text) == []
+    assert wrong_members(text) == []
 
 
 @pytest.mark.parametrize("name", COMMENTED)
@@ -154,3 +191,4 @@ def test_what_is_not_there_is_found() -> None:
         "rllib_plugins.config.PAPER_ADVICE"
     ]
     assert wrong_fields("`advice.use: coin`, `advice.use_options.until`, `scaling.gateway`") == ["scaling.gateway"]
+    assert wrong_members("`Task.trivial_players()` `Task.nothing` `PPO.train` `numpy.load`") == ["Task.nothing"]
