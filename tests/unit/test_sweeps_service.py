@@ -2,18 +2,29 @@
 
 from __future__ import annotations
 
+import io
+import os
+import signal
+import time
 from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from types import SimpleNamespace
 
 import pytest
+from rich.console import Console
 
+from rllib_plugins.tasks import load_task
 from tune_sweeps.cluster.session import RayCluster
 from tune_sweeps.cluster.tutors import deployed, tutors_up
+from tune_sweeps.console.signals import interruptible
 from tune_sweeps.definition.config import SweepConfig
 from tune_sweeps.definition.resolve import resolve
+from tune_sweeps.run import audition
 from tutor_service import serving
 from tutor_service.client import URL_VARIABLE
 from tutor_service.config import TutorConfig
+from tutor_service.schema import AdviceRequest
+from tutor_service.serving import ask
 from tutor_service.serving.leases import Grant, LeaseBook, tutor_identity
 from tutor_service.tutor_files import load_tutor
 
@@ -95,7 +106,8 @@ def test_what_an_operator_deploys_is_left_to_them(
     deployments: list[str], book: LeaseBook, monkeypatch: pytest.MonkeyPatch, status: str, is_mine: bool
 ) -> None:
     monkeypatch.delenv(URL_VARIABLE, raising=False)
-    monkeypatch.setattr(serving, "status", lambda: [SimpleNamespace(name="llama", status=status)])
+    there = serving.TutorStatus("llama", status, "", 0, None, {}, None, None, (), "", {})
+    monkeypatch.setattr(serving, "status", lambda: [there])
     with deployed([load_tutor("llama")], CLUSTER, print):
         assert bool(book.holders()) is is_mine and bool(deployments) is is_mine
 
@@ -107,3 +119,44 @@ def test_what_runs_elsewhere_takes_no_cpus_here(monkeypatch: pytest.MonkeyPatch)
     monkeypatch.setenv(URL_VARIABLE, "http://tutors:8000")
     assert resolved.tutor_cpus == 0
     assert list(resolved.tutors) == ["smollm2"]  # MLflow names them all the same
+
+
+def test_an_audition_holds_the_tutor_whose_notes_it_asks_for_and_ends_by_ctrl_c(
+    deployments: list[str], book: LeaseBook, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def ask_tutor(writer: TutorConfig, request: AdviceRequest, progress: object) -> SimpleNamespace:
+        assert deployments == ["llama"] and book.holders() == {"llama": ["mine"]}
+        assert book.acquire("llama", tutor_identity(writer), "another", 0.0).conflict == ""
+        book.release("llama", "another")
+        return SimpleNamespace(briefing="Stick.")
+
+    monkeypatch.delenv(URL_VARIABLE, raising=False)
+    monkeypatch.setattr(audition, "ray_cluster", lambda address, cpus: nullcontext(CLUSTER))
+    monkeypatch.setattr(audition, "ask_tutor", ask_tutor)
+    wanted, screen = audition.Wanted({"briefing": ("self",)}), Console(file=io.StringIO())
+    asking = audition.askings(load_tutor("llama"), load_task("blackjack"), wanted, None, screen)
+    with interruptible(), asking as asks:
+        (asked,) = asks.values()
+        assert asked.ask([AdviceRequest(asked.rules, "State.", ("stick", "hit"))]) == [None]
+        assert deployments == ["llama", "llama"]
+        with pytest.raises(KeyboardInterrupt):
+            os.kill(os.getpid(), signal.SIGINT)
+            time.sleep(1)
+    assert book.holders() == {}
+
+
+@pytest.mark.parametrize(("status", "others"), [("DEPLOYING", True), ("RUNNING", True), ("DELETING", False)])
+def test_a_question_leaves_a_tutor_alone_that_somebody_else_deploys(
+    status: str, others: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import ray
+
+    done: list[str] = []
+    there = serving.TutorStatus("llama", status, "", 0, None, {}, None, None, (), "", {})
+    monkeypatch.setattr(ray, "is_initialized", lambda: True)
+    monkeypatch.setattr(ask, "status", lambda: [there])
+    for name in ("deploy", "delete", "wait_until_ready"):
+        monkeypatch.setattr(ask, name, lambda *_, name=name, **__: done.append(name))
+    with ask._running(load_tutor("llama"), None):
+        assert done == (["wait_until_ready"] if others else ["deploy"])
+    assert done[1:] == ([] if others else ["delete"])

@@ -22,9 +22,6 @@ if TYPE_CHECKING:
     from tutor_service import serving
     from tutor_service.serving.leases import Grant
 
-_ENDED = {"DELETING", "DEPLOY_FAILED"}
-"""Serve's words for an application that will not answer."""
-
 
 @contextmanager
 def tutors_up(
@@ -115,7 +112,7 @@ def _standing() -> set[str]:
     from tutor_service import serving
 
     held = serving.lease_holders()  # before the status: what is deployed by lease is held from before to after
-    return {item.name for item in serving.status() if item.name not in held and item.status not in _ENDED}
+    return {item.name for item in serving.status() if item.name not in held and item.will_answer}
 
 
 def _acquire(tutor: TutorConfig, leases: serving.Lease) -> Grant:

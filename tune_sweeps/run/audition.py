@@ -12,7 +12,7 @@ from collections.abc import Callable, Container, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from itertools import count
-from typing import cast
+from typing import TypeAlias, cast
 
 import yaml
 from rich.console import Console
@@ -22,6 +22,7 @@ from rllib_plugins.audition.ways import Calibration, Following
 from rllib_plugins.tasks.base import Task
 from tune_sweeps.cluster.session import ray_cluster, wanted_address
 from tune_sweeps.cluster.tutors import deployed
+from tune_sweeps.console.signals import cleaned_up
 from tune_sweeps.run.audition_view import AuditionView
 from tutor_service.client import TutorClient, connect, service_url
 from tutor_service.config import TutorConfig
@@ -53,6 +54,9 @@ _FIELDS: dict[str, dict[str, object]] = {
 """What a tutor file says for each briefing."""
 
 _DEADLINE_S = 3_600.0
+
+Deploy: TypeAlias = Callable[[str, str], None]
+"""Has the tutor up with a decoding and a briefing."""
 
 
 @dataclass(frozen=True)
@@ -171,7 +175,7 @@ def askings(
     if service_url() and tuple(decodings) != (tutor.decoding,):
         raise UserError("the tutor at $LLM_TUTORS_URL is somebody else's: its decoding cannot be changed from here.")
     with _deployments(tutor, address, screen) as deploy:
-        rules = {name: text for name in briefings if (text := _rules(tutor, task, name, screen))}
+        rules = {name: text for name in briefings if (text := _rules(tutor, task, name, deploy, screen))}
         clients = {decoding: connect(tutor, deadline_s=_DEADLINE_S) for decoding in decodings}
         yield {
             Asking(decoding, name): AskedTutor(
@@ -201,7 +205,7 @@ def _briefings(tutor: TutorConfig, task: Task, wanted: Wanted) -> list[str]:
     return list(chosen)
 
 
-def _rules(tutor: TutorConfig, task: Task, briefing: str, screen: Console) -> str | None:
+def _rules(tutor: TutorConfig, task: Task, briefing: str, deploy: Deploy, screen: Console) -> str | None:
     """Return what a tutor reads before the state, as one that is deployed with a briefing does.
 
     Returns:
@@ -216,6 +220,7 @@ def _rules(tutor: TutorConfig, task: Task, briefing: str, screen: Console) -> st
     screen.print(f"having '{tutor.name}' write notes on '{task.name}'")
     writer = tutor.model_copy(update={"briefing": SELF, "hint": False})
     try:
+        deploy(tutor.decoding, SELF)
         asked = ask_tutor(writer, AdviceRequest(task.rules, EMPTY_STATE, task.actions), progress=screen.print)
     except UserError as error:
         screen.print(f"tried without notes of its own: {error}")
@@ -224,31 +229,32 @@ def _rules(tutor: TutorConfig, task: Task, briefing: str, screen: Console) -> st
     return with_notes(task.rules, asked.briefing or "")
 
 
-def _asking(deploy: Callable[[str], None], decoding: str, client: TutorClient) -> Ask:
+def _asking(deploy: Deploy, decoding: str, client: TutorClient) -> Ask:
     def ask(requests: list[AdviceRequest]) -> Sequence[Advice | None]:
-        deploy(decoding)
+        deploy(decoding, NO_NOTES)
         return client.advise(requests)
 
     return ask
 
 
 @contextmanager
-def _deployments(tutor: TutorConfig, address: str | None, screen: Console) -> Iterator[Callable[[str], None]]:
-    """Yield what deploys the tutor with a decoding, unless it runs with that one already."""
+def _deployments(tutor: TutorConfig, address: str | None, screen: Console) -> Iterator[Deploy]:
+    """Yield what deploys the tutor with a decoding and a briefing, unless it runs with these already."""
     if service_url():
-        yield lambda decoding: None
+        yield lambda decoding, briefing: None
         return
     needed = math.ceil(tutor.scaling.num_cpus * tutor.scaling.num_started)
     with ray_cluster(wanted_address(address), max(available_cores(), needed)) as cluster, ExitStack() as running:
-        current = ""
+        current = ("", "")
 
-        def deploy(decoding: str) -> None:
+        def deploy(decoding: str, briefing: str) -> None:
             nonlocal current
-            if decoding != current:
+            if (decoding, briefing) != current:
                 running.close()
-                config = tutor.model_copy(update={"decoding": decoding, "briefing": NO_NOTES, "hint": False})
+                cleaned_up()  # Ctrl-C ends the audition still
+                config = tutor.model_copy(update={"decoding": decoding, "briefing": briefing, "hint": False})
                 running.enter_context(deployed([config], cluster, screen.print))
-                current = decoding
+                current = (decoding, briefing)
 
         yield deploy
 

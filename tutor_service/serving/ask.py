@@ -18,7 +18,7 @@ from tutor_service.gateway.gateway import Explanation
 from tutor_service.local_ray import leave_ray, start_local_ray
 from tutor_service.ray_probe import check_ray_address
 from tutor_service.schema import Advice, AdviceError, AdviceRequest
-from tutor_service.serving.lifecycle import delete, deploy, gateway_stats, status
+from tutor_service.serving.lifecycle import delete, deploy, gateway_stats, status, wait_until_ready
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,8 +108,11 @@ def _running(tutor: TutorConfig, progress: Callable[[str], None] | None) -> Iter
 
     connected = ray.is_initialized()
     found = connected or _connect(progress or (lambda text: None))
-    deployed = found and any(item.name == tutor.name and item.status == "RUNNING" for item in status())
+    there = next((item for item in status() if item.name == tutor.name), None) if found else None
+    deployed = there is not None and (there.will_answer if connected else there.status == "RUNNING")
     try:
+        if deployed and connected:  # whoever deploys it goes on to use it
+            wait_until_ready([tutor.name], progress or (lambda text: None))
         if not deployed:
             if not connected:
                 leave_ray()  # a cluster of somebody else's is not ours to deploy on

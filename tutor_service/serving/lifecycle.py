@@ -27,6 +27,7 @@ TIMEOUT_S = 900.0
 """For all tutors of a command to be ready, models downloaded."""
 
 _SAY_EVERY_S = 10.0
+_ENDED = frozenset({"DELETING", "DEPLOY_FAILED"})
 _GOING_S = 60.0
 
 
@@ -59,6 +60,11 @@ class TutorStatus:
     notes: tuple[str, ...]
     spent: str
     reasons: dict[str, int]
+
+    @property
+    def will_answer(self) -> bool:
+        """Whether it answers, or is on its way to."""
+        return self.status not in _ENDED
 
     def health(self) -> list[str]:
         """Say in lines what was spent, and why some requests got no advice, the commonest reasons first."""
