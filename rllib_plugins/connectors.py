@@ -27,7 +27,7 @@ Factory = Callable[..., Any]
 
 
 class TutoredEnvRunner(SingleAgentEnvRunner):
-    """RLlib's EnvRunner, whose tutor knows which of a trial's several it sits in; extend it for one of your own."""
+    """RLlib's EnvRunner with a tutor that knows which of a trial's runners it is in. Extend it for one of your own."""
 
     def __init__(self, *, config: AlgorithmConfig, **kwargs: Any) -> None:
         super().__init__(config=config, **kwargs)

@@ -13,7 +13,7 @@ from tutor_service.errors import UserError
 
 
 class QValuesModule(DefaultDQNTorchRLModule):
-    """Adds ``QF_PREDS`` to what exploring and acting greedily return; all else, random numbers included, is RLlib's."""
+    """Add ``QF_PREDS`` to what exploring and acting greedily return; all else, random numbers included, is RLlib's."""
 
     _shown: Any = None
 

@@ -1,4 +1,4 @@
-"""Builds ``.venv`` with pinned packages and prepares the embedded tutor. Run by ``make setup``.
+"""Build ``.venv`` with pinned packages and prepare the embedded tutor. Run by ``make setup``.
 
 Uses the standard library only. Safe to run again (it does nothing when nothing changed) and twice at once (a lock
 serialises the two).
@@ -74,7 +74,7 @@ def index_options(python: Path = PYTHON) -> dict[str, str]:
 
 
 def run(command: list[str], remedy: str, env: dict[str, str] | None = None) -> None:
-    """Runs a command with a sign of life every few seconds; raises with the end of its output and a remedy."""
+    """Run a command with a sign of life every few seconds; raise with the end of its output and a remedy."""
     with tempfile.TemporaryFile("w+") as output:
         process = subprocess.Popen(command, env={**os.environ, **(env or {})}, stdout=output, stderr=output)
         started = time.monotonic()
@@ -100,7 +100,7 @@ def wait(process: subprocess.Popen[bytes], timeout_s: float) -> int | None:
 
 
 def prepare_tutor() -> None:
-    """Converts the embedded tutor once; its own progress and errors go straight to the terminal."""
+    """Convert the embedded tutor once; its own progress and errors go straight to the terminal."""
     if subprocess.call([str(PYTHON), "-m", "tutor_service.embedded"], cwd=ROOT):
         raise SetupError("the embedded tutor could not be prepared; the line above says why.")
 
@@ -126,7 +126,7 @@ def dotted(version: tuple[int, int]) -> str:
 
 
 def use_fitting_interpreter() -> None:
-    """Starts this program again with an interpreter that fits, unless this one does.
+    """Start this program again with an interpreter that fits, unless this one does.
 
     Raises:
         SetupError: None is found.

@@ -1,4 +1,4 @@
-"""Keep proxies away from loopback addresses, and names the one that a request would pass. Knows no service.
+"""Keep proxies away from loopback addresses, and name the one that a request would pass. Knows no service.
 
 ``HTTP_PROXY``, ``HTTPS_PROXY`` and ``ALL_PROXY`` are set for whole machines; without ``NO_PROXY`` they capture loopback
 too, where no proxy can reach what is meant.

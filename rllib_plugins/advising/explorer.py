@@ -99,7 +99,7 @@ class Decision(Parts):
         flags: ``(3, n)`` bool: ``heads``, ``eligible`` and ``consulted``.
         advice: ``(n, num_actions)`` float32, imitation target; zeros where not consulted. The advised action one-hot,
             whose mean over draws is π_T; π_T itself where ``imitation`` is ``all`` and the advice was drawn afresh.
-            (Filtering by the advantage of the executed action says something about that action only.)
+            (Filtering by the advantage of the executed action judges that action only.)
     """
 
     actions: NDArray[np.int64]
@@ -133,7 +133,7 @@ class Decision(Parts):
 
 
 class Explorer:
-    """Decides every exploring step of one trial.
+    """Decide every exploring step of one trial.
 
     Args:
         config: When to ask and what to do with advice.
@@ -207,7 +207,7 @@ class Explorer:
         return self._advisor is None
 
     def draw_alone(self, draws: Floats) -> None:
-        """Draw what vector steps of a student that acts alone are thrown with, ``(T, n)``, as ``act`` would.
+        """Draw the numbers that vector steps of a student that acts alone take, ``(T, n)``, as ``act`` would.
 
         Args:
             draws: Output: uniform numbers in [0, 1).

@@ -226,7 +226,7 @@ def _memory_after(stored: Stored, slot: int, q: float) -> float:
 
 @compiled
 def _plan(coin: Coin, student: Student, tutor: Tutor, stored: Stored, visits: NDArray[Any]) -> int:
-    """Throw the coins and looks up what is known and what is stored; returns how many have to be asked about.
+    """Throw the coins and look up what is known and what is stored; return how many have to be asked about.
 
     The order matters: what an environment finds follows from the coins of those before it, never from its own, so
     budgets are kept exactly and each action's probability is that given everything before it. Advice that is asked for

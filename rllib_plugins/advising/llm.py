@@ -267,7 +267,7 @@ class Prior(NamedTuple):
 
 
 class Reader:
-    """Reads one tutor's answers about one task.
+    """Read one tutor's answers about one task.
 
     Args:
         task: The task.

@@ -75,7 +75,7 @@ class EarnedTrust:
         self._weigh()
 
     def observe(self, advantages: ArrayLike, heads: ArrayLike, eligible: ArrayLike) -> None:
-        """Adds an update's steps.
+        """Add an update's steps.
 
         Args:
             advantages: Of the executed actions, not standardised; any shape. NaN and absurd ones are left out.
@@ -126,7 +126,7 @@ class EarnedTrust:
         return math.sqrt(self._variance) / self._weight if self._weight > 0 else math.nan
 
     def _weigh(self) -> None:
-        """Follows a change of the running sums: these are read at every step."""
+        """Follow a change of the running sums: these are read at every step."""
         z = self._weighted / math.sqrt(self._variance) if self._variance > 0 else 0.0
         bonus = OPTIMISM * (1.0 - 2.0 * self._compared / (self._compared + PROBATION_STEPS))
         weight = min(1.0, self._compared / PROBATION_STEPS) if z < 0 else 1.0
@@ -147,7 +147,7 @@ class EarnedTrust:
         }
 
     def set_state(self, state: dict[str, Any]) -> None:
-        """Takes over a ``get_state``."""
+        """Take over a ``get_state``."""
         self._weighted = float(state["weighted"])
         self._weight = float(state["weight"])
         self._variance = float(state["variance"])
@@ -166,7 +166,7 @@ def add_compared(
     waiting_heads: NDArray[np.bool_],
     num_waiting: int,
 ) -> int:
-    """Adds the steps that are part of the comparison to those that wait for it; how many wait then."""
+    """Add the steps that are part of the comparison to those that wait for it; how many wait then."""
     for step in range(len(advantages)):
         advantage = np.float64(advantages[step])
         if eligible[step] and abs(advantage) < LARGEST:
@@ -206,7 +206,7 @@ Evidence = tuple[NDArray[np.float64], NDArray[np.bool_], NDArray[np.bool_]]
 
 
 class ReturnComparison:
-    """Collects steps until their episodes end.
+    """Collect steps until their episodes end.
 
     Args:
         gamma: Discount in [0, 1].
@@ -235,7 +235,7 @@ class ReturnComparison:
         self._num_dropped += num_new
 
     def add_finished(self, steps: list[tuple[float, float, float]]) -> None:
-        """Takes over ``finished`` steps from elsewhere."""
+        """Take over ``finished`` steps from elsewhere."""
         self._finished.extend(steps)
 
     def add_decisions(self, episodes: list[str], heads: NDArray[np.bool_], eligible: NDArray[np.bool_]) -> None:
@@ -274,6 +274,6 @@ class ReturnComparison:
         return {"finished": list(self._finished)}
 
     def set_state(self, state: dict[str, Any]) -> None:
-        """Takes over a ``get_state``."""
+        """Take over a ``get_state``."""
         self._finished = list(state["finished"])
         self._running = {}

@@ -20,7 +20,7 @@ from rllib_plugins.rollout.gae import generalised_advantages
 
 
 class RolloutBatch(NamedTuple):
-    """Holds the batch of a rollout.
+    """Hold the batch of a rollout.
 
     Attributes:
         batch: What the update reads.
@@ -32,7 +32,7 @@ class RolloutBatch(NamedTuple):
 
 
 class ColumnsBatch(NamedTuple):
-    """Holds the batch of RLlib's columns.
+    """Hold the batch of RLlib's columns.
 
     Attributes:
         batch: What the loss reads.

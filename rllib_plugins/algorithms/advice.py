@@ -12,7 +12,7 @@ from rllib_plugins.compiled import compiled
 
 
 class AdviceWeights(NamedTuple):
-    """Weighs the advice of a rollout; every field is a ``np.float32``.
+    """Weigh the advice of a rollout; every field is a ``np.float32``.
 
     Attributes:
         cap: c in ρ = min(c, π_old/μ); 0: advantages are not weighted.

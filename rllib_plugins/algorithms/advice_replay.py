@@ -30,7 +30,7 @@ not, half as far: a student that hovers at the mark is looked at now and then.""
 
 
 class AdviceMemory(ArrayRing):
-    """Keeps the latest advised steps of a trial.
+    """Keep the latest advised steps of a trial.
 
     Args:
         obs_dim: Length of a flat observation.

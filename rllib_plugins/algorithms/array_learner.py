@@ -27,7 +27,7 @@ _OPTIMIZERS = ("adam", "rmsprop")
 
 
 class ArrayLearner:
-    """Updates a module from arrays; put it before the RLlib learner.
+    """Update a module from arrays; put it before the RLlib learner.
 
     Attributes:
         num_steps_trained: Steps in updates since metrics were last reduced.

@@ -29,7 +29,7 @@ _LEAN = "lean"
 
 
 class LeanTraining:
-    """Decides when to sample and when to update; put it before the RLlib algorithm and write ``after_sampling``."""
+    """Decide when to sample and when to update; put it before the RLlib algorithm and write ``after_sampling``."""
 
     config: Any
     env_runner: Any

@@ -23,7 +23,7 @@ ALWAYS = np.float32(2)
 
 
 class UpdateBatch(NamedTuple):
-    """Holds ``B`` steps of an actor-critic rollout.
+    """Hold ``B`` steps of an actor-critic rollout.
 
     Attributes:
         observations: ``(B, obs_dim)``.
@@ -49,7 +49,7 @@ class UpdateBatch(NamedTuple):
 
 
 class Objective(NamedTuple):
-    """Weighs the parts of an actor-critic loss; every field is a ``np.float32``.
+    """Weigh the parts of an actor-critic loss; every field is a ``np.float32``.
 
     Attributes:
         clip: ε of PPO's ratio; below 0: A2C's plain policy gradient.
@@ -69,7 +69,7 @@ class Objective(NamedTuple):
 
 
 class Statistics(NamedTuple):
-    """Holds the loss of a batch and its parts, each a mean over steps, before their weights."""
+    """Hold the loss of a batch and its parts, each a mean over steps, before their weights."""
 
     loss: float
     policy_loss: float
@@ -79,7 +79,7 @@ class Statistics(NamedTuple):
 
 
 class LossGradients(NamedTuple):
-    """Holds a loss and its gradients by logits ``(B, A)`` and values ``(B,)``."""
+    """Hold a loss and its gradients by logits ``(B, A)`` and values ``(B,)``."""
 
     statistics: Statistics
     by_logits: Floats
@@ -87,7 +87,7 @@ class LossGradients(NamedTuple):
 
 
 class Margin(NamedTuple):
-    """Weighs DQN's soft margin on advised actions; every field is a ``np.float32``.
+    """Weigh DQN's soft margin on advised actions; every field is a ``np.float32``.
 
     Attributes:
         temperature: T, in units of Q.

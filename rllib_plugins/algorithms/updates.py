@@ -39,7 +39,7 @@ subnormal numbers, which never reach 0 by themselves and are slow to compute wit
 
 
 class Optimiser(NamedTuple):
-    """Describes an optimiser over one piece of memory, on torch's own state.
+    """Describe an optimiser over one piece of memory, on torch's own state.
 
     Attributes:
         kind: ``ADAM``, ``RMSPROP`` or ``OTHER``, which only clips.
@@ -61,7 +61,7 @@ class Optimiser(NamedTuple):
 
 
 class QObjective(NamedTuple):
-    """Weighs the parts of DQN's loss.
+    """Weigh the parts of DQN's loss.
 
     Attributes:
         gamma: Discount, a ``np.float32``.
@@ -77,7 +77,7 @@ class QObjective(NamedTuple):
 
 
 class LearntTransitions(NamedTuple):
-    """Holds Q of the executed actions of a batch, and their targets, ``(B,)`` each."""
+    """Hold Q of the executed actions of a batch, and their targets, ``(B,)`` each."""
 
     taken: Floats
     targets: Floats
@@ -122,7 +122,7 @@ def describe_optimiser(optimiser: torch.optim.Optimizer, config: Any, parts: Int
 
 
 class OptimiserView:
-    """Describes a torch optimiser, anew once its state was replaced; arguments as ``describe_optimiser``'s."""
+    """Describe a torch optimiser, anew once its state was replaced; arguments as ``describe_optimiser``'s."""
 
     def __init__(self, optimiser: torch.optim.Optimizer, config: Any, parts: Ints) -> None:
         self._given = optimiser, config, parts

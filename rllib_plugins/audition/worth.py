@@ -16,7 +16,7 @@ TRIVIAL_EPISODES, TRIVIAL_STEPS = 200, 5_000
 
 
 class Play(NamedTuple):
-    """Says how somebody plays.
+    """Say how somebody plays.
 
     Attributes:
         mean: Mean return of an episode.
@@ -30,7 +30,7 @@ class Play(NamedTuple):
 
 
 class KnownPlay(NamedTuple):
-    """Says how well a task is played before anybody learns it.
+    """Say how well a task is played before anybody learns it.
 
     Attributes:
         ignorant: Mean return of the best player that knows nothing of the task: random play, or one action always.

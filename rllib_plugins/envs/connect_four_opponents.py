@@ -72,7 +72,7 @@ class GreedyOpponent(Opponent):
 
 
 class PerfectOpponent(Opponent):
-    """Plays a best column by the solver; with probability ``error_rate`` a random one instead."""
+    """Play a best column by the solver; with probability ``error_rate`` a random one instead."""
 
     def __init__(self, error_rate: float) -> None:
         """Set the error rate.

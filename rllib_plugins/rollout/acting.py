@@ -21,7 +21,7 @@ _NO_LEGAL = np.empty((0, 0, 0), dtype=bool)
 
 
 class Actor(NamedTuple):
-    """Says what a student acts by.
+    """Say what a student acts by.
 
     Attributes:
         network: Actor and critic, or the online Q-network.
@@ -39,7 +39,7 @@ class Actor(NamedTuple):
 
 
 class Steps(NamedTuple):
-    """Holds the arrays of a rollout that a student fills which acts by itself; see ``RolloutArrays``.
+    """Hold the arrays of a rollout that a student fills which acts by itself; see ``RolloutArrays``.
 
     ``next_observations`` and ``legal`` have no vector steps where a rollout goes without them.
     """
@@ -73,7 +73,7 @@ class Steps(NamedTuple):
 
 
 class Episodes(NamedTuple):
-    """Sums up returns.
+    """Sum up returns.
 
     Attributes:
         running: ``(n,)`` returns of the running episodes.

@@ -21,7 +21,7 @@ _IN_PARTS = ("probabilities", "flags")
 
 @dataclass(slots=True)
 class RolloutArrays(Parts):
-    """Holds T = ``num_steps`` vector steps of N = ``num_envs`` environments.
+    """Hold T = ``num_steps`` vector steps of N = ``num_envs`` environments.
 
     Attributes:
         observations: ``(T, N, obs_dim)`` float32.

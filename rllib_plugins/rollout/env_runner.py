@@ -49,7 +49,7 @@ def explorer_options(config: Any, task: Task, advisor: Advisor | None) -> dict[s
 
 
 class ArrayEnvRunner(EnvRunner, Checkpointable):
-    """Steps ``task.make_vec`` into a ``RolloutArrays`` of ``config.rollout_steps`` vector steps.
+    """Step ``task.make_vec`` into a ``RolloutArrays`` of ``config.rollout_steps`` vector steps.
 
     It may stop anywhere in a rollout and go on later: evaluation points need not divide rollouts.
 

@@ -28,7 +28,7 @@ from rllib_plugins.uses.options import UseOptions, make_use
 
 
 class Order(NamedTuple):
-    """Orders some vector steps from a runner.
+    """Order some vector steps from a runner.
 
     Attributes:
         start: First vector step of the rollout.
@@ -46,7 +46,7 @@ class Order(NamedTuple):
 
 
 class Reply(NamedTuple):
-    """Holds what a runner did.
+    """Hold what a runner did.
 
     Attributes:
         arrays: The vector steps, as ``RolloutArrays.cut`` returns them, and of a complete rollout all ``next_values``.
@@ -60,7 +60,7 @@ class Reply(NamedTuple):
 
 
 class Restored(NamedTuple):
-    """Says what a restored runner could not have back.
+    """Say what a restored runner could not have back.
 
     Attributes:
         truncated: ``(T, num_envs)``: where the rollout was cut.
@@ -128,7 +128,7 @@ class OrderedEnvRunner(ArrayEnvRunner):
 
 
 class GatheredRollout:
-    """Stands in the trial's process for all its runners, as if they were one ``ArrayEnvRunner``.
+    """Stand in the trial's process for all its runners, as if they were one ``ArrayEnvRunner``.
 
     Args:
         config: One of this package's algorithm configs, after ``tutoring``.

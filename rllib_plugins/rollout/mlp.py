@@ -37,7 +37,7 @@ _ZERO, _ONE = np.float32(0), np.float32(1)
 
 
 class Network(NamedTuple):
-    """Describes a network whose parameters are in one piece of memory.
+    """Describe a network whose parameters are in one piece of memory.
 
     Attributes:
         layers: ``(L, 6)``: per layer its inputs and outputs, where its weight ``(outputs, inputs)`` and bias start in
@@ -54,7 +54,7 @@ class Network(NamedTuple):
 
 
 class Workspace(NamedTuple):
-    """Holds what a forward pass leaves for the backward pass, for up to a number of rows.
+    """Hold what a forward pass leaves for the backward pass, for up to a number of rows.
 
     Attributes:
         outputs: Of every layer, one after the other.

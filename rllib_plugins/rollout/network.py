@@ -32,7 +32,7 @@ _NOTHING = np.empty((0, 0), np.float32)
 
 
 class Heads(NamedTuple):
-    """Holds logits ``(n, num_actions)`` and values ``(n,)``."""
+    """Hold logits ``(n, num_actions)`` and values ``(n,)``."""
 
     logits: Array
     values: Array
@@ -70,7 +70,7 @@ def initialise_orthogonally(module: Any) -> None:
 
 
 class _View:
-    """Holds a network and a workspace that grows with the batches."""
+    """Hold a network and a workspace that grows with the batches."""
 
     def __init__(self, network: Network) -> None:
         self.network = network
@@ -85,7 +85,7 @@ class _View:
 
 
 class ActorCriticView(_View):
-    """Runs ``DefaultPPOTorchRLModule`` (PPO, A2C), with shared or separate encoders, in compiled code.
+    """Run ``DefaultPPOTorchRLModule`` (PPO, A2C), with shared or separate encoders, in compiled code.
 
     What its methods return is overwritten by the next call.
     """
@@ -124,7 +124,7 @@ class ActorCriticView(_View):
 
 
 class QNetwork(_View):
-    """Runs encoder and heads of a Q-network, dueling (Wang et al. 2016, arXiv 1511.06581) or not, in compiled code."""
+    """Run encoder and heads of a Q-network, dueling (Wang et al. 2016, arXiv 1511.06581) or not, in compiled code."""
 
     def __init__(self, encoder: Any, advantage: Any, value: Any | None) -> None:
         super().__init__(make_network([_mlp(encoder), _mlp(advantage), [] if value is None else _mlp(value)]))
@@ -140,7 +140,7 @@ class QNetwork(_View):
 
 
 class QView:
-    """Runs ``DefaultDQNTorchRLModule`` with an expectation head (one atom)."""
+    """Run ``DefaultDQNTorchRLModule`` with an expectation head (one atom)."""
 
     def __init__(self, module: Any) -> None:
         if module.num_atoms != 1:

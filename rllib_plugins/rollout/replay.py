@@ -13,7 +13,7 @@ from rllib_plugins.rollout.ring import ArrayRing
 
 
 class Transitions(NamedTuple):
-    """Holds transitions, each array ``(batch_size, ...)``.
+    """Hold transitions, each array ``(batch_size, ...)``.
 
     Attributes:
         observations: ``(B, obs_dim)`` float32.
@@ -39,7 +39,7 @@ class Transitions(NamedTuple):
 
 
 class Kept(NamedTuple):
-    """Holds the arrays of a replay buffer, a row per transition, or those of a rollout, ``(T, N, ...)``."""
+    """Hold the arrays of a replay buffer, a row per transition, or those of a rollout, ``(T, N, ...)``."""
 
     observations: NDArray[np.float32]
     next_observations: NDArray[np.float32]
@@ -50,7 +50,7 @@ class Kept(NamedTuple):
 
 
 class Drawn(NamedTuple):
-    """Says which transitions of a buffer make a batch, and holds what is not kept with them; see ``Transitions``.
+    """Say which transitions of a buffer make a batch, and hold what is not kept with them; see ``Transitions``.
 
     Attributes:
         kept: The buffer's arrays.

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 
 class ArrayRing:
-    """Keeps entries in preallocated arrays, one row each; the oldest give way.
+    """Keep entries in preallocated arrays, one row each; the oldest give way.
 
     Args:
         arrays: By name, of one length: the capacity.

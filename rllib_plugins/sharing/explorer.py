@@ -25,7 +25,7 @@ from tutor_service.errors import UserError
 
 
 class SharedExplorer(Explorer):
-    """Decides a runner's exploring steps by what all of them know, within its share of the advice budget.
+    """Decide a runner's exploring steps by what all of them know, within its share of the advice budget.
 
     Args:
         config: As ``Explorer``'s.

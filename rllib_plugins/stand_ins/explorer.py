@@ -17,7 +17,7 @@ from rllib_plugins.stand_ins.stand_in import StandIn
 
 
 class StandInExplorer(Explorer):
-    """Asks the stand-in, which asks the tutor within the budget.
+    """Ask the stand-in, which asks the tutor within the budget.
 
     What the model says is not known before the coin: μ is conditional on the coin, as where the tutor is asked.
 

@@ -19,7 +19,7 @@ LEAST_COMPARED = 10.0
 
 
 class Answers(NamedTuple):
-    """Holds what a tutor said of distinct states.
+    """Hold what a tutor said of distinct states.
 
     Attributes:
         observations: ``(n, obs_dim)``.
@@ -37,7 +37,7 @@ class Answers(NamedTuple):
 
 
 class Prediction(NamedTuple):
-    """Holds what a model takes the tutor to say.
+    """Hold what a model takes the tutor to say.
 
     Attributes:
         told: ``(n, A)`` distributions, 0 on illegal actions.
@@ -49,7 +49,7 @@ class Prediction(NamedTuple):
 
 
 class Model(Protocol):
-    """Predicts what a tutor would say; its random numbers are its own."""
+    """Predict what a tutor would say; its random numbers are its own."""
 
     def fit(self, answers: Answers) -> None:
         """Learn from all of the answers so far, those of earlier calls among them."""
@@ -66,7 +66,7 @@ class Model(Protocol):
 
 @dataclass(slots=True)
 class Agreement:
-    """Counts how often predictions had the tutor's best guess; old comparisons fade.
+    """Count how often predictions had the tutor's best guess; old comparisons fade.
 
     Attributes:
         num_compared: Comparisons.

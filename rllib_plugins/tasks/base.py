@@ -120,7 +120,7 @@ class Task:
         return "all states"
 
     def trivial_players(self) -> Mapping[str, Policy]:
-        """Return the trivial players by name, over flat observations: what a student must beat to have learnt.
+        """Return the trivial players by name, over flat observations: what a student must beat to have learnt anything.
 
         By default one per action, which always takes it where it is legal. Extend them by a one-line heuristic:
         ``return {**super().trivial_players(), "to the food": self.to_the_food}``.
@@ -286,7 +286,7 @@ class Task:
     def borrow_vec(self, num_envs: int, seed: int) -> Iterator[FlatVectorEnv]:
         """Lend a vector of environments that are kept for the next borrower; reset it first.
 
-        Evaluations, checks and references use it, so that an environment that is dear to make is made once.
+        Evaluations, checks and references use it, so that an environment that is costly to make is made once.
         """
         if self.is_native:
             envs = self._spare_vectors.pop(num_envs, None) or self.make_vec(num_envs, seed)
@@ -338,7 +338,7 @@ class Task:
             self._spare_vectors.popitem()[1].close()
 
     def save_vec(self, envs: FlatVectorEnv) -> bytes | None:
-        """Return a vector in the middle of its episodes, for a checkpoint; None where it cannot be had back."""
+        """Return a vector in the middle of its episodes, for a checkpoint; None where it cannot be restored."""
         if self.why_not_resumable is not None:
             return None
         try:
@@ -348,7 +348,7 @@ class Task:
             return None
 
     def restore_vec(self, envs: FlatVectorEnv, state: bytes | None) -> bool:
-        """Put what ``save_vec`` returned in the place of a vector's environments; False where it cannot be had back."""
+        """Put what ``save_vec`` returned in the place of a vector's environments; False where it cannot be restored."""
         if state is None:
             return False
         try:

@@ -20,7 +20,7 @@ NUM_STARTS = 16
 
 
 class Carts(NamedTuple):
-    """Holds n carts, as machine code plays them.
+    """Hold n carts, as machine code plays them.
 
     Attributes:
         states: ``(n, 4)``.

@@ -22,7 +22,7 @@ SETTLED_SHARE = 0.02
 
 
 class AdviceSample(NamedTuple):
-    """Holds advised steps.
+    """Hold advised steps.
 
     Attributes:
         observations: ``(B, obs_dim)`` float32.
@@ -42,7 +42,7 @@ class AdviceSample(NamedTuple):
 
 
 class Goal(NamedTuple):
-    """Says how far advice is imitated.
+    """Say how far advice is imitated.
 
     Attributes:
         until: Probability of the advised action at which imitation of a step ends.
@@ -54,7 +54,7 @@ class Goal(NamedTuple):
 
 
 class Imitator(Protocol):
-    """Imitates advice: what a use needs of a learner."""
+    """Imitate advice: what a use needs of a learner."""
 
     def imitate_again(self, sample: AdviceSample, goal: Goal) -> bool:
         """Take one gradient step; or return False, and take none, where the student follows the advice already.
@@ -66,7 +66,7 @@ class Imitator(Protocol):
 
 
 class UseContext(NamedTuple):
-    """Holds what a use works with.
+    """Hold what a use works with.
 
     Attributes:
         config: One of this package's algorithm configs, after ``tutoring``.

@@ -31,7 +31,7 @@ LARGEST = 1e30
 
 
 class Treated(NamedTuple):
-    """Holds steps that only the regression has not used yet.
+    """Hold steps that only the regression has not used yet.
 
     Attributes:
         observations: ``(n, obs_dim)``.
@@ -45,7 +45,7 @@ class Treated(NamedTuple):
 
 
 class RandomFeatures:
-    """Describes a state by 1, its scaled numbers where they are few, and random ReLUs of them.
+    """Describe a state by 1, its scaled numbers where they are few, and random ReLUs of them.
 
     Args:
         mean: Of the observations, ``(obs_dim,)``.
@@ -85,7 +85,7 @@ def _features(
 
 
 class Benefit:
-    """Estimates the benefit of advice: δ(s) = A(s, advised) − mean A(s, other actions), by the student's policy.
+    """Estimate the benefit of advice: δ(s) = A(s, advised) − mean A(s, other actions), by the student's policy.
 
     A student that samples its actions takes the advised one with a known probability m(s): each step is a randomised
     trial of the advice at no cost. With t = 1 where the advised action was drawn, the score x = (t − m)·A has mean

@@ -16,7 +16,7 @@ from rllib_plugins.uses.base import Imitator, Use, UseContext
 
 
 class CoinUse(Use):
-    """Imitates the advised steps of rollouts, and tells the explorer what advice was worth.
+    """Imitate the advised steps of rollouts, and tell the explorer what advice was worth.
 
     Args:
         context: What it works with; the tutor acts by the runner's explorer.

@@ -18,7 +18,7 @@ from rllib_plugins.uses.base import UseContext
 
 
 class Visited(NamedTuple):
-    """Holds steps of a student, the oldest first.
+    """Hold steps of a student, the oldest first.
 
     Attributes:
         observations: ``(n, obs_dim)``.
@@ -49,7 +49,7 @@ class Visited(NamedTuple):
 
 
 class Told(NamedTuple):
-    """Holds what a tutor guessed.
+    """Hold what a tutor guessed.
 
     Attributes:
         steps: ``(k,)``: the steps with a guess.
@@ -61,7 +61,7 @@ class Told(NamedTuple):
 
 
 class Consultations:
-    """Asks with probability P(τ), where the advising rule says yes, within ``advice_budget``; counts what it did.
+    """Ask with probability P(τ), where the advising rule says yes, within ``advice_budget``; count what came of it.
 
     Args:
         context: What it works with.

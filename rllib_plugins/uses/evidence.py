@@ -22,7 +22,7 @@ _RELATIVE_CUT = 1e-6
 
 
 class Draws(NamedTuple):
-    """Holds steps in which a student drew its action at random and the advice is known.
+    """Hold steps in which a student drew its action at random and the advice is known.
 
     Attributes:
         observations: ``(n, obs_dim)``.
@@ -45,7 +45,7 @@ class Draws(NamedTuple):
 
 
 class Sums(NamedTuple):
-    """Holds sums over steps in which each counts half after ``half_life`` more.
+    """Hold sums over steps in which each counts half after ``half_life`` more.
 
     With 1[a = k] − m_k, the surprise of action k in a step, and t − m that of the advised one.
 

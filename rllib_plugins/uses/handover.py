@@ -34,7 +34,7 @@ WHOLLY = {
 
 @dataclass(slots=True)
 class Curriculum:
-    """Shortens the tutor's part.
+    """Shorten the tutor's part.
 
     Attributes:
         options: As configured.
@@ -67,7 +67,7 @@ class Curriculum:
 
 
 class HandoverExplorer(Explorer):
-    """Lets the tutor act in the first steps of each episode.
+    """Let the tutor act in the first steps of each episode.
 
     Args:
         options: As configured.

@@ -23,7 +23,7 @@ PATIENCE_GROWTH, MOST_GROWTHS = 2.0, 60
 
 
 class Limits(NamedTuple):
-    """Says when phases of imitation begin and end.
+    """Say when phases of imitation begin and end.
 
     Attributes:
         options: Thresholds of the evidence.
@@ -46,7 +46,7 @@ class Limits(NamedTuple):
 
 
 class Episodes(NamedTuple):
-    """Sums up the episodes that ended in some steps.
+    """Sum up the episodes that ended in some steps.
 
     Attributes:
         num_steps: Env steps.
@@ -75,7 +75,7 @@ NO_EPISODES = Episodes(0, 0, 0.0, 0.0)
 
 @dataclass(slots=True)
 class Phase:
-    """Decides when advice is imitated, by evidence about it and by the student's own returns.
+    """Decide when advice is imitated, by evidence about it and by the student's own returns.
 
     A tutor whose own play is known to be worse than the student's is not followed: advice that beats a beginner's
     actions can still lead nowhere, and a student that is held at its tutor's level does not pass it. Whether a student

@@ -42,7 +42,7 @@ def log_advice(told: Floats, legal: Bools, floor: float) -> Floats:
 
 
 class PoolingExplorer(Explorer):
-    """Adds the tutor's logarithm to what the student acts by; the student itself acts at every step.
+    """Add the tutor's logarithm to what the student acts by; the student itself acts at every step.
 
     Args:
         options: As configured.

@@ -17,7 +17,7 @@ _READ = ("observations", "logits", "actions", "rewards", "terminated", "truncate
 
 
 class Window:
-    """Collects whole rollouts until they hold ``LEAST_STEPS``.
+    """Collect whole rollouts until they hold ``LEAST_STEPS``.
 
     Args:
         rollout: The arrays that are filled again and again.

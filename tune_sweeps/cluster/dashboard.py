@@ -43,7 +43,7 @@ class ClusterFacts:
 
 
 def read_facts(url: str, token: str | None, timeout_s: float = TIMEOUT_S) -> ClusterFacts:
-    """Asks the dashboard.
+    """Ask the dashboard.
 
     Args:
         url: Its base address: see ``address.dashboard_url``.

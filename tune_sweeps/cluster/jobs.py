@@ -96,7 +96,7 @@ class Jobs:
         return mine[-1]
 
     def submit(self, job_id: str, sweep: str, entrypoint: str, runtime_env: dict[str, object], num_cpus: float) -> None:
-        """Starts a job, whose driver runs on the head: lost with a student's node, it would take the sweep along.
+        """Start a job, whose driver runs on the head: lost with a student's node, it would take the sweep along.
 
         Args:
             job_id: Ray's submission id.
@@ -137,7 +137,7 @@ class Jobs:
         raise UserError(f"the job '{job_id}' is not on this cluster any more; it was restarted or deleted.")
 
     def follow(self, job_id: str, write: Callable[[str], None], marks: Sequence[str]) -> str | None:
-        """Writes what a job prints, to its end, across lost connections; nothing is written twice.
+        """Write what a job prints, to its end, across lost connections; nothing is written twice.
 
         Args:
             job_id: Which job.
@@ -153,7 +153,7 @@ class Jobs:
         return asyncio.run(self._follow(job_id, write, tuple(marks)))
 
     def stop(self, job_id: str) -> bool:
-        """Ends a job: SIGTERM first. Returns False where it had ended already."""
+        """End a job: SIGTERM first. Return False where it had ended already."""
         return bool(self._client.stop_job(job_id))
 
     async def _follow(self, job_id: str, write: Callable[[str], None], marks: tuple[str, ...]) -> str | None:

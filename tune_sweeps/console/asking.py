@@ -1,4 +1,4 @@
-"""Shows how far a tutor is with its questions."""
+"""Show how far a tutor is with its questions."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Shows how far something is that is counted: a bar with an ETA on a terminal, a line now and then elsewhere."""
+"""Show how far something is that is counted: a bar with an ETA on a terminal, a line now and then elsewhere."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _LINE_EVERY_S = 10.0
 
 
 class Count:
-    """Counts what is done of what there is to do.
+    """Count what is done of what there is to do.
 
     Args:
         screen: Where it is shown.

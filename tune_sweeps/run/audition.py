@@ -1,4 +1,4 @@
-"""Holds an audition of a tutor that is brought up for it, or of its recorded answers. Knows how tutors are reached.
+"""Hold an audition of a tutor that is brought up for it, or of its recorded answers. Knows how tutors are reached.
 
 The ways differ in how the tutor is asked and in how its answers are read. Of the askings, notes behind the rules travel
 with each question, so that one deployment answers them all; another decoding takes another deployment.

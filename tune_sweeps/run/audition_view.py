@@ -1,4 +1,4 @@
-"""Shows an audition while it goes on: a live table on a terminal, a line now and then elsewhere."""
+"""Show an audition while it goes on: a live table on a terminal, a line now and then elsewhere."""
 
 from __future__ import annotations
 

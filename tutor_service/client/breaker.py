@@ -21,7 +21,7 @@ class BreakerState(Enum):
 
 
 class CircuitBreaker:
-    """Count failures and says whether to call at all. Safe to use from several threads.
+    """Count failures and say whether to call at all. Safe to use from several threads.
 
     Every call that ``allow`` or ``allow_probe`` lets through must be followed by ``succeeded`` or ``failed``.
 

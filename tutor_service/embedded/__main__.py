@@ -1,4 +1,4 @@
-"""Prepares an embedded model from the command line: ``python -m tutor_service.embedded [NAME] [--verify]``."""
+"""Prepare an embedded model from the command line: ``python -m tutor_service.embedded [NAME] [--verify]``."""
 
 from __future__ import annotations
 

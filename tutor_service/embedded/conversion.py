@@ -1,4 +1,4 @@
-"""Converts a GGUF file into a bfloat16 folder that vLLM loads, and checks whether a folder is whole."""
+"""Convert a GGUF file into a bfloat16 folder that vLLM loads, and check whether a folder is whole."""
 
 from __future__ import annotations
 

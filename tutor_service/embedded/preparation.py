@@ -1,4 +1,4 @@
-"""Brings an embedded model into the cache: checks the machine, fetches, converts, and moves the result into place."""
+"""Bring an embedded model into the cache: check the machine, fetch, convert, and move the result into place."""
 
 from __future__ import annotations
 

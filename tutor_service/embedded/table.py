@@ -1,4 +1,4 @@
-"""Lists the embedded models: what each is, where its weights come from, and what it takes. Imports nothing heavy."""
+"""List the embedded models: what each is, where its weights come from, and what it takes. Imports nothing heavy."""
 
 from __future__ import annotations
 

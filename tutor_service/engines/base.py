@@ -44,7 +44,7 @@ class Engine(Protocol):
     """Evaluate prompts. There is one engine per replica."""
 
     async def start(self) -> EngineFacts:
-        """Load the model and evaluates something once, so that the first caller does not wait for it.
+        """Load the model and evaluate something once, so that the first caller does not wait for it.
 
         Raises:
             UserError: The model cannot be had or does not fit.

@@ -1,4 +1,4 @@
-"""Ask one tutor one question and shows everything about the answer. Knows tutors and requests; prints nothing."""
+"""Ask one tutor one question and show everything about the answer. Knows tutors and requests; prints nothing."""
 
 from __future__ import annotations
 

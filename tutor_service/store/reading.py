@@ -1,4 +1,4 @@
-"""Reads exported answers back from files. Knows the export's columns; must not know the database.
+"""Read exported answers back from files. Knows the export's columns; must not know the database.
 
 The inverse of ``export``: each row is checked where it enters, and a row that is no answer names its line.
 """

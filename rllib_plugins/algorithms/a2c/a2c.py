@@ -12,7 +12,7 @@ from rllib_plugins.algorithms.ppo.ppo import PPO, PPOConfig
 
 
 class A2CConfig(PPOConfig):
-    """Configures A2C, which takes one gradient step per rollout.
+    """Configure A2C, which takes one gradient step per rollout.
 
     PPO's ``num_epochs``, ``minibatch_size``, ``clip_param``, ``vf_clip_param`` and KL fields are not used.
 
@@ -50,7 +50,7 @@ class A2CConfig(PPOConfig):
 
 
 class A2C(PPO):
-    """Trains an Advantage Actor-Critic student, tutored or not."""
+    """Train an Advantage Actor-Critic student, tutored or not."""
 
     @classmethod
     def get_default_config(cls) -> A2CConfig:

@@ -26,7 +26,7 @@ COMPARISON_LAMBDA = 0.8
 
 
 class DQNConfig(TutoredConfig, RLlibDQNConfig):
-    """Configures DQN; every field means what it means in RLlib. README.md lists the defaults that differ.
+    """Configure DQN; every field means what it means in RLlib. README.md lists the defaults that differ.
 
     Attributes:
         imitation_temperature: T of the soft margin on advised actions, in units of Q: the student follows advice where
@@ -107,7 +107,7 @@ class DQNConfig(TutoredConfig, RLlibDQNConfig):
 
 
 class DQN(LeanTraining, RLlibDQN):
-    """Trains a DQN student, tutored or not."""
+    """Train a DQN student, tutored or not."""
 
     learner: Any
 

@@ -15,7 +15,7 @@ from rllib_plugins.rollout.arrays import flat
 
 
 class PPOConfig(TutoredConfig, RLlibPPOConfig):
-    """Configures PPO; every field means what it means in RLlib. README.md lists the defaults that differ.
+    """Configure PPO; every field means what it means in RLlib. README.md lists the defaults that differ.
 
     Attributes:
         standardize_advantages: Standardise advantages over the train batch, as RLlib always does.
@@ -71,7 +71,7 @@ class PPOConfig(TutoredConfig, RLlibPPOConfig):
 
 
 class PPO(LeanTraining, RLlibPPO):
-    """Trains a PPO student, tutored or not."""
+    """Train a PPO student, tutored or not."""
 
     learner: Any
 

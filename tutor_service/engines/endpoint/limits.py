@@ -94,7 +94,7 @@ class Booking:
 
 
 class Budget:
-    """Count what is spent, and says when no further request may be sent.
+    """Count what is spent, and say when no further request may be sent.
 
     A request is let through where what it may take at most is still left, beside what is under way.
 
