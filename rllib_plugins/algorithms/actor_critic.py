@@ -10,11 +10,11 @@ from numpy.typing import NDArray
 from ray.rllib.core.columns import Columns
 from ray.rllib.evaluation.postprocessing import Postprocessing
 
-from rllib_plugins import columns
 from rllib_plugins.advising.config import ImitationWeights
 from rllib_plugins.advising.explorer import floored_logp
 from rllib_plugins.algorithms.advice import AdviceWeights, weigh_advice
 from rllib_plugins.algorithms.losses import UpdateBatch
+from rllib_plugins.connectors import columns
 from rllib_plugins.rollout.arrays import NO_MASKS, NO_ROWS, RolloutArrays, flat
 from rllib_plugins.rollout.gae import generalised_advantages
 
@@ -92,7 +92,7 @@ def update_batch_from_columns(
     standardise learns from, is target − V(s) by the present critic: the same number in the first pass over a batch.
 
     Args:
-        batch: Columns of RLlib and, if tutored, of ``rllib_plugins.columns``.
+        batch: Columns of RLlib and, if tutored, of ``rllib_plugins.connectors.columns``.
         config: PPO's or A2C's.
         values: ``(n,)`` values of the present critic, without gradients.
         imitation_weights: λ of the imitation term; 0 leaves it out.

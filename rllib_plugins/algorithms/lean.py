@@ -16,7 +16,7 @@ from ray.rllib.utils.metrics import (
 )
 
 from rllib_plugins.advising.explorer import Explorer
-from rllib_plugins.connector_pieces import ConsultTutor
+from rllib_plugins.connectors.pieces import ConsultTutor
 from rllib_plugins.policies import greedy
 from rllib_plugins.rollout.env_runner import ArrayEnvRunner
 from rllib_plugins.rollout.gathering import GatheredRollout

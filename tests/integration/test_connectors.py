@@ -17,12 +17,12 @@ from ray.rllib.core import COMPONENT_MODULE_TO_ENV_CONNECTOR  # noqa: E402
 from ray.rllib.env.single_agent_env_runner import SingleAgentEnvRunner  # noqa: E402
 from ray.tune.registry import register_env  # noqa: E402
 
-from rllib_plugins import columns, connector_pieces, connectors  # noqa: E402
 from rllib_plugins.advising.scripted import OracleAdvisor, WorstAdvisor  # noqa: E402
 from rllib_plugins.algorithms.dqn.dqn import DQNConfig as LeanDQNConfig  # noqa: E402
 from rllib_plugins.config import AdviceConfig  # noqa: E402
-from rllib_plugins.connector_pieces import ConsultTutor  # noqa: E402
-from rllib_plugins.connectors import add_tutor  # noqa: E402
+from rllib_plugins.connectors import add_tutor, columns, pieces  # noqa: E402
+from rllib_plugins.connectors import config as connectors_config  # noqa: E402
+from rllib_plugins.connectors.pieces import ConsultTutor  # noqa: E402
 from rllib_plugins.policies import epsilon_greedy  # noqa: E402
 from rllib_plugins.tasks import load_task  # noqa: E402
 from tutor_service.errors import UserError  # noqa: E402
@@ -173,7 +173,7 @@ def test_a_value_student_s_schedule_counts_the_steps_that_it_took_itself(build, 
         seen.append((consultant(algo)._num_env_steps - explorer.num_consultations, epsilon))
         return epsilon_greedy(q_values, legal, epsilon)
 
-    monkeypatch.setattr(connector_pieces, "epsilon_greedy", watched)
+    monkeypatch.setattr(pieces, "epsilon_greedy", watched)
     algo.env_runner.sample(num_timesteps=400, explore=True)
     own_steps, epsilons = np.array(seen).T
     assert 0 < own_steps[-1] < 300 and explorer.num_consultations > 100
@@ -182,7 +182,7 @@ def test_a_value_student_s_schedule_counts_the_steps_that_it_took_itself(build, 
 
 
 def test_the_example_runs():
-    result = doctest.testmod(connectors)
+    result = doctest.testmod(connectors_config)
     assert result.attempted > 0 and result.failed == 0
 
 

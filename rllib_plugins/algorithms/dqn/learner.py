@@ -12,13 +12,13 @@ from ray.rllib.core import DEFAULT_MODULE_ID
 from ray.rllib.core.columns import Columns
 from ray.rllib.core.learner.utils import update_target_network
 
-from rllib_plugins import columns
 from rllib_plugins.advising.config import ImitationWeights
 from rllib_plugins.algorithms.actor_critic import as_torch_loss
 from rllib_plugins.algorithms.advice import imitated_until
 from rllib_plugins.algorithms.array_learner import ArrayLearner
 from rllib_plugins.algorithms.losses import Margin, add_imitation, add_margin
 from rllib_plugins.algorithms.updates import OTHER, LearntTransitions, QObjective, learn_drawn
+from rllib_plugins.connectors import columns
 from rllib_plugins.policies import best_actions
 from rllib_plugins.rollout.arrays import NO_MASKS
 from rllib_plugins.rollout.mlp import Network

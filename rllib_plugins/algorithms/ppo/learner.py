@@ -11,7 +11,6 @@ from ray.rllib.algorithms.ppo.torch.ppo_torch_learner import PPOTorchLearner
 from ray.rllib.core import DEFAULT_MODULE_ID
 from ray.rllib.core.columns import Columns
 
-from rllib_plugins import columns
 from rllib_plugins.advising.config import ImitationWeights
 from rllib_plugins.algorithms.actor_critic import as_torch_loss, make_update_batch, part, update_batch_from_columns
 from rllib_plugins.algorithms.advice import imitated_until
@@ -25,6 +24,7 @@ from rllib_plugins.algorithms.losses import (
     loss_and_gradients,
 )
 from rllib_plugins.algorithms.updates import OTHER, learn, learn_in_passes
+from rllib_plugins.connectors import columns
 from rllib_plugins.rollout.arrays import NO_ROWS, RolloutArrays
 from rllib_plugins.rollout.mlp import Network
 from rllib_plugins.rollout.network import ActorCriticView, initialise_orthogonally

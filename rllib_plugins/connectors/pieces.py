@@ -18,11 +18,11 @@ from ray.rllib.algorithms.dqn.default_dqn_rl_module import QF_PREDS
 from ray.rllib.connectors.connector_v2 import ConnectorV2
 from ray.rllib.core.columns import Columns
 
-from rllib_plugins import columns
 from rllib_plugins.advising.advisor import Advisor
 from rllib_plugins.advising.config import AdviceConfig
 from rllib_plugins.advising.explorer import Decision, Explorer
 from rllib_plugins.advising.trust import ReturnComparison
+from rllib_plugins.connectors import columns
 from rllib_plugins.policies import epsilon_greedy, masked_softmax
 from rllib_plugins.sharing.explorer import SharedExplorer
 from rllib_plugins.sharing.shares import HOLDER, Place
@@ -109,7 +109,7 @@ class Tutoring(NamedTuple):
 
 
 class ConsultTutor(ConnectorV2):
-    """Module-to-env piece: replaces the actions by the core's and adds the columns of ``rllib_plugins.columns``.
+    """Module-to-env piece: replaces the actions by the core's and adds ``columns``.
 
     ``Columns.ACTION_LOGP`` becomes log π_old of the executed action, the centre of PPO's ratio. Earned trust is fed by
     the returns that followed heads and tails, as values are not known here.

@@ -16,7 +16,7 @@ from ray.rllib.env.single_agent_env_runner import SingleAgentEnvRunner
 
 from rllib_plugins.advising.advisor import Advisor
 from rllib_plugins.advising.config import AdviceConfig
-from rllib_plugins.connector_pieces import ConsultTutor, Tutoring, WatchEnvironments
+from rllib_plugins.connectors.pieces import ConsultTutor, Tutoring, WatchEnvironments
 from rllib_plugins.sharing.shares import Place
 from rllib_plugins.tasks import Task, load_task
 from rllib_plugins.uses.options import make_use
@@ -117,7 +117,7 @@ def add_tutor(
     if not issubclass(runner, TutoredEnvRunner):
         raise UserError(f"env_runner_cls={runner.__name__}: make it extend rllib_plugins.connectors.TutoredEnvRunner")
     if isinstance(config, DQNConfig):
-        from rllib_plugins.q_values_module import show_q_values
+        from rllib_plugins.connectors.q_values import show_q_values
 
         show_q_values(config)
     config.env_runners(
