@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from types import SimpleNamespace
@@ -97,6 +98,20 @@ def test_a_tutor_that_is_being_taken_down_keeps_nobody_waiting_but_who_asks_for_
             gone.set()
         assert waiting.result(10) == Grant(deploy=True)
         ending.result(10)
+
+
+def test_a_keeper_that_was_started_again_answers_when_it_has_heard_of_all_holders(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(leases, "_is_started_again", lambda: True, raising=False)
+    monkeypatch.setattr(leases, "RENEW_S", 0.1)
+    keeper = LeaseKeeper()
+    with ThreadPoolExecutor(2) as pool:
+        asked, coming = pool.submit(keeper.holders), pool.submit(keeper.acquire, "t", "i", "b")
+        time.sleep(0.1)
+        keeper.renew("t", "i", "a")
+        assert "a" in asked.result(10)["t"], "else it would pass for an operator's"
+        assert not coming.result(10).deploy
 
 
 def test_a_tutor_that_serve_does_not_take_down_at_once_is_taken_down_later(monkeypatch: pytest.MonkeyPatch) -> None:

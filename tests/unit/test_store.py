@@ -278,7 +278,7 @@ def test_a_store_of_an_earlier_version_is_read(tmp_path: Path) -> None:
 
 def test_a_copy_takes_over_what_another_store_decides_and_remembers_what_that_missed(store: AdviceStore) -> None:
     store.put_many([entry(1, 0.25), entry(2, 0.25), entry(3, 0.25)])
-    store.mark_unsent([key_of(1), key_of(2)])
+    store.keep_unsent([entry(1), entry(2)])
     assert sorted(store.unsent(5)) == sorted([key_of(1), key_of(2)]) and len(store.unsent(1)) == 1
     other = Context("model@1", "Rules of another game.", *QUESTION)
     store.replace_many([entry(1, 0.75, other), entry(4)])

@@ -13,6 +13,7 @@ from tests.unit.service_fakes import FakeDatabase
 from tutor_service.schema import Advice
 from tutor_service.store import Context, Entry, advice_key
 from tutor_service.store.best_effort import BestEffortStore
+from tutor_service.store.lmdb_file import Database
 from tutor_service.store.shared import Claim, SharedStore
 
 CONTEXT = Context("model@1", "Rules.", "You hold 12.", ("stick", "hit"))
@@ -150,6 +151,28 @@ def test_a_restarted_gateway_sends_what_was_left(open_store: Open, database: Fak
     store.close()
     database.away = False
     again = open_store()
+    wait(lambda: not again.num_unsent())
+    assert database.kept[key_of(1)] == entry(1)
+
+
+def test_a_gateway_that_is_killed_at_any_commit_sends_what_it_kept(
+    open_store: Open, database: FakeDatabase, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = open_store()
+    database.away = True
+    write = Database.write
+
+    def killed_after(opened: Database, work: Callable[..., object]) -> None:
+        write(opened, work)
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Database, "write", killed_after)
+        with pytest.raises(KeyboardInterrupt):
+            store.keep_many([entry(1)])
+    database.away = False
+    again = open_store()
+    assert again.get_many([key_of(1)]) == [entry(1).advice]
     wait(lambda: not again.num_unsent())
     assert database.kept[key_of(1)] == entry(1)
 

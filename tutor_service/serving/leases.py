@@ -147,10 +147,12 @@ class LeaseKeeper:
         self._book = LeaseBook()
         self._leaving: set[str] = set()
         self._changed = threading.Condition()
+        self._knows_all_at = time.monotonic() + (2 * RENEW_S if _is_started_again() else 0.0)
         threading.Thread(target=self._reap, daemon=True).start()
 
     def acquire(self, tutor: str, identity: str, holder: str, lease_s: float = LEASE_S) -> Grant:
         """Take a lease, once the tutor is not being taken down; see ``LeaseBook``."""
+        self._learn()
         with self._changed:
             self._changed.wait_for(lambda: tutor not in self._leaving)
             return self._book.acquire(tutor, identity, holder, time.monotonic(), lease_s)
@@ -175,8 +177,13 @@ class LeaseKeeper:
 
     def holders(self) -> dict[str, list[str]]:
         """List who holds each tutor; nobody holds one that is being taken down."""
+        self._learn()
         with self._changed:
             return {**{tutor: [] for tutor in self._leaving}, **self._book.holders()}
+
+    def _learn(self) -> None:
+        """Return when renewals have told a keeper that was started again who holds what."""
+        time.sleep(max(0.0, self._knows_all_at - time.monotonic()))
 
     def _take_down(self, tutor: str) -> None:
         """Begin to take a tutor down, before anybody else can take a new lease."""
@@ -201,6 +208,13 @@ class LeaseKeeper:
             with self._changed:
                 for tutor in self._book.expire(time.monotonic()):
                     self._take_down(tutor)
+
+
+def _is_started_again() -> bool:
+    """Say whether this process is an actor in place of one that died."""
+    import ray
+
+    return ray.is_initialized() and bool(ray.get_runtime_context().was_current_actor_reconstructed)
 
 
 def lease_keeper() -> Any:

@@ -129,8 +129,7 @@ class Store(ABC):
         """
         if not entries:
             return []
-        earlier = self._keep(self._rows(entries), shared_texts(entries))
-        return [entry.advice if first is None else first for entry, first in zip(entries, earlier, strict=True)]
+        return winners(entries, self._keep(self._rows(entries), shared_texts(entries)))
 
     def get_notes(self, key: bytes) -> str | None:
         """Return the notes that a tutor wrote under ``key``; None where there are none that can be trusted.
@@ -257,6 +256,11 @@ class Store(ABC):
     def _report(self, key: bytes, damage: DamagedAnswer) -> None:
         self._damaged_seen += 1
         logger.error("Advice store '%s': the answer under %s is not used: %s.", self.place, key.hex(), damage)
+
+
+def winners(entries: Sequence[Entry], earlier: Sequence[Advice | None]) -> list[Advice]:
+    """Return what is kept of answers, given those that were there before; None where there was none."""
+    return [entry.advice if first is None else first for entry, first in zip(entries, earlier, strict=True)]
 
 
 def shared_texts(entries: Sequence[Entry]) -> dict[bytes, bytes]:

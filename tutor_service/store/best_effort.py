@@ -72,12 +72,13 @@ class BestEffortStore:
         if entries:
             self._write(lambda store: store.replace_many(entries), None, len(entries))
 
-    def mark_unsent(self, keys: Sequence[bytes]) -> None:
-        """See ``AdviceStore.mark_unsent``; nothing is marked where the store does not let us."""
-        self._write(lambda store: store.mark_unsent(keys), None, len(keys))
+    def keep_unsent(self, entries: Sequence[Entry]) -> list[Advice]:
+        """Keep answers as ``keep_many`` does, and mark them as unsent where they are kept."""
+        given = [entry.advice for entry in entries]
+        return self._write(lambda store: store.keep_unsent(entries), given, len(entries))
 
     def mark_sent(self, keys: Sequence[bytes]) -> None:
-        """Undo ``mark_unsent``."""
+        """Mark answers as sent, where the store lets us."""
         self._write(lambda store: store.mark_sent(keys), None, len(keys))
 
     def unsent(self, limit: int) -> list[bytes]:

@@ -40,6 +40,10 @@ _CHECK = (
 )
 
 
+class TablesMissing(StoreError):
+    """Report that the database has not all tables that a statement names."""
+
+
 class Statement(NamedTuple):
     """Name a statement and what is put into it."""
 
@@ -72,6 +76,7 @@ class Connections:
         They may run twice, where a connection was found broken, and must bring the same then.
 
         Raises:
+            TablesMissing: Nobody has made them, or somebody has dropped them.
             StoreError: The server is away, or refuses.
         """
         if self._closed:
@@ -83,8 +88,9 @@ class Connections:
         except (psycopg.OperationalError, psycopg.InterfaceError) as error:
             raise StoreError(f"advice store '{self._address}' cannot be reached: {_said(error)}. {_CHECK}") from None
         except psycopg.Error as error:
-            remedy = next((text for kind, text in _REMEDY.items() if isinstance(error, kind)), "")
-            raise StoreError(f"advice store '{self._address}' refuses: {_said(error)}. {remedy}".strip()) from None
+            remedy = next((text for refusal, text in _REMEDY.items() if isinstance(error, refusal)), "")
+            kind = TablesMissing if isinstance(error, psycopg.errors.UndefinedTable) else StoreError
+            raise kind(f"advice store '{self._address}' refuses: {_said(error)}. {remedy}".strip()) from None
         finally:
             self._slots.release()
 

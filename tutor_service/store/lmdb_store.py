@@ -17,7 +17,7 @@ import lmdb
 from tutor_service.schema import Advice
 from tutor_service.store import answer
 from tutor_service.store.answer import DamagedAnswer, Entry
-from tutor_service.store.base import Row, Store, StoreError, StoreStats, shared_texts
+from tutor_service.store.base import Row, Store, StoreError, StoreStats, shared_texts, winners
 from tutor_service.store.filesystem import refuse_network
 from tutor_service.store.lmdb_file import Database, acquire, release
 
@@ -75,21 +75,25 @@ class AdviceStore(Store):
 
         self._db().write(work)
 
-    def mark_unsent(self, keys: Sequence[bytes]) -> None:
-        """Note answers that the store of which this is a copy is still to learn of.
+    def keep_unsent(self, entries: Sequence[Entry]) -> list[Advice]:
+        """Keep answers as ``keep_many`` does, and note that the store of which this is a copy is to learn of them.
+
+        Both are one commit: a process killed at any moment leaves no answer of which nobody else ever hears.
 
         Raises:
             StoreError: As above.
         """
+        rows, texts = self._rows(entries), shared_texts(entries)
 
-        def work(transaction: lmdb.Transaction, tables: tuple[Any, ...]) -> None:
-            for key in keys:
+        def work(transaction: lmdb.Transaction, tables: tuple[Any, ...]) -> list[Advice | None]:
+            for key, _ in rows:
                 transaction.put(key, b"", db=tables[3])
+            return _put_all(transaction, tables, rows, texts)
 
-        self._db().write(work)
+        return winners(entries, self._db().write(work))
 
     def mark_sent(self, keys: Sequence[bytes]) -> None:
-        """Undo ``mark_unsent``.
+        """Note that the store of which this is a copy has learnt of answers.
 
         Raises:
             StoreError: As above.
@@ -170,11 +174,7 @@ class AdviceStore(Store):
         return self._db().read(lambda view, tables: [_get(view, tables[0], key) for key in keys])
 
     def _keep(self, rows: Sequence[Row], texts: Mapping[bytes, bytes]) -> list[Advice | None]:
-        def work(transaction: lmdb.Transaction, tables: tuple[Any, ...]) -> list[Advice | None]:
-            _put_texts(transaction, tables, texts)
-            return [_put_first(transaction, tables[0], key, value) for key, value in rows]
-
-        return self._db().write(work)
+        return self._db().write(lambda transaction, tables: _put_all(transaction, tables, rows, texts))
 
     def _notes(self, key: bytes) -> bytes | None:
         return self._db().read(lambda view, tables: _get(view, tables[2], key) if tables[2] else None)
@@ -209,6 +209,13 @@ def _put_texts(transaction: lmdb.Transaction, tables: tuple[Any, ...], texts: Ma
     for digest, text in texts.items():
         if transaction.get(digest, db=tables[1]) != text:
             transaction.put(digest, text, db=tables[1])
+
+
+def _put_all(
+    transaction: lmdb.Transaction, tables: tuple[Any, ...], rows: Sequence[Row], texts: Mapping[bytes, bytes]
+) -> list[Advice | None]:
+    _put_texts(transaction, tables, texts)
+    return [_put_first(transaction, tables[0], key, value) for key, value in rows]
 
 
 def _put_first(transaction: lmdb.Transaction, table: Any, key: bytes, value: bytes) -> Advice | None:

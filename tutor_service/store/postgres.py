@@ -14,7 +14,7 @@ from tutor_service.schema import Advice
 from tutor_service.store import answer
 from tutor_service.store.answer import DamagedAnswer
 from tutor_service.store.base import Row, Store, StoreStats
-from tutor_service.store.connections import Connections, Statement
+from tutor_service.store.connections import Connections, Statement, TablesMissing
 
 T = TypeVar("T")
 
@@ -65,13 +65,13 @@ class PostgresStore(Store):
         value = answer.encode_notes(key, notes)
         insert = "insert into llm_tutors.notes (key, value) values (%s, %s) on conflict do nothing"
         select = "select value from llm_tutors.notes where key = %s"
-        _, ((kept,),) = self._write(Statement(insert, (key, value)), Statement(select, (key,)))
+        _, ((kept,),) = self._run(Statement(insert, (key, value)), Statement(select, (key,)))
         try:
             return answer.decode_notes(key, kept)
         except DamagedAnswer as damage:
             self._report(key, damage)
             update = "update llm_tutors.notes set value = %s where key = %s and value = %s"
-            _, ((kept,),) = self._write(Statement(update, (value, key, kept)), Statement(select, (key,)))
+            _, ((kept,),) = self._run(Statement(update, (value, key, kept)), Statement(select, (key,)))
             return answer.decode_notes(key, kept)
 
     def stats(self) -> StoreStats:
@@ -113,7 +113,7 @@ class PostgresStore(Store):
             where held.holder = excluded.holder or held.until < clock_timestamp()
             returning key
         """
-        (taken,) = self._write(Statement(take, (holder, lease_s, list(keys))))
+        (taken,) = self._run(Statement(take, (holder, lease_s, list(keys))))
         return {key for (key,) in taken}
 
     def renew_leases(self, keys: Sequence[bytes], holder: bytes, lease_s: float) -> None:
@@ -129,7 +129,7 @@ class PostgresStore(Store):
             update llm_tutors.leases as held set until = clock_timestamp() + make_interval(secs => %s)
             from mine where held.key = mine.key
         """
-        self._write(Statement(renew, (list(keys), holder, lease_s)))
+        self._run(Statement(renew, (list(keys), holder, lease_s)))
 
     def end_leases(self, keys: Sequence[bytes], holder: bytes) -> None:
         """Give leases back that the holder still has.
@@ -143,13 +143,12 @@ class PostgresStore(Store):
             )
             delete from llm_tutors.leases as held using mine where held.key = mine.key
         """
-        self._write(Statement(end, (list(keys), holder)))
+        self._run(Statement(end, (list(keys), holder)))
 
     def _values(self, keys: Sequence[bytes]) -> list[bytes | None]:
         if not keys:
             return []
-        self._make_tables()
-        found = self._connections.run(*(_select(part) for part in _parts(keys)))
+        found = self._run(*(_select(part) for part in _parts(keys)))
         values = {key: value for rows in found for key, value in rows}
         return [values.get(key) for key in keys]
 
@@ -159,7 +158,7 @@ class PostgresStore(Store):
             _insert_texts(sorted(texts.items())),
             *(each for part in _parts(sorted(rows)) for each in (_insert(part), _select([row.key for row in part]))),
         ]
-        _, *results = self._write(*statements)
+        _, *results = self._run(*statements)
         added = {key for keys in results[::2] for (key,) in keys}
         kept = {key: value for pairs in results[1::2] for key, value in pairs}
         earlier: list[Advice | None] = []
@@ -178,12 +177,11 @@ class PostgresStore(Store):
     def _replace(self, row: Row, damaged: bytes) -> Advice | None:
         """Put an answer in the place of a damaged one; return another gateway's that did so before."""
         update = "update llm_tutors.answers set value = %s where key = %s and value = %s"
-        _, ((_, kept),) = self._write(Statement(update, (row.value, row.key, damaged)), _select([row.key]))
+        _, ((_, kept),) = self._run(Statement(update, (row.value, row.key, damaged)), _select([row.key]))
         return None if kept == row.value else answer.decode(row.key, kept)[0]
 
     def _notes(self, key: bytes) -> bytes | None:
-        self._make_tables()
-        (rows,) = self._connections.run(Statement("select value from llm_tutors.notes where key = %s", (key,)))
+        (rows,) = self._run(Statement("select value from llm_tutors.notes where key = %s", (key,)))
         return rows[0][0] if rows else None
 
     def _shared_text(self, digest: bytes) -> bytes | None:
@@ -200,9 +198,15 @@ class PostgresStore(Store):
             yield from (Row(key, value) for key, value in rows)
             last = rows[-1][0]
 
-    def _write(self, *statements: Statement) -> list[list[tuple[Any, ...]]]:
+    def _run(self, *statements: Statement) -> list[list[tuple[Any, ...]]]:
+        """Run statements on tables that are made where they are missing, also where somebody drops them meanwhile."""
         self._make_tables()
-        return self._connections.run(*statements)
+        try:
+            return self._connections.run(*statements)
+        except TablesMissing:
+            self._is_made = False
+            self._make_tables()
+            return self._connections.run(*statements)
 
     def _make_tables(self) -> None:
         """Make the tables where they are missing; who may not make any can use those that are there."""

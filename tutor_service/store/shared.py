@@ -151,9 +151,7 @@ class SharedStore:
         """Keep answers, here and where they are shared, and return those that count."""
         kept = self._ask(lambda database: database.keep_many(entries))
         if kept is None:
-            mine = self._local.keep_many(entries)
-            self._local.mark_unsent([entry.key for entry in entries])
-            return mine
+            return self._local.keep_unsent(entries)
         self._local.replace_many([entry._replace(advice=advice) for entry, advice in zip(entries, kept, strict=True)])
         return kept
 
