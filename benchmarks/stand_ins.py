@@ -207,12 +207,13 @@ def draw(path: Path, points: Mapping[Cell, Mapping[str, Any]]) -> None:
                         color=colour,
                         label=f"{algorithm}, {STAND_INS[stand_in]}",
                     )
-            ax.set(title=f"{place[0]}, {KINDS[place[1]]}\n{USES[use]}", xscale="log")
+            ax.set_title(f"{USES[use]}\n{place[0]}, {KINDS[place[1]]}", fontsize=10)
+            ax.set_xscale("log")
             ax.spines[["top", "right"]].set_visible(False)
     figure.supxlabel("questions that the tutor may be asked")
     figure.supylabel("gain over no stand-in\n(share of the way from random play to the oracle)")
     handles, labels = axes[0, 0].get_legend_handles_labels()
-    figure.legend(handles, labels, frameon=False, loc="outside lower center", ncols=3, fontsize=8)
+    figure.legend(handles, labels, frameon=False, loc="outside upper center", ncols=6, fontsize=9)
     figure.savefig(path, dpi=110)
     plt.close(figure)
 
