@@ -39,6 +39,10 @@ def test_tasks_have_lines_of_their_own_where_there_are_several() -> None:
     assert (one, two) == (["tutor"], ["task", "tutor"])
 
 
+def test_a_row_says_what_its_students_make_of_advice() -> None:
+    assert "params.`use`" in view_state("p", ["snake"])["selectedColumns"]
+
+
 @pytest.mark.parametrize(
     ("uri", "begins"),
     [

@@ -20,7 +20,7 @@ FINAL_RETURN, SPEED_UP = "final_return", "speed_up"
 """Metrics of a finished trial that its sweep's report computes."""
 
 CONSULTATIONS = "advice/consultations"
-_AXES = ("algorithm", "tutor", "task", "reuse", "seed")
+_AXES = ("algorithm", "tutor", "task", "use", "reuse", "seed")
 _RESULTS = (FINAL_RETURN, SPEED_UP, CONSULTATIONS)
 _SECTION = "results"
 
