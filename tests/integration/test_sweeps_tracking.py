@@ -405,6 +405,25 @@ def test_a_trial_whose_run_was_deleted_gets_another_and_holds_up_nobody(database
     assert [entry.step for entry in client.get_metric_history(run_id, EVAL)] == [0, 100]
 
 
+@pytest.mark.parametrize("what", ["experiment", "parent"])
+def test_what_somebody_deletes_under_a_sweep_is_there_at_its_end(what: str, database: str, tmp_path: Path) -> None:
+    journal = open_journal(tmp_path / "journal")
+    following = tracker(database, journal, location=(tmp_path / "artifacts").as_uri())
+    journal[KEY].start()
+    journal[KEY].result(0, 1.0, values(0))
+    following.sync()
+    client = make_client(database)
+    if what == "experiment":
+        client.delete_experiment(children(database)[KEY].info.experiment_id)
+    else:
+        client.delete_run(following.parent_id)
+    journal[KEY].result(100, 1.0, values(100))
+    journal[KEY].done()
+    assert following.finish("FINISHED", timeout_s=20)
+    assert client.get_run(following.parent_id).info.lifecycle_stage == "active"
+    assert steps(database) == [0, 100] and children(database)[KEY].info.status == "FINISHED"
+
+
 def test_what_belongs_to_the_sweep_is_sent_again_where_mlflows_database_was_emptied(
     database: str, tmp_path: Path
 ) -> None:

@@ -218,6 +218,9 @@ class MlflowTracker:
             self._references_sent |= {item.path.rpartition("/")[2] for item in known}
         else:
             self.parent_id = client.create_run(experiment_id, run_name=sweep.name, tags=tags).info.run_id
+            self._references_sent.clear()
+            self._jsons_sent.clear()
+            self._num_files_sent = 0
         put_view(client, experiment_id, self.parent_id, {trial.cell.task for trial in sweep.trials.values()})
         client.log_text(self.parent_id, sweep.config_yaml, CONFIG_ARTIFACT)  # seeds may have been added
         where = SweepRun(client, experiment_id, self.parent_id, tags, sweep.trial_tags)
@@ -241,11 +244,8 @@ class MlflowTracker:
 
     def _failed(self, error: Exception) -> None:
         """Go on later: MLflow is away, or refuses. What was being sent is looked up then."""
-        if is_gone(error):  # the database is another one than before: whatever was sent is sent again
+        if is_refusal(error):  # the database is another one than before, or somebody deleted the sweep's runs
             self._children = None
-            self._references_sent.clear()
-            self._jsons_sent.clear()
-            self._num_files_sent = 0
         if self.away_since is None:
             self.away_since = time.monotonic()
             logger.warning("MLflow at %s failed; what it misses is kept and sent later: %s", self.uri, error)
