@@ -1,5 +1,6 @@
 import hashlib
 import socket
+from contextlib import nullcontext
 from types import SimpleNamespace
 
 import pytest
@@ -8,7 +9,7 @@ from tutor_service import machine, serving
 from tutor_service.config import TutorConfig
 from tutor_service.errors import UserError
 from tutor_service.serving.checks import check_cluster, check_fields, check_port
-from tutor_service.serving.lifecycle import failure, wait_until_ready
+from tutor_service.serving.lifecycle import _start_serve, failure, wait_until_ready
 from tutor_service.tutor_files import load_tutor
 
 
@@ -134,6 +135,23 @@ def test_a_tutor_that_goes_while_it_starts_was_taken_down(serve_says):
     serve_says += [None]
     with pytest.raises(UserError, match="taken down while it started"):
         wait_until_ready(["t"], print)
+
+
+@pytest.mark.parametrize("is_there", [True, False])
+def test_of_two_commands_that_start_serve_at_once_both_have_it(is_there, monkeypatch):
+    import ray.serve.context
+    from ray import serve
+
+    def start(**options):
+        raise ValueError("The name SERVE_CONTROLLER_ACTOR is already taken.")
+
+    looks = [None, object() if is_there else None]
+    monkeypatch.setattr(ray.serve.context, "_check_cached_client_alive", lambda: (None, None))
+    monkeypatch.setattr(ray.serve.context, "_get_global_client", lambda **options: looks.pop(0))
+    monkeypatch.setattr(serve, "start", start)
+    with nullcontext() if is_there else pytest.raises(ValueError, match="already taken"):
+        _start_serve(None)
+    assert not looks
 
 
 def test_a_tutor_that_is_deployed_anew_while_it_goes_is_waited_for_no_longer(serve_says, monkeypatch):

@@ -6,6 +6,8 @@ import json
 import os
 import subprocess
 import sys
+import threading
+import time
 from io import FileIO
 from os.path import isdir as is_dir
 from pathlib import Path
@@ -307,6 +309,22 @@ def test_a_running_sweep_is_left_alone(tmp_path: Path) -> None:
         assert workspace.is_running()
         assert choose(Results(tmp_path), config, None, 2).config.name == "s-2"
     assert not workspace.is_running()
+
+
+def test_a_command_that_only_looks_keeps_no_driver_away(tmp_path: Path) -> None:
+    workspace = create_workspace(Results(tmp_path), sweep())
+    has_lock = threading.Event()
+
+    def look() -> None:
+        with workspace._lock().acquire(timeout=0):
+            has_lock.set()
+            time.sleep(0.1)
+
+    looking = threading.Thread(target=look)
+    looking.start()
+    assert has_lock.wait(10)
+    with workspace.held(print):
+        looking.join()
 
 
 @pytest.mark.parametrize("name", ["a/b", "..", ""])

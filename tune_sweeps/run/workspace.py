@@ -27,6 +27,8 @@ from tutor_service.paths import nearest
 _CONFIG = "sweep.yaml"
 _META = "sweep.json"
 _LOCK = ".lock"
+_LOOK_S = 0.5
+"""Seconds to wait for the lock: a command that only looks whether the sweep runs has it for a moment."""
 _SENT = ".in-mlflow"
 JOURNAL = "journal"
 _TUNE = "tune"
@@ -120,7 +122,7 @@ class Workspace:
         """
         self.folder.mkdir(parents=True, exist_ok=True)
         try:
-            lock = self._lock().acquire(timeout=0)
+            lock = self._lock().acquire(timeout=_LOOK_S, poll_interval=_LOOK_S / 10)
         except Timeout:
             raise UserError(
                 f"sweep '{self.name}' is running in another process. Wait for it, or give this one another --name."

@@ -249,24 +249,17 @@ def gateway_stats(name: str, overview: Any, timeout_s: float = 5.0) -> GatewaySt
 def _start_serve(http: HttpConfig | None) -> None:
     """Start Serve, with a proxy only where HTTP is asked for, or check that the running one fits."""
     from ray import serve
-    from ray.serve.config import HTTPOptions, ProxyLocation
-    from ray.serve.context import _check_cached_client_alive, _get_global_client
 
     logging.getLogger("ray.serve").setLevel(logging.WARNING)
-    # Serve tells a client of an earlier Ray in this process by its job id, which every new local Ray counts from 1.
-    running, _ = _check_cached_client_alive()
-    running = running or _get_global_client(raise_if_no_controller_running=False)
+    running = _running_serve()
     if running is None:
-        if http is None:
-            serve.start(proxy_location=ProxyLocation.Disabled, logging_config=_QUIET)
+        try:
+            _start_new_serve(http)
             return
-        check_port(http)
-        serve.start(
-            proxy_location=ProxyLocation.HeadOnly,
-            http_options=HTTPOptions(host=http.host, port=http.port),
-            logging_config=_QUIET,
-        )
-        return
+        except ValueError:  # its name is taken: another command has just started it
+            running = _running_serve()
+            if running is None:
+                raise
     if http is None:
         return
     options = running.http_config
@@ -280,6 +273,30 @@ def _start_serve(http: HttpConfig | None) -> None:
             f"Serve listens on {options.host}:{options.port} on this Ray cluster already; {http.host}:{http.port} was "
             "asked for. Use that address, or shut Serve down first."
         )
+
+
+def _running_serve() -> Any:
+    """Return the client of the Serve that runs on this Ray; None where there is none."""
+    from ray.serve.context import _check_cached_client_alive, _get_global_client
+
+    # Serve tells a client of an earlier Ray in this process by its job id, which every new local Ray counts from 1.
+    running, _ = _check_cached_client_alive()
+    return running or _get_global_client(raise_if_no_controller_running=False)
+
+
+def _start_new_serve(http: HttpConfig | None) -> None:
+    from ray import serve
+    from ray.serve.config import HTTPOptions, ProxyLocation
+
+    if http is None:
+        serve.start(proxy_location=ProxyLocation.Disabled, logging_config=_QUIET)
+        return
+    check_port(http)
+    serve.start(
+        proxy_location=ProxyLocation.HeadOnly,
+        http_options=HTTPOptions(host=http.host, port=http.port),
+        logging_config=_QUIET,
+    )
 
 
 def wait_until_ready(
