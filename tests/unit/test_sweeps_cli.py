@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 import json
+import os
 import re
+import signal
 import subprocess
 import sys
+import time
 from io import FileIO
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
 from typer.testing import CliRunner
 
 from tune_sweeps.cli import app as cli
 from tune_sweeps.cli import sweep
+from tune_sweeps.console.signals import cleaning_up
 from tune_sweeps.definition.loading import load_sweep
 from tune_sweeps.report.growth import MAX_SEEDS
 from tune_sweeps.run import sweep as run_module
@@ -340,6 +344,8 @@ class DeafTracker:
     """MLflow's, which has everything at once."""
 
     parent_id, away_since = "", None
+    has_references = True
+    ended_as: ClassVar[list[str]] = []
 
     def __init__(self, *_: object) -> None:
         pass
@@ -348,10 +354,13 @@ class DeafTracker:
         pass
 
     def knows_references(self, task: str) -> bool:
-        return True
+        return self.has_references
+
+    def set_references(self, task: str, returns: dict[str, float]) -> None:
+        raise AssertionError("they were interrupted")
 
     def finish(self, status: str, timeout_s: float) -> bool:
-        assert status == "FAILED"
+        self.ended_as.append(status)
         return True
 
 
@@ -373,4 +382,21 @@ def test_results_that_did_not_reach_the_disk_are_no_success(
     status, out, _ = tutor(*command, capsys=capfd, monkeypatch=monkeypatch)
     assert status == 1 and "finished" not in out
     assert "results could not be written (No space left on device)" in out and "--resume s" in out
-    assert not existing_workspace(Results(here / "runs"), "s").is_sent()
+    assert not existing_workspace(Results(here / "runs"), "s").is_sent() and DeafTracker.ended_as.pop() == "FAILED"
+
+
+def test_ctrl_c_ends_what_a_sweep_does_after_its_trials(
+    here: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def play_references(task: object, oracle: bool) -> dict[str, float]:
+        os.kill(os.getpid(), signal.SIGINT)
+        time.sleep(1)
+        raise AssertionError("it went on")
+
+    monkeypatch.setattr(DeafTracker, "has_references", False)
+    monkeypatch.setattr(run_module, "MlflowTracker", DeafTracker)
+    monkeypatch.setattr(run_module, "_run_missing", lambda *_: cleaning_up())
+    monkeypatch.setattr(run_module, "reference_returns", play_references)
+    command = ["sweep", "small", "--set", "tutors=[oracle]", "--name", "s"]
+    status, out, _ = tutor(*command, capsys=capfd, monkeypatch=monkeypatch)
+    assert status == 130 and "stopped: 0 of" in out and DeafTracker.ended_as.pop() == "KILLED"

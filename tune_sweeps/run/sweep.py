@@ -112,6 +112,7 @@ def run_sweep(
     try:
         if journal.missing():
             _run_missing(running, address, num_cpus)
+            cleaned_up()  # Ray is put away; what follows may take a while, and Ctrl-C ends it
             _keep_advice(running)
         for name, task in resolved.tasks.items():  # those that nobody has computed beside the trials
             if not tracker.knows_references(name):
