@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import time
+from contextlib import nullcontext
 from io import FileIO
 from pathlib import Path
 from typing import Any, ClassVar
@@ -18,6 +19,8 @@ from typer.testing import CliRunner
 
 from tune_sweeps.cli import app as cli
 from tune_sweeps.cli import sweep
+from tune_sweeps.cluster import session
+from tune_sweeps.cluster.session import RayCluster
 from tune_sweeps.console.signals import cleaning_up
 from tune_sweeps.definition.loading import load_sweep
 from tune_sweeps.report.growth import MAX_SEEDS
@@ -25,6 +28,7 @@ from tune_sweeps.run import sweep as run_module
 from tune_sweeps.run.workspace import create_workspace, existing_workspace
 from tune_sweeps.storage import segments
 from tune_sweeps.storage.results import Results
+from tutor_service import serving
 from tutor_service.errors import UserError
 
 COMMANDS = ["sweep", "serve", "ask", "grade", "train", "play", "report", "ui", "store", "tutors", "tasks", "presets"]
@@ -383,6 +387,18 @@ def test_results_that_did_not_reach_the_disk_are_no_success(
     assert status == 1 and "finished" not in out
     assert "results could not be written (No space left on device)" in out and "--resume s" in out
     assert not existing_workspace(Results(here / "runs"), "s").is_sent() and DeafTracker.ended_as.pop() == "FAILED"
+
+
+def test_a_tutor_that_sweeps_take_down_at_their_end_is_not_served(
+    here: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cluster = RayCluster(local=False, cpus=32, gpus=1, nodes=1)
+    monkeypatch.setattr(session, "ray_cluster", lambda address, cpus: nullcontext(cluster))
+    monkeypatch.setattr(serving, "lease_holders", lambda: {"llama": ["tutor sweep paper"]})
+    monkeypatch.setattr(serving, "deploy", lambda *_, **__: pytest.fail("it was deployed over the sweep's"))
+    command = ["serve", "llama", "--address", "auto"]
+    status, _, err = tutor(*command, capsys=capfd, monkeypatch=monkeypatch)
+    assert status == 2 and "held by tutor sweep paper" in " ".join(err.split())
 
 
 def test_ctrl_c_ends_what_a_sweep_does_after_its_trials(

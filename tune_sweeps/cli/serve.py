@@ -117,6 +117,7 @@ def _serve(
             serving.delete(names)
             console.print(f"taken down: {', '.join(names)}")
             return
+        _refuse_held(names)
         if file is not None:
             deploy_serve_file(file, console.print)
         else:
@@ -128,6 +129,21 @@ def _serve(
         console.print("Ctrl-C takes them down")
         while True:
             signal.pause()
+
+
+def _refuse_held(names: list[str]) -> None:
+    """Refuse to serve what sweeps have up: it would be taken down with the last of them."""
+    from tutor_service import serving
+    from tutor_service.errors import UserError
+
+    holders = serving.lease_holders()
+    for name in names:
+        if name in holders:
+            by = ", ".join(holders[name]) or "nobody any more, and is being taken down"
+            raise UserError(
+                f"tutor '{name}' runs on this cluster for commands that take it down at their end: it is held by {by}. "
+                "Serve it when they have ended, or another one under a name of its own."
+            )
 
 
 def _with_replicas(configs: list[TutorConfig], replicas: list[str]) -> list[TutorConfig]:
