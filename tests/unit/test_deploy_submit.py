@@ -21,7 +21,7 @@ from tune_sweeps.cluster import submit
 from tune_sweeps.cluster.address import dashboard_url, keeps_secrets
 from tune_sweeps.cluster.bundle import entrypoint, runtime_env, submission_id, write_bundle
 from tune_sweeps.cluster.dashboard import HEAD, ClusterFacts, read_facts
-from tune_sweeps.cluster.job_entry import NodeReport, check_reports, unwritable
+from tune_sweeps.cluster.job_entry import NodeReport, _report, check_reports, unwritable
 from tune_sweeps.cluster.requirements import check_tutors, check_versions
 from tune_sweeps.definition.loading import load_sweep
 from tutor_service.config import TutorConfig
@@ -484,3 +484,16 @@ def test_every_preset_can_be_sent(tmp_path: Path) -> None:
         folder.mkdir()
         write_bundle(folder, load_sweep(preset))
         assert load_sweep(str(folder / "sweep.yaml")) == load_sweep(preset)
+
+
+def test_a_node_that_dies_while_it_is_looked_at_is_passed_over(monkeypatch):
+    import ray
+
+    def get(error):
+        raise error
+
+    monkeypatch.setattr(ray, "get", get)
+    assert _report(ray.exceptions.NodeDiedError("gone")) is None
+    missing = ModuleNotFoundError("No module named 'tune_sweeps'")
+    with pytest.raises(UserError, match=r"No module named 'tune_sweeps'. All nodes need one image"):
+        _report(ray.exceptions.RayTaskError("look", "Traceback", missing))

@@ -108,6 +108,13 @@ def test_what_was_played_is_read_back_and_not_played_again(tmp_path):
     assert as_record(played)["snake"]["oracle"]["num_env_steps"] == 1_000
 
 
+@pytest.mark.parametrize("content", ["", "[]", '{"snake": {"oracle": {"of_another_version": 1}}}'])
+def test_a_file_of_no_use_keeps_no_sweep_from_going_on(content, tmp_path):
+    kept = tmp_path / "own_play.json"
+    kept.write_text(content)
+    assert read_played(kept) == {}
+
+
 def test_no_episodes_means_that_nobody_plays(tmp_path):
     assert play_tutors([trial()], set(), tmp_path / "own_play.json", Playing(0, 0.5), print) == {}
 

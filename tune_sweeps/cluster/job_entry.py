@@ -16,6 +16,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from tune_sweeps.storage.remote import Remote, is_url
 from tutor_service.errors import UserError
@@ -179,9 +180,29 @@ def _ask_nodes(results: str, marker: str, timeout_s: float) -> list[NodeReport]:
             if node["Alive"] and node["Resources"].get("CPU") and node["NodeID"] != here
         ]
         done, _ = ray.wait(tasks, num_returns=len(tasks), timeout=timeout_s) if tasks else ([], [])
-        return [ray.get(item) for item in done]
+        return [report for item in done if (report := _report(item)) is not None]
     finally:
         ray.shutdown()
+
+
+def _report(task: Any) -> NodeReport | None:
+    """Return what a node says; None where it is gone.
+
+    Raises:
+        UserError: It cannot look at itself.
+    """
+    import ray
+
+    try:
+        report: NodeReport = ray.get(task)
+    except ray.exceptions.RayTaskError as error:
+        raise UserError(
+            f"a node of the cluster cannot look at itself: {' '.join(str(error.cause or error).split())}. All nodes "
+            "need one image."
+        ) from error
+    except ray.exceptions.RayError:
+        return None
+    return report
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

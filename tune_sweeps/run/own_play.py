@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 from collections.abc import Callable, Container, Iterable
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -13,6 +14,8 @@ from rllib_plugins.audition.worth import KnownPlay, Play, known_play, worth_foll
 from rllib_plugins.config import StudentConfig
 from rllib_plugins.uses.options import make_use
 from tune_sweeps.definition.grid import Trial
+
+logger = logging.getLogger(__name__)
 
 Played: TypeAlias = dict[str, dict[str, OwnPlay]]
 """By task and tutor."""
@@ -103,11 +106,15 @@ def with_level(trial: Trial, played: Played) -> StudentConfig:
 
 
 def read_played(kept: Path) -> Played:
-    """Read what was played; nothing where there is no file."""
+    """Read what was played; nothing where there is no file, or one that a loss of power or another version left."""
     if not kept.exists():
         return {}
-    tasks = json.loads(kept.read_text(encoding="utf-8"))
-    return {task: {tutor: OwnPlay(**fields) for tutor, fields in tutors.items()} for task, tutors in tasks.items()}
+    try:
+        tasks = json.loads(kept.read_text(encoding="utf-8"))
+        return {task: {tutor: OwnPlay(**fields) for tutor, fields in tutors.items()} for task, tutors in tasks.items()}
+    except (ValueError, TypeError, AttributeError) as error:
+        logger.warning("what tutors reached by themselves is not known any more: '%s' cannot be read: %r", kept, error)
+        return {}
 
 
 def as_record(played: Played) -> dict[str, Any]:
