@@ -1,7 +1,8 @@
 """What bad advice costs: the oracle mixed with random play, and a tutor that always advises the worst action.
 
 Defaults against the paper's form. With the defaults the final return must stay within the interval of the untutored
-student's, and the area under the curve, counted from random play, at 0.9 of it.
+student's, and the area under the curve, counted from random play, at 0.9 of it. Nobody tells students how well their
+tutor plays, as a sweep would: their own draws alone decide whom they follow.
 
 Run ``.venv/bin/python -m benchmarks.bad_advice`` (``--quick``: PPO, two tutors, 3 seeds).
 """
@@ -71,7 +72,7 @@ def main() -> int:
             area = sum(curve.area - floor for curve in group) / sum(base)
             case = f"{algorithm}_{tutor}_{form}"
             consultations = [curve.last.get("advice/consultations", 0) for curve in group]
-            benchmark.record(case, learning.as_record(group) | {"consultations": consultations})
+            benchmark.record(case, learning.as_record(group) | {"consultations": consultations, "area_ratio": area})
             print(
                 f"{case}: final {final.value:+.3f} [{final.low:+.3f}, {final.high:+.3f}], area ×{area:.2f}", flush=True
             )
