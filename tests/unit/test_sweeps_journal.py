@@ -311,6 +311,15 @@ def test_a_running_sweep_is_left_alone(tmp_path: Path) -> None:
     assert not workspace.is_running()
 
 
+def test_of_two_commands_that_begin_a_sweep_at_once_one_gives_way(tmp_path: Path) -> None:
+    first = create_workspace(Results(tmp_path), sweep())
+    with pytest.raises(UserError, match="another driver has just begun a sweep 's'"):
+        create_workspace(Results(tmp_path), sweep("s", "seeds=2"))
+    with first.held(print), pytest.raises(UserError, match="another driver has just begun a sweep 's'"):
+        create_workspace(Results(tmp_path), sweep())
+    assert existing_workspace(Results(tmp_path), "s") == first and first.config() == sweep()
+
+
 def test_a_command_that_only_looks_keeps_no_driver_away(tmp_path: Path) -> None:
     workspace = create_workspace(Results(tmp_path), sweep())
     has_lock = threading.Event()

@@ -8,6 +8,7 @@ from pathlib import Path
 import pyarrow
 import pyarrow.fs
 import pytest
+from filelock import FileLock
 
 from tune_sweeps.storage import lease, mirror
 from tune_sweeps.storage.mirror import RemoteMirror
@@ -77,3 +78,15 @@ def test_whatever_a_stores_client_raises_is_a_store_that_is_away(
     monkeypatch.setattr(Folder, "path", failing)
     with pytest.raises(StoreAway):
         store.write(b"", "file")
+
+
+def test_a_look_leaves_a_sweep_alone_that_a_driver_of_this_machine_just_begins(tmp_path: Path) -> None:
+    folder = tmp_path / "sweep"
+    mirrored = RemoteMirror(Folder(tmp_path / "store"), folder)
+    folder.mkdir()
+    (folder / "sweep.json").touch()
+    with FileLock(folder / ".lock"):
+        mirrored.fetch()
+        assert (folder / "sweep.json").exists()
+    mirrored.fetch()
+    assert not folder.exists(), "what the store does not have is no sweep"

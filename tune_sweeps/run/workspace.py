@@ -18,7 +18,7 @@ from filelock import FileLock, Timeout
 from tune_sweeps.definition.config import NAME_PATTERN, SweepConfig
 from tune_sweeps.definition.loading import continued, difference, dump_sweep, load_sweep
 from tune_sweeps.storage.checkpoints import Checkpoints
-from tune_sweeps.storage.mirror import Mirror
+from tune_sweeps.storage.mirror import LOCK, Mirror
 from tune_sweeps.storage.results import Results
 from tune_sweeps.tracking.journal import Journal
 from tutor_service.errors import UserError, unknown_name
@@ -26,7 +26,6 @@ from tutor_service.paths import nearest
 
 _CONFIG = "sweep.yaml"
 _META = "sweep.json"
-_LOCK = ".lock"
 _LOOK_S = 0.5
 """Seconds to wait for the lock: a command that only looks whether the sweep runs has it for a moment."""
 _SENT = ".in-mlflow"
@@ -129,7 +128,7 @@ class Workspace:
             ) from None
         with lock, self.results.answering(), self.mirror.keeping(say):
             if _sweep_id(self.folder) != self.sweep_id:
-                raise UserError(f"another driver has just begun a sweep '{self.name}' in {self.results}: try again.")
+                raise _just_begun(self.results, self.name)
             yield
 
     def is_running(self) -> bool:
@@ -145,7 +144,7 @@ class Workspace:
 
     def _lock(self) -> FileLock:
         """Return the lock of the process that runs the sweep; the system frees it when that dies."""
-        return FileLock(self.folder / _LOCK)
+        return FileLock(self.folder / LOCK)
 
 
 def open_workspace(results: Results, name: str) -> Workspace | None:
@@ -197,15 +196,20 @@ def create_workspace(results: Results, config: SweepConfig) -> Workspace:
     """Make the folder of a sweep, whole or not at all.
 
     Raises:
-        UserError: The results folder cannot be written.
+        UserError: The results folder cannot be written, or somebody else has made the sweep meanwhile.
     """
     folder = results.folder / config.name
     meta: dict[str, Any] = {"id": uuid.uuid4().hex, "created": int(time.time())}
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        (folder / _CONFIG).write_text(dump_sweep(config), encoding="utf-8")
-        (folder / f"{_META}.part").write_text(json.dumps(meta) + "\n", encoding="utf-8")
-        (folder / f"{_META}.part").rename(folder / _META)
+        with FileLock(folder / LOCK).acquire(timeout=_LOOK_S, poll_interval=_LOOK_S / 10):
+            if _sweep_id(folder):
+                raise _just_begun(results, config.name)
+            (folder / _CONFIG).write_text(dump_sweep(config), encoding="utf-8")
+            (folder / f"{_META}.part").write_text(json.dumps(meta) + "\n", encoding="utf-8")
+            (folder / f"{_META}.part").rename(folder / _META)
+    except Timeout:
+        raise _just_begun(results, config.name) from None
     except OSError as error:
         raise _cannot_write(results, error) from error
     return Workspace(results, config.name, meta["id"], results.mirror(config.name))
@@ -227,6 +231,10 @@ def check_writable(results: Results) -> None:
             pass
     except OSError as error:
         raise _cannot_write(results, error) from error
+
+
+def _just_begun(results: Results, name: str) -> UserError:
+    return UserError(f"another driver has just begun a sweep '{name}' in {results}: try again.")
 
 
 def _cannot_write(results: Results, error: OSError) -> UserError:

@@ -13,9 +13,11 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, contextmanager, suppress
 from pathlib import Path
 from typing import NamedTuple, Protocol
+
+from filelock import FileLock, Timeout
 
 from tune_sweeps.storage.lease import LEASE, Lease
 from tune_sweeps.storage.remote import Remote, StoreAway
@@ -35,7 +37,10 @@ that it has.
 LAST = "sweep.json"
 """File without which there is no sweep: it is sent when all the others are there."""
 
-_LOCAL = frozenset({".lock", LEASE, ".holder", ".clock"})
+LOCK = ".lock"
+"""File that the process which runs the sweep on this machine holds a lock on."""
+
+_LOCAL = frozenset({LOCK, LEASE, ".holder", ".clock"})
 _THREADS = 16
 
 
@@ -114,7 +119,9 @@ class RemoteMirror:
         Raises:
             StoreAway: The store does not answer.
         """
-        if not self._lease.is_ours() and not self._fetch():
+        if self._lease.is_ours() or self._fetch() or not self._folder.is_dir():
+            return
+        with suppress(Timeout), FileLock(self._folder / LOCK).acquire(timeout=0):  # else a driver here just begins it
             shutil.rmtree(self._folder, ignore_errors=True)
 
     def is_taken(self) -> bool:
