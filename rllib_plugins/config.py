@@ -21,6 +21,9 @@ _RUNNER_FIELDS = {
 }
 """Fields of RLlib's configs that follow from those of a trial."""
 
+SEED_LIMIT = 2**31
+"""Seeds are less than this, so that every library's generator takes them."""
+
 
 class StudentConfig(BaseModel):
     """One trial: everything that its result depends on."""
@@ -41,7 +44,7 @@ class StudentConfig(BaseModel):
         description="Processes beside the trial's own that step its environments, num_envs / num_env_runners each; the "
         "experiment is the same. 0: the trial's own steps them, the fastest where an env step takes microseconds.",
     )
-    seed: int = Field(default=0, ge=0, description="Seed of everything random in the trial.")
+    seed: int = Field(default=0, ge=0, lt=SEED_LIMIT, description="Seed of everything random in the trial.")
     eval_interval_steps: int = Field(
         default=2_000, gt=0, description="Env steps between evaluations (greedy, tutor off)."
     )

@@ -86,7 +86,7 @@ def apply_hyperparameters(algorithm: Any, hyperparameters: dict[str, Any]) -> No
         hyperparameters: By RLlib's names: fields of the config, and ``model_config`` as a dict of its fields.
 
     Raises:
-        UserError: A name that the config does not have, or a text where it has a number.
+        UserError: A name that the config does not have, a text where it has a number, or no finite number.
     """
     for name, value in hyperparameters.items():
         if name == "model_config":
@@ -102,6 +102,8 @@ def apply_hyperparameters(algorithm: Any, hyperparameters: dict[str, Any]) -> No
             algorithm.replay_buffer_config = algorithm.replay_buffer_config | value
         elif isinstance(value, str) and isinstance(getattr(algorithm, name), int | float):
             raise UserError(f"hyperparameter {name} = '{value}': it is a number, e.g. {getattr(algorithm, name)}.")
+        elif isinstance(value, float) and not math.isfinite(value):
+            raise UserError(f"hyperparameter {name} = {value}: give a finite number, e.g. {getattr(algorithm, name)}.")
         else:
             setattr(algorithm, name, value)
 

@@ -12,6 +12,12 @@ if TYPE_CHECKING:
 
 _MOST_NAMES = 40
 _NEAREST = 10
+_KIND = re.compile(r"int|float|bool|str|(dict|list)\[.*\]")
+"""What pydantic adds to a field's name where the field takes values of several kinds."""
+
+_FOLLOWS = {"default_factory_not_called"}
+"""Errors that follow from another field's."""
+
 _PASSWORD = re.compile(r"(://[^/@\s:]*:|[?&]password=)[^/@\s&'\"]+")
 
 
@@ -56,24 +62,36 @@ def field_problems(error: ValidationError, model: type[BaseModel] | None = None,
         model: Whose fields they are: unknown names are then answered with the valid ones.
         prefix: Put before each field's name, e.g. ``rule_options.``.
     """
-    return "; ".join(_problem(item, model, prefix) for item in error.errors())
+    problems: dict[str, list[str]] = {}
+    valid: dict[str, None] = {}
+    for item in error.errors():
+        if item["type"] in _FOLLOWS:
+            continue
+        location = [part for part in item["loc"] if not _KIND.fullmatch(str(part))]
+        problem, message = _problem(item, location, model, prefix)
+        problems.setdefault(problem, []).append(message)
+        if item["type"] == "extra_forbidden" and (names := _fields_at(location[:-1], model)):
+            valid[f"Valid: {', '.join(names)}"] = None
+    said = "; ".join(problem + ", or: ".join(messages) for problem, messages in problems.items())
+    return " ".join([said + ("." if valid and not said.endswith((".", "?")) else ""), *valid])
 
 
-def _problem(item: Mapping[str, Any], root: type[BaseModel] | None, prefix: str) -> str:
-    location = list(item["loc"])
+def _problem(
+    item: Mapping[str, Any], location: Sequence[Any], root: type[BaseModel] | None, prefix: str
+) -> tuple[str, str]:
+    """Return what is wrong, as the field with its value and what is said about them."""
     field = prefix + ".".join(map(str, location))
     given = without_password(repr(item.get("input")))
     if item["type"] == "extra_forbidden":
-        names = _fields_at(location[:-1], root)
-        valid = f"{did_you_mean(str(location[-1]), names)} Valid: {', '.join(names)}" if names else ""
-        return f"unknown field '{field}' = {given}.{valid}"
+        near = did_you_mean(str(location[-1]), _fields_at(location[:-1], root))
+        return f"unknown field '{field}' = {given}", f".{near}" if near else ""
     if item["type"] == "missing":
-        return f"field '{field}' is missing"
-    said = f"{field} = {given}: {item['msg'].removeprefix('Value error, ')}"
+        return f"field '{field}' is missing", ""
+    said = item["msg"].removeprefix("Value error, ")
     if item["type"] == "literal_error":
         names = re.findall(r"'([^']+)'", item["ctx"]["expected"])
-        return f"{said}.{did_you_mean(str(item.get('input')), names)}"
-    return said
+        said = f"{said}.{did_you_mean(str(item.get('input')), names)}"
+    return (f"{field} = {given}: " if field else ""), said
 
 
 def _fields_at(location: Sequence[Any], root: type[BaseModel] | None) -> list[str]:

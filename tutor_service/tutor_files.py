@@ -6,11 +6,11 @@ import re
 from pathlib import Path
 from typing import Any
 
-import yaml
 from pydantic import ValidationError
 
 from tutor_service.config import TutorConfig
 from tutor_service.errors import UserError, field_problems, unknown_name
+from tutor_service.yaml_files import read_fields
 
 CATALOG_DIR = Path(__file__).parent / "catalog"
 CONFIG_SUFFIXES = (".yaml", ".yml")
@@ -37,14 +37,7 @@ def load_tutor(name_or_path: str) -> TutorConfig:
         path = CATALOG_DIR / f"{name_or_path}.yaml"
         if not path.is_file():
             raise unknown_name("tutor", name_or_path, catalog_names())
-    if not path.is_file():
-        raise UserError(f"tutor file '{path}' does not exist. Give a catalog name or the path of a YAML file.")
-    try:
-        fields = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except yaml.YAMLError as error:
-        raise UserError(f"tutor file '{path}' is not valid YAML: {error}") from error
-    if not isinstance(fields, dict):
-        raise UserError(f"tutor file '{path}' must hold a mapping of fields, e.g. 'name: mytutor'.")
+    fields = read_fields(path, "tutor", "name: mytutor", "Give a catalog name or the path of a YAML file.")
     try:
         tutor = TutorConfig(**{"name": path.stem, **fields})
     except ValidationError as error:

@@ -150,3 +150,10 @@ def test_a_tutors_file_with_mistakes_names_them(tmp_path):
         load_tutor(str(file))
     with pytest.raises(UserError, match="Did you mean 'smollm2'"):
         load_tutor("smolm2")
+
+
+def test_an_error_that_follows_from_another_is_not_told(tmp_path):
+    file = tmp_path / "mine.yaml"
+    file.write_text("scaling: {num_gpus: -1}\n")
+    with pytest.raises(UserError, match=r"mine.yaml': scaling.num_gpus = -1: Input should be [a-z ]* 0$"):
+        load_tutor(str(file))

@@ -38,6 +38,12 @@ def test_an_unknown_hyperparameter_is_named_with_its_neighbour():
         apply_hyperparameters(PPOConfig(), {"model_config": {"fcnet_hidden": [8]}})
 
 
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_a_hyperparameter_that_is_no_finite_number_is_refused(value: float):
+    with pytest.raises(UserError, match=r"lr = (nan|inf): give a finite number"):
+        apply_hyperparameters(PPOConfig(), {"lr": value})
+
+
 def test_hyperparameters_arrive():
     student = StudentConfig(
         algorithm="dqn",

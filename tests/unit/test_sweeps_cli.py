@@ -71,6 +71,7 @@ def test_every_command_explains_itself(name: str) -> None:
         (["swep"], "sweep"),
         (["sweep"], "which sweep?"),
         (["sweep", "dmeo"], "Did you mean 'demo'"),
+        (["sweep", ""], "unknown preset ''"),
         (["sweep", "demo", "--bogus"], "--bogus"),
         (["sweep", "demo", "--set", "tutors=[smolm2]"], "Did you mean 'smollm2'"),
         (["sweep", "demo", "--set", "tasks=[blakjack]"], "Did you mean 'blackjack'"),

@@ -152,7 +152,7 @@ def _new(options: SweepOptions) -> SweepConfig:
     if options.preset is None and not options.task:
         raise UserError("which sweep? Name a preset, e.g. `tutor sweep demo`, a --task, or --resume NAME.")
     settings = [*_only_tasks(options.task), *(options.set_ or [])]
-    config = load_sweep(options.preset or PRESET_FOR_TASKS, settings)
+    config = load_sweep(PRESET_FOR_TASKS if options.preset is None else options.preset, settings)
     return _named_by_tasks(config) if options.preset is None and config.name == PRESET_FOR_TASKS else config
 
 

@@ -6,14 +6,13 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from urllib.parse import urlsplit
 
-import yaml
-
 from tune_sweeps.cluster.user_code import pack_modules
 from tune_sweeps.definition.config import SweepConfig
 from tune_sweeps.definition.loading import dump_sweep
 from tutor_service.errors import UserError
 from tutor_service.serving import ON_DEMAND_VARIABLE
 from tutor_service.tutor_files import CONFIG_SUFFIXES, is_tutor_file, load_tutor
+from tutor_service.yaml_files import parse_yaml, write_yaml
 
 SWEEP_FILE = "sweep.yaml"
 TUTORS = "tutors"
@@ -60,7 +59,7 @@ def _write_tutor(path: Path, folder: Path, sent: Path) -> None:
     """
     try:
         tutor = load_tutor(str(path))
-        fields = yaml.safe_load(path.read_text(encoding="utf-8"))
+        fields = parse_yaml(path.read_text(encoding="utf-8"))
     except (OSError, UserError) as error:
         raise UserError(f"tutors: the file '{path}' cannot be read: {error}") from error
     files = Path(TUTORS) / f"{path.stem}.files"
@@ -73,7 +72,7 @@ def _write_tutor(path: Path, folder: Path, sent: Path) -> None:
         fields["file"] = str(files.relative_to(sent.parent) / tutor.file.name)
     if "briefing" in fields:
         fields["briefing"] = tutor.briefing
-    (folder / sent).write_text(yaml.safe_dump(fields, allow_unicode=True, sort_keys=False), encoding="utf-8")
+    (folder / sent).write_text(write_yaml(fields), encoding="utf-8")
 
 
 def _copy(source: Path, target: Path) -> None:

@@ -13,6 +13,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validat
 
 from rllib_plugins.advising.config import AdviceConfig
 from rllib_plugins.algorithms.registry import ALGORITHMS, Algorithm
+from rllib_plugins.config import SEED_LIMIT
 
 SCHEMA_VERSION = 1
 """Version of the preset format; a preset of a higher one was written for a newer release."""
@@ -27,11 +28,18 @@ clone their tutor differ in what they make of advice (``rllib_plugins.uses.clone
 TUNING_SEEDS = tuple(range(100, 120))
 """Seeds for choosing settings; the shipped hyperparameters were chosen on some of them."""
 
-NAME_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9._-]*$"
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
+
+NAME_RULE = "use at most 100 letters, digits, '.', '_' and '-', beginning with a letter or a digit"
+
+
+def is_sweep_name(name: str) -> bool:
+    """Return whether a sweep may have this name, which is that of its folder, too."""
+    return _NAME.fullmatch(name) is not None
 
 
 class _Frozen(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
 
 class Match(_Frozen):
@@ -155,7 +163,7 @@ class StatisticsConfig(_Frozen):
     """Hold the constants of ``tune_sweeps.report.statistics``."""
 
     confidence: float = Field(default=0.95, gt=0.5, lt=1, description="Level of the confidence intervals.")
-    resamples: int = Field(default=2_000, ge=100, description="Bootstrap resamples.")
+    resamples: int = Field(default=2_000, ge=100, le=100_000, description="Bootstrap resamples.")
     alpha: float = Field(
         default=0.05,
         gt=0,
@@ -256,8 +264,8 @@ class SweepConfig(_Frozen):
     @field_validator("name")
     @classmethod
     def _is_a_folder_name(cls, value: str) -> str:
-        if not re.match(NAME_PATTERN, value):
-            raise ValueError("use letters, digits, '.', '_' and '-', beginning with a letter or a digit")
+        if not is_sweep_name(value):
+            raise ValueError(NAME_RULE)
         return value
 
     @field_validator("seeds", "tuning_seeds", mode="before")
@@ -284,11 +292,18 @@ class SweepConfig(_Frozen):
             raise ValueError(f"lists {', '.join(twice)} more than once; every value of an axis counts once")
         return values
 
+    @field_validator("algorithms", "tasks", "reuse")
+    @classmethod
+    def _not_empty(cls, values: list[Any]) -> list[Any]:
+        if not values:
+            raise ValueError("lists nothing, so no trial would run: list at least one")
+        return values
+
     @field_validator("seeds", "tuning_seeds")
     @classmethod
     def _seeds_are_seeds(cls, values: list[int]) -> list[int]:
-        if any(value < 0 for value in values):
-            raise ValueError("a seed is 0 or more")
+        if any(not 0 <= value < SEED_LIMIT for value in values):
+            raise ValueError(f"a seed is 0 or more, and less than {SEED_LIMIT}")
         return values
 
     @model_validator(mode="after")

@@ -11,6 +11,7 @@ from pydantic import BaseModel, ValidationError
 
 from tune_sweeps.definition.config import SCHEMA_VERSION, Extension, Match, SweepConfig, free_seeds
 from tutor_service.errors import UserError, field_problems, unknown_name
+from tutor_service.yaml_files import parse_yaml, read_fields, write_yaml
 
 PRESETS_DIR = Path(__file__).parent.parent / "presets"
 
@@ -35,7 +36,7 @@ def load_sweep(name_or_path: str, settings: Sequence[str] = ()) -> SweepConfig:
         path = PRESETS_DIR / f"{name_or_path}.yaml"
         if not path.is_file():
             raise unknown_name("preset", name_or_path, preset_names())
-    fields = _read(path)
+    fields = read_fields(path, "sweep", "tutors: [oracle]", f"Valid presets: {', '.join(preset_names())}.")
     fields.setdefault("name", path.stem)
     for setting in settings:
         apply_setting(fields, setting)
@@ -100,7 +101,7 @@ def apply_setting(fields: dict[str, Any], setting: str, model: type[BaseModel] =
     if parts[0] not in model.model_fields:
         raise unknown_name("key in --set", parts[0], model.model_fields)
     try:
-        value = yaml.safe_load(text)
+        value = parse_yaml(text)
     except yaml.YAMLError as error:
         raise UserError(f"--set {key}: '{text}' is not a YAML value ({error.__class__.__name__}).") from error
     set_nested(fields, parts, value)
@@ -130,7 +131,7 @@ def set_nested(fields: dict[str, Any], path: Sequence[str], value: Any) -> None:
 
 def dump_sweep(config: SweepConfig) -> str:
     """Write the whole configuration as YAML, defaults included."""
-    return yaml.safe_dump(_fields(config), sort_keys=False, allow_unicode=True)
+    return write_yaml(_fields(config))
 
 
 def _fields(config: SweepConfig) -> dict[str, Any]:
@@ -180,17 +181,3 @@ def _compare(old: Any, new: Any, prefix: str) -> Iterator[str]:
             yield from _compare(old.get(key), new.get(key), f"{prefix}.{key}" if prefix else str(key))
     elif old != new:
         yield f"{prefix}: {old!r} → {new!r}"
-
-
-def _read(path: Path) -> dict[str, Any]:
-    try:
-        fields = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise UserError(f"sweep file '{path}' does not exist. Valid presets: {', '.join(preset_names())}.") from None
-    except (OSError, UnicodeDecodeError) as error:
-        raise UserError(f"sweep file '{path}' cannot be read: {error}") from error
-    except yaml.YAMLError as error:
-        raise UserError(f"sweep file '{path}' is not valid YAML: {error}") from error
-    if not isinstance(fields, dict):
-        raise UserError(f"sweep file '{path}' must hold a mapping of fields, e.g. 'tutors: [oracle]'.")
-    return fields

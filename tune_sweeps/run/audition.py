@@ -14,7 +14,6 @@ from dataclasses import dataclass, field
 from itertools import count
 from typing import TypeAlias, cast
 
-import yaml
 from rich.console import Console
 
 from rllib_plugins.audition import Answers, Asking, Audition, Candidate, all_ways, audition
@@ -32,6 +31,7 @@ from tutor_service.prompts.layout import EMPTY_STATE, with_notes
 from tutor_service.recorded import RecordedSetting, open_recorded
 from tutor_service.schema import Advice, AdviceRequest, Ask
 from tutor_service.serving.ask import ask as ask_tutor
+from tutor_service.yaml_files import write_yaml
 
 NO_NOTES = "none"
 HINT = "hint"
@@ -294,4 +294,4 @@ def _tutor_file(tutor: TutorConfig, found: Audition, asking: Mapping[str, object
     _, calibration, advice = found.best.player
     fields = tutor.model_dump(mode="json", exclude_defaults=True)
     fields |= {"name": f"{tutor.name}-{found.task}", "calibration": calibration, "advice": advice, **asking}
-    return f"# {found.verdict}\n{yaml.safe_dump(fields, sort_keys=False, allow_unicode=True)}"
+    return f"# {found.verdict}\n{write_yaml(fields)}"

@@ -15,7 +15,7 @@ from typing import Any
 
 from filelock import FileLock, Timeout
 
-from tune_sweeps.definition.config import NAME_PATTERN, SweepConfig
+from tune_sweeps.definition.config import NAME_RULE, SweepConfig, is_sweep_name
 from tune_sweeps.definition.loading import continued, difference, dump_sweep, load_sweep
 from tune_sweeps.storage.checkpoints import Checkpoints
 from tune_sweeps.storage.mirror import LOCK, Mirror
@@ -153,7 +153,7 @@ def open_workspace(results: Results, name: str) -> Workspace | None:
     Raises:
         UserError: The object store does not answer.
     """
-    if not re.match(NAME_PATTERN, name):
+    if not is_sweep_name(name):
         return None
     mirror = results.mirror(name)
     with results.answering():
@@ -276,10 +276,8 @@ def choose(results: Results, config: SweepConfig, name: str | None, num_trials: 
         UserError: The name is in use with another configuration; the message shows what differs.
     """
     if name is not None:
-        if not re.match(NAME_PATTERN, name):
-            raise UserError(
-                f"--name '{name}': use letters, digits, '.', '_' and '-', beginning with a letter or digit."
-            )
+        if not is_sweep_name(name):
+            raise UserError(f"--name '{name}': {NAME_RULE}.")
         config = config.model_copy(update={"name": name})
     found = open_workspace(results, config.name)
     if found is None:

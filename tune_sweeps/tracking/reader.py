@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any, TypeAlias
 
 import numpy as np
-import yaml
 from numpy.typing import NDArray
 
 from tune_sweeps.definition.config import UNTUTORED, SweepConfig
@@ -28,6 +27,7 @@ from tune_sweeps.tracking.tracker import (
     TAG_SWEEP,
 )
 from tutor_service.errors import UserError, unknown_name
+from tutor_service.yaml_files import parse_yaml
 
 RANDOM = "random"
 ORACLE = "oracle"
@@ -211,7 +211,7 @@ def _config(client: Any, run_id: str, name: str) -> SweepConfig:
     try:
         with tempfile.TemporaryDirectory() as folder:
             path = client.download_artifacts(run_id, CONFIG_ARTIFACT, folder)
-            return validate_sweep(yaml.safe_load(Path(path).read_text(encoding="utf-8")), f"sweep '{name}' in MLflow")
+            return validate_sweep(parse_yaml(Path(path).read_text(encoding="utf-8")), f"sweep '{name}' in MLflow")
     except OSError as error:
         raise UserError(
             f"the artifact {CONFIG_ARTIFACT} of sweep '{name}' cannot be read ({error}). Is the folder of MLflow's "
