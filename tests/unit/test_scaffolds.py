@@ -127,7 +127,7 @@ def test_the_tasks_oracle_beats_who_learns_nothing(here: Path) -> None:
         ("rule", "class", "no name for a rule"),
         ("task", "json", "installed already"),
         ("sweep", "../up", "no name for a sweep"),
-        ("tutor", "there", "there.yaml exists already"),
+        ("tutor", "there", "already: there.yaml"),
     ],
 )
 def test_what_cannot_be_written_is_refused_and_nothing_is_left(kind: str, name: str, said: str, here: Path) -> None:

@@ -101,8 +101,15 @@ def test_every_command_explains_itself(name: str) -> None:
         (["ask", "none", "blackjack"], "no one to ask"),
         (["grade", "none", "blackjack"], "no one to grade"),
         (["ask", "oracle", "blakjack"], "Did you mean 'blackjack'"),
+        (["ask", "oracle", "blackjack", "--state", "You hold 20."], "leave out --state"),
+        (["ask", "oracle", "blackjack", "--notes", "notes.md"], "leave out --notes"),
+        (["ask", "smollm2", "blackjack", "--notes", "notes.pdf"], "must end in .txt or .md"),
+        (["ask", "smollm2", "blackjack", "--notes", "nowhere/notes.md"], "a folder that exists"),
+        (["grade", "oracle", "blackjack", "--num-states", "1000000000000"], "--num-states"),
         (["train", "pppo", "blackjack"], "Did you mean 'ppo'"),
         (["train", "ppo", "blackjack", "--set", "hyperparameters.lrr=1"], "Did you mean 'lr'"),
+        (["train", "ppo", "blackjack", "--set", "task=snake"], "task is given by TASK"),
+        (["train", "ppo", "blackjack", "--set", "num_env_steps=9"], "num_env_steps is given by --steps"),
         (["train", "ppo", "blackjack", "--set", "num_env=3"], "Did you mean 'num_envs'"),
         (["train", "ppo", "blackjack", "--set", "advice.thet=3"], "advice.thet"),
         (["serve", "oracle"], "nothing to serve"),
@@ -197,6 +204,26 @@ def test_lists_show_what_there_is(
     for command, words in (("tutors", "smollm2"), ("tasks", "connect_four"), ("presets", "laptop54")):
         status, out, _ = tutor(command, capsys=capsys, monkeypatch=monkeypatch)
         assert status == 0 and words in out
+
+
+def test_a_student_without_a_tutor_shows_dashes_for_what_it_does_not_have(
+    here: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def train(student: Any, on_result: Any) -> None:
+        on_result(
+            {
+                "num_env_steps_sampled_lifetime": 0,
+                "eval/return_mean": 0.5,
+                "return_mean": float("nan"),
+                "advice/trust": 0.84,
+            }
+        )
+
+    monkeypatch.setattr("rllib_plugins.trial.train", train)
+    _, out, _ = tutor("train", "ppo", "blackjack", capsys=capsys, monkeypatch=monkeypatch)
+    assert out.splitlines()[-1].split() == ["0", "0.5000", "–", "0", "–"]
+    _, out, _ = tutor("train", "ppo", "blackjack", "--tutor", "oracle", capsys=capsys, monkeypatch=monkeypatch)
+    assert out.splitlines()[-1].split() == ["0", "0.5000", "–", "0", "0.84"]
 
 
 def test_an_oracle_is_asked_without_a_service(

@@ -238,6 +238,8 @@ def test_the_grid_is_the_product_of_its_axes(
         ({"name": "../up"}, "name = '../up'"),
         ({"name": "x" * 101}, "at most 100 letters"),
         ({"name": "new\n"}, "at most 100 letters"),
+        ({"name": "artifacts"}, "none of artifacts, "),
+        ({"name": "mlflow.db"}, "name = 'mlflow.db'"),
         ({"tasks": []}, "tasks = \\[]: lists nothing"),
         ({"algorithms": []}, "algorithms = \\[]: lists nothing"),
         ({"resources": {"num_cpus_per_trial": float("inf")}}, "num_cpus_per_trial = inf: Input should be a finite"),

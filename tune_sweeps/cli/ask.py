@@ -48,9 +48,12 @@ def ask(
     from tune_sweeps.console.terminal import make_console
 
     config = check_tutor(tutor)
+    if notes is not None:
+        _check_notes(notes)
     chosen = load_task(task).with_hint(config is not None and config.hint)
     console = make_console()
     if config is None or not config.is_served:
+        _refuse_words(tutor, {"--state": state, "--notes": notes})
         _ask_in_process(console, tutor, chosen, seed, as_json)
         return
     import numpy as np
@@ -98,14 +101,32 @@ def ask(
         console.print(note, style="dim", markup=False)
 
 
-def _write_notes(path: Path, briefing: str | None, tutor: str) -> None:
+def _refuse_words(tutor: str, options: Mapping[str, object]) -> None:
+    """Refuse what only a tutor that reads words takes."""
+    from tutor_service.errors import UserError
+
+    given = [name for name, value in options.items() if value is not None]
+    if given:
+        raise UserError(
+            f"tutor '{tutor}' reads and writes no words: leave out {' and '.join(given)}; --seed draws a state."
+        )
+
+
+def _check_notes(path: Path) -> None:
     from tutor_service.errors import UserError
     from tutor_service.tutor_files import NOTES_SUFFIXES
 
-    if briefing is None:
-        raise UserError(f"tutor '{tutor}' reads no strategy notes. Set briefing to 'self' or to notes in its file.")
     if path.suffix not in NOTES_SUFFIXES:
         raise UserError(f"--notes {path}: the name must end in {' or '.join(NOTES_SUFFIXES)}.")
+    if not path.parent.is_dir() or path.is_dir():
+        raise UserError(f"--notes {path}: no file can be written there. Name one in a folder that exists.")
+
+
+def _write_notes(path: Path, briefing: str | None, tutor: str) -> None:
+    from tutor_service.errors import UserError
+
+    if briefing is None:
+        raise UserError(f"tutor '{tutor}' reads no strategy notes. Set briefing to 'self' or to notes in its file.")
     try:
         path.write_text(briefing + "\n", encoding="utf-8")
     except OSError as error:

@@ -18,7 +18,7 @@ EXPERIMENT = "grades"
 def grade(
     tutor: TutorArgument,
     task: TaskArgument,
-    num_states: Annotated[int, typer.Option(min=1, help="Visited states to grade.")] = 300,
+    num_states: Annotated[int, typer.Option(min=1, max=100_000, help="Visited states to grade.")] = 300,
     seed: Annotated[int, typer.Option(min=0, help="Seed that draws the states.")] = 0,
     results: ResultsOption = "runs",
     address: AddressOption = None,

@@ -2,11 +2,21 @@
 
 from __future__ import annotations
 
+import math
 from typing import Annotated, Any
 
 import typer
 
 from tune_sweeps.cli.options import AddressOption, JsonOption, SetOption, TaskArgument
+
+_ARGUMENTS = {
+    "algorithm": "ALGORITHM",
+    "task": "TASK",
+    "tutor": "--tutor",
+    "num_env_steps": "--steps",
+    "seed": "--seed",
+}
+"""Fields of a student that have an argument or an option of their own."""
 
 
 def train(
@@ -51,14 +61,19 @@ def train(
             row = _row(result)
             rows.append(row)
             screen.print(
-                f"{row['env_steps']:>9,}  {row['greedy_return']:>13.4f}  {row['return']:>8.3f}  "
-                f"{row['consulted']:>9,.0f}  {row['trust']:>5.2f}"
+                f"{row['env_steps']:>9,}  {row['greedy_return']:>13.4f}  {_number(row['return'], 8, 3)}  "
+                f"{row['consulted']:>9,.0f}  {_number(math.nan if tutor == 'none' else row['trust'], 5, 2)}"
             )
 
         with tutors_up(tutors, screen.print, address, spare_cpus=1):
             train_student(student, on_result=show)
     if as_json:
         print_json(rows)
+
+
+def _number(value: float, width: int, digits: int) -> str:
+    """Write a number, or a dash where there is none."""
+    return f"{value:>{width}.{digits}f}" if math.isfinite(value) else f"{'–':>{width}}"
 
 
 def _row(result: dict[str, Any]) -> dict[str, Any]:
@@ -85,9 +100,12 @@ def _student(algorithm: str, task: str, tutor: str, steps: int | None, seed: int
         raise unknown_name("algorithm", algorithm, ALGORITHMS)
     fields: dict[str, Any] = {"algorithm": algorithm, "task": task, "tutor": tutor, "seed": seed}
     for setting in settings:
+        name = setting.partition("=")[0].strip()
+        if name in _ARGUMENTS:
+            raise UserError(f"--set {setting}: {name} is given by {_ARGUMENTS[name]}.")
         apply_setting(fields, setting, StudentConfig)
     default = load_task(task, **fields.get("task_options", {})).num_env_steps
-    fields.setdefault("num_env_steps", steps or default)
+    fields["num_env_steps"] = steps or default
     try:
         return StudentConfig.model_validate(fields)
     except ValidationError as error:

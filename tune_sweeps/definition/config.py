@@ -30,12 +30,18 @@ TUNING_SEEDS = tuple(range(100, 120))
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
 
-NAME_RULE = "use at most 100 letters, digits, '.', '_' and '-', beginning with a letter or a digit"
+_TAKEN = {"artifacts", "auditions", "grades", "mlflow.db"}
+"""What else lies in a results folder or is an experiment in MLflow."""
+
+NAME_RULE = (
+    "use at most 100 letters, digits, '.', '_' and '-', beginning with a letter or a digit, and none of "
+    + ", ".join(sorted(_TAKEN))
+)
 
 
 def is_sweep_name(name: str) -> bool:
     """Return whether a sweep may have this name, which is that of its folder, too."""
-    return _NAME.fullmatch(name) is not None
+    return _NAME.fullmatch(name) is not None and name not in _TAKEN
 
 
 class _Frozen(BaseModel):

@@ -86,7 +86,7 @@ def write_start(kind: str, name: str) -> Written:
     }
     there = [str(path) for path in texts if path.exists()]
     if there:
-        raise UserError(f"{', '.join(there)} exists already. Give another name, or remove it.")
+        raise UserError(f"there already: {', '.join(there)}. Give another name, or remove that.")
     for path, text in texts.items():
         try:
             path.write_text(text, encoding="utf-8")
