@@ -207,7 +207,7 @@ def test_lists_show_what_there_is(
 
 
 def test_a_student_without_a_tutor_shows_dashes_for_what_it_does_not_have(
-    here: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+    here: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def train(student: Any, on_result: Any) -> None:
         on_result(
@@ -220,9 +220,9 @@ def test_a_student_without_a_tutor_shows_dashes_for_what_it_does_not_have(
         )
 
     monkeypatch.setattr("rllib_plugins.trial.train", train)
-    _, out, _ = tutor("train", "ppo", "blackjack", capsys=capsys, monkeypatch=monkeypatch)
+    _, out, _ = tutor("train", "ppo", "blackjack", capsys=capfd, monkeypatch=monkeypatch)
     assert out.splitlines()[-1].split() == ["0", "0.5000", "–", "0", "–"]
-    _, out, _ = tutor("train", "ppo", "blackjack", "--tutor", "oracle", capsys=capsys, monkeypatch=monkeypatch)
+    _, out, _ = tutor("train", "ppo", "blackjack", "--tutor", "oracle", capsys=capfd, monkeypatch=monkeypatch)
     assert out.splitlines()[-1].split() == ["0", "0.5000", "–", "0", "0.84"]
 
 
