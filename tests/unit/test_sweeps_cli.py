@@ -12,6 +12,7 @@ import time
 from contextlib import nullcontext
 from io import FileIO
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any, ClassVar
 
 import pytest
@@ -22,6 +23,7 @@ from tune_sweeps.cli import sweep
 from tune_sweeps.cluster import session
 from tune_sweeps.cluster.session import RayCluster
 from tune_sweeps.console.signals import cleaning_up
+from tune_sweeps.console.terminal import quiet
 from tune_sweeps.definition.loading import load_sweep
 from tune_sweeps.report.growth import MAX_SEEDS
 from tune_sweeps.run import sweep as run_module
@@ -415,6 +417,25 @@ def test_results_that_did_not_reach_the_disk_are_no_success(
     assert status == 1 and "finished" not in out
     assert "results could not be written (No space left on device)" in out and "--resume s" in out
     assert not existing_workspace(Results(here / "runs"), "s").is_sent() and DeafTracker.ended_as.pop() == "FAILED"
+
+
+def disk_full(*_: object) -> None:
+    raise OSError(28, "No space left on device")
+
+
+def test_a_sweep_whose_log_finds_the_disk_full_says_how_to_go_on(
+    here: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("traceback.print_exc", disk_full)
+    monkeypatch.setattr(run_module, "run_sweep", lambda *_, **__: disk_full())
+    command = ["sweep", "small", "--set", "tutors=[oracle]", "--name", "s"]
+    status, _, err = tutor(*command, capsys=capfd, monkeypatch=monkeypatch)
+    assert status == 2 and "the sweep broke off (OSError)" in err and "--resume s" in " ".join(err.split())
+
+
+def test_what_a_full_disk_keeps_from_the_log_ends_no_program(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with monkeypatch.context() as during, quiet(tmp_path / "log.txt"):
+        during.setattr(sys, "stdout", SimpleNamespace(flush=disk_full))
 
 
 def test_a_tutor_that_sweeps_take_down_at_their_end_is_not_served(

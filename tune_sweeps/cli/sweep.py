@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Annotated
@@ -289,7 +290,8 @@ def _run_locked(resolved: ResolvedSweep, workspace: Workspace, uri: str, address
         except UserError:
             raise
         except Exception as error:  # Ray has as many ways to die as versions
-            traceback.print_exc()
+            with suppress(OSError):  # the log's disk may be full
+                traceback.print_exc()
             raise UserError(
                 f"the sweep broke off ({type(error).__name__}); details are in {workspace.shown(workspace.log)}. "
                 f"Finished trials are kept: go on with: {again}"
