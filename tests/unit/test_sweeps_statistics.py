@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tracemalloc
 from typing import Any
 
 import numpy as np
@@ -234,6 +235,16 @@ def test_the_probability_of_improvement_is_mann_whitneys() -> None:
     found = Bootstrap(500, 0.95).interval([a, b], improvement)
     assert found.low <= found.value <= found.high
     assert not Bootstrap(500, 0.95).interval([a, b[:1]], improvement).has_interval
+
+
+def test_the_probability_of_improvement_needs_no_room_for_all_pairs() -> None:
+    draws = np.random.default_rng(0).integers(0, 500, size=(20, 4_000)).astype(float)
+    tracemalloc.start()
+    found = improvement(draws[:, :2_000], draws[:, 2_000:])
+    _, most = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert found.shape == (20,) and np.abs(found - 0.5).max() < 0.05
+    assert most < 50e6  # bytes; the pairs would take 640e6
 
 
 def test_a_difference_is_within_its_margin_beyond_it_or_undecided() -> None:
