@@ -23,6 +23,7 @@ FIELDS = {
     "algorithms": ["dqn", "ppo", "a2c"],
     "tutors": ["oracle", "random", "worst"],
     "tasks": ["blackjack", "snake", "connect_four"],
+    "reuse": ["on", "off"],
     "num_env_steps": 40_000,
     "evaluation": {"interval_steps": 1_000},
 }

@@ -37,7 +37,7 @@ class StudentConfig(BaseModel):
     )
     tutor: str = Field(default="none", description="Tutor by name (see `tutor tutors`), or none.")
     num_env_steps: int = Field(default=40_000, gt=0, description="Environment steps to train for.")
-    num_envs: int = Field(default=8, gt=0, description="Environments stepped as one vector.")
+    num_envs: int = Field(default=8, gt=0, le=65_536, description="Environments stepped as one vector.")
     num_env_runners: int = Field(
         default=0,
         ge=0,

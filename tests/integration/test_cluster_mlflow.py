@@ -177,7 +177,7 @@ def test_a_sweep_outlives_a_kill_of_both_and_nothing_is_lost_or_doubled(
     names = [
         f"{algorithm} · {cell} · seed 0"
         for algorithm in ("ppo", "a2c")
-        for cell in ("untutored · blackjack", "oracle · blackjack · reuse")
+        for cell in ("untutored · blackjack", "oracle · blackjack")
     ]
     assert points(client) == {name: list(range(0, 1_001, 100)) for name in names}
 

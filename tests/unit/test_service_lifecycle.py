@@ -117,6 +117,7 @@ def serve_says(monkeypatch):
         return SimpleNamespace(applications={"tutor-t": SimpleNamespace(status=found)} if found else {})
 
     monkeypatch.setattr(serve, "status", status)
+    monkeypatch.setattr("tutor_service.serving.lifecycle._running_serve", object)
     monkeypatch.setattr("tutor_service.serving.lifecycle._POLL_S", 0.0)
     return looks
 
@@ -154,6 +155,15 @@ def test_of_two_commands_that_start_serve_at_once_both_have_it(is_there, monkeyp
     assert not looks
 
 
+def test_where_there_is_no_serve_there_is_no_tutor(serve_says, monkeypatch):
+    import ray
+
+    monkeypatch.setattr(ray, "is_initialized", lambda: True)
+    monkeypatch.setattr("tutor_service.serving.lifecycle._running_serve", lambda: None)
+    assert serving.status() == []
+    serving.delete(["t"])
+
+
 def test_a_tutor_that_is_deployed_anew_while_it_goes_is_waited_for_no_longer(serve_says, monkeypatch):
     import ray
     from ray import serve
@@ -166,9 +176,9 @@ def test_a_tutor_that_is_deployed_anew_while_it_goes_is_waited_for_no_longer(ser
     deleted = []
     monkeypatch.setattr(ray, "is_initialized", lambda: True)
     monkeypatch.setattr(serve, "delete", delete)
-    serve_says += ["RUNNING", "DELETING", "DEPLOYING"]
+    serve_says += ["RUNNING", "RUNNING", "DELETING", "DEPLOYING"]  # it answers before it begins
     serving.delete(["t"])
-    serve_says += ["RUNNING", "DELETING", None]
+    serve_says += ["RUNNING", "RUNNING", "DELETING", None]
     serving.delete(["t"])
     assert deleted == ["tutor-t", "tutor-t"] and not serve_says
 

@@ -39,7 +39,7 @@ def play(
             task, policy = load_policy(student, folder.path)
             console.print(f"{folder.label}: greedy, no tutor")
             total = sum(_episode(console, task, policy, seed + number) for number in range(episodes))
-            console.print(f"mean return over {episodes} episodes: {total / episodes:.3f}")
+            console.print(f"mean return over {episodes:,} episode{'s' * (episodes != 1)}: {total / episodes:.3f}")
         finally:
             folder.cleanup()
 

@@ -35,7 +35,8 @@ def estimate_lines(resolved: ResolvedSweep, needed: Estimate, cpus: float) -> It
         yield f"deployed for it: {', '.join(resolved.tutors)}"
     yield f"env steps: {needed.env_steps:,}"
     for task, plan in needed.evaluations.items():
-        how = f"{plan.episodes} episodes, about {plan.share:.0%} of a trial's work" if plan.share else "exact"
+        episodes = f"{plan.episodes:,} episode{'s' * (plan.episodes != 1)}"
+        how = f"{episodes}, about {plan.share:.0%} of a trial's work" if plan.share else "exact"
         yield f"evaluation of {task}: every {plan.interval_steps:,} env steps, {how}"
     yield f"consultations: about {needed.expected_consultations:,.0f}, an upper estimate"
     for tutor, most in needed.max_evaluations.items():

@@ -173,16 +173,17 @@ def delete(names: Iterable[str]) -> None:
         return
     from ray import serve
 
-    present = serve.status().applications
+    present = _applications()
     going = [app_name(name) for name in names if app_name(name) in present]
     for application in going:
         serve.delete(application, _blocking=False)
-    ends = time.monotonic() + _GOING_S
+    ends, seen_going = time.monotonic() + _GOING_S, set[str]()
     while going and time.monotonic() < ends:
         found = serve.status().applications
-        going = [
-            application for application in going if application in found and found[application].status == "DELETING"
-        ]
+        now_going = {name for name in going if name in found and found[name].status == "DELETING"}
+        # Serve answers before it begins, and one that was deployed anew is not waited for.
+        going = [name for name in going if name in found and (name in now_going or name not in seen_going)]
+        seen_going |= now_going
         time.sleep(_POLL_S if going else 0)
 
 
@@ -192,12 +193,9 @@ def status() -> list[TutorStatus]:
 
     if not ray.is_initialized():
         return []
-    from ray import serve
-
-    applications = serve.status().applications
     return [
         _status_of(application.removeprefix(PREFIX), overview)
-        for application, overview in sorted(applications.items())
+        for application, overview in sorted(_applications().items())
         if application.startswith(PREFIX)
     ]
 
@@ -273,6 +271,13 @@ def _start_serve(http: HttpConfig | None) -> None:
             f"Serve listens on {options.host}:{options.port} on this Ray cluster already; {http.host}:{http.port} was "
             "asked for. Use that address, or shut Serve down first."
         )
+
+
+def _applications() -> Any:
+    """Return what Serve says of all applications, by name; nothing where there is no Serve on this Ray."""
+    from ray import serve
+
+    return serve.status().applications if _running_serve() else {}
 
 
 def _running_serve() -> Any:
