@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import shlex
 import shutil
 import subprocess
 import sys
@@ -30,7 +31,10 @@ MOST_S = 240.0
 def run(folder: Path, *command: str) -> str:
     """Run a command of ``tutor`` on a results folder, and return what it printed."""
     whole = [str(CONSOLE), *command, "--results", str(folder)]
-    return subprocess.run(whole, cwd=FOLDER.parent, stdout=subprocess.PIPE, text=True, check=True).stdout
+    done = subprocess.run(whole, cwd=FOLDER.parent, stdout=subprocess.PIPE, text=True, check=False)
+    if done.returncode:
+        sys.exit(f"{shlex.join(whole)} ended with {done.returncode}:\n{done.stdout}")
+    return done.stdout
 
 
 def main() -> int:
