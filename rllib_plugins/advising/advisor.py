@@ -38,7 +38,7 @@ class AdviceBatch:
 
     @property
     def distributions(self) -> NDArray[np.float64]:
-        """Return what the tutor takes each action to be worth, ``(n, num_actions)``, which advising rules judge by."""
+        """Return the tutor's whole distributions, ``(n, num_actions)``, which advising rules judge by."""
         return self.probabilities if self.opinions is None else self.opinions
 
     def count(self, counters: AdviceCounters, latency: RecentMean) -> None:

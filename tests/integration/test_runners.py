@@ -19,7 +19,7 @@ from rllib_plugins.rollout.gathering import GatheredRollout, OrderedEnvRunner
 from rllib_plugins.sharing import explorer
 from rllib_plugins.tasks import load_task
 from rllib_plugins.trial import StudentTrial, algorithm_config, build_algorithm, ensure_ray, train
-from rllib_plugins.uses.distil import Distillation
+from tests.integration.fresh_episodes import times_told
 from tutor_service.errors import UserError
 
 NUM_RUNNERS = 2
@@ -90,17 +90,7 @@ def test_the_gate_follows_the_trial_s_steps():
 
 def test_a_use_is_told_of_fresh_episodes_of_all_runners_that_begin_between_rollouts(tmp_path: Path, monkeypatch: Any):
     config = student(algorithm="a2c", task="tests.unit.foreign_envs:LockedTask", tutor="random").model_dump()
-    trial = StudentTrial(config=config)
-    trial.step()
-    trial.algorithm.train_to(trial.algorithm.runner.rollout.rewards.size)
-    trial.save_checkpoint(str(tmp_path))
-    trial.cleanup()
-    told: list[Any] = []
-    monkeypatch.setattr(Distillation, "begin_episodes", lambda use: told.append(use))
-    restored = StudentTrial(config=config)
-    restored.load_checkpoint(str(tmp_path))
-    restored.cleanup()
-    assert len(told) == 1
+    assert times_told(config, 1, 0, tmp_path, monkeypatch) == 1
 
 
 def test_a_trial_goes_on_from_its_checkpoint_when_a_runner_is_lost(tmp_path: Path):

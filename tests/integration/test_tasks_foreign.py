@@ -18,7 +18,7 @@ from rllib_plugins.evaluation import random_return
 from rllib_plugins.metrics import STEP_AXIS
 from rllib_plugins.tasks import Task, load_task
 from rllib_plugins.trial import StudentTrial, ensure_ray
-from rllib_plugins.uses.distil import Distillation
+from tests.integration.fresh_episodes import times_told
 from tests.unit import drawn_tasks
 from tests.unit import foreign_envs as foreign
 from tutor_service.errors import UserError
@@ -87,17 +87,7 @@ def test_a_use_is_told_of_fresh_episodes_that_begin_between_rollouts(
     num_extra_steps: int, num_told: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     fields = config("LockedTask", algorithm="a2c", num_env_steps=2_000)
-    trial = StudentTrial(config=fields)
-    trial.step()
-    trial.algorithm.train_to(3 * trial.algorithm.runner.rollout.num_steps * NUM_ENVS + num_extra_steps)
-    trial.save_checkpoint(str(tmp_path))
-    trial.cleanup()
-    told: list[Any] = []
-    monkeypatch.setattr(Distillation, "begin_episodes", lambda use: told.append(use))
-    restored = StudentTrial(config=fields)
-    restored.load_checkpoint(str(tmp_path))
-    restored.cleanup()
-    assert len(told) == num_told
+    assert times_told(fields, 3, num_extra_steps, tmp_path, monkeypatch) == num_told
 
 
 @pytest.mark.parametrize("algorithm", ["ppo", "dqn"])
