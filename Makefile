@@ -6,7 +6,7 @@ TUTOR ?= qwen2.5-coder-1.5b-cart_pole
 SEED ?= 0
 BIN := .venv/bin
 QUICK_TIER := $(BIN)/python -m pytest tests/unit --numprocesses logical --maxprocesses 4
-OTHER_TIERS := $(BIN)/python -m pytest tests/integration tests/e2e --numprocesses 3 --no-loadscope-reorder
+OTHER_TIERS := $(BIN)/python -m pytest tests/integration tests/e2e --numprocesses logical --maxprocesses 2 --no-loadscope-reorder
 
 .DEFAULT_GOAL := help
 .PHONY: help setup demo test test-unit test-pythons drill lint format pins ui clean
