@@ -25,6 +25,16 @@ _CHECKPOINT = "trial.pkl"
 _EVALUATION_ENVS = 8
 _OBJECT_STORE_BYTES = 80 * 2**20
 
+_ANY_NUMBER = (-math.inf, math.inf)
+_RANGES: dict[str, tuple[float, float]] = {
+    **dict.fromkeys(("lr", "entropy_coeff", "vf_loss_coeff", "kl_coeff", "clip_param", "vf_clip_param"), (0, math.inf)),
+    **dict.fromkeys(("grad_clip", "num_steps_sampled_before_learning_starts"), (0, math.inf)),
+    **dict.fromkeys(("gamma", "lambda_", "tau"), (0, 1)),
+    **dict.fromkeys(("train_batch_size_per_learner", "minibatch_size", "num_epochs", "n_step"), (1, math.inf)),
+    "target_network_update_freq": (0, math.inf),
+}
+"""Least and greatest value of the hyperparameters that RLlib takes as they come."""
+
 
 def build_algorithm(config: StudentConfig) -> Any:
     """Build the RLlib algorithm of a trial; Ray must be running.
@@ -86,7 +96,7 @@ def apply_hyperparameters(algorithm: Any, hyperparameters: dict[str, Any]) -> No
         hyperparameters: By RLlib's names: fields of the config, and ``model_config`` as a dict of its fields.
 
     Raises:
-        UserError: A name that the config does not have, a text where it has a number, or no finite number.
+        UserError: A name that the config does not have, a text where it has a number, or a number out of range.
     """
     for name, value in hyperparameters.items():
         if name == "model_config":
@@ -102,10 +112,18 @@ def apply_hyperparameters(algorithm: Any, hyperparameters: dict[str, Any]) -> No
             algorithm.replay_buffer_config = algorithm.replay_buffer_config | value
         elif isinstance(value, str) and isinstance(getattr(algorithm, name), int | float):
             raise UserError(f"hyperparameter {name} = '{value}': it is a number, e.g. {getattr(algorithm, name)}.")
-        elif isinstance(value, float) and not math.isfinite(value):
-            raise UserError(f"hyperparameter {name} = {value}: give a finite number, e.g. {getattr(algorithm, name)}.")
+        elif isinstance(value, int | float) and not _is_in_range(name, value):
+            low, high = _RANGES.get(name, _ANY_NUMBER)
+            bounds = f"from {low} to {high}" if math.isfinite(high) else f"of at least {low}"
+            wanted = f"a number {bounds}" if math.isfinite(low) else "a finite number"
+            raise UserError(f"hyperparameter {name} = {value}: give {wanted}, e.g. {getattr(algorithm, name)}.")
         else:
             setattr(algorithm, name, value)
+
+
+def _is_in_range(name: str, value: float) -> bool:
+    low, high = _RANGES.get(name, _ANY_NUMBER)
+    return math.isfinite(value) and low <= value <= high
 
 
 class StudentTrial(Trainable):

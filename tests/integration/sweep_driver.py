@@ -16,6 +16,7 @@ from tune_sweeps.definition.loading import validate_sweep
 from tune_sweeps.definition.resolve import resolve
 from tune_sweeps.run.sweep import Outcome, run_sweep
 from tune_sweeps.run.workspace import create_workspace, open_workspace
+from tune_sweeps.storage import lease
 from tune_sweeps.storage.results import Results, open_results
 from tune_sweeps.tracking.mlflow_client import tracking_uri
 
@@ -48,6 +49,7 @@ def run(results: Results, sweep: SweepConfig) -> Outcome:
 
 
 if __name__ == "__main__":
+    lease.RENEWED_EVERY_S, lease.SILENT_S = 3.0, 12.0  # a driver that takes over need not wait a minute
     place = open_results(sys.argv[1])
     trace = {"trace": str(Path(sys.argv[3]) / "trace"), "sleep_s": float(sys.argv[2])}
     outcome = run(place, config(hyperparameters={"ppo": trace, "a2c": trace}))

@@ -285,7 +285,7 @@ def test_a_run_that_was_made_but_not_described_is_described_and_not_made_twice(
         raise ConnectionError("gone in the middle")
 
     with monkeypatch.context() as patch:
-        patch.setattr(ChildRuns, "_describe", cut)
+        patch.setattr(ChildRuns, "_log_student", cut)
         with pytest.raises(ConnectionError):
             following.sync()
     following.sync()
@@ -359,7 +359,7 @@ def test_after_a_hiccup_only_what_was_being_sent_is_looked_up(
         raise ConnectionError("gone in the middle")
 
     with monkeypatch.context() as patch:
-        patch.setattr(ChildRuns, "_log_points", cut)
+        patch.setattr(ChildRuns, "_log", cut)
         with pytest.raises(ConnectionError):
             following.sync()
     assert following.behind_s() > 0

@@ -38,10 +38,20 @@ def test_an_unknown_hyperparameter_is_named_with_its_neighbour():
         apply_hyperparameters(PPOConfig(), {"model_config": {"fcnet_hidden": [8]}})
 
 
-@pytest.mark.parametrize("value", [float("nan"), float("inf")])
-def test_a_hyperparameter_that_is_no_finite_number_is_refused(value: float):
-    with pytest.raises(UserError, match=r"lr = (nan|inf): give a finite number"):
-        apply_hyperparameters(PPOConfig(), {"lr": value})
+@pytest.mark.parametrize(
+    ("name", "value", "remedy"),
+    [
+        ("lr", float("nan"), "a number of at least 0"),
+        ("lr", float("inf"), "a number of at least 0"),
+        ("lr", -0.001, "a number of at least 0, e.g. 0.001"),
+        ("gamma", 1.5, "a number from 0 to 1, e.g. 0.99"),
+        ("minibatch_size", 0, "a number of at least 1"),
+        ("kl_target", float("inf"), "a finite number"),
+    ],
+)
+def test_a_hyperparameter_out_of_range_is_refused(name: str, value: float, remedy: str):
+    with pytest.raises(UserError, match=rf"{name} = {value}: give {remedy}"):
+        apply_hyperparameters(PPOConfig(), {name: value})
 
 
 def test_hyperparameters_arrive():

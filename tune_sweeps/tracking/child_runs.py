@@ -9,6 +9,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any, Protocol
 
 import yaml
@@ -50,12 +51,16 @@ class Child:
         run_id: MLflow's id; empty where a request to make the run was cut off.
         sent: Points that it holds.
         status: MLflow's status.
+        artifact_uri: Folder of its artifacts, for which MLflow's client would ask the server.
+        described: Whether its parameters say which trial it is of.
         doubtful: Whether it may hold more or less than that: it is looked up before anything is sent.
     """
 
     run_id: str
     sent: int = 0
     status: str = "RUNNING"
+    artifact_uri: str = ""
+    described: bool = False
     doubtful: bool = False
 
 
@@ -107,7 +112,12 @@ class ChildRuns:
             journal = self._journal[key]
             whole = run.info.status == "FINISHED" and journal.status == "done"  # ended only once all points are there
             self._children[key] = Child(
-                run.info.run_id, journal.num_points if whole else 0, run.info.status, doubtful=not whole
+                run.info.run_id,
+                journal.num_points if whole else 0,
+                run.info.status,
+                run.info.artifact_uri,
+                described=whole,
+                doubtful=not whole,
             )
 
     def due(self) -> list[str]:
@@ -150,8 +160,9 @@ class ChildRuns:
         if not child.run_id:
             self._make(key, child)
         points = journal.points_from(child.sent)
-        if points:
-            self._log_points(child, points)
+        if points or not child.described:
+            self._log(child, [] if child.described else _parameters(self._trials[key]), points)
+            child.described = True
             child.sent += len(points)
         wanted = _RUN_STATUS[status]
         if child.status == wanted or child.sent != journal.num_points:
@@ -170,7 +181,7 @@ class ChildRuns:
     def _log_policy(self, child: Child, journal: TrialJournal, keeper: PolicyKeeper) -> None:
         with keeper.folder(journal) as folder:
             if folder is not None:
-                self._client.log_artifacts(child.run_id, str(folder), POLICY_ARTIFACT)
+                self._artifacts(child).log_artifacts(str(folder), POLICY_ARTIFACT)
         if folder is not None:
             keeper.kept(journal)
 
@@ -184,11 +195,13 @@ class ChildRuns:
             query = f"tags.`{TAG_SWEEP_ID}` = '{self._sweep.tags[TAG_SWEEP_ID]}' and tags.`{TAG_TRIAL}` = '{key}'"
             run = next(iter(search_runs(self._client, self._sweep.experiment_id, query)), None)
         if run is None:
-            child.run_id, child.sent, child.status, child.doubtful = "", 0, "RUNNING", False
+            child.run_id, child.sent, child.status, child.artifact_uri = "", 0, "RUNNING", ""
+            child.described = child.doubtful = False
             return
-        child.run_id, child.status = run.info.run_id, run.info.status
-        if "algorithm" not in run.data.params:
-            self._describe(child, self._trials[key])
+        child.run_id, child.status, child.artifact_uri = run.info.run_id, run.info.status, run.info.artifact_uri
+        child.described = "algorithm" in run.data.params
+        if not child.described:
+            self._log_student(child, self._trials[key])
         child.sent = self._points_sent(run, journal)
         child.doubtful = False
 
@@ -221,34 +234,45 @@ class ChildRuns:
         run = self._client.create_run(
             sweep.experiment_id, start_time=self._journal[key].started_ms, run_name=trial.label, tags=tags
         )
-        child.run_id = run.info.run_id
-        self._describe(child, trial)
+        child.run_id, child.artifact_uri = run.info.run_id, run.info.artifact_uri
+        self._log_student(child, trial)
 
-    def _describe(self, child: Child, trial: Trial) -> None:
-        from mlflow.entities import Param
-
-        cell = trial.cell
+    def _log_student(self, child: Child, trial: Trial) -> None:
         student = yaml.safe_dump(trial.student.model_dump(mode="json"), sort_keys=False)
-        self._client.log_text(child.run_id, student, STUDENT_ARTIFACT)
-        params = {
-            "algorithm": cell.algorithm,
-            "tutor": cell.tutor,
-            "task": cell.task,
-            "use": cell.use or UNTUTORED,
-            "reuse": {True: "on", False: "off", None: "none"}[cell.reuse],
-            "seed": str(trial.seed),
-        }
-        self._client.log_batch(child.run_id, params=[Param(name, value) for name, value in params.items()])
+        with TemporaryDirectory() as folder:
+            file = Path(folder) / STUDENT_ARTIFACT
+            file.write_text(student, encoding="utf-8")
+            self._artifacts(child).log_artifact(str(file))
 
-    def _log_points(self, child: Child, points: Sequence[Point]) -> None:
+    def _artifacts(self, child: Child) -> Any:
+        from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository
+
+        return get_artifact_repository(child.artifact_uri, tracking_uri=self._client.tracking_uri)
+
+    def _log(self, child: Child, parameters: Sequence[Any], points: Sequence[Point]) -> None:
         from mlflow.entities import Metric
 
-        batch: list[Any] = []
+        params, batch = list(parameters), list[Any]()
         for point in points:
             entries = {name: value for name, value in point.metrics.items() if name in _LOGGED}
             entries[WALL_S] = point.wall_s
             if len(batch) + len(entries) > _BATCH:
-                self._client.log_batch(child.run_id, metrics=batch)
-                batch = []
+                self._client.log_batch(child.run_id, metrics=batch, params=params)
+                params, batch = [], []
             batch += [Metric(name, value, point.time_ms, point.step) for name, value in entries.items()]
-        self._client.log_batch(child.run_id, metrics=batch)
+        self._client.log_batch(child.run_id, metrics=batch, params=params)
+
+
+def _parameters(trial: Trial) -> list[Any]:
+    from mlflow.entities import Param
+
+    cell = trial.cell
+    params = {
+        "algorithm": cell.algorithm,
+        "tutor": cell.tutor,
+        "task": cell.task,
+        "use": cell.use or UNTUTORED,
+        "reuse": {True: "on", False: "off", None: "none"}[cell.reuse],
+        "seed": str(trial.seed),
+    }
+    return [Param(name, value) for name, value in params.items()]
