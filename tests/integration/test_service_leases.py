@@ -17,6 +17,7 @@ from tutor_service.config import TutorConfig
 from tutor_service.errors import UserError
 from tutor_service.paths import HOME_VARIABLE
 from tutor_service.schema import AdviceRequest
+from tutor_service.serving import leases
 from tutor_service.serving.leases import lease_keeper, tutor_identity
 
 SHARED = RayCluster(local=False, cpus=1, gpus=0, nodes=1)
@@ -85,6 +86,22 @@ def test_a_killed_driver_leaves_no_tutor_behind(endpoint: Endpoint) -> None:
     while names() and time.monotonic() < deadline:
         time.sleep(0.5)
     assert names() == []
+
+
+def test_a_driver_that_stood_still_has_its_tutor_again(endpoint: Endpoint, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(leases, "RENEW_S", 0.5)
+    said: list[str] = []
+    with deployed([tutor(endpoint)], SHARED, said.append):
+        (holder,) = serving.lease_holders()["shared"]
+        lease_keeper().release.remote("shared", holder)  # as it does when it has not heard of the driver for long
+        deadline = time.monotonic() + 60
+        while not any("deployed again" in line for line in said) and time.monotonic() < deadline:
+            time.sleep(0.2)
+        serving.wait_until_ready(["shared"], said.append)
+        assert serving.lease_holders()["shared"] == [holder]
+        (advice,) = connect(tutor(endpoint)).advise([AdviceRequest("Rules.", "State.", ("left", "right"))])
+        assert advice is not None
+    assert names() == [] and serving.lease_holders() == {}
 
 
 def test_what_an_operator_deployed_stays(endpoint: Endpoint, tmp_path: Path) -> None:

@@ -45,11 +45,13 @@ def test_a_lease_that_is_not_renewed_ends() -> None:
     assert book.expire(11.0) == []
     assert book.holders() == {"t": ["alive"]}
     assert book.expire(9.0 + LEASE_S) == ["t"]
+    assert not book.renew("t", "i", "alive", 10.0 + LEASE_S), "who comes back late is told that its tutor has gone"
+    assert book.acquire("t", "i", "alive", 10.0 + LEASE_S).deploy
 
 
 def test_a_keeper_that_was_started_again_learns_its_leases_from_renewals() -> None:
     book = LeaseBook()
-    book.renew("t", "i", "a", 0.0)
+    assert book.learn("t", "i", "a", 0.0)
     assert not book.acquire("t", "i", "b", 1.0).deploy
 
 
@@ -66,7 +68,7 @@ def test_a_holder_takes_over_from_a_deployer_that_has_gone_and_from_no_other() -
 
 def test_a_keeper_that_was_started_again_has_any_holder_deploy_what_is_not_there() -> None:
     book = LeaseBook()
-    book.renew("t", "i", "a", 0.0)
+    book.learn("t", "i", "a", 0.0)
     book.acquire("t", "i", "b", 1.0)
     assert book.take_over("t", "b") and not book.take_over("t", "a")
 
@@ -89,7 +91,7 @@ def test_a_tutor_that_is_being_taken_down_keeps_nobody_waiting_but_who_asks_for_
             assert going.wait(10)
             assert pool.submit(keeper.holders).result(10) == {"t": []}, "it is not an operator's"
             assert pool.submit(keeper.acquire, "other", "i", "b").result(10).deploy
-            keeper.renew("t", "i", "a")
+            assert not keeper.renew("t", "i", "a")
             waiting = pool.submit(keeper.acquire, "t", "another", "b")
             with pytest.raises(TimeoutError):
                 waiting.result(0.1)
@@ -109,7 +111,7 @@ def test_a_keeper_that_was_started_again_answers_when_it_has_heard_of_all_holder
     with ThreadPoolExecutor(2) as pool:
         asked, coming = pool.submit(keeper.holders), pool.submit(keeper.acquire, "t", "i", "b")
         time.sleep(0.1)
-        keeper.renew("t", "i", "a")
+        assert keeper.renew("t", "i", "a")
         assert "a" in asked.result(10)["t"], "else it would pass for an operator's"
         assert not coming.result(10).deploy
 
@@ -166,7 +168,7 @@ def test_a_tutor_is_deployed_exactly_while_somebody_holds_it(events: list[tuple[
             if book.release("t", holder):
                 is_up = False
         elif holder in holding:
-            book.renew("t", "i", holder, 0.0)
+            assert book.renew("t", "i", holder, 0.0)
         assert is_up == bool(holding)
 
 

@@ -101,7 +101,15 @@ def _share(tutors: Sequence[TutorConfig], leases: serving.Lease, progress: Calla
         if leases.take_over(name):
             start([held[name]])
 
-    grants = {name: _acquire(tutor, leases) for name, tutor in held.items()}
+    def regain(tutor: TutorConfig) -> None:
+        try:
+            if _acquire(tutor, leases, regain).deploy and tutor.name not in _answering():
+                progress(f"tutor '{tutor.name}' was taken down while this command stood still; it is deployed again")
+                start([tutor])
+        except UserError as error:
+            progress(f"tutor '{tutor.name}' is lost, and students go on without it: {error}")
+
+    grants = {name: _acquire(tutor, leases, regain) for name, tutor in held.items()}
     start([held[name] for name, grant in grants.items() if grant.deploy])
     serving.wait_until_ready([tutor.name for tutor in tutors if tutor.name in standing], progress)
     serving.wait_until_ready(list(held), progress, absent=take_over)
@@ -112,11 +120,17 @@ def _standing() -> set[str]:
     from tutor_service import serving
 
     held = serving.lease_holders()  # before the status: what is deployed by lease is held from before to after
-    return {item.name for item in serving.status() if item.name not in held and item.will_answer}
+    return _answering() - held.keys()
 
 
-def _acquire(tutor: TutorConfig, leases: serving.Lease) -> Grant:
-    grant = leases.acquire(tutor)
+def _answering() -> set[str]:
+    from tutor_service import serving
+
+    return {item.name for item in serving.status() if item.will_answer}
+
+
+def _acquire(tutor: TutorConfig, leases: serving.Lease, lost: Callable[[TutorConfig], None]) -> Grant:
+    grant = leases.acquire(tutor, lost)
     if grant.conflict:
         raise UserError(
             f"another tutor named '{tutor.name}' runs on this cluster, held by {grant.conflict}: its model or the "

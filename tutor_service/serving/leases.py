@@ -13,6 +13,7 @@ import json
 import logging
 import threading
 import time
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
@@ -106,11 +107,18 @@ class LeaseBook:
             entry.deployer = holder
         return entry.deployer == holder
 
-    def renew(self, tutor: str, identity: str, holder: str, now: float) -> None:
-        """Prolong a lease, or write it down again where this book does not know it, after a restart of its keeper."""
-        entry = self._entries.setdefault(tutor, _Entry(identity, deployer=""))
-        if entry.identity == identity:
-            entry.holders[holder] = now + LEASE_S
+    def renew(self, tutor: str, identity: str, holder: str, now: float) -> bool:
+        """Prolong a lease; return whether its tutor stayed: False where the last of its leases has ended meanwhile."""
+        entry = self._entries.get(tutor)
+        if entry is None or entry.identity != identity:
+            return False
+        entry.holders[holder] = now + LEASE_S
+        return True
+
+    def learn(self, tutor: str, identity: str, holder: str, now: float) -> bool:
+        """Renew a lease that a book begun anew may not know."""
+        self._entries.setdefault(tutor, _Entry(identity, deployer=""))
+        return self.renew(tutor, identity, holder, now)
 
     def release(self, tutor: str, holder: str) -> bool:
         """Give a lease back; return whether it was the last one, so that the tutor is to be taken down."""
@@ -162,11 +170,12 @@ class LeaseKeeper:
         with self._changed:
             return self._book.take_over(tutor, holder)
 
-    def renew(self, tutor: str, identity: str, holder: str) -> None:
-        """Prolong a lease; one that has ended is not taken again while its tutor is being taken down."""
+    def renew(self, tutor: str, identity: str, holder: str) -> bool:
+        """Prolong a lease; return whether its tutor stayed, see ``LeaseBook``."""
         with self._changed:
-            if tutor not in self._leaving:
-                self._book.renew(tutor, identity, holder, time.monotonic())
+            now = time.monotonic()
+            renew = self._book.learn if now < self._knows_all_at else self._book.renew
+            return tutor not in self._leaving and renew(tutor, identity, holder, now)
 
     def release(self, tutor: str, holder: str) -> None:
         """Give a lease back, and return when the tutor is down, where it was the last one."""
@@ -279,20 +288,24 @@ class Lease:
     def __init__(self, holder: str) -> None:
         self._holder = f"{holder} #{next(self._numbers)}"
         self._keeper = lease_keeper()
-        self._held: dict[str, str] = {}
+        self._held: dict[str, tuple[TutorConfig, Callable[[TutorConfig], None]]] = {}
         self._ended = threading.Event()
         threading.Thread(target=self._renew, daemon=True).start()
 
-    def acquire(self, tutor: TutorConfig) -> Grant:
+    def acquire(self, tutor: TutorConfig, lost: Callable[[TutorConfig], None]) -> Grant:
         """Take a lease on a tutor.
+
+        Args:
+            tutor: The tutor.
+            lost: Called, in a thread of its own, when the lease has ended since this process stalled for longer than
+                it lasts: the tutor was taken down.
 
         Raises:
             UserError: The keeper does not answer.
         """
-        identity = tutor_identity(tutor)
-        grant: Grant = _answer(self._keeper.acquire.remote(tutor.name, identity, self._holder))
+        grant: Grant = _answer(self._keeper.acquire.remote(tutor.name, tutor_identity(tutor), self._holder))
         if not grant.conflict:
-            self._held[tutor.name] = identity
+            self._held[tutor.name] = (tutor, lost)
         return grant
 
     def take_over(self, tutor: str) -> bool:
@@ -310,12 +323,16 @@ class Lease:
 
         self._ended.set()
         with contextlib.suppress(ray.exceptions.RayError):  # the cluster is gone, and its tutors with it
-            ray.get([self._keeper.release.remote(tutor, self._holder) for tutor in self._held], timeout=ANSWER_S)
+            ray.get([self._keeper.release.remote(tutor, self._holder) for tutor in list(self._held)], timeout=ANSWER_S)
         self._held.clear()
 
     def _renew(self) -> None:
         import ray
 
         while not self._ended.wait(RENEW_S):
-            for name, identity in tuple(self._held.items()):
-                ray.wait([self._keeper.renew.remote(name, identity, self._holder)], timeout=RENEW_S)
+            for tutor, lost in list(self._held.values()):
+                renewed = self._keeper.renew.remote(tutor.name, tutor_identity(tutor), self._holder)
+                with contextlib.suppress(ray.exceptions.RayError):  # a keeper that is away or busy learns it next time
+                    if not ray.get(renewed, timeout=RENEW_S):
+                        self._held.pop(tutor.name, None)
+                        threading.Thread(target=lost, args=(tutor,), daemon=True).start()
