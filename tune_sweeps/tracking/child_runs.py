@@ -246,8 +246,10 @@ class ChildRuns:
 
     def _artifacts(self, child: Child) -> Any:
         from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository
+        from mlflow.utils.uri import add_databricks_profile_info_to_artifact_uri as of_its_workspace
 
-        return get_artifact_repository(child.artifact_uri, tracking_uri=self._client.tracking_uri)
+        server = self._client.tracking_uri
+        return get_artifact_repository(of_its_workspace(child.artifact_uri, server), tracking_uri=server)
 
     def _log(self, child: Child, parameters: Sequence[Any], points: Sequence[Point]) -> None:
         from mlflow.entities import Metric
