@@ -45,11 +45,12 @@ class Estimate:
         evaluations: By task, how its trials are evaluated, those that are evaluated most.
         expected_consultations: Consultations of all trials, an upper estimate by P(τ): rules, trust and evidence make
             them fewer.
-        max_evaluations: Most LLM evaluations in trials, by tutor: no more than consultations can be, nor than the task
-            has observations where these can be counted; fewer where the advice store knows states already.
+        max_evaluations: Most LLM evaluations in trials, by tutor: no more than consultations are expected, nor than the
+            task has observations where these can be counted; fewer where the advice store knows states already.
         own_play: Expected LLM evaluations before the trials, by tutor, where tutors play by themselves: as many as the
             episodes have env steps, and no more than the tasks have observations. An endpoint is asked them, too.
         own_play_seconds: Estimated wall time of that, a part of ``seconds``.
+        max_answer_seconds: Wall time that the trials' evaluations add to ``seconds`` at most.
         seconds: Estimated wall time beside the start of the tutors.
         rough: Whether the estimate goes by ``TYPICAL_STEPS_PER_S``, because an algorithm has not run here yet.
     """
@@ -67,6 +68,7 @@ class Estimate:
     max_evaluations: dict[str, int]
     own_play: dict[str, int]
     own_play_seconds: float
+    max_answer_seconds: float
     seconds: float
     rough: bool
 
@@ -86,6 +88,9 @@ def estimate(resolved: ResolvedSweep, cpus: float, speeds: Mapping[str, float]) 
     work = [trial.student.num_env_steps / speeds.get(trial.cell.algorithm, TYPICAL_STEPS_PER_S) for trial in trials]
     own_play = own_play_questions(resolved)
     own_play_seconds = min(MOST_SECONDS, max(own_play.values(), default=0) / TYPICAL_ANSWERS_PER_S)
+    asked = {
+        name: max_evaluations([t for t in trials if t.cell.asks == name], resolved.tasks) for name in resolved.tutors
+    }
     return Estimate(
         num_cells=len({trial.cell for trial in trials}),
         num_trials=len(trials),
@@ -97,12 +102,10 @@ def estimate(resolved: ResolvedSweep, cpus: float, speeds: Mapping[str, float]) 
         env_steps=sum(trial.student.num_env_steps for trial in trials),
         evaluations=evaluations(trials, resolved.tasks),
         expected_consultations=sum(consultations(trial.student) for trial in trials if trial.cell.asks != UNTUTORED),
-        max_evaluations={
-            name: max_evaluations([t for t in trials if t.cell.asks == name], resolved.tasks)
-            for name in resolved.tutors
-        },
+        max_evaluations=asked,
         own_play=own_play,
         own_play_seconds=own_play_seconds,
+        max_answer_seconds=max(asked.values(), default=0) / TYPICAL_ANSWERS_PER_S,
         seconds=own_play_seconds + max(sum(work) / concurrent, max(work)),
         rough=any(trial.cell.algorithm not in speeds for trial in trials),
     )
@@ -163,13 +166,9 @@ def max_evaluations(trials: list[Trial], tasks: Mapping[str, Task]) -> int:
     """Return the most LLM evaluations of trials that share a tutor: each distinct state is evaluated once."""
     total = 0
     for name, task in tasks.items():
-        asked = [
-            min(trial.student.num_env_steps, trial.student.advice.advice_budget or trial.student.num_env_steps)
-            for trial in trials
-            if trial.cell.task == name
-        ]
+        asked = math.ceil(sum(consultations(trial.student) for trial in trials if trial.cell.task == name))
         observations = num_observations(task)
-        total += sum(asked) if observations is None else min(sum(asked), observations)
+        total += asked if observations is None else min(asked, observations)
     return total
 
 

@@ -13,7 +13,7 @@ from tune_sweeps.console.rows import key, table
 from tune_sweeps.console.terminal import duration
 from tune_sweeps.definition.grid import NO_REUSE_WORD, Cell
 from tune_sweeps.definition.resolve import ResolvedSweep
-from tune_sweeps.run.estimate import Estimate
+from tune_sweeps.run.estimate import TYPICAL_ANSWERS_PER_S, Estimate
 
 
 def estimate_lines(resolved: ResolvedSweep, needed: Estimate, cpus: float) -> Iterator[RenderableType]:
@@ -50,7 +50,12 @@ def estimate_lines(resolved: ResolvedSweep, needed: Estimate, cpus: float) -> It
             f"itself, which asks it, too: {asked}, in about {duration(needed.own_play_seconds)}"
         )
     speed = "a laptop's typical speed, roughly," if needed.rough else "the speed of the sweeps in this results folder,"
-    yield f"time: about {duration(needed.seconds)} at {speed} tutors' start and first answers in trials not counted"
+    yield f"time: about {duration(needed.seconds)} at {speed} tutors' start not counted"
+    if needed.max_answer_seconds:
+        yield (
+            f"      up to {duration(needed.max_answer_seconds)} more for answers that no store knows yet, at "
+            f"{TYPICAL_ANSWERS_PER_S:g} a second; `tutor ask` shows how long one takes"
+        )
 
 
 def estimate_values(resolved: ResolvedSweep, needed: Estimate) -> dict[str, Any]:
