@@ -151,6 +151,14 @@ def test_a_keeper_that_does_not_answer_is_not_taken_for_none(monkeypatch: pytest
     assert lease_holders() == {}
 
 
+def test_who_asks_an_operators_tutors_alone_starts_no_keeper(monkeypatch: pytest.MonkeyPatch) -> None:
+    def started() -> None:
+        raise AssertionError("a keeper, for nothing")
+
+    monkeypatch.setattr(leases, "lease_keeper", started)
+    leases.Lease("a command").release()
+
+
 HOLDERS, ACTIONS = st.sampled_from("abc"), st.sampled_from(["acquire", "release", "renew"])
 
 

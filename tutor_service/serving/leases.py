@@ -15,6 +15,7 @@ import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any, NamedTuple
 
 from tutor_service.config import TutorConfig
@@ -287,10 +288,14 @@ class Lease:
 
     def __init__(self, holder: str) -> None:
         self._holder = f"{holder} #{next(self._numbers)}"
-        self._keeper = lease_keeper()
         self._held: dict[str, tuple[TutorConfig, Callable[[TutorConfig], None]]] = {}
         self._ended = threading.Event()
         threading.Thread(target=self._renew, daemon=True).start()
+
+    @cached_property
+    def _keeper(self) -> Any:
+        """The cluster's keeper, which is not started for who only asks tutors that an operator deployed."""
+        return lease_keeper()
 
     def acquire(self, tutor: TutorConfig, lost: Callable[[TutorConfig], None]) -> Grant:
         """Take a lease on a tutor.
