@@ -181,7 +181,7 @@ def drive(size: Size, folder: Path, server: Server, settle_s: float) -> Seen:
     progress = Progress(trials, journal)
     with (folder / "screen.txt").open("w") as screen:
         view = View(Console(file=screen, force_terminal=True, width=160), progress, size.at_once)
-        callback = JournalCallback(journal, progress, tracker.wake, view.say, lambda path: None)
+        callback = JournalCallback(journal, progress, tracker.wake, view.say, lambda path: None, max_failures=0)
         students = Students(callback, folder / "checkpoints")
         memory, lags, reads, at_restart = [], [], 0, 0
         tracker.start()

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from ray.tune.execution.tune_controller import TuneController
 
 from rllib_plugins import metrics
 from rllib_plugins.evaluation import random_return
@@ -193,6 +194,28 @@ def test_resuming_runs_the_failed_trial_alone_and_then_nothing(ran: Ran) -> None
     again = run(Results(ran.results), ran.sweep)
     assert again.done == 4
     assert (ran.results / "trace").read_text().splitlines() == [*before, *new]
+
+
+def test_a_failure_that_tune_counts_twice_ends_no_trial(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As where a node goes: the call that trains fails, and the one that saves, each by itself."""
+    once = TuneController._process_trial_failure
+
+    def twice(self: TuneController, trial: Any, exception: Any) -> None:
+        once(self, trial, exception)
+        once(self, trial, exception)
+
+    monkeypatch.setattr(TuneController, "_process_trial_failure", twice)
+    flag, trace = str(tmp_path / "failed-once"), str(tmp_path / "trace")
+    sweep = config(
+        algorithms=["ppo"],
+        tutors=["none"],
+        seeds=2,
+        hyperparameters={"ppo": {"trace": trace, "fail_at": 500, "fail_flag": flag}},
+    )
+    outcome = run(Results(tmp_path / "results"), sweep)
+    assert (outcome.done, outcome.failed, outcome.total) == (2, 0, 2)
+    steps = [line.split()[1] for line in Path(trace).read_text().splitlines()]
+    assert steps.count("0") == 2, "it went on from its checkpoint"
 
 
 class Driver:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -25,6 +26,7 @@ class JournalCallback(Callback):
         changed: Called after each entry.
         say: Takes a line for the user about a trial that ended.
         save: Called with the journal's file once it names a new checkpoint: Tune deletes the one before next.
+        max_failures: How often a trial may fail and go on.
     """
 
     def __init__(
@@ -34,12 +36,26 @@ class JournalCallback(Callback):
         changed: Callable[[], None],
         say: Callable[[str], None],
         save: Callable[[Path], None],
+        max_failures: int,
     ) -> None:
         self._journal = journal
         self._progress = progress
         self._changed = changed
         self._say = say
         self._save = save
+        self._max_failures = max_failures
+        self._starts = Counter[str]()
+        self._failures = Counter[str]()
+        self._given_up: set[str] = set()
+
+    def take_given_up(self) -> set[str]:
+        """Return the keys of trials that Tune has given up although they may fail once more, and forget them.
+
+        Where a process is out of reach, each call to it fails by itself: one of training and one of saving. Tune starts
+        the trial again for the first failure, and ends it for the second, since it does not run just then.
+        """
+        given_up, self._given_up = self._given_up, set()
+        return given_up
 
     def __reduce__(self) -> tuple[Any, ...]:
         """Leave the copy that Tune keeps on disk without a journal to write to."""
@@ -48,6 +64,7 @@ class JournalCallback(Callback):
     def on_trial_start(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
         """Note that a trial runs, for the first time or after a failure."""
         key = _key(trial)
+        self._starts[key] += 1
         self._journal[key].start()
         self._progress.begin(key)
         self._changed()
@@ -86,8 +103,12 @@ class JournalCallback(Callback):
         """Note that a trial failed more often than it may."""
         key = _key(trial)
         error = _last_words(trial)
-        self._journal[key].failed(error)
         self._progress.end(key)
+        self._failures[key] = max(self._failures[key] + 1, self._starts[key])  # each start before the last one failed
+        if self._failures[key] <= self._max_failures:
+            self._given_up.add(key)
+            return
+        self._journal[key].failed(error)
         self._say(
             f"failed  {self._progress.trials[key].label}: {error.splitlines()[-1] if error else 'no reason given'}"
         )

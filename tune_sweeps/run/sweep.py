@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 
@@ -37,6 +37,9 @@ from tutor_service.errors import UserError
 from tutor_service.recorded import write_answers
 from tutor_service.serving import nodes_on_demand
 from tutor_service.store import StoreError
+
+if TYPE_CHECKING:
+    from tune_sweeps.run.journal_callback import JournalCallback
 
 ADVICE_FOLDER = "advice"
 """Where the advice that a sweep used is kept: in the sweep's folder, and of its parent run's artifacts."""
@@ -207,14 +210,25 @@ def _check_runners_fit(resolved: ResolvedSweep, cpus: float) -> None:
 
 
 def _tune(running: _Running, progress: Progress, view: View, concurrent: int, played: Played) -> None:
+    from tune_sweeps.run.journal_callback import JournalCallback
+
+    journal, max_failures = running.journal, running.resolved.config.failures.max_failures
+    callback = JournalCallback(
+        journal, progress, running.tracker.wake, view.say, running.workspace.mirror.save, max_failures
+    )
+    keys = set(journal.missing())
+    while keys:
+        _fit(running, callback, keys, concurrent, played)
+        keys = callback.take_given_up()
+
+
+def _fit(running: _Running, callback: JournalCallback, keys: set[str], concurrent: int, played: Played) -> None:
     from ray import tune
 
-    from tune_sweeps.run.journal_callback import JournalCallback
     from tune_sweeps.run.trial import TRIAL, Pace, resumable
 
     config, journal, workspace = running.resolved.config, running.journal, running.workspace
     checkpoints = workspace.checkpoints
-    missing = set(journal.missing())
     specs = [
         {
             "sweep": workspace.name,
@@ -223,7 +237,7 @@ def _tune(running: _Running, progress: Progress, view: View, concurrent: int, pl
             "restore": journal[trial.key].last_checkpoint(checkpoints.has),
         }
         for trial in running.resolved.trials
-        if trial.key in missing
+        if trial.key in keys
     ]
     trainable = tune.with_resources(
         resumable(
@@ -254,7 +268,7 @@ def _tune(running: _Running, progress: Progress, view: View, concurrent: int, pl
                 checkpoint_score_attribute=EVAL,
                 checkpoint_at_end=True,
             ),
-            callbacks=[JournalCallback(journal, progress, running.tracker.wake, view.say, workspace.mirror.save)],
+            callbacks=[callback],
             verbose=0,
         ),
     )
