@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import logging
 import os
 import sys
@@ -79,13 +80,30 @@ def leave_ray() -> None:
 
     Serve tells by the number of the Ray job whether a controller that it met before is still its own, and the first
     job of every local Ray has the same number.
+
+    No garbage is collected meanwhile: where another thread frees a reference to one of Ray's objects while Ray is
+    shutting down, Ray ends this process at once.
     """
     import ray
 
-    ray.shutdown()
+    with _garbage_kept():
+        ray.shutdown()
     context = sys.modules.get("ray.serve.context")
     if context is not None:
         context._set_global_client(None)
+
+
+@contextmanager
+def _garbage_kept() -> Iterator[None]:
+    """Collect garbage before a ``with`` block and none within it, in any thread."""
+    was_enabled = gc.isenabled()
+    gc.collect()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if was_enabled:
+            gc.enable()
 
 
 def end_unfinished_node(error: BaseException) -> None:

@@ -94,10 +94,9 @@ def test_a_driver_that_stood_still_has_its_tutor_again(endpoint: Endpoint, monke
     with deployed([tutor(endpoint)], SHARED, said.append):
         (holder,) = serving.lease_holders()["shared"]
         lease_keeper().release.remote("shared", holder)  # as it does when it has not heard of the driver for long
-        deadline = time.monotonic() + 60
-        while not any("deployed again" in line for line in said) and time.monotonic() < deadline:
+        deadline = time.monotonic() + 120
+        while not (any("deployed again" in line for line in said) and names()) and time.monotonic() < deadline:
             time.sleep(0.2)
-        serving.wait_until_ready(["shared"], said.append)
         assert serving.lease_holders()["shared"] == [holder]
         (advice,) = connect(tutor(endpoint)).advise([AdviceRequest("Rules.", "State.", ("left", "right"))])
         assert advice is not None
