@@ -20,6 +20,7 @@ from typing import Any
 
 from tune_sweeps.storage.remote import Remote, is_url
 from tutor_service.errors import UserError
+from tutor_service.local_ray import leave_ray
 
 READY = "[submit] the nodes are fit; the sweep begins"
 REFUSED = "[submit] the sweep does not begin: "
@@ -182,7 +183,7 @@ def _ask_nodes(results: str, marker: str, timeout_s: float) -> list[NodeReport]:
         done, _ = ray.wait(tasks, num_returns=len(tasks), timeout=timeout_s) if tasks else ([], [])
         return [report for item in done if (report := _report(item)) is not None]
     finally:
-        ray.shutdown()
+        leave_ray()
 
 
 def _report(task: Any) -> NodeReport | None:
