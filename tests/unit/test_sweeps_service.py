@@ -35,12 +35,14 @@ class BookLease:
     """The lease of a command, in a book that the test has its hand on."""
 
     book: LeaseBook
+    lost: Callable[[TutorConfig], None]
 
     def __init__(self, holder: str) -> None:
         self.held: list[str] = []
 
-    def acquire(self, tutor: TutorConfig) -> Grant:
+    def acquire(self, tutor: TutorConfig, lost: Callable[[TutorConfig], None]) -> Grant:
         self.held.append(tutor.name)
+        BookLease.lost = staticmethod(lost)
         return self.book.acquire(tutor.name, tutor_identity(tutor), "mine", 0.0)
 
     def take_over(self, tutor: str) -> bool:
@@ -99,6 +101,21 @@ def test_a_command_waits_for_another_that_prepares_the_tutor_and_takes_over_wher
     with deployed([llama], CLUSTER, print):
         assert deployments == ["llama"]
     assert book.holders() == {}
+
+
+def test_a_tutor_whose_lease_ended_is_deployed_again_unless_another_one_has_its_name(
+    deployments: list[str], book: LeaseBook, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv(URL_VARIABLE, raising=False)
+    llama, said = load_tutor("llama"), list[str]()
+    with deployed([llama], CLUSTER, said.append):
+        book.release("llama", "mine")
+        BookLease.lost(llama)
+        assert deployments == ["llama", "llama"] and "deployed again" in said[-1]
+        book.release("llama", "mine")
+        book.acquire("llama", "another model", "another", 0.0)
+        BookLease.lost(llama)
+        assert deployments == ["llama", "llama"] and "is lost, and students go on without it" in said[-1]
 
 
 @pytest.mark.parametrize(("status", "is_mine"), [("RUNNING", False), ("DEPLOYING", False), ("DEPLOY_FAILED", True)])
