@@ -163,6 +163,15 @@ def versions() -> dict[str, str]:
     return found
 
 
+_FOLDERS = re.compile(r"(?:^|(?<==))/(?:[^/]*/)*(?=[^/])")
+
+
+def command() -> str:
+    """Return the command that this benchmark was started by; of folders of this machine it has the last name alone."""
+    arguments = [_FOLDERS.sub("", argument) for argument in sys.argv[1:]]
+    return shlex.join(["python", "-m", f"benchmarks.{Path(sys.argv[0]).stem}", *arguments])
+
+
 def _output(*command: str) -> str:
     try:
         done = subprocess.run(command, capture_output=True, text=True, timeout=30, check=False)
@@ -238,7 +247,7 @@ class Benchmark:
         if output is not None:
             full = {
                 **summary,
-                "command": shlex.join(["python", "-m", f"benchmarks.{Path(sys.argv[0]).stem}", *sys.argv[1:]]),
+                "command": command(),
                 "versions": versions(),
                 "wall_s": round(time.monotonic() - self._started, 1),
                 "records": self.records,
