@@ -290,7 +290,8 @@ class Lease:
         self._holder = f"{holder} #{next(self._numbers)}"
         self._held: dict[str, tuple[TutorConfig, Callable[[TutorConfig], None]]] = {}
         self._ended = threading.Event()
-        threading.Thread(target=self._renew, daemon=True).start()
+        self._renewing = threading.Thread(target=self._renew, daemon=True)
+        self._renewing.start()
 
     @cached_property
     def _keeper(self) -> Any:
@@ -327,6 +328,7 @@ class Lease:
         import ray
 
         self._ended.set()
+        self._renewing.join()  # a renewal that comes after the release would find the lease lost
         with contextlib.suppress(ray.exceptions.RayError):  # the cluster is gone, and its tutors with it
             ray.get([self._keeper.release.remote(tutor, self._holder) for tutor in list(self._held)], timeout=ANSWER_S)
         self._held.clear()
@@ -336,6 +338,8 @@ class Lease:
 
         while not self._ended.wait(RENEW_S):
             for tutor, lost in list(self._held.values()):
+                if self._ended.is_set():
+                    return
                 renewed = self._keeper.renew.remote(tutor.name, tutor_identity(tutor), self._holder)
                 with contextlib.suppress(ray.exceptions.RayError):  # a keeper that is away or busy learns it next time
                     if not ray.get(renewed, timeout=RENEW_S):
