@@ -28,10 +28,11 @@ _OBJECT_STORE_BYTES = 80 * 2**20
 _ANY_NUMBER = (-math.inf, math.inf)
 _RANGES: dict[str, tuple[float, float]] = {
     **dict.fromkeys(("lr", "entropy_coeff", "vf_loss_coeff", "kl_coeff", "clip_param", "vf_clip_param"), (0, math.inf)),
-    **dict.fromkeys(("grad_clip", "num_steps_sampled_before_learning_starts"), (0, math.inf)),
+    **dict.fromkeys(
+        ("grad_clip", "num_steps_sampled_before_learning_starts", "target_network_update_freq"), (0, math.inf)
+    ),
     **dict.fromkeys(("gamma", "lambda_", "tau"), (0, 1)),
     **dict.fromkeys(("train_batch_size_per_learner", "minibatch_size", "num_epochs", "n_step"), (1, math.inf)),
-    "target_network_update_freq": (0, math.inf),
 }
 """Least and greatest value of the hyperparameters that RLlib takes as they come."""
 
@@ -112,18 +113,20 @@ def apply_hyperparameters(algorithm: Any, hyperparameters: dict[str, Any]) -> No
             algorithm.replay_buffer_config = algorithm.replay_buffer_config | value
         elif isinstance(value, str) and isinstance(getattr(algorithm, name), int | float):
             raise UserError(f"hyperparameter {name} = '{value}': it is a number, e.g. {getattr(algorithm, name)}.")
-        elif isinstance(value, int | float) and not _is_in_range(name, value):
-            low, high = _RANGES.get(name, _ANY_NUMBER)
-            bounds = f"from {low} to {high}" if math.isfinite(high) else f"of at least {low}"
-            wanted = f"a number {bounds}" if math.isfinite(low) else "a finite number"
+        elif isinstance(value, int | float) and (wanted := _number_wanted(name, value)):
             raise UserError(f"hyperparameter {name} = {value}: give {wanted}, e.g. {getattr(algorithm, name)}.")
         else:
             setattr(algorithm, name, value)
 
 
-def _is_in_range(name: str, value: float) -> bool:
+def _number_wanted(name: str, value: float) -> str:
+    """Return what to give in place of a number out of range; empty where it is in range."""
     low, high = _RANGES.get(name, _ANY_NUMBER)
-    return math.isfinite(value) and low <= value <= high
+    if math.isfinite(value) and low <= value <= high:
+        return ""
+    if not math.isfinite(low):
+        return "a finite number"
+    return f"a number from {low} to {high}" if math.isfinite(high) else f"a number of at least {low}"
 
 
 class StudentTrial(Trainable):

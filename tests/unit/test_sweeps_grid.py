@@ -405,11 +405,12 @@ def test_each_state_is_evaluated_once_at_most() -> None:
     resolved = resolve(load_sweep("small"))
     mine = [trial for trial in resolved.trials if trial.cell.tutor == "smollm2"]
     assert num_observations(resolved.tasks["blackjack"]) == 280
-    assert max_evaluations(mine, resolved.tasks) == 280
+    assert max_evaluations(mine, resolved.tasks, {t.key: consultations(t.student) for t in mine}) == 280
     four = resolve(load_sweep("small", ["tasks=[connect_four]", "num_env_steps=1000", "seeds=1"]))
     asking = [trial for trial in four.trials if trial.cell.tutor == "smollm2"]
-    most = sum(consultations(trial.student) for trial in asking)
-    assert most <= max_evaluations(asking, four.tasks) < most + 1 < 1_000 * len(asking)
+    expected = {trial.key: consultations(trial.student) for trial in asking}
+    most = sum(expected.values())
+    assert most <= max_evaluations(asking, four.tasks, expected) < most + 1 < 1_000 * len(asking)
     plan = estimate(four, cpus=2, speeds={})
     assert plan.max_answer_seconds == pytest.approx(most / TYPICAL_ANSWERS_PER_S, abs=0.1)
     laptop = resolve(load_sweep("laptop54")).tasks

@@ -88,8 +88,10 @@ def estimate(resolved: ResolvedSweep, cpus: float, speeds: Mapping[str, float]) 
     work = [trial.student.num_env_steps / speeds.get(trial.cell.algorithm, TYPICAL_STEPS_PER_S) for trial in trials]
     own_play = own_play_questions(resolved)
     own_play_seconds = min(MOST_SECONDS, max(own_play.values(), default=0) / TYPICAL_ANSWERS_PER_S)
+    expected = {trial.key: consultations(trial.student) for trial in trials if trial.cell.asks != UNTUTORED}
     asked = {
-        name: max_evaluations([t for t in trials if t.cell.asks == name], resolved.tasks) for name in resolved.tutors
+        name: max_evaluations([t for t in trials if t.cell.asks == name], resolved.tasks, expected)
+        for name in resolved.tutors
     }
     return Estimate(
         num_cells=len({trial.cell for trial in trials}),
@@ -101,7 +103,7 @@ def estimate(resolved: ResolvedSweep, cpus: float, speeds: Mapping[str, float]) 
         tutor_gpus=sum(t.scaling.num_gpus * t.scaling.num_started for t in resolved.tutors.values()),
         env_steps=sum(trial.student.num_env_steps for trial in trials),
         evaluations=evaluations(trials, resolved.tasks),
-        expected_consultations=sum(consultations(trial.student) for trial in trials if trial.cell.asks != UNTUTORED),
+        expected_consultations=sum(expected.values()),
         max_evaluations=asked,
         own_play=own_play,
         own_play_seconds=own_play_seconds,
@@ -162,11 +164,17 @@ def consultations(student: StudentConfig) -> float:
     return expected if advice.advice_budget is None else min(expected, advice.advice_budget)
 
 
-def max_evaluations(trials: list[Trial], tasks: Mapping[str, Task]) -> int:
-    """Return the most LLM evaluations of trials that share a tutor: each distinct state is evaluated once."""
+def max_evaluations(trials: list[Trial], tasks: Mapping[str, Task], expected: Mapping[str, float]) -> int:
+    """Return the most LLM evaluations of trials that share a tutor: each distinct state is evaluated once.
+
+    Args:
+        trials: The trials.
+        tasks: Their tasks, by name.
+        expected: ``consultations`` of each, by its key.
+    """
     total = 0
     for name, task in tasks.items():
-        asked = math.ceil(sum(consultations(trial.student) for trial in trials if trial.cell.task == name))
+        asked = math.ceil(sum(expected[trial.key] for trial in trials if trial.cell.task == name))
         observations = num_observations(task)
         total += asked if observations is None else min(asked, observations)
     return total
