@@ -1,10 +1,11 @@
 """What each use of advice makes of tutors from the oracle to the worst, and of a budget of consultations.
 
-Every use has its defaults, but for the paper's form, whose θ suits it (``benchmarks.acceleration``), and distillation,
-which is told of the tutor's own play what a sweep tells. Kickstarting's weight and the handover's horizon, which are
-defaults, were chosen with the oracle on seeds 100 and 101. Tutors are those of ``benchmarks.shared.imperfect``; tasks
-are Snake and CartPole. A use is judged by its *gain*: the mean greedy return over training less the untutored
-student's, as a share of the way from random play to the oracle. Cloning learns nothing from reward: a control.
+Every use has its defaults, but for the paper's form, whose θ suits it (``benchmarks.acceleration``), and
+distillation, which is told of the tutor's own play what a sweep tells. Kickstarting's weight, shaping's, the
+handover's horizon and observing's dropout, which are defaults, were chosen with the oracle on seeds 100 and 101.
+Tutors are those of ``benchmarks.shared.imperfect``; tasks are Snake and CartPole. A use is judged by its *gain*: the
+mean greedy return over training less the untutored student's, as a share of the way from random play to the oracle.
+Cloning learns nothing from reward: a control.
 
 Run ``.venv/bin/python -m benchmarks.uses_of_advice`` (``--quick``: PPO on Snake, two tutors, two uses, 2 seeds).
 """
@@ -41,7 +42,9 @@ USES = {
     "coin": "coin",
     "handover": "handover",
     "kickstart": "kickstart",
+    "shape": "shape",
     "pool": "pool",
+    "observe": "observe",
     "clone": "clone (a control)",
     "distil": "distil (default)",
 }
@@ -269,13 +272,13 @@ def draw_budgets(path: Path, found: Mapping[str, Mapping[str, Mapping[str, Mappi
     )
     for ax, (kind, uses) in zip(axes.flat, found.items(), strict=True):
         ax.axhline(0.0, color=GREY, linewidth=1)
-        for use, colour in zip(USES, PALETTE, strict=True):
+        for index, use in enumerate(USES):
             points = list(uses.get(use, {}).values())
             ax.plot(
                 [point["consultations"] for point in points],
                 [point["gain"] for point in points],
-                "o-",
-                color=colour,
+                "o-" if index < len(PALETTE) else "s--",
+                color=PALETTE[index % len(PALETTE)],
                 label=USES[use],
             )
         ax.set(title=titles[kind], xscale="log", xlabel="consultations of a trial", ylabel="mean gain")

@@ -140,7 +140,7 @@ def refuse_on_several_runners(advice: AdviceConfig, num_env_runners: int) -> Non
         raise UserError(
             f"advice.stand_in = '{advice.stand_in}' with advice.use = '{advice.named_use}' and num_env_runners = "
             f"{num_env_runners}: several explorers would each have their own. Set num_env_runners to 0, or advice.use "
-            "to distil, kickstart or clone."
+            "to distil, kickstart, shape or clone."
         )
     if use.has_own_explorer():
         raise UserError(

@@ -24,8 +24,10 @@ class AdviceConfig(BaseModel):
         default=None,
         description="What a student makes of advice: distil (imitate it where the student's own draws say that it "
         "helps; the tutor never acts), coin (the tutor acts in a share P(τ) of the steps), kickstart (imitate it "
-        "everywhere with a weight that falls), handover (the tutor begins each episode), pool (act by the product of "
-        "both policies), clone (a control: imitate it everywhere and learn nothing from reward), or module:Class. "
+        "everywhere with a weight that falls), shape (add its opinion of an action to the reward, with a weight that "
+        "falls), handover (the tutor begins each episode), pool (act by the product of both policies), observe (see "
+        "advice as part of the observation), clone (a control: imitate it everywhere and learn nothing from reward), "
+        "or module:Class. "
         "Default: distil, and coin where a field of the coin's is set.",
     )
     use_options: dict[str, Any] = Field(default_factory=dict, description="Options of the use, by its own names.")
@@ -185,7 +187,7 @@ class AdviceConfig(BaseModel):
             if name not in read:
                 raise UserError(
                     f"advice.{name} = {getattr(self, name)!r}: no tutor has one under advice.use = '{self.use}'. "
-                    "Leave it out, or set advice.use to distil, kickstart, clone or coin."
+                    "Leave it out, or set advice.use to distil, kickstart, shape, clone or coin."
                 )
         return self
 

@@ -303,6 +303,18 @@ class Explorer:
         """
         return None
 
+    def show(self, observations: NDArray[np.float32], legal: Bools | None, step: int) -> NDArray[np.float32]:
+        """Return what the student sees of advice beside its observations, ``(n, num_actions)``.
+
+        It is asked for before the student looks, of explorers whose use says that it ``shows``. Here it is nothing.
+
+        Args:
+            observations: ``(n, obs_dim)``, the task's own, C-contiguous.
+            legal: ``(n, num_actions)`` mask; None: all are legal.
+            step: Env steps sampled so far in the trial.
+        """
+        return np.zeros((len(observations), self._num_actions), np.float32)
+
     def note_step(self, rewards: NDArray[Any], ended: Bools) -> None:
         """Take note of what a vector step led to, ``(n,)`` each; here nothing depends on it."""
 

@@ -19,6 +19,7 @@ from rllib_plugins.advising.explorer import Explorer
 from rllib_plugins.connectors.pieces import ConsultTutor
 from rllib_plugins.policies import greedy
 from rllib_plugins.rollout.env_runner import ArrayEnvRunner
+from rllib_plugins.rollout.features import widen
 from rllib_plugins.rollout.gathering import GatheredRollout
 from rllib_plugins.rollout.network import ActorCriticView, QView
 from rllib_plugins.tasks import Task, load_task
@@ -128,7 +129,8 @@ class LeanTraining:
 
     def greedy_policy(self, observations: NDArray[np.float32]) -> NDArray[np.float64]:
         """Return the greedy student's policy, tutor off, ``(n, num_actions)`` for observations ``(n, obs_dim)``."""
-        return greedy(self._view.scores(observations), self.task.legal_batch(observations))
+        seen = widen(observations, self.runner.observation_space.shape[0]) if self.is_lean else observations
+        return greedy(self._view.scores(seen), self.task.legal_batch(observations))
 
     def return_mean(self) -> float:
         """Return the mean return of the training episodes that ended since the last call; NaN where none did."""

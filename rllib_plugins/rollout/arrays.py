@@ -12,6 +12,8 @@ from rllib_plugins.advising.explorer import Parts
 
 NO_ROWS = np.empty((0, 0), np.float32)
 """In place of an array of floats that a batch does not have."""
+NO_REWARDS = np.empty(0, np.float32)
+"""In place of rewards that a batch does not have beside its own."""
 NO_MASKS = np.empty((0, 0), dtype=bool)
 """In place of masks where every action is always legal."""
 

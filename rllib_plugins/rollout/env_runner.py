@@ -22,6 +22,7 @@ from rllib_plugins.policies import best_values, epsilon_greedy, masked_softmax
 from rllib_plugins.rollout.acting import Actor, Episodes, Steps, act, note
 from rllib_plugins.rollout.arrays import NO_MASKS, RolloutArrays
 from rllib_plugins.rollout.carts import play
+from rllib_plugins.rollout.features import legal_actions, own_part, widen, widened
 from rllib_plugins.rollout.network import ActorCriticView, QView
 from rllib_plugins.seeds import derive_seed
 from rllib_plugins.tasks import Task, load_task
@@ -69,10 +70,11 @@ class ArrayEnvRunner(EnvRunner, Checkpointable):
         self.task = load_task(self.config.task, **self.config.task_options)
         self.num_envs = int(self.config.num_envs_per_env_runner)
         self.env = self.task.make_vec(self.num_envs, self.seed)
-        self.observation_space: Box = self.task.observation_space
         self.action_space: Discrete[Any] = Discrete(self.task.num_actions)
         self.advisor = make_advisor(self.config.tutor, self.task, deadline_s=self.config.advice.patience_s)
         use = make_use(self.config.advice.named_use, self.config.advice.use_options)
+        self._num_shown = self.task.num_actions if use.shows and self.advisor is not None else 0
+        self.observation_space: Box = widened(self.task.observation_space, self._num_shown)
         self.core: Explorer = self.make_explorer(
             use, explorer_options(self.config, self.task, self.advisor if use.acts else None)
         )
@@ -80,8 +82,8 @@ class ArrayEnvRunner(EnvRunner, Checkpointable):
         self._view: ActorCriticView | QView
         self.make_module()
 
-        self._observations: NDArray[np.float32] = as_rows(self.env.reset(seed=self.seed)[0])
-        legal = self.task.legal_batch(self._observations)
+        self._observations: NDArray[np.float32] = self._seen(self.env.reset(seed=self.seed)[0])
+        legal = legal_actions(self.task, self._observations)
         self.rollout = RolloutArrays.allocate(
             (self.config.rollout_steps, self.num_envs),
             self.observation_space.shape[0],
@@ -235,7 +237,10 @@ class ArrayEnvRunner(EnvRunner, Checkpointable):
     def _step_advised(self, t: int) -> None:
         """Make a vector step in which advice may have a part in acting."""
         observations = self._observations
-        legal = self.task.legal_batch(observations)
+        legal = legal_actions(self.task, observations)
+        if self._num_shown:
+            own = own_part(self.task, observations)
+            observations[:, -self._num_shown :] = self.core.show(own, legal, self.num_env_steps_sampled_lifetime)
         if self.config.value_based:
             self._value_step(t, observations, legal)
         else:
@@ -283,8 +288,8 @@ class ArrayEnvRunner(EnvRunner, Checkpointable):
         rollout = self.rollout
         following, rewards, terminated, truncated, infos = self.env.step(rollout.actions[t])
         rollout.terminated[t], rollout.truncated[t] = terminated, truncated
-        self._observations = as_rows(following)
-        final = as_rows(infos["final_obs"]) if (terminated | truncated).any() else self._observations
+        self._observations = self._seen(following)
+        final = self._seen(infos["final_obs"]) if (terminated | truncated).any() else self._observations
         paid = np.ascontiguousarray(rewards, np.float64)
         if note(self._steps, t, self._observations, final, paid, self._episodes):
             self._note_cuts(t, final)
@@ -311,7 +316,11 @@ class ArrayEnvRunner(EnvRunner, Checkpointable):
             self._cuts = []
 
     def _values(self, observations: NDArray[np.float32]) -> NDArray[np.float32]:
-        return self._view.values(observations, self.task.legal_batch(observations))
+        return self._view.values(observations, legal_actions(self.task, observations))
+
+    def _seen(self, observations: Any) -> NDArray[np.float32]:
+        """Return observations of the environments as the student sees them, nothing shown yet."""
+        return widen(as_rows(observations), self.observation_space.shape[0])
 
     # Checkpoints
 
@@ -368,7 +377,7 @@ class ArrayEnvRunner(EnvRunner, Checkpointable):
                 self.rollout.truncated[step, i] = True
                 self._cuts.append((step, i, np.array(self._observations[i], np.float32)))
         seed = derive_seed(self.seed, self.num_env_steps_sampled_lifetime)
-        self._observations = as_rows(self.env.reset(seed=seed)[0])
+        self._observations = self._seen(self.env.reset(seed=seed)[0])
         self._episodes.running[:] = 0.0
         self.core.begin_episodes()
         return not is_within

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rllib_plugins.compiled import compiled
-from rllib_plugins.rollout.arrays import NO_MASKS, NO_ROWS, RolloutArrays
+from rllib_plugins.rollout.arrays import NO_MASKS, NO_REWARDS, NO_ROWS, RolloutArrays
 from rllib_plugins.rollout.ring import ArrayRing
 
 
@@ -58,6 +58,7 @@ class Drawn(NamedTuple):
         legal: Masks of the batch.
         next_legal: Likewise.
         imitation: What imitation maximises in the batch.
+        rewards: ``(B,)`` what is added to the rewards that are kept, or ``NO_REWARDS``.
     """
 
     kept: Kept
@@ -65,6 +66,7 @@ class Drawn(NamedTuple):
     legal: NDArray[np.bool_] = NO_MASKS
     next_legal: NDArray[np.bool_] = NO_MASKS
     imitation: NDArray[np.float32] = NO_ROWS
+    rewards: NDArray[np.float32] = NO_REWARDS
 
 
 @compiled
@@ -81,6 +83,8 @@ def gather(drawn: Drawn) -> Transitions:
             observations[row, i] = kept.observations[place, i]
             next_observations[row, i] = kept.next_observations[place, i]
         actions[row], rewards[row] = kept.actions[place], kept.rewards[place]
+        if len(drawn.rewards):
+            rewards[row] += drawn.rewards[row]
         terminated[row], consulted[row] = kept.terminated[place], kept.consulted[place]
     return Transitions(
         observations,

@@ -87,9 +87,11 @@ class Use:
 
     Attributes:
         learns_from_reward: Whether the student makes its own updates, which ``compare`` follows.
+        adds_rewards: Whether ``rewards`` has anything to say, and is asked.
     """
 
     learns_from_reward = True
+    adds_rewards = False
 
     def __init__(self, context: UseContext) -> None:
         self._runner = context.runner
@@ -109,6 +111,19 @@ class Use:
             ``(n, A)``: Σ_a targets·log π is what imitation maximises; ``NO_ROWS``: there is nothing to imitate.
         """
         return NO_ROWS
+
+    def rewards(self, observations: NDArray[np.float32], actions: NDArray[np.int64], step: int) -> NDArray[np.float32]:
+        """Return what advice adds to the rewards of some steps that an update at an env step learns from.
+
+        Args:
+            observations: ``(n, obs_dim)``.
+            actions: ``(n,)``, executed.
+            step: Env steps sampled so far.
+
+        Returns:
+            ``(n,)``, in units of the task's reward.
+        """
+        return np.zeros(len(actions), np.float32)
 
     def remember(self, start: int = 0, stop: int | None = None) -> None:
         """Take note of vector steps ``start`` to ``stop`` of the rollout, before they are learnt from."""

@@ -50,6 +50,7 @@ class UseOptions(BaseModel):
     Attributes:
         acts: Whether the tutor may act in the student's place, so that the explorer has to know it.
         pools: Whether the explorer changes what the student acts by.
+        shows: Whether the explorer shows the student advice, as further features of its observations.
         reads_level: Whether it reads the return of the tutor's own play, which a sweep then measures.
         on_stock: Whether it works in RLlib's own EnvRunner.
     """
@@ -57,6 +58,7 @@ class UseOptions(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
     acts: ClassVar[bool] = False
     pools: ClassVar[bool] = False
+    shows: ClassVar[bool] = False
     reads_level: ClassVar[bool] = False
     on_stock: ClassVar[bool] = False
 
@@ -209,6 +211,27 @@ class Kickstart(UseOptions):
         return Kickstarting(self, context)
 
 
+class Shape(UseOptions):
+    """Add to the reward what the tutor makes of the action, with a weight that falls to 0 at θ."""
+
+    weight: float = Field(
+        default=0.3,
+        gt=0,
+        description="λ: reward of an action per unit of probability that the tutor gives it above a uniform share, at "
+        "env step 0; it falls linearly to 0 at θ. In units of the task's reward. Typical: 0.1 to 1.",
+    )
+
+    def asks(self, probability: Floats, progress: Floats) -> Floats:
+        """Return P(τ) before θ, and 0 from there on."""
+        return np.where(progress < 1.0, probability, 0.0)
+
+    def make(self, context: UseContext) -> Use:
+        """Make the working object of a trial."""
+        from rllib_plugins.uses.shape import Shaping
+
+        return Shaping(self, context)
+
+
 class Handover(UseOptions):
     """Let the tutor begin each episode and the student go on; the tutor's part shrinks as the student gets better."""
 
@@ -290,6 +313,42 @@ class Pool(UseOptions):
         return Use(context)
 
 
+class Observe(UseOptions):
+    """Show the student advice as part of its observation, ever more seldom; the student acts."""
+
+    acts: ClassVar[bool] = True
+    shows: ClassVar[bool] = True
+
+    dropout: float = Field(
+        default=0.5,
+        ge=0,
+        lt=1,
+        description="Share of the states in which advice is withheld at env step 0, so that the student learns to do "
+        "without; the share with advice falls linearly to 0 at θ. Typical: 0.3 to 0.7.",
+    )
+
+    @classmethod
+    def reads(cls) -> frozenset[str]:
+        """Return nothing: ``dropout`` says how often to ask."""
+        return frozenset()
+
+    def asks(self, probability: Floats, progress: Floats) -> Floats:
+        """Return 1 − dropout at first, and 0 from θ on."""
+        return (1.0 - self.dropout) * np.maximum(1.0 - progress, 0.0)
+
+    def explorer(self) -> Callable[..., Explorer]:
+        """Return what makes a trial's explorer."""
+        from rllib_plugins.uses.observe import ObservingExplorer
+
+        return partial(ObservingExplorer, self)
+
+    def make(self, context: UseContext) -> Use:
+        """Make the working object of a trial; the explorer does all the work."""
+        from rllib_plugins.uses.base import Use
+
+        return Use(context)
+
+
 class Clone(UseOptions):
     """Imitate the tutor wherever it was asked and learn nothing from reward: a control; the tutor never acts."""
 
@@ -313,8 +372,10 @@ _REGISTRY: NamedOptions[UseOptions] = NamedOptions("advice.use", UseOptions)
 _REGISTRY.register("distil", Distil)
 _REGISTRY.register("coin", Coin)
 _REGISTRY.register("kickstart", Kickstart)
+_REGISTRY.register("shape", Shape)
 _REGISTRY.register("handover", Handover)
 _REGISTRY.register("pool", Pool)
+_REGISTRY.register("observe", Observe)
 _REGISTRY.register("clone", Clone)
 
 register_use = _REGISTRY.register

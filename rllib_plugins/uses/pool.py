@@ -12,18 +12,16 @@ each state, within the advice budget.
 
 from __future__ import annotations
 
-import math
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from rllib_plugins.advising.advisor import Advisor, legal_mask
+from rllib_plugins.advising.advisor import legal_mask
 from rllib_plugins.advising.config import AdviceConfig
-from rllib_plugins.advising.explorer import Explorer
 from rllib_plugins.advising.kernels import Bools
-from rllib_plugins.advising.schedule import LinearSchedule
 from rllib_plugins.advising.table import Floats
+from rllib_plugins.uses.beside import ExplorerBeside
 from rllib_plugins.uses.options import Pool
 
 
@@ -41,61 +39,28 @@ def log_advice(told: Floats, legal: Bools, floor: float) -> Floats:
     return np.where(legal, logs - logs.sum(axis=1, keepdims=True) / np.maximum(num_legal, 1), 0.0)
 
 
-class PoolingExplorer(Explorer):
-    """Add the tutor's logarithm to what the student acts by; the student itself acts at every step.
+class PoolingExplorer(ExplorerBeside):
+    """Add the tutor's logarithm to what the student acts by; its part is κ's share of its first value.
 
     Args:
         options: As configured.
         config: As ``Explorer``'s.
-        theta_steps: Likewise.
-        advisor: The tutor.
-        **fields: As ``Explorer``'s.
+        **fields: As ``ExplorerBeside``'s.
     """
 
-    def __init__(
-        self, options: Pool, config: AdviceConfig, *, theta_steps: float, advisor: Advisor, **fields: Any
-    ) -> None:
-        super().__init__(config, theta_steps=theta_steps, advisor=None, **fields)
-        self._options, self._pooled = options, advisor
-        self._share_at = LinearSchedule(1.0, 0.0, theta_steps)
-        self._share = 1.0
-
-    @property
-    def acts_alone(self) -> bool:
-        """Return False: the tutor's logarithm is in what the student acts by."""
-        return False
+    def __init__(self, options: Pool, config: AdviceConfig, **fields: Any) -> None:
+        super().__init__(config, **fields)
+        self._options = options
 
     def bonus(self, observations: NDArray[np.float32], legal: Bools | None, step: int) -> NDArray[np.float32] | None:
         """Return κ·(log q − mean log q), ``(n, num_actions)``; None once κ is 0 or the budget is spent."""
-        self._share = self._share_at(step)
-        num_asked = len(observations) if self._budget is None else min(len(observations), self._remaining(self._budget))
-        if self._share <= 0.0 or not num_asked:
+        self._part = self._part_at(step)
+        if self._part <= 0.0 or (self._budget is not None and not self._remaining(self._budget)):
             return None
-        batch = self._pooled.ask(observations[:num_asked])
-        batch.count(self._counters, self._latency)
-        told = np.full((len(observations), self._num_actions), np.nan)
-        told[:num_asked] = batch.probabilities
-        mask = legal_mask(self._pooled.task, observations) if legal is None else legal
-        return (self._options.strength * self._share * log_advice(told, mask, self._options.floor)).astype(np.float32)
-
-    @property
-    def num_tutor_steps(self) -> int:
-        """Return 0: the student takes every step."""
-        return 0
+        told = self.told(observations, np.arange(len(observations)))
+        mask = legal_mask(self._tutor.task, observations) if legal is None else legal
+        return (self._options.strength * self._part * log_advice(told, mask, self._options.floor)).astype(np.float32)
 
     def gauges(self) -> dict[str, float]:
-        """Return values at this point of the trial; trust is κ's share of its first value, effect is not measured."""
-        unmeasured = dict.fromkeys(("advice/agreement", "advice/effect", "advice/effect_se"), math.nan)
-        probability = float(self._share > 0.0)
-        return super().gauges() | unmeasured | {"advice/trust": self._share, "advice/probability": probability}
-
-    def get_state(self) -> dict[str, Any]:
-        """Return what is known of the tutor's advice, too."""
-        return super().get_state() | {"share": self._share, "pooled": self._pooled.get_state()}
-
-    def set_state(self, state: dict[str, Any]) -> None:
-        """Take over a ``get_state``; an empty one changes nothing."""
-        super().set_state(state)
-        if state:
-            self._share = state["share"]
-            self._pooled.set_state(state["pooled"])
+        """Return values at this point of the trial; trust is κ's share of its first value."""
+        return super().gauges() | {"advice/trust": self._part, "advice/probability": float(self._part > 0.0)}

@@ -146,7 +146,7 @@ def results_of(config: StudentConfig) -> list[dict[str, Any]]:
 
 
 @pytest.mark.parametrize(
-    ("algorithm", "use"), [("ppo", "coin"), ("dqn", "coin"), ("a2c", "distil"), ("ppo", "kickstart")]
+    ("algorithm", "use"), [("ppo", "coin"), ("dqn", "coin"), ("a2c", "distil"), ("ppo", "kickstart"), ("dqn", "shape")]
 )
 def test_with_the_same_random_streams_one_runner_is_one_process(algorithm: str, use: str, monkeypatch):
     fields = {"algorithm": algorithm, "tutor": "oracle+random:0.5", "advice": AdviceConfig(use=use, advice_budget=600)}

@@ -48,7 +48,7 @@ def assert_same(one: list[dict[str, Any]], other: list[dict[str, Any]]) -> None:
 
 
 @pytest.mark.parametrize("tutor", ["none", "oracle+random:0.5"])
-@pytest.mark.parametrize("use", ["distil", "coin", "clone", "kickstart", "handover", "pool"])
+@pytest.mark.parametrize("use", ["distil", "coin", "clone", "kickstart", "shape", "handover", "pool", "observe"])
 @pytest.mark.parametrize("algorithm", ALGORITHMS)
 def test_a_restored_trial_goes_on_as_if_never_stopped(algorithm, use: str, tutor: str, tmp_path: Path):
     config = student(algorithm=algorithm, tutor=tutor, advice=AdviceConfig(use=use)).model_dump()
@@ -246,6 +246,51 @@ def test_a_kickstarted_student_comes_to_play_as_its_tutor_does_good_or_bad(algor
         returns[tutor] = results[-1]["eval/return_mean"]
     assert returns["oracle"] > -0.09, "the oracle's own is -0.047"
     assert returns["worst"] < -0.3
+
+
+@pytest.mark.parametrize("algorithm", ALGORITHMS)
+def test_a_shaped_student_comes_to_play_as_its_tutor_does_good_or_bad(algorithm):
+    returns = {}
+    for tutor in ("oracle", "worst"):
+        advice = AdviceConfig(use="shape", use_options={"weight": 4.0}, theta_frac=4.0)
+        results = train(student(algorithm=algorithm, tutor=tutor, num_env_steps=4_000, advice=advice))
+        returns[tutor] = results[-1]["eval/return_mean"]
+    assert returns["oracle"] > -0.12, "the oracle's own is -0.047"
+    assert returns["worst"] < -0.3
+
+
+@pytest.mark.parametrize("algorithm", ALGORITHMS)
+def test_a_tutor_that_prefers_nothing_shapes_nothing(algorithm):
+    curves = [
+        [
+            result["eval/return_mean"]
+            for result in train(student(algorithm=algorithm, tutor=tutor, advice=AdviceConfig(use="shape")))
+        ]
+        for tutor in ("none", "random")
+    ]
+    assert curves[0] == curves[1]
+
+
+@pytest.mark.parametrize("algorithm", ALGORITHMS)
+def test_an_observing_student_follows_what_it_sees_and_is_judged_without(algorithm):
+    advice = AdviceConfig(use="observe", use_options={"dropout": 0.2}, theta_frac=2.0)
+    trial = StudentTrial(
+        config=student(algorithm=algorithm, tutor="oracle", num_env_steps=4_000, advice=advice).model_dump()
+    )
+    results = run(trial, 5)
+    runner, task = trial.algorithm.runner, trial.algorithm.task
+    assert runner.observation_space.shape[0] == task.observation_space.shape[0] + task.num_actions
+    assert results[-1]["advice/consultations"] > 1_000
+    seen = runner.rollout.observations.reshape(-1, runner.observation_space.shape[0])
+    hinted = seen[seen[:, -task.num_actions :].any(axis=1)]
+    assert 0 < len(hinted) < len(seen)
+    turned = hinted.copy()
+    turned[:, -task.num_actions :] *= -1.0
+    view = trial.algorithm._view
+    preference = [np.diff(view.scores(rows).copy(), axis=1)[:, 0] for rows in (hinted, turned)]
+    towards = np.sign(np.diff(hinted[:, -task.num_actions :], axis=1)[:, 0])
+    assert ((preference[0] - preference[1]) * towards).mean() > 0, "advice moves the student its way"
+    trial.cleanup()
 
 
 @pytest.mark.parametrize("algorithm", ALGORITHMS)

@@ -397,6 +397,7 @@ def test_expected_consultations_are_those_of_the_use() -> None:
     early = expected("distil", rule="early", probability_initial=0.5, advice_budget=10_000)
     assert early == pytest.approx(500), "its probability does not fall"
     assert expected("pool") == pytest.approx(500, rel=0.01)
+    assert expected("observe") == pytest.approx(125, rel=0.01)
     assert expected("handover") == pytest.approx(1_000)
     assert expected("kickstart") == pytest.approx(expected("clone") - 500 * 0.1, rel=0.01)
 

@@ -362,7 +362,7 @@ def test_distillation_is_the_default_and_the_coins_fields_choose_the_coin():
     assert AdviceConfig(reuse="off").use == "coin"
     assert PAPER_ADVICE.use == "coin"
     assert AdviceConfig(advice_budget=5, theta_frac=0.2).use == "distil"
-    assert use_names() == ("clone", "coin", "distil", "handover", "kickstart", "pool")
+    assert use_names() == ("clone", "coin", "distil", "handover", "kickstart", "observe", "pool", "shape")
 
 
 def test_a_config_that_was_written_out_is_read_back():

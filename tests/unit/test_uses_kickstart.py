@@ -103,7 +103,7 @@ def test_what_it_cannot_honour_is_refused_by_field(fields: dict[str, Any], messa
         AdviceConfig(use="kickstart", **fields)
 
 
-@pytest.mark.parametrize("use", ["kickstart", "handover", "pool"])
+@pytest.mark.parametrize("use", ["kickstart", "shape", "handover", "pool", "observe"])
 @pytest.mark.parametrize("algorithm", ["dqn", "ppo", "a2c"])
 def test_the_stock_rollout_is_refused(algorithm: Any, use: str) -> None:
     with pytest.raises(UserError, match=rf"advice\.use = '{use}' learns beside the lean rollout"):

@@ -15,6 +15,7 @@ from rllib_plugins.advising.config import ImitationWeights
 from rllib_plugins.algorithms.dqn.learner import DQNLearner
 from rllib_plugins.algorithms.lean import LeanTraining
 from rllib_plugins.algorithms.tutoring import TutoredConfig
+from rllib_plugins.rollout.features import legal_actions
 from rllib_plugins.rollout.gae import generalised_advantages
 from rllib_plugins.rollout.replay import ArrayReplayBuffer
 from tutor_service.errors import UserError
@@ -162,13 +163,16 @@ class DQN(LeanTraining, RLlibDQN):
         for _ in range(int(self._updates_per_fragment)):
             drawn = self.replay.draw(self.config.total_train_batch_size)
             observations = drawn.kept.observations[drawn.places]
-            legal = self.task.legal_batch(observations)
+            legal = legal_actions(self.task, observations)
             if legal is not None:
-                next_legal = self.task.legal_batch(drawn.kept.next_observations[drawn.places])
+                next_legal = legal_actions(self.task, drawn.kept.next_observations[drawn.places])
                 assert next_legal is not None
                 drawn = drawn._replace(legal=legal, next_legal=next_legal)
             targets = self.advice.targets(observations, step)
             drawn = drawn._replace(imitation=targets) if len(targets) else drawn
+            if self.advice.adds_rewards:
+                added = self.advice.rewards(observations, drawn.kept.actions[drawn.places], step)
+                drawn = drawn._replace(rewards=added)
             self.learner.update_from_replay(drawn, num_env_steps=step, imitation_weights=imitation_weights)
         self.learner.refresh_target(step)
 

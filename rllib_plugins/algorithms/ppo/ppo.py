@@ -90,6 +90,9 @@ class PPO(LeanTraining, RLlibPPO):
         self.advice.remember()
         if self.advice.learns_from_reward:
             rollout = runner.rollout
+            if self.advice.adds_rewards:
+                added = self.advice.rewards(flat(rollout.observations), flat(rollout.actions), step)
+                rollout.rewards += added.reshape(rollout.rewards.shape)
             advantages = self.learner.update_from_rollout(
                 rollout,
                 num_env_steps=step,
