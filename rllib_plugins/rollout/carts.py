@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 from rllib_plugins.compiled import compiled
 from rllib_plugins.envs.cart_pole_rules import push
 from rllib_plugins.rollout.acting import Actor, Episodes, Steps, act, note
@@ -9,8 +11,24 @@ from rllib_plugins.rollout.arrays import NO_MASKS
 from rllib_plugins.tasks.cart_pole_vector import Carts, begin
 
 
+class Played(NamedTuple):
+    """Say how far carts were played.
+
+    Attributes:
+        stop: The vector step to go on with.
+        is_cut: An episode was cut off in the one before it.
+        is_used_up: A cart has no start left.
+        is_sound: All distributions were valid.
+    """
+
+    stop: int
+    is_cut: bool
+    is_used_up: bool
+    is_sound: bool
+
+
 @compiled
-def play(actor: Actor, steps: Steps, start: int, stop: int, carts: Carts, episodes: Episodes) -> tuple[int, bool, bool]:
+def play(actor: Actor, steps: Steps, start: int, stop: int, carts: Carts, episodes: Episodes) -> Played:
     """Make vector steps from ``start`` on, up to ``stop`` or until Python has something to do.
 
     That is once an episode was cut off, whose last observation is then in ``carts.finals``, and once a cart has used
@@ -24,9 +42,6 @@ def play(actor: Actor, steps: Steps, start: int, stop: int, carts: Carts, episod
         carts: The environments; every cart has a start left.
         episodes: Output.
 
-    Returns:
-        The vector step to go on with, whether an episode was cut off in the one before it, and whether all
-        distributions were valid.
     """
     for t in range(start, stop):
         is_sound = act(actor, steps, t, carts.observations, NO_MASKS)
@@ -39,5 +54,5 @@ def play(actor: Actor, steps: Steps, start: int, stop: int, carts: Carts, episod
                 carts.observations[row, i] = carts.states[row, i]
         num_cut = note(steps, t, carts.observations, carts.finals, carts.rewards, episodes)
         if num_cut or not has_more or not is_sound:
-            return t + 1, num_cut > 0, is_sound
-    return stop, False, True
+            return Played(t + 1, num_cut > 0, not has_more, is_sound)
+    return Played(stop, False, False, True)

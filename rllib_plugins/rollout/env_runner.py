@@ -216,11 +216,12 @@ class ArrayEnvRunner(EnvRunner, Checkpointable):
         t = start
         while t < stop:
             before, carts = t, self.env.carts
-            t, is_cut, is_sound = play(actor, self._steps, t, stop, carts, self._episodes)
+            t, is_cut, is_used_up, is_sound = play(actor, self._steps, t, stop, carts, self._episodes)
             _check(is_sound)
             if is_cut:
                 self._note_cuts(t - 1, carts.finals)
-            self.env.refill()
+            if is_used_up:
+                self.env.refill()
             self._observations = carts.observations
             self._note_progress(t, t - before)
 

@@ -87,14 +87,22 @@ class Use:
 
     Attributes:
         learns_from_reward: Whether the student makes its own updates, which ``compare`` follows.
-        adds_rewards: Whether ``rewards`` has anything to say, and is asked.
     """
 
     learns_from_reward = True
-    adds_rewards = False
 
     def __init__(self, context: UseContext) -> None:
         self._runner = context.runner
+
+    @property
+    def sets_targets(self) -> bool:
+        """Return whether ``targets`` may have anything to say: only then updates ask it."""
+        return type(self).targets is not Use.targets
+
+    @property
+    def adds_rewards(self) -> bool:
+        """Return the same of ``rewards``."""
+        return type(self).rewards is not Use.rewards
 
     def weights(self, step: int) -> ImitationWeights:
         """Return how strongly an update at an env step imitates the advised steps of its rollout."""

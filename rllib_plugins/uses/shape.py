@@ -32,8 +32,6 @@ class Shaping(Use):
         context: What it works with.
     """
 
-    adds_rewards = True
-
     def __init__(self, options: Shape, context: UseContext) -> None:
         super().__init__(context)
         self._options, self._context = options, context

@@ -17,7 +17,7 @@ from rllib_plugins.algorithms.lean import LeanTraining
 from rllib_plugins.algorithms.tutoring import TutoredConfig
 from rllib_plugins.rollout.features import legal_actions
 from rllib_plugins.rollout.gae import generalised_advantages
-from rllib_plugins.rollout.replay import ArrayReplayBuffer
+from rllib_plugins.rollout.replay import ArrayReplayBuffer, Drawn
 from tutor_service.errors import UserError
 
 COMPARISON_STEPS = 16
@@ -123,6 +123,8 @@ class DQN(LeanTraining, RLlibDQN):
         if self.is_lean:
             self._fragments_per_update, self._updates_per_fragment = calculate_rr_weights(self._as_in_one_process())
             self._num_fragments = 0
+            has_masks = self.runner.rollout.legal is not None
+            self._completes = has_masks or self.advice.sets_targets or self.advice.adds_rewards
             self._fragment_steps = int(self.config.get_rollout_fragment_length())
             self.replay = ArrayReplayBuffer(
                 self.config.replay_buffer_config["capacity"],
@@ -162,19 +164,25 @@ class DQN(LeanTraining, RLlibDQN):
     def _update(self, step: int, imitation_weights: ImitationWeights) -> None:
         for _ in range(int(self._updates_per_fragment)):
             drawn = self.replay.draw(self.config.total_train_batch_size)
-            observations = drawn.kept.observations[drawn.places]
-            legal = legal_actions(self.task, observations)
-            if legal is not None:
-                next_legal = legal_actions(self.task, drawn.kept.next_observations[drawn.places])
-                assert next_legal is not None
-                drawn = drawn._replace(legal=legal, next_legal=next_legal)
-            targets = self.advice.targets(observations, step)
-            drawn = drawn._replace(imitation=targets) if len(targets) else drawn
-            if self.advice.adds_rewards:
-                added = self.advice.rewards(observations, drawn.kept.actions[drawn.places], step)
-                drawn = drawn._replace(rewards=added)
+            if self._completes:
+                drawn = self._completed(drawn, step)
             self.learner.update_from_replay(drawn, num_env_steps=step, imitation_weights=imitation_weights)
         self.learner.refresh_target(step)
+
+    def _completed(self, drawn: Drawn, step: int) -> Drawn:
+        """Add to a batch what is not kept with its transitions: masks, and what advice has to say of them."""
+        kept, places = drawn.kept, drawn.places
+        observations = kept.observations[places]
+        legal = legal_actions(self.task, observations)
+        if legal is not None:
+            next_legal = legal_actions(self.task, kept.next_observations[places])
+            assert next_legal is not None
+            drawn = drawn._replace(legal=legal, next_legal=next_legal)
+        if self.advice.sets_targets:
+            drawn = drawn._replace(imitation=self.advice.targets(observations, step))
+        if self.advice.adds_rewards:
+            drawn = drawn._replace(rewards=self.advice.rewards(observations, kept.actions[places], step))
+        return drawn
 
     def get_lean_state(self) -> dict[str, Any]:
         """Return the learner's own state and the replay buffer."""
