@@ -60,8 +60,8 @@ METRICS = {
     "advice/tokens": "Prompt and generated tokens that the LLM processed for this trial. Total.",
     "advice/agreement": "Share of the latest consultations in which the student did, or would have done, as advised.",
     "advice/probability": "P(τ): probability of a consultation now.",
-    "advice/trust": "`coin`: factor on P(τ). `distil`: 1 while advice is imitated, else 0. `kickstart`, `shape`, "
-    "`pool`, `handover`: share that is left of the tutor's part.",
+    "advice/trust": "`coin`: factor on P(τ). `distil`: 1 while advice is imitated, less as that fades, else 0. "
+    "`kickstart`, `shape`, `pool`, `handover`: share that is left of the tutor's part.",
     "advice/effect": "What advice is measured to gain over the student's own actions, in units of return.",
     "advice/effect_se": "Standard error of the effect.",
     "advice/latency_ms": "Milliseconds that the tutor took for one of the latest consultations.",

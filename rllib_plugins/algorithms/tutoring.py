@@ -41,9 +41,11 @@ class TutoredConfig:
         theta_steps: θ in env steps.
         rollout: lean or stock.
         value_based: Whether the student explores by Q-values.
+        is_proximal: Whether an update stays near the policy that sampled, as PPO's does.
     """
 
     value_based = False
+    is_proximal = False
 
     task: str
     task_options: dict[str, Any]

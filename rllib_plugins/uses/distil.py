@@ -54,7 +54,6 @@ class Distillation(Use):
             seed=seed,
             capacity=MEMORY,
         )
-        self._goal = Goal(options.until, SETTLED_SHARE)
         self._phase = Phase()
         is_bounded = config.value_based and advice.tutor_return is None
         self._limits = Limits(
@@ -63,6 +62,7 @@ class Distillation(Use):
             tutor_return=math.inf if advice.tutor_return is None else advice.tutor_return,
             follow=advice.follow,
             stall_steps=math.inf if config.value_based else options.stall_steps,
+            fade_steps=options.fade_steps if config.is_proximal else math.inf,
         )
         self._window = Window(rollout)
         self._begins = False
@@ -96,12 +96,13 @@ class Distillation(Use):
         if self._begins:
             self._begins, self._num_due = False, float(self._options.first_gradient_steps)
         self._num_due += num_new * self._options.gradient_steps / 256.0
+        goal = Goal(self._options.until * self._phase.strength(self._limits), SETTLED_SHARE)
         while self._num_due >= 1.0:
             self._num_due -= 1.0
             sample = self._memory.sample(BATCH)
             caution = -self._options.benefit_of_doubt if self._phase.is_trusting else self._options.caution
             helped = self._benefit.helps(sample.observations, caution)
-            if helped.mean() < SETTLED_SHARE or not learner.imitate_again(sample.where(helped), self._goal):
+            if helped.mean() < SETTLED_SHARE or not learner.imitate_again(sample.where(helped), goal):
                 self._num_due = 0.0
 
     def counters(self) -> dict[str, int]:
@@ -109,9 +110,9 @@ class Distillation(Use):
         return self._consultations.counters()
 
     def gauges(self) -> dict[str, float]:
-        """Return values at this point of the trial; trust is 1 while advice is imitated, else 0."""
+        """Return values at this point of the trial; trust is 1 while advice is imitated, less as it fades, else 0."""
         return self._consultations.gauges() | {
-            "advice/trust": float(self._phase.is_on),
+            "advice/trust": self._phase.strength(self._limits),
             "advice/effect": self._benefit.effect,
             "advice/effect_se": self._benefit.effect_se,
         }

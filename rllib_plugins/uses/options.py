@@ -160,6 +160,12 @@ class Distil(UseOptions):
         "benefit of the doubt; doubled each time that the student falls back and imitation begins again. Not DQN, "
         "which plays its first choices, so that its returns reach the tutor's.",
     )
+    fade_steps: int = Field(
+        default=8_192,
+        gt=0,
+        description="PPO only: env steps over which imitation of a tutor that is worth following fades, once the "
+        "student's own draws have not spoken for the advice for stall_steps.",
+    )
     half_life: float = Field(default=1_024, gt=0, description="Env steps after which evidence counts half.")
     first_gradient_steps: int = Field(default=200, ge=0, description="Most gradient steps when a phase begins.")
     gradient_steps: float = Field(

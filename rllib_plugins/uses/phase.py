@@ -31,6 +31,8 @@ class Limits(NamedTuple):
         tutor_return: Mean return of the tutor's own play; infinite where it is not known.
         follow: Whether the tutor is known to be worth following; None: evidence decides.
         stall_steps: Env steps without a better return after which evidence decides even about a tutor that is followed.
+        fade_steps: Env steps over which imitation of such a tutor fades, once the student's draws have not spoken for
+            it for ``stall_steps``; infinite: it does not fade.
     """
 
     options: Distil
@@ -38,6 +40,7 @@ class Limits(NamedTuple):
     tutor_return: float
     follow: bool | None = None
     stall_steps: float = math.inf
+    fade_steps: float = math.inf
 
     @property
     def fall_errors(self) -> float:
@@ -93,6 +96,8 @@ class Phase:
         is_trusting: The advice has the benefit of the doubt.
         best: Highest mean return in the present phase.
         best_at: ``num_steps`` when it was seen.
+        num_unsupported: Steps of the present phase in which the advice had the benefit of the doubt and evidence did
+            not speak for it.
     """
 
     is_on: bool = False
@@ -105,6 +110,7 @@ class Phase:
     is_trusting: bool = False
     best: float = -math.inf
     best_at: int = 0
+    num_unsupported: int = 0
 
     def update(self, benefit: Benefit, new_returns: list[float], num_new: int, limits: Limits) -> bool:
         """Take note of new steps; return whether a phase begins.
@@ -120,6 +126,8 @@ class Phase:
         if self.is_on:
             self.num_steps += num_new
             if self.is_trusting:
+                if benefit.z < options.evidence_left:
+                    self.num_unsupported += num_new
                 if self._has_stalled(limits.stall_steps * PATIENCE_GROWTH ** min(self.num_phases - 1, MOST_GROWTHS)):
                     self.is_trusting, self.reached = False, self._bound(-limits.fall_errors)
             elif limits.follow and self._has_fallen(limits):
@@ -146,6 +154,17 @@ class Phase:
             begins = self._has_fallen(limits) or benefit.disputed_z > options.evidence
         return begins and self._begin(limits)
 
+    def strength(self, limits: Limits) -> float:
+        """Return how much of the goal of imitation is left, in [0, 1].
+
+        A student that draws its actions may be held below its tutor's return for as long as it imitates. One that is
+        let go at once forgets; one that is let go slowly learns to do without.
+        """
+        if not self.is_on:
+            return 0.0
+        num_fading = max(0.0, self.num_unsupported - limits.stall_steps) if limits.fade_steps < math.inf else 0.0
+        return max(0.0, 1.0 - num_fading / limits.fade_steps)
+
     def _has_stalled(self, stall_steps: float) -> bool:
         """Say whether the student gains no more: one that tries its own actions, too, may not come all the way."""
         mean = self._bound(0.0)
@@ -160,7 +179,7 @@ class Phase:
     def _begin(self, limits: Limits) -> bool:
         """Begin a phase."""
         self.is_on, self.num_steps, self.is_trusting = True, 0, bool(limits.follow)
-        self.best, self.best_at = -math.inf, 0
+        self.best, self.best_at, self.num_unsupported = -math.inf, 0, 0
         self._forget()
         self.num_phases += 1
         return True

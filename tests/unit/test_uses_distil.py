@@ -40,19 +40,30 @@ class Learner:
 
     def __init__(self, follows_after: int = 10**9) -> None:
         self.samples: list = []
+        self.goals: list = []
         self._follows_after = follows_after
 
     def imitate_again(self, sample, goal) -> bool:
         if len(self.samples) >= self._follows_after:
             return False
         self.samples.append(sample)
+        self.goals.append(goal)
         return True
 
 
 class Student:
     """Draws uniformly in random states, and is paid by a function of state and action."""
 
-    def __init__(self, says, pays, *, advice: AdviceConfig | None = None, noise: float = 0.5, seed: int = 0) -> None:
+    def __init__(
+        self,
+        says,
+        pays,
+        *,
+        advice: AdviceConfig | None = None,
+        noise: float = 0.5,
+        seed: int = 0,
+        is_proximal: bool = False,
+    ) -> None:
         self._rng, self._pays, self._noise = np.random.default_rng(seed), pays, noise
         rollout = RolloutArrays.allocate(
             (NUM_STEPS, NUM_ENVS), 3, NUM_ACTIONS, for_replay=False, with_advice=False, with_masks=False
@@ -63,6 +74,7 @@ class Student:
             seed=seed,
             theta_steps=10_000.0,
             value_based=False,
+            is_proximal=is_proximal,
             learns_at=lambda step: True,
         )
         self.learner = Learner()
@@ -211,6 +223,52 @@ def test_a_restored_use_goes_on_as_if_never_stopped():
 
 def known(z: float, disputed_z: float = 0.0) -> SimpleNamespace:
     return SimpleNamespace(z=z, disputed_z=disputed_z, num_steps=1_000, forget_disputes=lambda: None)
+
+
+FADING = Limits(Distil(), math.inf, 500.0, follow=True, stall_steps=1_000, fade_steps=4_000)
+
+
+def fading(zs: list[float], limits: Limits = FADING) -> list[float]:
+    """Return what is left of imitation after each 1,000 steps of a student that gains all the time, by evidence."""
+    phase, left = Phase(), []
+    phase.update(known(0.0), [], 100, limits)
+    for number, z in enumerate(zs):
+        phase.update(known(z), [10.0 * number] * 16, 1_000, limits)
+        left.append(phase.strength(limits))
+    return left
+
+
+def test_imitation_of_a_followed_tutor_fades_where_the_students_draws_do_not_speak_for_it():
+    assert fading([0.5] * 6) == [1.0, 0.75, 0.5, 0.25, 0.0, 0.0]
+    assert fading([2.5] * 6) == [1.0] * 6, "they speak for it"
+    assert fading([0.5, 0.5, 2.5, 2.5, 0.5]) == [1.0, 0.75, 0.75, 0.75, 0.5]
+    assert fading([0.5] * 6, FADING._replace(fade_steps=math.inf)) == [1.0] * 6
+
+
+def test_a_student_that_falls_back_is_led_again_in_full():
+    phase = Phase()
+    phase.update(known(0.0), [], 100, FADING)
+    for number in range(4):
+        phase.update(known(0.5), [10.0 * number] * 16, 1_000, FADING)
+    assert phase.strength(FADING) == 0.25
+    for _ in range(3):  # it gains no more: let go
+        phase.update(known(0.5), [30.0] * 16, 1_000, FADING)
+    assert not phase.is_on and phase.strength(FADING) == 0.0
+    phase.update(known(0.5), [1.0] * 32, 1_000, FADING)
+    assert phase.is_on and phase.strength(FADING) == 1.0
+
+
+@pytest.mark.parametrize("is_proximal", [True, False])
+def test_only_students_whose_updates_are_proximal_are_let_go_slowly(is_proximal):
+    """One that takes plain gradient steps forgets what it was shown."""
+    advice = AdviceConfig(
+        tutor_return=99.0, follow=True, use_options={"stall_steps": 512, "fade_steps": 1_024, "evidence_left": 2.9}
+    )
+    rollouts = iter(range(99))
+    student = Student(by_state, lambda s, a: 0.0 * a + next(rollouts), advice=advice, is_proximal=is_proximal)
+    student.play(8)
+    goals = [goal.until for goal in student.learner.goals]
+    assert max(goals) == 0.7 and (min(goals) < 0.7) == is_proximal
 
 
 def test_a_phase_begins_by_evidence_and_lasts_while_evidence_does():

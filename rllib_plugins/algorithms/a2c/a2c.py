@@ -20,6 +20,8 @@ class A2CConfig(PPOConfig):
         standardize_advantages: Standardise advantages over the rollout; off, as in Mnih et al. 2016.
     """
 
+    is_proximal = False
+
     def __init__(self, algo_class: Any = None) -> None:
         super().__init__(algo_class=algo_class or A2C)
         self.standardize_advantages = False

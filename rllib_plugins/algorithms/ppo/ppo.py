@@ -22,6 +22,8 @@ class PPOConfig(TutoredConfig, RLlibPPOConfig):
         orthogonal_init: Begin with orthogonal weights and a nearly uniform policy; see ``initialise_orthogonally``.
     """
 
+    is_proximal = True
+
     def __init__(self, algo_class: Any = None) -> None:
         super().__init__(algo_class=algo_class or PPO)
         self._set_tutoring_defaults()
