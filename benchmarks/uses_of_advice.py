@@ -283,7 +283,7 @@ def draw_budgets(path: Path, found: Mapping[str, Mapping[str, Mapping[str, Mappi
             )
         ax.set(title=titles[kind], xscale="log", xlabel="consultations of a trial", ylabel="mean gain")
         ax.spines[["top", "right"]].set_visible(False)
-    axes.flat[-1].legend(frameon=False, fontsize=8)
+    figure.legend(*axes.flat[0].get_legend_handles_labels(), frameon=False, fontsize=8, loc="outside right center")
     figure.savefig(path, dpi=110)
     plt.close(figure)
 
