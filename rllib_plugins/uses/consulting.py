@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -14,7 +15,7 @@ from rllib_plugins.metrics import AdviceCounters, RecentMean
 from rllib_plugins.policies import epsilon_greedy, masked_softmax
 from rllib_plugins.rollout.arrays import RolloutArrays, flat
 from rllib_plugins.stand_ins.stand_in import StandIn
-from rllib_plugins.uses.base import UseContext
+from rllib_plugins.uses.base import Use, UseContext
 
 
 class Visited(NamedTuple):
@@ -210,3 +211,41 @@ class Consultations:
         self._context.advisor.set_state(state["advisor"])
         if self._stand_in is not None:
             self._stand_in.set_state(state["stand_in"])
+
+
+class FadingUse(Use):
+    """Ask about visited states for as long as what is told still weighs anything: its share of λ falls to 0 at θ.
+
+    Args:
+        context: What it works with.
+    """
+
+    def __init__(self, context: UseContext) -> None:
+        super().__init__(context)
+        self._context = context
+        self._consultations = Consultations(context)
+        self._share = LinearSchedule(1.0, 0.0, context.config.theta_steps)
+
+    def remember(self, start: int = 0, stop: int | None = None) -> None:
+        """Ask about vector steps ``start`` to ``stop`` of the rollout."""
+        if self._share(self._context.runner.num_env_steps_sampled_lifetime):
+            visited = self._consultations.visited(self._context.runner.rollout, start, stop)
+            self._consultations.ask(visited, self._consultations.probabilities(len(visited.actions)))
+
+    def counters(self) -> dict[str, int]:
+        """Return running totals; a consultation is a state that was asked about."""
+        return self._consultations.counters()
+
+    def gauges(self) -> dict[str, float]:
+        """Return values at this point of the trial; trust is λ's share of its first value, effect is not measured."""
+        trust = self._share(self._context.runner.num_env_steps_sampled_lifetime)
+        unmeasured = dict.fromkeys(("advice/effect", "advice/effect_se"), math.nan)
+        return self._consultations.gauges() | unmeasured | {"advice/trust": trust}
+
+    def get_state(self) -> dict[str, Any]:
+        """Return everything that later updates depend on."""
+        return {"asking": self._consultations.get_state()}
+
+    def set_state(self, state: dict[str, Any]) -> None:
+        """Take over a ``get_state``."""
+        self._consultations.set_state(state["asking"])

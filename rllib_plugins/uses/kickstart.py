@@ -9,20 +9,16 @@ in the states that it replays; T is ``imitation_temperature``.
 
 from __future__ import annotations
 
-import math
-from typing import Any
-
 import numpy as np
 from numpy.typing import NDArray
 
-from rllib_plugins.advising.schedule import LinearSchedule
 from rllib_plugins.rollout.arrays import NO_ROWS
-from rllib_plugins.uses.base import Use, UseContext
-from rllib_plugins.uses.consulting import Consultations
+from rllib_plugins.uses.base import UseContext
+from rllib_plugins.uses.consulting import FadingUse
 from rllib_plugins.uses.options import Kickstart
 
 
-class Kickstarting(Use):
+class Kickstarting(FadingUse):
     """The working object of ``Kickstart``.
 
     Args:
@@ -32,43 +28,9 @@ class Kickstarting(Use):
 
     def __init__(self, options: Kickstart, context: UseContext) -> None:
         super().__init__(context)
-        self._options, self._context = options, context
-        self._consultations = Consultations(context)
-        self._share = LinearSchedule(1.0, 0.0, context.config.theta_steps)
-
-    def weight(self, step: int) -> float:
-        """Return λ at an env step."""
-        return self._options.weight * self._share(step)
-
-    def remember(self, start: int = 0, stop: int | None = None) -> None:
-        """Ask about vector steps ``start`` to ``stop`` of the rollout, while that still weighs anything."""
-        if self.weight(self._context.runner.num_env_steps_sampled_lifetime):
-            visited = self._consultations.visited(self._context.runner.rollout, start, stop)
-            self._consultations.ask(visited, self._consultations.probabilities(len(visited.actions)))
+        self._options = options
 
     def targets(self, observations: NDArray[np.float32], step: int) -> NDArray[np.float32]:
         """Return the tutor's distributions in some states times λ, ``(n, A)``; zeros where it was never asked."""
-        weight = self.weight(step)
+        weight = self._options.weight * self._share(step)
         return (weight * self._consultations.known(observations)).astype(np.float32) if weight else NO_ROWS
-
-    def counters(self) -> dict[str, int]:
-        """Return running totals; a consultation is a state that was asked about."""
-        return self._consultations.counters()
-
-    def gauges(self) -> dict[str, float]:
-        """Return values at this point of the trial; trust is λ's share of its first value, effect is not measured."""
-        step = self._context.runner.num_env_steps_sampled_lifetime
-        trust = self._share(step)
-        return self._consultations.gauges() | {
-            "advice/trust": trust,
-            "advice/effect": math.nan,
-            "advice/effect_se": math.nan,
-        }
-
-    def get_state(self) -> dict[str, Any]:
-        """Return everything that later updates depend on."""
-        return {"asking": self._consultations.get_state()}
-
-    def set_state(self, state: dict[str, Any]) -> None:
-        """Take over a ``get_state``."""
-        self._consultations.set_state(state["asking"])

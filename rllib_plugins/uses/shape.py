@@ -11,20 +11,16 @@ a trial reports are the task's own.
 
 from __future__ import annotations
 
-import math
-from typing import Any
-
 import numpy as np
 from numpy.typing import NDArray
 
 from rllib_plugins.advising.advisor import legal_mask
-from rllib_plugins.advising.schedule import LinearSchedule
-from rllib_plugins.uses.base import Use, UseContext
-from rllib_plugins.uses.consulting import Consultations
+from rllib_plugins.uses.base import UseContext
+from rllib_plugins.uses.consulting import FadingUse
 from rllib_plugins.uses.options import Shape
 
 
-class Shaping(Use):
+class Shaping(FadingUse):
     """The working object of ``Shape``.
 
     Args:
@@ -34,15 +30,7 @@ class Shaping(Use):
 
     def __init__(self, options: Shape, context: UseContext) -> None:
         super().__init__(context)
-        self._options, self._context = options, context
-        self._consultations = Consultations(context)
-        self._share = LinearSchedule(1.0, 0.0, context.config.theta_steps)
-
-    def remember(self, start: int = 0, stop: int | None = None) -> None:
-        """Ask about vector steps ``start`` to ``stop`` of the rollout, while that still weighs anything."""
-        if self._share(self._context.runner.num_env_steps_sampled_lifetime):
-            visited = self._consultations.visited(self._context.runner.rollout, start, stop)
-            self._consultations.ask(visited, self._consultations.probabilities(len(visited.actions)))
+        self._options = options
 
     def rewards(self, observations: NDArray[np.float32], actions: NDArray[np.int64], step: int) -> NDArray[np.float32]:
         """Return λ·H(s, a), ``(n,)``; 0 in states that the tutor was never asked about."""
@@ -54,21 +42,3 @@ class Shaping(Use):
         num_legal = legal_mask(self._context.advisor.task, observations).sum(axis=1)
         above_uniform = told[np.arange(len(actions)), actions] - 1.0 / np.maximum(num_legal, 1)
         return np.where(told.any(axis=1), weight * above_uniform, 0.0).astype(np.float32)
-
-    def counters(self) -> dict[str, int]:
-        """Return running totals; a consultation is a state that was asked about."""
-        return self._consultations.counters()
-
-    def gauges(self) -> dict[str, float]:
-        """Return values at this point of the trial; trust is λ's share of its first value, effect is not measured."""
-        trust = self._share(self._context.runner.num_env_steps_sampled_lifetime)
-        unmeasured = dict.fromkeys(("advice/effect", "advice/effect_se"), math.nan)
-        return self._consultations.gauges() | unmeasured | {"advice/trust": trust}
-
-    def get_state(self) -> dict[str, Any]:
-        """Return everything that later updates depend on."""
-        return {"asking": self._consultations.get_state()}
-
-    def set_state(self, state: dict[str, Any]) -> None:
-        """Take over a ``get_state``."""
-        self._consultations.set_state(state["asking"])
