@@ -128,14 +128,14 @@ class Phase:
             if self.is_trusting:
                 if benefit.z < options.evidence_left:
                     self.num_unsupported += num_new
-                if self._has_stalled(limits.stall_steps * PATIENCE_GROWTH ** min(self.num_phases - 1, MOST_GROWTHS)):
+                if self._has_stalled(self._patience(limits)):
                     self.is_trusting, self.reached = False, self._bound(-limits.fall_errors)
             elif limits.follow and self._has_fallen(limits):
                 return self._begin(limits)
             is_harmful = min(benefit.z, benefit.disputed_z) < -options.evidence_left
             is_refuted = not self.is_trusting and (is_harmful or benefit.z < options.evidence_left)
             is_passed = self._bound(1.0) >= limits.tutor_return  # False on NaN
-            is_over = self.num_steps >= limits.phase_steps
+            is_over = self.num_steps >= limits.phase_steps or not self.strength(limits)
             if is_refuted or is_passed or is_over:
                 is_useless = is_refuted and (is_harmful or not limits.follow)
                 self.reached = math.nan if is_useless else self._bound(-limits.fall_errors)
@@ -162,8 +162,13 @@ class Phase:
         """
         if not self.is_on:
             return 0.0
-        num_fading = max(0.0, self.num_unsupported - limits.stall_steps) if limits.fade_steps < math.inf else 0.0
-        return max(0.0, 1.0 - num_fading / limits.fade_steps)
+        if limits.fade_steps == math.inf:
+            return 1.0
+        return max(0.0, 1.0 - max(0.0, self.num_unsupported - self._patience(limits)) / limits.fade_steps)
+
+    def _patience(self, limits: Limits) -> float:
+        """Return for how many env steps a followed tutor keeps the benefit of the doubt without a sign of gain."""
+        return limits.stall_steps * PATIENCE_GROWTH ** min(self.num_phases - 1, MOST_GROWTHS)
 
     def _has_stalled(self, stall_steps: float) -> bool:
         """Say whether the student gains no more: one that tries its own actions, too, may not come all the way."""
