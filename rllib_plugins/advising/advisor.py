@@ -136,6 +136,17 @@ def holds_guess(told: NDArray[np.float64], legal: NDArray[np.bool_] | None) -> N
     return np.asarray(told.max(axis=1) > least.min(axis=1) + 1e-9)
 
 
+def above_uniform(told: NDArray[np.float64], legal: NDArray[np.bool_]) -> NDArray[np.float64]:
+    """Return q(a|s) − 1/|A(s)| over the legal actions A(s), ``(n, num_actions)``; 0 on others and where advice is NaN.
+
+    Args:
+        told: Distributions q, ``(n, num_actions)``, NaN where missed.
+        legal: ``(n, num_actions)``.
+    """
+    excess = told - 1.0 / np.maximum(legal.sum(axis=1, keepdims=True), 1)
+    return np.where(legal & ~np.isnan(told), excess, 0.0)
+
+
 def _usable(rows: NDArray[np.float64], legal: NDArray[np.bool_] | None) -> NDArray[np.bool_]:
     """Return which of ``(n, num_actions)`` are distributions over legal actions: no NaN, nothing negative, mass 1."""
     mass = (rows if legal is None else np.where(legal, rows, 0.0)).sum(axis=1)

@@ -41,7 +41,6 @@ def play(actor: Actor, steps: Steps, start: int, stop: int, carts: Carts, episod
         stop: End of the vector steps, exclusive.
         carts: The environments; every cart has a start left.
         episodes: Output.
-
     """
     for t in range(start, stop):
         is_sound = act(actor, steps, t, carts.observations, NO_MASKS)

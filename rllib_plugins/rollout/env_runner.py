@@ -238,9 +238,9 @@ class ArrayEnvRunner(EnvRunner, Checkpointable):
     def _step_advised(self, t: int) -> None:
         """Make a vector step in which advice may have a part in acting."""
         observations = self._observations
-        legal = legal_actions(self.task, observations)
+        own = own_part(self.task, observations)
+        legal = self.task.legal_batch(own)
         if self._num_shown:
-            own = own_part(self.task, observations)
             observations[:, -self._num_shown :] = self.core.show(own, legal, self.num_env_steps_sampled_lifetime)
         if self.config.value_based:
             self._value_step(t, observations, legal)

@@ -96,7 +96,7 @@ class Use:
 
     @property
     def sets_targets(self) -> bool:
-        """Return whether ``targets`` may have anything to say: only then updates ask it."""
+        """Return whether ``targets`` may have anything to say; where not, it need not be asked."""
         return type(self).targets is not Use.targets
 
     @property

@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from rllib_plugins.advising.advisor import legal_mask
+from rllib_plugins.advising.advisor import above_uniform, legal_mask
 from rllib_plugins.advising.config import AdviceConfig
 from rllib_plugins.advising.kernels import Bools
 from rllib_plugins.uses.beside import ExplorerBeside
@@ -41,8 +41,7 @@ class ObservingExplorer(ExplorerBeside):
         shown = np.flatnonzero(self._tutor_rng.random(len(observations)) < self._part)
         told = self.told(observations, shown)
         mask = legal_mask(self._tutor.task, observations) if legal is None else legal
-        above_uniform = told - 1.0 / np.maximum(mask.sum(axis=1, keepdims=True), 1)
-        return np.where(mask & ~np.isnan(told), above_uniform, 0.0).astype(np.float32)
+        return above_uniform(told, mask).astype(np.float32)
 
     def gauges(self) -> dict[str, float]:
         """Return values at this point of the trial; the probability is the share of states with advice."""

@@ -104,6 +104,26 @@ class UseOptions(BaseModel):
         raise NotImplementedError
 
 
+class ByExplorer(UseOptions):
+    """Leave all the work to an explorer of one's own: nothing of the advice enters learning beside it."""
+
+    acts: ClassVar[bool] = True
+
+    def make(self, context: UseContext) -> Use:
+        """Make the working object of a trial, which does nothing."""
+        from rllib_plugins.uses.base import Use
+
+        return Use(context)
+
+
+class Fading(UseOptions):
+    """Give what the tutor said a weight in learning that falls to 0 at θ."""
+
+    def asks(self, probability: Floats, progress: Floats) -> Floats:
+        """Return P(τ) before θ, and 0 from there on."""
+        return np.where(progress < 1.0, probability, 0.0)
+
+
 class Coin(UseOptions):
     """Let a coin decide at each step whether the tutor acts; imitate advised steps as ``advice.imitation`` says."""
 
@@ -197,7 +217,7 @@ class Distil(UseOptions):
         return Distillation(self, context)
 
 
-class Kickstart(UseOptions):
+class Kickstart(Fading):
     """Add a cross-entropy towards the tutor to the student's loss, with a weight that falls to 0 at θ."""
 
     weight: float = Field(
@@ -206,10 +226,6 @@ class Kickstart(UseOptions):
         description="λ: weight of the cross-entropy at env step 0; it falls linearly to 0 at θ. Typical: 1 to 10.",
     )
 
-    def asks(self, probability: Floats, progress: Floats) -> Floats:
-        """Return P(τ) before θ, and 0 from there on."""
-        return np.where(progress < 1.0, probability, 0.0)
-
     def make(self, context: UseContext) -> Use:
         """Make the working object of a trial."""
         from rllib_plugins.uses.kickstart import Kickstarting
@@ -217,7 +233,7 @@ class Kickstart(UseOptions):
         return Kickstarting(self, context)
 
 
-class Shape(UseOptions):
+class Shape(Fading):
     """Add to the reward what the tutor makes of the action, with a weight that falls to 0 at θ."""
 
     weight: float = Field(
@@ -227,10 +243,6 @@ class Shape(UseOptions):
         "env step 0; it falls linearly to 0 at θ. In units of the task's reward. Typical: 0.1 to 1.",
     )
 
-    def asks(self, probability: Floats, progress: Floats) -> Floats:
-        """Return P(τ) before θ, and 0 from there on."""
-        return np.where(progress < 1.0, probability, 0.0)
-
     def make(self, context: UseContext) -> Use:
         """Make the working object of a trial."""
         from rllib_plugins.uses.shape import Shaping
@@ -238,10 +250,8 @@ class Shape(UseOptions):
         return Shaping(self, context)
 
 
-class Handover(UseOptions):
+class Handover(ByExplorer):
     """Let the tutor begin each episode and the student go on; the tutor's part shrinks as the student gets better."""
-
-    acts: ClassVar[bool] = True
 
     horizon: int = Field(
         default=20,
@@ -273,17 +283,10 @@ class Handover(UseOptions):
 
         return partial(HandoverExplorer, self)
 
-    def make(self, context: UseContext) -> Use:
-        """Make the working object of a trial; the explorer does all the work."""
-        from rllib_plugins.uses.base import Use
 
-        return Use(context)
-
-
-class Pool(UseOptions):
+class Pool(ByExplorer):
     """Act by the product of the student's policy and the tutor's to the power of κ, which falls to 0 at θ."""
 
-    acts: ClassVar[bool] = True
     pools: ClassVar[bool] = True
 
     strength: float = Field(
@@ -312,17 +315,10 @@ class Pool(UseOptions):
 
         return partial(PoolingExplorer, self)
 
-    def make(self, context: UseContext) -> Use:
-        """Make the working object of a trial; the explorer does all the work."""
-        from rllib_plugins.uses.base import Use
 
-        return Use(context)
-
-
-class Observe(UseOptions):
+class Observe(ByExplorer):
     """Show the student advice as part of its observation, ever more seldom; the student acts."""
 
-    acts: ClassVar[bool] = True
     shows: ClassVar[bool] = True
 
     dropout: float = Field(
@@ -347,12 +343,6 @@ class Observe(UseOptions):
         from rllib_plugins.uses.observe import ObservingExplorer
 
         return partial(ObservingExplorer, self)
-
-    def make(self, context: UseContext) -> Use:
-        """Make the working object of a trial; the explorer does all the work."""
-        from rllib_plugins.uses.base import Use
-
-        return Use(context)
 
 
 class Clone(UseOptions):

@@ -162,8 +162,6 @@ class Phase:
         """
         if not self.is_on:
             return 0.0
-        if limits.fade_steps == math.inf:
-            return 1.0
         return max(0.0, 1.0 - max(0.0, self.num_unsupported - self._patience(limits)) / limits.fade_steps)
 
     def _patience(self, limits: Limits) -> float:

@@ -14,7 +14,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from rllib_plugins.advising.advisor import legal_mask
+from rllib_plugins.advising.advisor import above_uniform, legal_mask
 from rllib_plugins.uses.base import UseContext
 from rllib_plugins.uses.consulting import FadingUse
 from rllib_plugins.uses.options import Shape
@@ -39,6 +39,5 @@ class Shaping(FadingUse):
             return np.zeros(len(actions), np.float32)
         assert self._context.advisor is not None
         told = self._consultations.known(observations)
-        num_legal = legal_mask(self._context.advisor.task, observations).sum(axis=1)
-        above_uniform = told[np.arange(len(actions)), actions] - 1.0 / np.maximum(num_legal, 1)
-        return np.where(told.any(axis=1), weight * above_uniform, 0.0).astype(np.float32)
+        excess = above_uniform(told, legal_mask(self._context.advisor.task, observations))
+        return np.where(told.any(axis=1), weight * excess[np.arange(len(actions)), actions], 0.0).astype(np.float32)

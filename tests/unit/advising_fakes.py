@@ -1,12 +1,19 @@
-"""Tutors for tests: distributions looked up by the first number of the observation."""
+"""Tutors and students for tests: distributions looked up by the first number of the observation."""
 
 from __future__ import annotations
+
+from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 
 from rllib_plugins.advising.advisor import AdviceBatch, Advisor
+from rllib_plugins.advising.config import AdviceConfig
 from rllib_plugins.metrics import Source
+from rllib_plugins.rollout.arrays import RolloutArrays
 from rllib_plugins.tasks import Task
+from rllib_plugins.uses.base import UseContext
+from rllib_plugins.uses.options import make_use
 
 
 class Numbered(Task):
@@ -78,3 +85,45 @@ class TableAdvisor(Advisor):
 def states(*numbers: int) -> np.ndarray:
     """Observations ``(n, 1)`` of the numbered states."""
     return np.array(numbers, dtype=np.float32)[:, None]
+
+
+NUM_STEPS, NUM_ENVS, NUM_STATES, THETA = 16, 8, 10, 1_000.0
+SAYS = np.random.default_rng(7).dirichlet(np.ones(3), NUM_STATES)
+
+
+class Visitor:
+    """A student that visits numbered states at random, and a use of advice that learns nothing of its own draws.
+
+    Args:
+        use: By name.
+        says: ``(NUM_STATES, 3)`` what its tutor says.
+        legal: ``(NUM_STATES, 3)``; None: all actions are legal.
+        **advice: Fields of ``AdviceConfig``.
+    """
+
+    def __init__(self, use: str, says: Any = SAYS, legal: Any = None, **advice: Any) -> None:
+        self._rng = np.random.default_rng(0)
+        rollout = RolloutArrays.allocate(
+            (NUM_STEPS, NUM_ENVS), 1, 3, for_replay=False, with_advice=False, with_masks=False
+        )
+        self.runner = SimpleNamespace(rollout=rollout, num_env_steps_sampled_lifetime=0)
+        config = SimpleNamespace(advice=AdviceConfig(use=use, **advice), seed=0, theta_steps=THETA, value_based=False)
+        context = UseContext(config, self.runner, TableAdvisor(says, keeps=True, legal=legal))  # type: ignore[arg-type]
+        self.use = make_use(use, config.advice.use_options).make(context)
+
+    @property
+    def step(self) -> int:
+        """Env steps so far."""
+        return int(self.runner.num_env_steps_sampled_lifetime)
+
+    def play(self, num_rollouts: int = 1) -> None:
+        for _ in range(num_rollouts):
+            self.runner.rollout.observations[:] = self._rng.integers(NUM_STATES, size=(NUM_STEPS, NUM_ENVS, 1))
+            self.runner.num_env_steps_sampled_lifetime += NUM_STEPS * NUM_ENVS
+            self.use.remember()
+
+    def targets(self, *numbers: int) -> np.ndarray:
+        return self.use.targets(states(*numbers), self.step)
+
+    def rewards(self, numbers: list[int], actions: list[int]) -> np.ndarray:
+        return self.use.rewards(states(*numbers), np.array(actions), self.step)

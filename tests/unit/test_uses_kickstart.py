@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from types import SimpleNamespace
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -10,40 +10,10 @@ import pytest
 
 from rllib_plugins.advising.config import AdviceConfig
 from rllib_plugins.config import StudentConfig
-from rllib_plugins.rollout.arrays import RolloutArrays
-from rllib_plugins.uses.base import UseContext
-from rllib_plugins.uses.options import make_use
-from tests.unit.advising_fakes import TableAdvisor, states
+from tests.unit.advising_fakes import NUM_ENVS, NUM_STATES, NUM_STEPS, SAYS, THETA, Visitor
 from tutor_service.errors import UserError
 
-NUM_STEPS, NUM_ENVS, NUM_STATES, THETA = 16, 8, 10, 1_000.0
-SAYS = np.random.default_rng(7).dirichlet(np.ones(3), NUM_STATES)
-
-
-class Student:
-    """Visits numbered states at random."""
-
-    def __init__(self, says: Any = SAYS, **advice: Any) -> None:
-        self._rng = np.random.default_rng(0)
-        rollout = RolloutArrays.allocate(
-            (NUM_STEPS, NUM_ENVS), 1, 3, for_replay=False, with_advice=False, with_masks=False
-        )
-        self.runner = SimpleNamespace(rollout=rollout, num_env_steps_sampled_lifetime=0)
-        config = SimpleNamespace(
-            advice=AdviceConfig(use="kickstart", **advice), seed=0, theta_steps=THETA, value_based=False
-        )
-        self.advisor = TableAdvisor(says, keeps=True)
-        use = make_use("kickstart", config.advice.use_options)
-        self.use = use.make(UseContext(config, self.runner, self.advisor))  # type: ignore[arg-type]
-
-    def play(self, num_rollouts: int = 1) -> None:
-        for _ in range(num_rollouts):
-            self.runner.rollout.observations[:] = self._rng.integers(NUM_STATES, size=(NUM_STEPS, NUM_ENVS, 1))
-            self.runner.num_env_steps_sampled_lifetime += NUM_STEPS * NUM_ENVS
-            self.use.remember()
-
-    def targets(self, *numbers: int) -> np.ndarray:
-        return self.use.targets(states(*numbers), self.runner.num_env_steps_sampled_lifetime)
+Student = partial(Visitor, "kickstart")
 
 
 def test_the_tutors_whole_distribution_is_imitated_with_a_weight_that_falls_to_nothing() -> None:
