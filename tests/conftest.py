@@ -1,7 +1,8 @@
-"""What all tiers share: time for property tests, one folder for machine code, and who runs with whom on one worker."""
+"""What all tiers share: one thread a process, time for property tests, and who runs with whom on one worker."""
 
 from __future__ import annotations
 
+import gc
 import os
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,7 @@ settings.register_profile("untimed", deadline=None)  # a busy machine is no defe
 settings.load_profile("untimed")
 
 os.environ.setdefault("NUMBA_CACHE_DIR", str(home() / "compiled"))  # many tests set a home of their own
+os.environ.setdefault("OMP_NUM_THREADS", "1")  # several workers share the machine; read where NumPy is imported
 
 
 class FilesThatShareFixtures(LoadFileScheduling):
@@ -35,6 +37,12 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> FilesThatSha
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Begin with the folders that share fixtures, which take longest."""
     items.sort(key=lambda item: _shares_fixtures(item.path).is_file())
+
+
+def pytest_collection_finish() -> None:
+    """Spare the tests' garbage collections what was imported and collected: it stays until the end."""
+    gc.collect()
+    gc.freeze()
 
 
 def _shares_fixtures(path: Path) -> Path:

@@ -81,7 +81,7 @@ def without_mlflow(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def graded(here: Path, monkeypatch: pytest.MonkeyPatch) -> list[str]:
     without_mlflow(monkeypatch)
-    return ["oracle", "examples.frozen_lake:FrozenLakeTask"]
+    return ["oracle", "blackjack"]
 
 
 def auditioned(here: Path, monkeypatch: pytest.MonkeyPatch) -> list[str]:
@@ -135,7 +135,7 @@ RUNS: dict[str, tuple[Arrange, Callable[[Any], bool]]] = {
     "doctor": (lambda *_: [], lambda found: {"part", "state", "found", "remedy"} == set(found[0])),
     "ask": (lambda *_: ["oracle", "blackjack"], lambda found: sum(found["probability"].values()) == 1),
     "sweep": (lambda *_: ["demo", "--dry-run"], lambda found: found["num_trials"] == 45 and len(found["cells"]) == 3),
-    "grade": (graded, lambda found: found["tutor"] == "oracle" and found["task"] == "frozen_lake"),
+    "grade": (graded, lambda found: found["tutor"] == "oracle" and found["task"] == "blackjack"),
     "audition": (auditioned, lambda found: found["task"] == "frozen_lake" and len(found["ways"]) == 1),
     "compare": (compared, lambda found: [found["first"], found["second"], len(found["cells"])] == ["a", "b", 2]),
     "report": (reported, lambda found: found["files"][0].endswith("report.md")),

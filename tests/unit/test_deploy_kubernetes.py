@@ -6,6 +6,8 @@ import json
 import shlex
 import shutil
 import subprocess
+from collections.abc import Callable
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -19,6 +21,9 @@ CLUSTERS = {"raycluster": ["spec"], "rayservice": ["spec", "rayClusterConfig"], 
 KUBERAY = sorted((ROOT / "tests" / "data").glob("kuberay-*.json"))
 """What fields resources have, by release of KubeRay (``tools/kuberay_schema.py``)."""
 KUBERNETES = ("1.30", "1.37")
+
+Problems = Callable[[dict[str, Any]], list[str]]
+"""What is wrong with a resource."""
 
 
 def kuberay(name: str) -> tuple[dict[str, Any], dict[str, Any]]:
@@ -153,6 +158,7 @@ def test_the_sweeps_command_is_one_that_can_run_again_and_keeps_its_results_on_e
             assert any(Path(given["results"]).is_relative_to(mount) for mount in mounts)
 
 
+@cache
 def rendered() -> list[Any]:
     """Return what the example overlay applies."""
     if not shutil.which("kubectl"):
@@ -161,23 +167,40 @@ def rendered() -> list[Any]:
     return list(yaml.safe_load_all(subprocess.run(command, capture_output=True, text=True, check=True).stdout))
 
 
-def problems(document: dict[str, Any], kinds: dict[str, Any]) -> list[str]:
-    """Return what is wrong with a resource by the schemas of its owners."""
+def manifests() -> dict[str, list[dict[str, Any]]]:
+    """Return the resources of each file that holds any."""
+    folders = (DEPLOY / "kuberay").glob("*.yaml"), (DEPLOY / "kustomize" / "components").rglob("*.yaml")
+    paths = [path for paths in folders for path in paths if path.name != "kustomization.yaml"]
+    assert len(paths) >= 9
+    return {path.name: load_all(path) for path in sorted(paths)}
+
+
+def clusters_pods(document: dict[str, Any]) -> list[dict[str, Any]]:
+    """Return the pods of a KubeRay resource, as resources of Kubernetes."""
+    cluster: Any = document
+    for key in CLUSTERS[document["kind"].lower()]:
+        cluster = cluster[key]
+    return [{"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "a"}, "spec": pod} for pod in pods(cluster)]
+
+
+def rays_problems(document: dict[str, Any], release: Path) -> list[str]:
+    """Return what is wrong with a resource by KubeRay's schemas; nothing where it is not KubeRay's."""
     import jsonschema
+
+    if document["apiVersion"] != "ray.io/v1":
+        return []
+    validator = jsonschema.Draft7Validator(json.loads(release.read_text())["kinds"][document["kind"]])
+    return [f"{'.'.join(map(str, error.path))}: {error.message}" for error in validator.iter_errors(document)]
+
+
+def kubernetes_problems(document: dict[str, Any]) -> list[str]:
+    """Return what is wrong with a resource, or with the pods of a KubeRay resource, by Kubernetes' own schemas."""
     import kubernetes_validate
 
     if document["apiVersion"].startswith("monitoring.coreos.com/"):
         return []
-    own = [document]
     found: list[str] = []
-    if document["apiVersion"] == "ray.io/v1":
-        validator = jsonschema.Draft7Validator(kinds[document["kind"]])
-        found += [f"{'.'.join(map(str, error.path))}: {error.message}" for error in validator.iter_errors(document)]
-        cluster: Any = document
-        for key in CLUSTERS[document["kind"].lower()]:
-            cluster = cluster[key]
-        own = [{"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "a"}, "spec": pod} for pod in pods(cluster)]
-    for resource in own:
+    for resource in clusters_pods(document) if document["apiVersion"] == "ray.io/v1" else [document]:
         for version in KUBERNETES:
             try:
                 kubernetes_validate.validate(resource, version, strict=True)
@@ -186,28 +209,25 @@ def problems(document: dict[str, Any], kinds: dict[str, Any]) -> list[str]:
     return found
 
 
-@pytest.mark.parametrize("release", KUBERAY, ids=lambda path: path.stem)
+CHECKS = {path.stem: partial(rays_problems, release=path) for path in KUBERAY} | {"kubernetes": kubernetes_problems}
+
+
+@pytest.mark.parametrize("problems", CHECKS.values(), ids=CHECKS)
 class TestSchemas:
-    def test_every_manifest_is_valid(self, release: Path) -> None:
-        kinds = json.loads(release.read_text())["kinds"]
-        paths = [path for path in sorted((DEPLOY / "kuberay").glob("*.yaml")) if path.name != "kustomization.yaml"]
-        paths += [
-            path for path in (DEPLOY / "kustomize" / "components").rglob("*.yaml") if path.name != "kustomization.yaml"
-        ]
-        assert len(paths) >= 9
-        assert {path.name: wrong for path in paths for item in load_all(path) if (wrong := problems(item, kinds))} == {}
+    def test_every_manifest_is_valid(self, problems: Problems) -> None:
+        read = manifests()
+        assert {name: wrong for name, items in read.items() for item in items if (wrong := problems(item))} == {}
 
-    def test_the_example_overlay_is_valid(self, release: Path) -> None:
-        kinds = json.loads(release.read_text())["kinds"]
-        assert {item["kind"]: wrong for item in rendered() if (wrong := problems(item, kinds))} == {}
+    def test_the_example_overlay_is_valid(self, problems: Problems) -> None:
+        assert {item["kind"]: wrong for item in rendered() if (wrong := problems(item))} == {}
 
-    def test_a_misspelt_field_of_ray_or_of_a_pod_is_found(self, release: Path) -> None:
-        kinds = json.loads(release.read_text())["kinds"]
+    def test_a_misspelt_field_is_found(self, problems: Problems) -> None:
         resource, cluster = kuberay("raycluster")
+        assert not problems(resource)
         cluster["workerGroupSpecs"][0]["minReplica"] = 1
         pods(cluster)[0]["tolerationz"] = []
-        found = " ".join(problems(resource, kinds))
-        assert "minReplica" in found and "tolerationz" in found
+        found = " ".join(problems(resource))
+        assert ("tolerationz" if problems is kubernetes_problems else "minReplica") in found
 
 
 def test_an_overlay_names_images_gpus_volumes_and_namespace_in_one_place() -> None:

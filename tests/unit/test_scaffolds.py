@@ -14,13 +14,13 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
-from rllib_plugins.evaluation import random_return
+from rllib_plugins.evaluation import evaluate
 from rllib_plugins.tasks import load_task
 from rllib_plugins.tasks.registry import task_names
+from rllib_plugins.yardsticks import trivial_players, untrained_returns
 from tune_sweeps.cli import app as cli
 from tune_sweeps.definition.loading import load_sweep
 from tune_sweeps.definition.resolve import resolve
-from tune_sweeps.run.references import reference_returns
 from tune_sweeps.run.scaffolds import KINDS, write_start
 from tutor_service.errors import UserError
 from tutor_service.tutor_files import load_tutor
@@ -113,10 +113,11 @@ def test_every_line_of_a_sweep_that_may_be_uncommented_is_taken(here: Path) -> N
 def test_the_tasks_oracle_beats_who_learns_nothing(here: Path) -> None:
     write_start("task", "worth_learning")
     task = load_task("worth_learning:WorthLearning")
-    returns = reference_returns(task, oracle=True)
-    best = returns.pop("oracle")
-    assert best > 0.6 and best > max(returns.values()) + 0.3
-    assert random_return(task) < 0.5
+    best = evaluate(task, task.oracle_batch, episodes=50, seed=0).return_mean
+    trivial = [player.evaluation.return_mean for player in trivial_players(task, episodes=50)]
+    untrained = untrained_returns(task, num_policies=3, episodes=50)
+    assert best > 0.6 and best > max(*trivial, *untrained) + 0.3
+    assert min(trivial) < 0.5
 
 
 @pytest.mark.parametrize(
