@@ -11,7 +11,7 @@ from ray.rllib.core.columns import Columns
 from ray.rllib.evaluation.postprocessing import Postprocessing
 
 from rllib_plugins.advising.config import ImitationWeights
-from rllib_plugins.advising.explorer import floored_logp
+from rllib_plugins.advising.decision import floored_logp
 from rllib_plugins.algorithms.advice import AdviceWeights, weigh_advice
 from rllib_plugins.algorithms.losses import UpdateBatch
 from rllib_plugins.connectors import columns

@@ -20,7 +20,8 @@ from ray.rllib.core.columns import Columns
 
 from rllib_plugins.advising.advisor import Advisor
 from rllib_plugins.advising.config import AdviceConfig
-from rllib_plugins.advising.explorer import Decision, Explorer
+from rllib_plugins.advising.decision import Decision
+from rllib_plugins.advising.explorer import Explorer
 from rllib_plugins.advising.trust import ReturnComparison
 from rllib_plugins.connectors import columns
 from rllib_plugins.policies import epsilon_greedy, masked_softmax

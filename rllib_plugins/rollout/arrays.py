@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from rllib_plugins.advising.explorer import Parts
+from rllib_plugins.advising.decision import Parts
 
 NO_ROWS = np.empty((0, 0), np.float32)
 """In place of an array of floats that a batch does not have."""

@@ -15,7 +15,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rllib_plugins.advising.config import AdviceConfig
-from rllib_plugins.advising.explorer import Decisions, Explorer
+from rllib_plugins.advising.decision import Decisions
+from rllib_plugins.advising.explorer import Explorer
 from rllib_plugins.advising.table import DistributionTable, Floats
 from rllib_plugins.metrics import RecentMean
 from rllib_plugins.seeds import RUNNERS, derive_seed

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from rllib_plugins.advising.advisor import Advisor
 from rllib_plugins.advising.config import AdviceConfig
 from rllib_plugins.advising.explorer import Explorer
-from rllib_plugins.advising.schedule import LinearSchedule
+from rllib_plugins.advising.rules import LinearSchedule
 from rllib_plugins.advising.table import Floats
 
 

@@ -9,8 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rllib_plugins.advising.advisor import holds_guess
-from rllib_plugins.advising.rules import make_rule
-from rllib_plugins.advising.schedule import LinearSchedule
+from rllib_plugins.advising.rules import LinearSchedule, make_rule
 from rllib_plugins.metrics import AdviceCounters, RecentMean
 from rllib_plugins.policies import epsilon_greedy, masked_softmax
 from rllib_plugins.rollout.arrays import RolloutArrays, flat

@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 from rllib_plugins import compiled as module
 from rllib_plugins.advising import kernels
 from rllib_plugins.advising.config import AdviceConfig
-from rllib_plugins.advising.explorer import Decision, Explorer
+from rllib_plugins.advising.decision import Decision
+from rllib_plugins.advising.explorer import Explorer
 from rllib_plugins.advising.kernels import Coin, Options, Output, Settled, Student, Tutor, draw
 from rllib_plugins.advising.reuse import Budget, Decay, Off, QChange, ReuseRule
 from rllib_plugins.advising.table import NOTHING, StoredActions

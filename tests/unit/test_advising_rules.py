@@ -18,6 +18,7 @@ from rllib_plugins.advising.reuse import (
 )
 from rllib_plugins.advising.rules import (
     AdvisingRule,
+    LinearSchedule,
     make_rule,
     margin,
     q_range,
@@ -25,7 +26,6 @@ from rllib_plugins.advising.rules import (
     rule_names,
 )
 from rllib_plugins.advising.rules import entropy as normalised_entropy
-from rllib_plugins.advising.schedule import LinearSchedule
 from rllib_plugins.config import StudentConfig
 from tutor_service.errors import UserError
 

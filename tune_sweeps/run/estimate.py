@@ -8,8 +8,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from rllib_plugins.advising.rules import make_rule
-from rllib_plugins.advising.schedule import LinearSchedule
+from rllib_plugins.advising.rules import LinearSchedule, make_rule
 from rllib_plugins.config import StudentConfig
 from rllib_plugins.evaluation import episode_length
 from rllib_plugins.evaluation_plan import EvaluationPlan, evaluation_wish, plan_evaluation
