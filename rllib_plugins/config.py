@@ -9,7 +9,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 from rllib_plugins.advising.config import AdviceConfig
 from rllib_plugins.advising.reuse import make_reuse
 from rllib_plugins.algorithms.registry import Algorithm
-from rllib_plugins.uses.options import make_use
+from rllib_plugins.uses.options import make_use, uses_where
 from tutor_service.errors import UserError
 
 _RUNNER_FIELDS = {
@@ -137,10 +137,11 @@ def refuse_on_several_runners(advice: AdviceConfig, num_env_runners: int) -> Non
     """
     use = make_use(advice.named_use, advice.use_options)
     if use.acts and advice.has_stand_in:
+        others = uses_where(lambda other: not (other.acts or other.has_own_explorer()) and "stand_in" in other.reads())
         raise UserError(
             f"advice.stand_in = '{advice.stand_in}' with advice.use = '{advice.named_use}' and num_env_runners = "
             f"{num_env_runners}: several explorers would each have their own. Set num_env_runners to 0, or advice.use "
-            "to distil, kickstart, shape or clone."
+            f"to {others}."
         )
     if use.has_own_explorer():
         raise UserError(

@@ -11,7 +11,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 from rllib_plugins.advising.reuse import make_reuse
 from rllib_plugins.advising.rules import make_rule
 from rllib_plugins.stand_ins.registry import make_stand_in
-from rllib_plugins.uses.options import ASKING_FIELDS, COIN_FIELDS, STAND_IN_FIELDS, make_use
+from rllib_plugins.uses.options import ASKING_FIELDS, COIN_FIELDS, STAND_IN_FIELDS, make_use, uses_where
 from tutor_service.errors import UserError
 
 
@@ -185,9 +185,10 @@ class AdviceConfig(BaseModel):
                 )
         for name in self._changed(STAND_IN_FIELDS):
             if name not in read:
+                others = uses_where(lambda other: other.reads().issuperset(STAND_IN_FIELDS))
                 raise UserError(
                     f"advice.{name} = {getattr(self, name)!r}: no tutor has one under advice.use = '{self.use}'. "
-                    "Leave it out, or set advice.use to distil, kickstart, shape, clone or coin."
+                    f"Leave it out, or set advice.use to {others}."
                 )
         return self
 

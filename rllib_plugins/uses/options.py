@@ -379,3 +379,9 @@ register_use = _REGISTRY.register
 use_names = _REGISTRY.names
 find_use = _REGISTRY.find
 make_use = _REGISTRY.make
+
+
+def uses_where(holds: Callable[[type[UseOptions]], bool]) -> str:
+    """Name the uses of which something holds, as an error proposes them: ``clone, distil or shape``."""
+    *others, last = (name for name in use_names() if holds(find_use(name)))
+    return f"{', '.join(others)} or {last}" if others else last
