@@ -103,6 +103,30 @@ def scored(scores: Any, content: str = "B") -> Callable[[Body, int], Any]:
     return lambda body, number: reply(content, scores) if body.get("logprobs") else reply(TAGGED)
 
 
+def opening_with(mark: str) -> Callable[[Body, int], Any]:
+    """Begin every answer with a mark, so that its label is no first token."""
+
+    def behave(body: Body, number: int) -> Any:
+        if not body.get("logprobs"):
+            return reply(TAGGED)
+        first = likely({mark: 0.98, "B": 0.01, "A": 0.01})["content"]
+        second = likely({"B": 0.8, "A": 0.2})["content"] if cap_of(body) > 1 else []
+        return reply(mark, {"content": [*first, *second]})
+
+    return behave
+
+
+def begun_with(token: str, **message: Any) -> Callable[[Body, int], Any]:
+    """Begin with a token that is no answer, beside which labels are as good as impossible, and answer in words."""
+
+    def behave(body: Body, number: int) -> Any:
+        if body.get("logprobs"):
+            return reply(token, logprobs({token: -1e-6, "A": -14.0, "B": -15.0}), **message)
+        return reply(TAGGED)
+
+    return behave
+
+
 def refuses(field: str, status: int = 400, message: str = "nope") -> Callable[[Body, int], Any]:
     def behave(body: Body, number: int) -> Any:
         if field in body:
@@ -246,6 +270,11 @@ READ_AS_WORDS: dict[str, Callable[[Body, int], Any]] = {
     "null numbers": scored(logprobs({"B": None, "A": None})),
     "raw logits": scored(logprobs({"B": 12.5, "A": 9.0})),
     "all certain": scored(logprobs({"B": 0.0, "A": 0.0})),
+    "thought tag first": begun_with("<think>"),
+    "thought beside first": begun_with("Okay", reasoning_content=""),
+    "channel first": begun_with("<|channel|>"),
+    "role first": begun_with("<|im_start|>"),
+    "not a number": scored(logprobs({"B": math.nan, "A": math.nan})),
     "9999": scored(logprobs({"B": 9999.0, "A": 9999.0})),
 }
 """Endpoints of which words are read: the answer is B."""
@@ -272,6 +301,11 @@ SCORED: dict[str, Callable[[Body, int], Any]] = {
     "answer on the second line": scored({"content": [
         {"token": "\n", "logprob": 0.0, "top_logprobs": rows({"\n": 0.0})},
         *likely({"B": 0.8, "A": 0.2})["content"]]}, "\nB"),
+    "bold": opening_with("**"),
+    "line break first": opening_with("\n"),
+    "byte of a line break first": opening_with("<0x0A>"),
+    "space first": opening_with("▁"),
+    "curly quotes": scored(likely({"“B": 0.8, "“A": 0.2})),
     "at most 5": capped(5),
     "at most 2": capped(2),
     "at least 16": least(16),

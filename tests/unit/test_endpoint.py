@@ -114,6 +114,15 @@ async def test_what_was_found_is_used_and_told():
         assert len(endpoint.bodies) == 1, "where all is taken one request says so"
 
 
+async def test_a_lone_log_probability_is_said():
+    lone = {"content": [{"token": "B", "logprob": -0.2, "top_logprobs": []}]}
+    with running(standin.scored(lone)) as endpoint:
+        engine, facts = await started(endpoint)
+        assert any("only its log-probability is given" in note for note in facts.notes)
+        (answer,) = await engine.evaluate(prompts("scored"))
+        assert answer.probabilities == (0, 1)
+
+
 async def test_the_reason_is_the_providers():
     with running(standin.LOGPROBS_REFUSED["unknown_field"]) as endpoint:
         _, facts = await started(endpoint)

@@ -19,7 +19,7 @@ from tutor_service.engines.endpoint.capabilities import (
     Capabilities,
     starting_point,
 )
-from tutor_service.engines.endpoint.reading import read, read_logprobs
+from tutor_service.engines.endpoint.reading import opens_with_marks, read, read_logprobs
 from tutor_service.engines.endpoint.reply import NotRead, Received, Reply, parse_reply
 
 LABELS = ("A", "B")
@@ -28,6 +28,9 @@ TEXT_QUESTION = "Actions: A = go; B = stop.\nChoose one of: A, B. Give it in tag
 
 _READS = 3
 """Times that an answered request is made until one reply can be read: a single bad one proves nothing."""
+
+_MOST_OF_IT = 0.5
+"""A label with more probability than this stands at that place, whatever the token's text looks like."""
 
 _LEAST_TOKENS = (16, 128)
 _AMPLE_TOKENS = 1024
@@ -116,17 +119,32 @@ class _Search:
             if not self.found.top_logprobs:
                 return
             reply = parse_reply(self._answer.body)
-            if isinstance(reply, Reply) and reply.positions:
-                outcome = read_logprobs(reply, LABELS)
-                if isinstance(outcome, Distribution):
-                    return
-                reason = outcome.reason
-            elif isinstance(reply, NotRead):
+            candidate = self.found
+            if isinstance(reply, NotRead):
                 reason = reply.reason
-            if not await self._accepts(self.found, 1):
+            elif reply.positions:
+                outcome = read_logprobs(reply, LABELS)
+                later = opens_with_marks(reply, LABELS)
+                if isinstance(outcome, Distribution) and (outcome.mass > _MOST_OF_IT or not later):
+                    self._note_lone_token(reply)
+                    return
+                if later:
+                    candidate = self._longer(candidate)
+                reason = outcome.reason if isinstance(outcome, NotRead) else "answers begin with no word"
+            if not await self._accepts(candidate, 1):
                 reason = _words(self._refusal)
         self.found = replace(self.found, top_logprobs=0)
         self.dropped.append(f"log-probabilities: {reason}")
+
+    def _longer(self, candidate: Capabilities) -> Capabilities:
+        """Let answers run past what they begin with, unless the tutor's file says how long they are."""
+        if self._by_hand.least_tokens is not None:
+            return candidate
+        return replace(candidate, least_tokens=max(candidate.least_tokens, _LEAST_TOKENS[0]))
+
+    def _note_lone_token(self, reply: Reply) -> None:
+        if self.found.top_logprobs > 1 and all(len(position.top) == 1 for position in reply.positions):
+            self.dropped.append("the tokens beside the likeliest: only its log-probability is given")
 
     async def find_text(self) -> None:
         """Find options for an answer in words, with tokens for a thought where the model thinks."""

@@ -18,9 +18,12 @@ from tutor_service.engines.endpoint.names import ActionNames
 from tutor_service.engines.endpoint.reply import NotRead, Reply
 
 _MASS_TOLERANCE = 0.05
+_LEAST_MASS = 1e-3
+"""Below this the labels are what is left beside something else: the mark of a thought or of a role, a first word."""
+
 _SHOWN_TOKENS = 5
 _SHOWN_CHARS = 80
-_PUNCTUATION = " \t\r\n\"'`*_.,:;!?()[]{}<>|#=-"
+_PUNCTUATION = " \t\r\n\"'`*_.,:;!?()[]{}<>|#=-“”‘’«»"
 _MARKERS = str.maketrans({"Ġ": " ", "▁": " ", "Ċ": "\n", "ĉ": "\t"})
 """How byte-level and sentence-piece tokenizers write white space."""
 
@@ -46,13 +49,14 @@ def read(
     index = named_action(reply.text, labels, words, cut=reply.cut)
     if index is not None:
         return Distribution(one_hot(index, len(labels)), 1.0)
+    if found is not None:
+        return found
     if not reply.text.strip():
         if reply.thinks or reply.cut:
             return NotRead("the tutor's thought took all its tokens and no answer followed: raise thinking_tokens")
-        return found or NotRead("the reply holds no answer")
-    if found is not None:
-        return found
-    return NotRead(f"the answer names no legal action: '{_shown(reply.text)}'")
+        return NotRead("the reply holds no answer")
+    cut = ", and was cut off: raise answer_tokens" if reply.cut else ""
+    return NotRead(f"the answer names no legal action: '{_shown(reply.text)}'{cut}")
 
 
 def read_logprobs(reply: Reply, labels: Sequence[str], words: Sequence[str] = ()) -> Distribution | NotRead:
@@ -68,18 +72,26 @@ def read_logprobs(reply: Reply, labels: Sequence[str], words: Sequence[str] = ()
         if index is not None:
             masses[index] += math.exp(token.logprob)
     found = renormalise([math.log(mass) if mass > 0 else -math.inf for mass in masses])
+    if found is not None and found.mass >= _LEAST_MASS:
+        return found
+    likeliest = sorted(position.top, key=lambda token: -token.logprob)[:_SHOWN_TOKENS]
+    shown = ", ".join(f"'{_shown(token.text)}'" for token in likeliest) or "none"
     if found is None:
-        likeliest = sorted(position.top, key=lambda token: -token.logprob)[:_SHOWN_TOKENS]
-        shown = ", ".join(f"'{_shown(token.text)}'" for token in likeliest) or "none"
         return NotRead(f"no legal answer is among the {len(position.top)} likeliest tokens ({shown})")
-    return found
+    return NotRead(f"the legal answers have a probability of {found.mass:.0e} beside the likeliest tokens ({shown})")
+
+
+def opens_with_marks(reply: Reply, labels: Sequence[str]) -> bool:
+    """Tell whether all places of a reply hold white space and marks alone, so that its answer would come later."""
+    names = _Spellings.of(tuple(labels), ())
+    return not any(_says_something(position, names) for position in reply.positions)
 
 
 def _says_something(position: Position, names: _Spellings) -> bool:
     """Tell whether a place holds more than white space and marks, or a label that is made of these."""
     if position.chosen is None:
         return True
-    return names.index(position.chosen) is not None or any(
+    return names.index(position.chosen) is not None or all(
         spelling.strip(_PUNCTUATION) for spelling in _spellings(position.chosen)
     )
 
