@@ -5,8 +5,9 @@ from __future__ import annotations
 import re
 from pathlib import Path
 from typing import Any, Literal
+from urllib.parse import urlsplit
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 from tutor_service.errors import without_password
 
@@ -193,7 +194,9 @@ class TutorConfig(BaseModel):
         description="Text that the identity or the rules of an answer must contain (backend recorded), where a file "
         "holds several ways of asking.",
     )
-    base_url: str | None = Field(default=None, description="OpenAI-compatible endpoint (backend openai).")
+    base_url: str | None = Field(
+        default=None, description="OpenAI-compatible endpoint (backend openai), e.g. http://127.0.0.1:11434/v1."
+    )
     api_key_env: str | None = Field(
         default=None, description="Environment variable of the replica's node that holds the endpoint's key."
     )
@@ -281,6 +284,24 @@ class TutorConfig(BaseModel):
     )
 
     store: StoreConfig = Field(default=StoreConfig(), description="Where answers are kept; students do not see it.")
+
+    @field_validator("base_url")
+    @classmethod
+    def _is_an_address(cls, given: str | None) -> str | None:
+        address = (given or "").strip()
+        if not address:
+            return None
+        parts = urlsplit(address)
+        if parts.scheme not in ("http", "https"):
+            raise ValueError("begins neither with http:// nor with https://")
+        if parts.port == 0 or not parts.hostname:
+            raise ValueError("names no host")
+        if "@" in parts.netloc:
+            raise ValueError(
+                "holds a user and a password, which would be shown to everybody who sees the tutor. Give them by "
+                "api_key_env or api_key_file, as 'Basic ' and then user:password in base64"
+            )
+        return address
 
     @model_validator(mode="after")
     def _thinks_where_it_may(self) -> TutorConfig:

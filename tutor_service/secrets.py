@@ -32,7 +32,7 @@ def read_secret(what: str, variable: str | None, file: Path | None) -> str | Non
     elif file:
         source = f"file '{file}'"
         try:
-            secret = file.expanduser().read_text(encoding="utf-8").strip()
+            secret = file.expanduser().read_text(encoding="utf-8-sig").strip()
         except (OSError, UnicodeError) as error:
             reason = getattr(error, "strerror", None) or "not UTF-8"
             raise UserError(f"{source} with the {what} cannot be read on node '{_node()}': {reason}.") from None

@@ -8,12 +8,21 @@ from __future__ import annotations
 
 import json
 import math
+import ssl
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from ipaddress import ip_address
+from pathlib import Path
 from typing import Any
+
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 
 Body = dict[str, Any]
 TAGGED = "<action>B</action>"
@@ -43,11 +52,13 @@ class Endpoint:
         url: Its base address.
         bodies: Every request's body, in order.
         keys: Every request's Authorization header.
+        paths: Every request's path, with its query.
     """
 
     url: str = ""
     bodies: list[Body] = field(default_factory=list)
     keys: list[str | None] = field(default_factory=list)
+    paths: list[str] = field(default_factory=list)
 
 
 def rows(tokens: dict[str, float | None]) -> list[Body]:
@@ -180,6 +191,13 @@ def needs_length(body: Body, number: int) -> Any:
     if "max_tokens" not in body:
         raise Refused(400, {"message": "max_tokens: Field required"})
     return without_logprobs(400, error("unknown"))(body, number)
+
+
+def redirected(status: int, to: Callable[[], str]) -> Callable[[Body, int], Any]:
+    """Send every first request elsewhere and answers every second one."""
+    return lambda body, number: (
+        good(body, number) if number % 2 == 0 else _raise(Refused(status, "", {"Location": to()}))
+    )
 
 
 def one_in(every: int, bad: Any) -> Callable[[Body, int], Any]:
@@ -318,6 +336,22 @@ SCORED: dict[str, Callable[[Body, int], Any]] = {
 """Endpoints of which log-probabilities are read: A 0.2, B 0.8."""
 
 
+def self_signed(folder: Path) -> Path:
+    """Write a certificate for 127.0.0.1 with its key into one file."""
+    key = ec.generate_private_key(ec.SECP256R1())
+    name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "stand-in")])
+    now = datetime.now(UTC)
+    builder = x509.CertificateBuilder(
+        name, name, key.public_key(), x509.random_serial_number(), now, now + timedelta(1)
+    )
+    address = x509.SubjectAlternativeName([x509.IPAddress(ip_address("127.0.0.1"))])
+    certificate = builder.add_extension(address, critical=False).sign(key, hashes.SHA256())
+    form = (Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
+    file = folder / "certificate.pem"
+    file.write_bytes(key.private_bytes(*form) + certificate.public_bytes(Encoding.PEM))
+    return file
+
+
 class Server(ThreadingHTTPServer):
     """A server that takes callers who come at once; one turned away would knock again a second later."""
 
@@ -326,7 +360,7 @@ class Server(ThreadingHTTPServer):
 
 
 @contextmanager
-def running(behave: Callable[[Body, int], Any]) -> Iterator[Endpoint]:
+def running(behave: Callable[[Body, int], Any], tls: ssl.SSLContext | None = None) -> Iterator[Endpoint]:
     """A stand-in for as long as the context is open."""
     endpoint = Endpoint()
     lock = threading.Lock()
@@ -340,6 +374,7 @@ def running(behave: Callable[[Body, int], Any]) -> Iterator[Endpoint]:
             with lock:
                 endpoint.bodies.append(body)
                 endpoint.keys.append(self.headers.get("Authorization"))
+                endpoint.paths.append(self.path)
                 number = len(endpoint.bodies)
             try:
                 status, content, headers = 200, behave(body, number), {}
@@ -357,7 +392,9 @@ def running(behave: Callable[[Body, int], Any]) -> Iterator[Endpoint]:
             return
 
     server = Server(("127.0.0.1", 0), Handler)
-    endpoint.url = f"http://127.0.0.1:{server.server_port}/v1"
+    if tls is not None:
+        server.socket = tls.wrap_socket(server.socket, server_side=True)
+    endpoint.url = f"http{'s' if tls else ''}://127.0.0.1:{server.server_port}/v1"
     thread = threading.Thread(target=lambda: server.serve_forever(poll_interval=0.01), daemon=True)
     thread.start()
     try:

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import json
+import ssl
 
 import pytest
 
 from tests.unit import endpoint_standin as standin
 from tests.unit.endpoint_standin import Refused, error, good, reply, running
+from tutor_service import proxies
 from tutor_service.config import TutorConfig
 from tutor_service.engines.endpoint import retries
 from tutor_service.engines.endpoint.engine import OpenAIEngine
@@ -156,8 +158,9 @@ async def test_options_of_the_engine_are_in_every_request():
         (401, {}, r"Incorrect API key \(HTTP 401\)\. Name its key in api_key_env"),
         (401, {"api_key_env": "REMOTE_KEY"}, r"Check the key in 'REMOTE_KEY'"),
         (403, {"api_key_env": "REMOTE_KEY"}, r"Check the key in 'REMOTE_KEY' and what it may do"),
-        (404, {}, r"refuses model 'm': Incorrect API key \(HTTP 404\)\. Check base_url, model and engine"),
-        (400, {}, r"HTTP 400"),
+        (404, {}, r"refuses model 'm': Incorrect API key \(HTTP 404\)\. Check model, and base_url"),
+        (400, {}, r"\(HTTP 400\)\. Check base_url, model and engine\."),
+        (400, {"template_arguments": {"a": 1}}, r"\(HTTP 400\)\. Check base_url, model and engine, and template_arg"),
         (402, {}, "has to be paid"),
         (429, {}, "lower concurrency"),
         (503, {}, "its own log"),
@@ -303,6 +306,114 @@ async def test_a_moody_endpoint_is_not_taken_for_one_without_log_probabilities()
     with running(lambda body, number: reply(None) if number == 1 else good(body, number)) as endpoint:
         _, facts = await started(endpoint)
         assert facts.decoding == "scored"
+
+
+@pytest.mark.parametrize("ending", ["/", "/chat/completions", "/chat/completions/", "?api-version=1", "#top", " \n"])
+async def test_addresses_as_people_write_them(ending):
+    with running(good) as endpoint:
+        config = TutorConfig(name="r", backend="openai", model="m", base_url=endpoint.url + ending)
+        await OpenAIEngine(config).start()
+        assert endpoint.paths == ["/v1/chat/completions" + (ending if "?" in ending else "")]
+
+
+@pytest.mark.parametrize(
+    ("address", "said"),
+    [
+        ("localhost:11434/v1", "begins neither with http:// nor with https://"),
+        ("127.0.0.1:11434/v1", "begins neither with http:// nor with https://"),
+        ("http:///v1", "names no host"),
+        ("http://127.0.0.1:99999/v1", "out of range"),
+        ("http://::1:8000/v1", "Port could not be cast"),
+        ("http://me:sesame@127.0.0.1/v1", "api_key_env or api_key_file, as 'Basic '"),
+    ],
+)
+def test_addresses_that_are_none_are_refused_when_the_file_is_read(address, said):
+    with pytest.raises(ValueError, match=said) as refusal:
+        TutorConfig(name="r", backend="openai", model="m", base_url=address)
+    assert "sesame" not in str(refusal.value)
+
+
+async def test_an_address_without_an_api_is_told_with_what_was_called():
+    def refuse(body, number):
+        raise Refused(404, {"detail": "Not Found"})
+
+    with running(refuse) as endpoint, pytest.raises(UserError, match=r"ends in /v1: http://\S+/chat/completions was"):
+        await started(endpoint)
+
+
+@pytest.mark.parametrize("status", [301, 302, 307, 308])
+async def test_redirects_are_followed_with_the_question_and_the_key_stays_with_its_host(monkeypatch, status):
+    monkeypatch.setenv("REMOTE_KEY", "sesame")
+    with running(standin.redirected(status, lambda: "/v2/chat/completions")) as endpoint:
+        _, facts = await started(endpoint, api_key_env="REMOTE_KEY")
+        assert facts.decoding == "scored" and endpoint.paths[1] == "/v2/chat/completions"
+        assert endpoint.bodies[0] == endpoint.bodies[1] and endpoint.keys == ["Bearer sesame"] * 2
+    with (
+        running(good) as other,
+        running(standin.redirected(status, lambda: f"{other.url}/chat/completions")) as endpoint,
+    ):
+        await started(endpoint, api_key_env="REMOTE_KEY")
+        assert other.keys == [None]
+
+
+@pytest.mark.parametrize("to", ["/v1/chat/completions", "http://127.0.0.1:9/", "ftp://x/"])
+async def test_redirects_to_nowhere_are_told(to):
+    def redirect(body, number):
+        raise Refused(307, "", {"Location": to})
+
+    with (
+        running(redirect) as endpoint,
+        pytest.raises(UserError, match=r"HTTP 307|cannot be reached \(.*after a redirect"),
+    ):
+        await started(endpoint)
+    assert len(endpoint.bodies) <= 24
+
+
+@pytest.mark.parametrize(
+    ("key", "sent"),
+    [
+        ("sesame\n", "Bearer sesame"),
+        ("\ufeffsesame", "Bearer sesame"),
+        ("Bearer sesame", "Bearer sesame"),
+        ("Basic c2VzYW1l", "Basic c2VzYW1l"),
+        ("open\nsesame", None),
+        ("sésame", None),
+    ],
+)
+async def test_keys_as_they_stand_in_files(tmp_path, key, sent):
+    file = tmp_path / "key"
+    file.write_text(key, encoding="utf-8")
+    with running(good) as endpoint:
+        if sent is not None:
+            await started(endpoint, api_key_file=str(file))
+            assert endpoint.keys == [sent]
+            return
+        with pytest.raises(UserError, match=r"the API key in '.*key' is several lines") as refusal:
+            await started(endpoint, api_key_file=str(file))
+        assert "same" not in str(refusal.value) and not endpoint.keys
+
+
+async def test_a_certificate_that_nobody_vouches_for(tmp_path, monkeypatch):
+    certificate = standin.self_signed(tmp_path)
+    server = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    server.load_cert_chain(certificate)
+    proxies._ssl_context.cache_clear()
+    with running(good, server) as endpoint:
+        with pytest.raises(UserError, match=r"self-signed certificate .*; SSL_CERT_FILE names a file of certificates"):
+            await started(endpoint)
+        monkeypatch.setenv("SSL_CERT_FILE", str(certificate))
+        proxies._ssl_context.cache_clear()
+        _, facts = await started(endpoint)
+        assert facts.decoding == "scored"
+    proxies._ssl_context.cache_clear()
+
+
+async def test_a_long_pause_at_the_start_is_no_wrong_address():
+    def refuse(body, number):
+        raise Refused(429, error("Daily limit reached"), {"Retry-After": "3600"})
+
+    with running(refuse) as endpoint, pytest.raises(UserError, match=r"may not be asked now.*3600 s: Daily limit"):
+        await started(endpoint)
 
 
 async def test_the_identity_is_that_of_what_can_change_an_answer():

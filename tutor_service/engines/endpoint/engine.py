@@ -63,6 +63,11 @@ class OpenAIEngine:
                 "takes. Raise it."
             ) from None
         except Unanswered as failure:
+            if failure.paused:
+                raise UserError(
+                    f"tutor '{config.name}': {config.base_url} may not be asked now: {failure.reason}. Wait, or look "
+                    "at the limits of the account; pauses up to timeout_s are kept."
+                ) from None
             raise UserError(
                 f"tutor '{config.name}': base_url = '{config.base_url}' cannot be reached ({failure.reason}). Check "
                 "base_url, and that the server runs; timeout_s is the time for one answer."
@@ -173,8 +178,11 @@ class OpenAIEngine:
             remedy = "The account with the provider has to be paid."
         elif received.status >= 500:
             remedy = "The server is at fault: look at its own log, or try again."
+        elif received.status in (404, 405) or received.status < 400:
+            remedy = f"Check model, and base_url, which often ends in /v1: {self._address()} was called."
         else:
-            remedy = "Check base_url, model and engine."
+            given = ", and template_arguments" if config.template_arguments else ""
+            remedy = f"Check base_url, model and engine{given}."
         by_hand = config.capabilities.model_dump(exclude_none=True)
         if by_hand:
             remedy += f" What capabilities says ({', '.join(by_hand)}) was taken as it is."
@@ -187,9 +195,19 @@ class OpenAIEngine:
         """Return the endpoint's key, as this node has it."""
         file = self._config.api_key_file
         try:
-            return read_secret("API key", self._config.api_key_env, Path(file) if file else None)
+            key = read_secret("API key", self._config.api_key_env, Path(file) if file else None)
         except UserError as error:
             raise UserError(f"tutor '{self._config.name}': {error}") from None
+        if key and not (key.isascii() and key.isprintable()):
+            raise UserError(
+                f"tutor '{self._config.name}': the API key in '{self._config.api_key_env or file}' is several lines or "
+                "holds characters that no key has. Put the key there and nothing else."
+            )
+        return key
+
+    def _address(self) -> str:
+        assert self._transport is not None
+        return self._transport.url
 
     def _identity(self, decoding: str) -> str:
         """Return everything beside the prompt that can change an answer."""
