@@ -14,7 +14,7 @@ import numpy as np
 from gymnasium import spaces
 from numpy.typing import NDArray
 
-from rllib_plugins.tasks.flat import FlatEnv, FlatVectorEnv, NativeVectorEnv, TurnsVectorEnv, View, unflatten
+from rllib_plugins.tasks.flat import FlatEnv, FlatVectorEnv, NativeVectorEnv, TurnsVectorEnv, View, close, unflatten
 from rllib_plugins.tasks.gymnasium_check import failure, one_line
 from rllib_plugins.tasks.masks import MaskSource
 from rllib_plugins.tasks.probe import Probe, probe
@@ -232,7 +232,9 @@ class Task:
             flat = np.asarray(self.encode(observation), dtype=np.float32)
         except Exception as error:
             where = f"task '{self.name}', observation {one_line(observation)}"
-            raise UserError(f"{where}: encode fails with {failure(error)}. Override encode.") from error
+            wanted = f" It should be of the observation space {one_line(self.raw_observation_space, 120)}."
+            said = f"encode fails with {failure(error)}. Override encode."
+            raise UserError(f"{where}: {said}{wanted if type(self).encode is Task.encode else ''}") from error
         if self._remembers:
             key = flat.tobytes()
             self._seen[key] = self._seen.pop(key) if key in self._seen else deepcopy(observation)
@@ -299,7 +301,11 @@ class Task:
         del self._spare[:num_envs]
         try:
             taken += [self.make_raw() for _ in range(num_envs - len(taken))]
-            yield TurnsVectorEnv([FlatEnv(env, view) for env in taken], seed)
+            lent = TurnsVectorEnv([FlatEnv(env, view) for env in taken], seed)
+            try:
+                yield lent
+            finally:
+                taken = lent.give_back()
         finally:
             self._spare += taken
 
@@ -333,7 +339,7 @@ class Task:
     def close(self) -> None:
         """Close the environments that were kept for the next borrower."""
         while self._spare:
-            self._spare.pop().close()
+            close(self._spare.pop())
         while self._spare_vectors:
             self._spare_vectors.popitem()[1].close()
 

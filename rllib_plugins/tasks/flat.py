@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import pickle
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple, cast
@@ -13,8 +14,11 @@ from gymnasium.vector.utils import CloudpickleWrapper, batch_space
 from numpy.typing import NDArray
 
 from rllib_plugins.seeds import ENVIRONMENTS, derive_seed, spawn_seeds
+from rllib_plugins.tasks.gymnasium_check import failure, one_line, read_flag, read_reward
 from rllib_plugins.tasks.masks import MaskSource, not_a_mask, read_mask
 from tutor_service.errors import UserError
+
+logger = logging.getLogger(__name__)
 
 Infos = dict[str, Any]
 
@@ -58,6 +62,7 @@ class FlatEnv(gym.Wrapper[NDArray[np.float32], int, Any, Any]):
         self.raw_observation: Any = None
         length = view.observation_space.shape[0] - (0 if view.mask is None else self.num_actions)
         self._encoded_shape = (length,)
+        self._where = f"task '{view.task}'"
 
     def reset(self, *, seed: int | None = None, options: Infos | None = None) -> tuple[NDArray[np.float32], Infos]:
         """Start an episode."""
@@ -69,8 +74,13 @@ class FlatEnv(gym.Wrapper[NDArray[np.float32], int, Any, Any]):
     def step(self, action: int) -> tuple[NDArray[np.float32], float, bool, bool, Infos]:
         """Take action ``0 … num_actions − 1``."""
         observation, reward, terminated, truncated, info = self.env.step(int(action) + self._first_action)
-        shown = self._show(observation, info, is_over=bool(terminated or truncated))
-        return shown, float(reward), bool(terminated), bool(truncated), {}
+        paid = read_reward(reward, self._where)
+        flags = read_flag("terminated", terminated, self._where), read_flag("truncated", truncated, self._where)
+        return self._show(observation, info, is_over=any(flags)), paid, *flags, {}
+
+    def close(self) -> None:
+        """Close the environment; one that fails at that, as where nothing was ever drawn, is let go."""
+        close(self.env)
 
     def show_again(self) -> None:
         """Encode the current observation again, after the environment was unpickled."""
@@ -81,8 +91,14 @@ class FlatEnv(gym.Wrapper[NDArray[np.float32], int, Any, Any]):
         flat = self.view.encode(observation)
         if flat.shape != self._encoded_shape:
             raise UserError(
-                f"task '{self.view.task}': encode returned a vector of shape {flat.shape}, expected "
-                f"{self._encoded_shape}: it must always be of the same length, and that of flat_space."
+                f"{self._where}: encode returned a vector of shape {flat.shape}, expected {self._encoded_shape}, for "
+                f"the observation {one_line(observation, 120)}: observations must be as the observation space says, "
+                "and their vectors always of the same length, that of flat_space."
+            )
+        if not np.isfinite(flat).all():
+            raise UserError(
+                f"{self._where}: the observation {one_line(observation, 120)} holds NaN or a number that float32 "
+                "cannot hold. Correct the environment, or override encode(observation)."
             )
         source = self.view.mask
         if source is None:
@@ -90,10 +106,10 @@ class FlatEnv(gym.Wrapper[NDArray[np.float32], int, Any, Any]):
         value = source.shown(self.env, observation, info)
         mask = read_mask(value, source, self._raw_actions)
         if mask is None:
-            raise UserError(f"task '{self.view.task}': {not_a_mask(value, source, self.num_actions)}")
+            raise UserError(f"{self._where}: {not_a_mask(value, source, self.num_actions)}")
         if not mask.any():
             if not is_over:
-                raise UserError(f"task '{self.view.task}': {source} allows no action while the episode goes on.")
+                raise UserError(f"{self._where}: {source} allows no action while the episode goes on.")
             mask[:] = 1.0
         return np.concatenate([flat, mask])
 
@@ -168,10 +184,15 @@ class TurnsVectorEnv(FlatVectorEnv):
     def restore(self, state: bytes) -> None:
         """Put the pickled environments in the place of these."""
         for env, (raw, observation) in zip(self.envs, loads(state), strict=True):
-            env.env.close()
+            env.close()
             env.env, env.raw_observation = raw, observation
             env.show_again()
         self._seed = None
+
+    def give_back(self) -> list[gym.Env[Any, Any]]:
+        """Return the environments, which this vector then leaves open where it ends."""
+        self.closed = True
+        return [env.env for env in self.envs]
 
     def close_extras(self, **kwargs: Any) -> None:
         """Close the environments."""
@@ -258,6 +279,14 @@ def unflatten(space: spaces.Space[Any], flat: NDArray[np.float32]) -> Any:
     if isinstance(space, spaces.Discrete):
         return int(spaces.unflatten(space, flat))
     return spaces.unflatten(space, flat.astype(np.int64) if isinstance(space, spaces.Text) else flat)
+
+
+def close(env: gym.Env[Any, Any]) -> None:
+    """Close an environment; one that fails at that is let go."""
+    try:
+        env.close()
+    except Exception as error:
+        logger.info("%s cannot be closed (%s)", one_line(env, 80), failure(error))
 
 
 def dumps(value: Any) -> bytes:

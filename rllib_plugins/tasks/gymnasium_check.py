@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
@@ -84,16 +85,39 @@ def checked_step(env: gym.Env[Any, Any], action: int, where: str) -> Step:
     step = Step(*result)
     if not isinstance(step.info, Mapping | None):
         raise UserError(f"{where}: step returns {one_line(step.info, 80)} as info; it must be a dictionary.")
-    for name, flag in (("terminated", step.terminated), ("truncated", step.truncated)):
-        if not isinstance(flag, bool | np.bool_ | int | np.integer):
-            raise UserError(f"{where}: step returns {name} = {one_line(flag, 80)}; it must be true or false.")
-    try:
-        is_finite = np.isfinite(float(step.reward))
-    except (TypeError, ValueError):
-        is_finite = False
-    if not is_finite:
-        raise UserError(f"{where}: step returns reward = {one_line(step.reward, 80)}; it must be a finite number.")
+    read_flag("terminated", step.terminated, where)
+    read_flag("truncated", step.truncated, where)
+    read_reward(step.reward, where)
     return step
+
+
+def read_reward(reward: Any, where: str) -> float:
+    """Return a reward as a plain number, of an array of one number too.
+
+    Raises:
+        UserError: It is no finite number.
+    """
+    try:
+        number = float(reward.item() if isinstance(reward, np.ndarray) else reward)
+    except (TypeError, ValueError):
+        number = math.nan
+    if not math.isfinite(number):
+        raise UserError(f"{where}: step returns reward = {one_line(reward, 80)}; it must be a finite number.")
+    return number
+
+
+def read_flag(name: str, flag: Any, where: str) -> bool:
+    """Return a flag as a plain one, of an array of one flag too.
+
+    Raises:
+        UserError: It is no flag.
+    """
+    if isinstance(flag, bool | np.bool_):
+        return bool(flag)
+    flags = np.asarray(flag)
+    if flags.size != 1 or flags.dtype.kind not in "biu":
+        raise UserError(f"{where}: step returns {name} = {one_line(flag, 80)}; it must be true or false.")
+    return bool(flags.item())
 
 
 def _as_written(env: gym.Env[Any, Any]) -> gym.Env[Any, Any]:

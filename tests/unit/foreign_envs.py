@@ -180,6 +180,52 @@ class NoReward(Corridor):
         return (observation, None, *rest)
 
 
+class BadReward(Corridor):
+    """Pays what is no number where an episode ends."""
+
+    paid: Any = float("nan")
+
+    def step(self, action: int) -> Any:
+        observation, reward, terminated, *rest = super().step(action)
+        return (observation, self.paid if terminated else reward, terminated, *rest)
+
+
+class BadSight(Corridor):
+    """Shows what it cannot see any more where an episode ends."""
+
+    observation_space = spaces.Box(-np.inf, np.inf, (1,), np.float64)
+    last: Any = np.array([np.nan])
+
+    def reset(self, **keywords: Any) -> Any:
+        return np.array([2.0]), super().reset(**keywords)[1]
+
+    def step(self, action: int) -> Any:
+        cell, reward, terminated, *rest = super().step(action)
+        return (self.last if terminated else np.array([float(cell)]), reward, terminated, *rest)
+
+
+class Arrays(Corridor):
+    """Everything comes as arrays of one number."""
+
+    def step(self, action: int) -> Any:
+        observation, reward, terminated, truncated, info = super().step(action)
+        return observation, np.array([reward]), np.array(terminated), np.array([truncated]), info
+
+
+class Closed(Corridor):
+    """Cannot be used after ``close``, which fails the second time."""
+
+    closed = False
+
+    def reset(self, **keywords: Any) -> Any:
+        assert not self.closed
+        return super().reset(**keywords)
+
+    def close(self) -> None:
+        assert not self.closed
+        self.closed = True
+
+
 class NoStart(Corridor):
     def __init__(self) -> None:
         raise OSError("licence server not found\n(code 5)")

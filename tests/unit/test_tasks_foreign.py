@@ -50,6 +50,36 @@ def test_an_environment_that_fails_is_refused_with_what_it_said(env: Any, shown:
     refusal(task_of(env)())
 
 
+@pytest.mark.parametrize("paid", [None, float("nan"), float("-inf"), "much", np.zeros(2)])
+def test_a_reward_that_is_no_number_is_refused_whenever_it_comes(paid: Any) -> None:
+    assert "it must be a finite number" in refusal(task_of(type("Paid", (foreign.BadReward,), {"paid": paid}))())
+
+
+@pytest.mark.parametrize("last", [np.array([np.nan]), np.array([1e300]), None, np.zeros(2)])
+def test_an_observation_that_is_none_is_refused_whenever_it_comes(last: Any) -> None:
+    """Those of a last step never reach ``describe``, but a student would learn NaN from them."""
+    message = refusal(task_of(type("Seen", (foreign.BadSight,), {"last": last}))())
+    assert "the observation" in message
+
+
+def test_arrays_of_one_number_are_numbers() -> None:
+    task = task_of(foreign.Arrays)()
+    validate(task)
+    assert 0.3 < evaluate(task, task.uniform_policy, episodes=50, seed=0).return_mean < 0.7
+
+
+def test_environments_that_are_lent_stay_open_until_their_task_is_closed() -> None:
+    task = task_of(foreign.Closed)()
+    validate(task)  # restores a checkpoint on the way
+    for seed in range(2):
+        evaluate(task, task.uniform_policy, episodes=20, seed=seed)
+    kept = [env.unwrapped for env in task._spare]
+    task.close()
+    assert len(kept) == 4 and all(env.closed for env in kept)
+    task._spare.extend(kept)
+    task.close()  # an environment that fails at that harms nobody
+
+
 def test_an_old_environment_in_a_wrapper_is_taken() -> None:
     class Wrapped(gym.Wrapper):  # type: ignore[type-arg]
         def __init__(self) -> None:
