@@ -135,7 +135,9 @@ def test_a_label_alone_is_read_whatever_is_around_it(padding, index):
         "B", "b", "B.", "(B)", "B)", "**B**", "“B”", "Ｂ", "right", "RIGHT!", "B - right", "B: right", "Option B",
         "The answer is B", "The answer is **B**.", "Final answer:\n\nB", "**Answer:** B", '{"action": "B"}',
         "I choose B because A is bad.", "B. Because A is dangerous.", "A good move is B", "I'd go with B",
+        "Antwort: B", "La respuesta es B", "Réponse : B", "答案：B", "The answer is B and I am sure",
         "My answer: A. No wait, the answer is B", "I would go right here.", "\\boxed{B}", "$\\boxed{\\text{B}}$",
+        "B because A is bad", "A dealer with a six is weak. Stick: B", "The answer is B because A is bad",
         "<action>B</action>", "<ACTION> b", "<action>B: right</action>", "<action>right</action>", "<action>B",
         "Give it in tags: <action>your choice</action>. <action>B</action>",
     ],
@@ -147,9 +149,23 @@ def test_what_names_the_second_action(text):
 @pytest.mark.parametrize(
     "text",
     [
+        "The answer is A because B is bad", "I choose A since B loses", "A, since B is risky", "A because B is risky",
+        "A — B is risky", "**A** because B is bad", "I pick A to be safe", "I would say A is best", "A seems safer",
+    ],
+)  # fmt: skip
+def test_the_first_letter_is_no_article_where_it_is_the_answer(text):
+    assert named_action(text, LABELS, WORDS) == 0
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "A is better than B", "A beats B", "A would bust, so B", "I go: A over B", "Option B is better than option A",
         "", " ", "hm", "A or B", "either", "left or right?", "A: dangerous.\nB: safe.", "Left: dangerous. Right: safe.",
         "I would not go right", "Never choose A.", "I can't say whether right is good", "The answer is not A.",
         "<action>your choice</action>", "<action>fold</action>", "<action>not A</action>", "<action>A or B</action>",
+        "Answer: A/B", "Answer: A or B", "Action: **A** | **B**", "The choice is A and B", "A and B are both fine",
+        "Stay away from A", "Anything but A", "Everything except B", "Nicht A", "Ne choisis pas A", "不要选 A", "Не A",
         "**A** or **B**", "A good question.", "Bright lights", "I'm sorry, I can't help with that.", "ABBA", "AB",
     ],
 )  # fmt: skip

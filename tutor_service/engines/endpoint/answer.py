@@ -15,9 +15,20 @@ from tutor_service.engines.endpoint.names import ActionNames
 
 _WRAPPED = " \t\r\n\"'`*_.,:;!()[]{}<>$«»“”‘’"
 _DENIAL = re.compile(
-    r"\b(?:not|never|no|avoid|cannot|neither|nor|unless|instead|rather|wrong|worse|if|either|or)\b|n['’]t\b",
+    r"\b(?:not|never|no|avoid|cannot|neither|nor|unless|instead|rather|wrong|worse|if|either|or|except|excluding)\b"
+    r"|n['’]t\b|\b(?:away\s+from|(?:any|every)thing\s+but)\b"
+    r"|\b(?:nicht|kein\w*|nie|niemals|oder|ne|pas|jamais|ou|ni|nunca|não|non|mai|не|или)\b|[不别勿]",
     re.IGNORECASE,
 )
+"""Words that make the mention of an action no choice of it, in languages in which rules are written."""
+
+_ARTICLE = re.compile(
+    r"['’]|\s+(?!(?:and|as|because|but|could|due|for|given|if|in|on|over|since|so|than|to|when|will|with|would)\b"
+    r"|\w*[^\Ws]s\b)[a-z]"
+)
+"""What follows an A that is an article: a small word that is no verb ("A dealer"; "A loses" is about the label)."""
+
+_PRONOUN = re.compile(r"['’]|\s+[a-z]")
 _TAG = "<action>"
 _KEY = r"\b(?:answer|action|choice|option|move|decision|response)\b"
 _VERB = r"\b(?:choose|pick|select|go\s+with|play)\b"
@@ -87,12 +98,16 @@ class _Names:
     def __init__(self, labels: tuple[str, ...], words: tuple[str, ...]) -> None:
         known = self._known = ActionNames(labels, words)
         longest = sorted(known.exact, key=len, reverse=True)
-        name = f"({'|'.join(_pattern(name, known) for name in longest)})"
+        patterns = [_pattern(name, known) for name in longest]
+        name = f"({'|'.join(patterns)})"
         mention = rf"(?<!\w){name}{_CLOSING}"
         self._mention = re.compile(mention)
-        self._declared = re.compile(rf"(?i:{_KEY}{_IS}|{_VERB}){_OPENING}{mention}")
+        another = rf"[\"'`*_)\s]*(?:(?i:or|and)\b|[/|&])[\"'`*_(\s]*(?:{'|'.join(patterns)}){_CLOSING}"
+        self._declared = re.compile(rf"(?i:{_KEY}{_IS}|{_VERB}){_OPENING}{mention}(?!{another})")
         self._set_off = re.compile(rf"\\boxed{{(?:\\text{{)?{mention}|\*\*[\s\"'(]*{mention}[\s\"').:]*\*\*")
-        self._leading = re.compile(rf"(?:^|[\n.;!?])[\s>#*_\"'`(\[-]*{mention}[*_\"'`)\]]*\s*(?:[).,;!]|$|\n)")
+        self._leading = re.compile(
+            rf"(?:^|[\n.;!?])[\s>#*_\"'`(\[-]*{mention}[*_\"'`)\]]*\s*(?:[).,;!—–]|$|\n|(?:because|since)\b)"
+        )
 
     @classmethod
     @lru_cache(maxsize=512)
@@ -114,7 +129,7 @@ class _Names:
             index
             for match in self._declared.finditer(text)
             if not _denied(text, match.start())
-            for index in self._of(match)
+            for index in self._known_as(match)
         ]
 
     def set_off(self, text: str) -> list[int]:
@@ -131,10 +146,11 @@ class _Names:
 
     def _of(self, match: re.Match[str]) -> list[int]:
         group = match.lastindex or 0
-        name = match[group]
-        if name in ("A", "I") and re.match(r"['’]|\s+[a-z]", match.string[match.end(group) :]):
-            return []  # an article or a pronoun
-        index = self._known.index(name)
+        other = {"A": _ARTICLE, "I": _PRONOUN}.get(match[group])
+        return [] if other is not None and other.match(match.string, match.end(group)) else self._known_as(match)
+
+    def _known_as(self, match: re.Match[str]) -> list[int]:
+        index = self._known.index(match[match.lastindex or 0])
         return [] if index is None else [index]
 
 
