@@ -81,6 +81,13 @@ def reply(content: Any = None, scores: Any = None, **message: Any) -> Body:
     return {"id": "x", "object": "chat.completion", "choices": [{**choice, "logprobs": scores}], "usage": usage}
 
 
+def cut(content: str, **message: Any) -> Body:
+    """A reply that breaks off for want of tokens."""
+    body = reply(content, **message)
+    body["choices"][0]["finish_reason"] = "length"
+    return body
+
+
 def error(message: Any) -> Body:
     return {"error": {"message": message, "type": "invalid_request_error"}}
 
@@ -163,9 +170,7 @@ def thinks_silently(body: Body, number: int) -> Any:
     """Take every limit, and spends it on a thought of 100 tokens first."""
     if cap_of(body) >= 100:
         return reply(TAGGED, reasoning_content="hm")
-    cut = reply("", reasoning_content="hm")
-    cut["choices"][0]["finish_reason"] = "length"
-    return cut
+    return cut("", reasoning_content="hm")
 
 
 def capped(most: int) -> Callable[[Body, int], Any]:

@@ -163,7 +163,8 @@ async def test_options_of_the_engine_are_in_every_request():
         (400, {"template_arguments": {"a": 1}}, r"\(HTTP 400\)\. Check base_url, model and engine, and template_arg"),
         (402, {}, "has to be paid"),
         (429, {}, "lower concurrency"),
-        (503, {}, "its own log"),
+        (500, {}, "its own log"),
+        (503, {"timeout_s": 0.3}, "try again when its model is loaded"),
     ],
 )
 async def test_a_real_refusal_is_an_error_in_the_providers_words(monkeypatch, status, fields, said):
@@ -186,6 +187,50 @@ async def test_a_key_that_the_provider_repeats_is_left_out(monkeypatch):
     with running(refuse) as endpoint, pytest.raises(UserError, match="provided: …") as refusal:
         await started(endpoint, api_key_env="REMOTE_KEY")
     assert "sesame" not in str(refusal.value) and set(endpoint.keys) == {"Bearer sesame"}
+
+
+async def test_a_server_that_loads_its_model_is_waited_for_at_the_start():
+    def behave(body, number):
+        if number <= 10:
+            raise Refused(503, {"error": "Model m is currently loading", "estimated_time": 20.0})
+        return good(body, number)
+
+    with running(behave) as endpoint:
+        _, facts = await started(endpoint)
+        assert facts.decoding == "scored" and len(endpoint.bodies) == 11
+
+
+@pytest.mark.parametrize(
+    ("body", "said"),
+    [
+        ('\ufeff{"error": {"message": "bad key"}}', r"'m': bad key \("),
+        ({"detail": [{"loc": ["body", "a"], "msg": "x"}, {"loc": ["b"], "msg": "y"}]}, r"'m': body\.a: x; b: y \("),
+        ([{"error": {"code": 400, "message": "not valid"}}], r"'m': not valid \("),
+    ],
+)
+async def test_refusals_are_told_in_one_line(body, said):
+    def refuse(request, number):
+        raise Refused(400, body)
+
+    with running(refuse) as endpoint, pytest.raises(UserError, match=said):
+        await started(endpoint)
+
+
+@pytest.mark.parametrize(
+    ("answer", "said"),
+    [
+        (
+            {"choices": None, "base_resp": {"status_msg": "login fail"}},
+            r"no choices: .*login fail.*Check that base_url",
+        ),
+        (standin.HTML, r"502 Bad Gateway.*Check that base_url .*, and model 'm'"),
+        (standin.cut("Let me see. Left is"), r"cut off: raise answer_tokens\. Check model 'm'"),
+        (standin.cut("", reasoning="hm"), r"raise thinking_tokens\. Check model 'm'"),
+    ],
+)
+async def test_what_was_not_read_is_told_with_its_remedy(answer, said):
+    with running(lambda body, number: answer) as endpoint, pytest.raises(UserError, match=said):
+        await started(endpoint)
 
 
 async def test_a_failure_that_passes_is_tried_again():

@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
+import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -21,7 +22,7 @@ from tutor_service.engines.endpoint.capabilities import TOP_LOGPROBS, Capabiliti
 from tutor_service.engines.endpoint.probe import Refused, Unreadable, probe
 from tutor_service.engines.endpoint.reading import read
 from tutor_service.engines.endpoint.reply import NotRead, Received, Reply
-from tutor_service.engines.endpoint.retries import TRANSIENT, BudgetSpent, Exchange, Session
+from tutor_service.engines.endpoint.retries import ATTEMPTS, TRANSIENT, BudgetSpent, Exchange, Session, back_off
 from tutor_service.engines.endpoint.transport import Transport, Unanswered
 from tutor_service.errors import UserError
 from tutor_service.prompts.prompt import Decoding, Prompt
@@ -30,6 +31,10 @@ from tutor_service.schema import Advice, AdviceError
 from tutor_service.secrets import read_secret
 
 logger = logging.getLogger("ray.serve")
+
+_LOADING = 503
+_MAX_LOADING_S = 30.0
+"""Longest wait, at the start, for a server that is there but says that it is not ready."""
 
 
 class OpenAIEngine:
@@ -40,6 +45,7 @@ class OpenAIEngine:
         self._transport: Transport | None = None
         self._session: Session | None = None
         self._takes = Capabilities()
+        self._loaded_by = 0.0
 
     async def start(self) -> EngineFacts:
         """See ``Engine``. Asks a few times, to see that the endpoint answers and what it takes."""
@@ -48,14 +54,16 @@ class OpenAIEngine:
             raise UserError(f"tutor '{config.name}': backend openai needs base_url and model.")
         self._transport = Transport(config.base_url, self._key(), config.timeout_s, config.concurrency)
         self._session = Session(config, self._transport)
+        self._loaded_by = time.monotonic() + min(config.timeout_s, _MAX_LOADING_S)
         try:
             found = await probe(config, self._send)
         except Refused as refusal:
             raise UserError(self._refused(refusal.received)) from None
         except Unreadable as failure:
+            address = "that base_url is that of an OpenAI-compatible API (it often ends in /v1), and "
             raise UserError(
                 f"tutor '{config.name}': {config.base_url} answers, but nothing that can be read: {failure}. Check "
-                "that base_url is that of an OpenAI-compatible API (it often ends in /v1), and model."
+                f"{'' if failure.speaks else address}model '{config.model}'."
             ) from None
         except BudgetSpent as spent:
             raise UserError(
@@ -163,8 +171,14 @@ class OpenAIEngine:
         return AdviceError(f"endpoint: {received.words} (HTTP {received.status})", retry=retry)
 
     async def _send(self, question: str, fields: dict[str, Any]) -> Received:
+        """Ask at the start; a server that loads its model is given the time for that."""
         assert self._session is not None
-        return (await self._session.ask(question, fields)).received
+        while True:
+            received = (await self._session.ask(question, fields)).received
+            if received.status != _LOADING or time.monotonic() > self._loaded_by:
+                return received
+            logger.info("Tutor '%s' waits for its endpoint: %s", self._config.name, received.words)
+            await back_off(ATTEMPTS)
 
     def _refused(self, received: Received) -> str:
         """Say what a refusal to be asked at all means: the provider's words, and where to look."""
@@ -176,6 +190,8 @@ class OpenAIEngine:
             remedy = "Wait, or lower concurrency, requests_per_minute or tokens_per_minute."
         elif received.status == 402:
             remedy = "The account with the provider has to be paid."
+        elif received.status == _LOADING:
+            remedy = "The server is not ready: try again when its model is loaded, or look at its own log."
         elif received.status >= 500:
             remedy = "The server is at fault: look at its own log, or try again."
         elif received.status in (404, 405) or received.status < 400:

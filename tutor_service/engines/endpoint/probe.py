@@ -57,7 +57,12 @@ class Unreadable(Exception):
 
     Args:
         reason: What is wrong with its replies.
+        speaks: Whether they have the form of chat completions.
     """
+
+    def __init__(self, reason: str, *, speaks: bool) -> None:
+        super().__init__(reason)
+        self.speaks = speaks
 
 
 @dataclass(slots=True)
@@ -159,7 +164,7 @@ class _Search:
                     self.found = replace(self.found, thinks=self._thinks and self._by_hand.thinking is not False)
                     return
             await self._accepts(self.found, self._room(self._thinks))
-        raise Unreadable(outcome.reason if isinstance(outcome, NotRead) else "")
+        raise Unreadable(outcome.reason if isinstance(outcome, NotRead) else "", speaks=isinstance(reply, Reply))
 
     def _asks_for_many(self) -> bool:
         """Tell whether more tokens are asked for than an answer takes: only models that think do so."""

@@ -17,6 +17,7 @@ MAX_TEXT = 8_000
 """Characters of an answer that are looked at; of a longer one the beginning and the end."""
 
 MAX_REASON = 300
+_SHOWN_ERRORS = 3
 
 _MAX_DEPTH = 8
 _MAX_PARTS = 1_000
@@ -105,7 +106,7 @@ class _Words:
 
 def parse_reply(body: bytes) -> Reply | NotRead:
     """Read the body of a reply with status 200."""
-    text = body.decode("utf-8", "replace").lstrip("\ufeff").strip()
+    text = _decoded(body)
     if not text:
         return NotRead("the reply is empty")
     data = _streamed(text) if text.startswith(("data:", "event:", ":")) else _json(text)
@@ -118,7 +119,7 @@ def parse_reply(body: bytes) -> Reply | NotRead:
 
 def error_words(body: bytes, secret: str | None = None) -> str:
     """Return what a refusal says, in the provider's words on one line; a secret that it repeats is left out."""
-    text = body.decode("utf-8", "replace").strip()
+    text = _decoded(body)
     data = _json(text)
     if data is _NOT_JSON:
         title = _TITLE.search(text)
@@ -131,14 +132,18 @@ def error_words(body: bytes, secret: str | None = None) -> str:
     return words[:MAX_REASON]
 
 
+def _decoded(body: bytes) -> str:
+    """Return a body as text, without the mark of byte order that some servers put first."""
+    return body.decode("utf-8", "replace").lstrip("\ufeff").strip()
+
+
 def _from_object(data: dict[str, Any]) -> Reply | NotRead:
     if data.get("error"):
         return NotRead(_error_in(data))
     choices = data.get("choices")
     choice = next((item for item in choices if isinstance(item, dict)), None) if isinstance(choices, list) else None
     if choice is None:
-        said = _error_in(data) if any(key in data for key in ("message", "detail")) else ""
-        return NotRead(f"the reply has no choices{f': {said}' if said else ''}")
+        return NotRead(f"the reply has no choices: {_error_in(data)}")
     if choice.get("error"):
         return NotRead(_error_in(choice))
     message: dict[str, Any] = next(
@@ -282,23 +287,18 @@ def _json(text: str) -> Any:
         return _NOT_JSON
 
 
-def _error_in(data: Any) -> str:
-    """Return the message in an error object of any shape."""
-    for _ in range(_MAX_DEPTH):
-        if isinstance(data, list) and len(data) == 1:
-            data = data[0]
-            continue
-        if not isinstance(data, dict):
-            break
+def _error_in(data: Any, depth: int = 0) -> str:
+    """Return the message in an error object of any shape, or the first few in a list of them."""
+    if depth < _MAX_DEPTH and isinstance(data, dict):
         if isinstance(data.get("loc"), list) and isinstance(data.get("msg"), str):  # a validator's complaint
-            data = f"{'.'.join(map(str, data['loc']))}: {data['msg']}"
-            break
+            return _error_in(f"{'.'.join(map(str, data['loc']))}: {data['msg']}")
         inner = next(
             (data[key] for key in ("error", "message", "detail", "msg", "title", "errors") if data.get(key)), None
         )
-        if inner is None:
-            break
-        data = inner
+        if inner is not None:
+            return _error_in(inner, depth + 1)
+    if depth < _MAX_DEPTH and isinstance(data, list) and data:
+        return "; ".join(_error_in(item, depth + 1) for item in data[:_SHOWN_ERRORS])[:MAX_REASON]
     if isinstance(data, str):
         return _clean(data)[:MAX_REASON]
     try:

@@ -15,7 +15,9 @@ from tutor_service.engines.endpoint.transport import Transport, Unanswered
 BACKOFF_S = 0.5
 """Mean pause before a request is made again; doubles each time."""
 
-_ATTEMPTS = 4
+ATTEMPTS = 4
+"""Times that a request is made before its failure counts."""
+
 TRANSIENT = frozenset({408, 409, 425, 429})
 """HTTP statuses below 500 that say something about the moment."""
 
@@ -73,8 +75,8 @@ class Session:
             BudgetSpent: The budget does not allow it.
             Unanswered: No reply came, or the endpoint asks for a longer pause than an answer may take.
         """
-        for attempt in range(1, _ATTEMPTS + 1):
-            last = attempt == _ATTEMPTS
+        for attempt in range(1, ATTEMPTS + 1):
+            last = attempt == ATTEMPTS
             try:
                 exchange = await self._once(question, fields)
             except Unanswered as failure:
@@ -91,7 +93,7 @@ class Session:
                     return exchange
                 if received.retry_after_s is not None:
                     continue  # the next attempt waits for as long as the endpoint asks
-            await asyncio.sleep(BACKOFF_S * 2 ** (attempt - 1) * random.uniform(0.5, 1.5))
+            await back_off(attempt)
         raise AssertionError("the last attempt returns or raises")
 
     async def _once(self, question: str, fields: dict[str, Any]) -> Exchange:
@@ -144,6 +146,11 @@ class Session:
             self._pace.settle(booking.tokens, 0)
             raise BudgetSpent(limit)
         self.budget.open(booking)
+
+
+async def back_off(attempt: int) -> None:
+    """Pause after the attempt of this number, from 1, has failed."""
+    await asyncio.sleep(BACKOFF_S * 2 ** (attempt - 1) * random.uniform(0.5, 1.5))
 
 
 def _lengths(body: dict[str, Any]) -> list[int]:
