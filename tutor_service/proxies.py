@@ -32,12 +32,30 @@ def is_loopback(url: str) -> bool:
         return False
 
 
+def _is_spared(url: str) -> bool:
+    """Tell whether no proxy belongs before an address: loopback, or an IP address in a network of ``NO_PROXY``.
+
+    Hosts and domains of ``NO_PROXY`` are left to the libraries, which do not know networks such as 10.0.0.0/8.
+    """
+    if is_loopback(url):
+        return True
+    try:
+        host = ipaddress.ip_address(urlsplit(url).hostname or "")
+        return any(
+            host in ipaddress.ip_network(item.strip(), strict=False)
+            for item in getproxies().get("no", "").split(",")
+            if "/" in item
+        )
+    except ValueError:
+        return False
+
+
 def proxy_of(url: str) -> str | None:
     """Return the proxy that the environment puts before an address, without user name and password; None: none."""
     parts = urlsplit(url)
     proxies = getproxies()
     proxy = proxies.get(parts.scheme) or proxies.get("all")
-    if is_loopback(url) or not proxy or proxy_bypass(parts.netloc.rpartition("@")[2]):
+    if _is_spared(url) or not proxy or proxy_bypass(parts.netloc.rpartition("@")[2]):
         return None
     shown = urlsplit(proxy if "://" in proxy else f"http://{proxy}")
     return f"{shown.scheme}://{shown.netloc.rpartition('@')[2]}"
@@ -50,7 +68,7 @@ def proxy_words(url: str) -> str:
 
 
 def open_client(kind: Callable[..., Client], url: str, **options: Any) -> Client:
-    """Open an httpx client for one address, by which loopback is reached directly.
+    """Open an httpx client for one address; loopback and networks of ``NO_PROXY`` are reached directly.
 
     Args:
         kind: ``httpx.Client`` or ``httpx.AsyncClient``.
@@ -62,9 +80,9 @@ def open_client(kind: Callable[..., Client], url: str, **options: Any) -> Client
     """
     import httpx  # takes longer than all else here, and most commands call nobody
 
-    # Of loopback the environment is not even looked at: a proxy of an unknown kind would keep the client from starting.
+    # For these the environment is not even looked at: a proxy of an unknown kind would keep the client from starting.
     try:
-        return kind(verify=_ssl_context(), trust_env=not is_loopback(url), **options)
+        return kind(verify=_ssl_context(), trust_env=not _is_spared(url), **options)
     except (ValueError, ImportError, httpx.InvalidURL) as error:
         raise UserError(
             f"a proxy of the environment cannot be used for {url}: {error}. Check HTTP_PROXY, HTTPS_PROXY and "

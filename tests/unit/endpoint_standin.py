@@ -286,6 +286,7 @@ READ_AS_WORDS: dict[str, Callable[[Body, int], Any]] = {
     "thought beside": in_words(TAGGED, reasoning_content="<action>A</action>"),
     "text completion": lambda body, number: {"choices": [{"text": TAGGED}]},
     "stream": stream,
+    "stream with numbers": lambda body, number: "retry: 3000\nid: 1\n" + stream(body, number),
     "null logprobs": scored({"content": None}),
     "null entries": scored({"content": [None]}),
     "empty logprobs": scored({"content": []}),

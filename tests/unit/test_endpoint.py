@@ -162,6 +162,7 @@ async def test_options_of_the_engine_are_in_every_request():
         (400, {}, r"\(HTTP 400\)\. Check base_url, model and engine\."),
         (400, {"template_arguments": {"a": 1}}, r"\(HTTP 400\)\. Check base_url, model and engine, and template_arg"),
         (402, {}, "has to be paid"),
+        (407, {}, "http://USER:PASSWORD@HOST"),
         (429, {}, "lower concurrency"),
         (500, {}, "its own log"),
         (503, {"timeout_s": 0.3}, "try again when its model is loaded"),

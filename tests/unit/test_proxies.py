@@ -47,6 +47,10 @@ def test_what_it_is_not(url):
         ({"ALL_PROXY": "socks5://p:1"}, "https://h/v1", "socks5://p:1"),
         ({"ALL_PROXY": "http://p:1", "NO_PROXY": "other,h"}, "https://h/v1", None),
         ({"ALL_PROXY": "http://p:1"}, "http://127.0.0.1:8000", None),
+        ({"ALL_PROXY": "http://p:1", "NO_PROXY": "h, 10.0.0.0/8,fd00::/8"}, "http://10.1.2.3:8000/v1", None),
+        ({"ALL_PROXY": "http://p:1", "NO_PROXY": "10.0.0.0/8,fd00::/8"}, "http://[fd00::1]/v1", None),
+        ({"ALL_PROXY": "http://p:1", "NO_PROXY": "10.0.0.0/8"}, "http://11.1.2.3/v1", "http://p:1"),
+        ({"ALL_PROXY": "http://p:1", "NO_PROXY": "a/b"}, "http://10.1.2.3/v1", "http://p:1"),
     ],
 )
 def test_the_proxy_before_an_address(monkeypatch, environ, url, proxy):
@@ -65,6 +69,14 @@ def test_our_own_clients_reach_loopback_by_no_proxy(monkeypatch):
             HttpBackend(endpoint.url).advise([QUESTION], 5)
         with pytest.raises(UserError, match="as no Ray dashboard does"):
             read_facts(endpoint.url.removesuffix("/v1"), None)
+
+
+def test_networks_of_no_proxy_are_reached_directly(monkeypatch):
+    monkeypatch.setenv("HTTP_PROXY", "nonsense://x")
+    monkeypatch.setenv("NO_PROXY", "10.0.0.0/8")
+    open_client(httpx.Client, "http://10.1.2.3:8000/v1").close()
+    with pytest.raises(UserError, match="Check HTTP_PROXY"):
+        open_client(httpx.Client, "http://11.1.2.3:8000/v1")
 
 
 def test_a_proxy_in_between_is_named(monkeypatch):

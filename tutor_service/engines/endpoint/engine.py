@@ -190,6 +190,8 @@ class OpenAIEngine:
             remedy = "Wait, or lower concurrency, requests_per_minute or tokens_per_minute."
         elif received.status == 402:
             remedy = "The account with the provider has to be paid."
+        elif received.status == 407:
+            remedy = "The proxy wants its user and password: give its address as http://USER:PASSWORD@HOST:PORT."
         elif received.status == _LOADING:
             remedy = "The server is not ready: try again when its model is loaded, or look at its own log."
         elif received.status >= 500:

@@ -109,7 +109,7 @@ def parse_reply(body: bytes) -> Reply | NotRead:
     text = _decoded(body)
     if not text:
         return NotRead("the reply is empty")
-    data = _streamed(text) if text.startswith(("data:", "event:", ":")) else _json(text)
+    data = _streamed(text) if text.startswith(("data:", "event:", "id:", "retry:", ":")) else _json(text)
     if data is _NOT_JSON:
         return NotRead(f"the reply is not JSON: '{_clean(_MARKUP.sub(' ', text))[:120]}'")
     if not isinstance(data, dict):
