@@ -283,6 +283,7 @@ READ_AS_WORDS: dict[str, Callable[[Body, int], Any]] = {
     "parts of text": in_words(["<action>", {"type": "output_text", "text": "B</action>"}]),
     "thought in tags": in_words(f"<think>Surely <action>A</action></think>\n{TAGGED}"),
     "thought without its beginning": in_words(f"A is bad</think>{TAGGED}"),
+    "thought in a vendor's tags": in_words("<seed:think>A is bad</seed:think>So B"),
     "thought beside": in_words(TAGGED, reasoning_content="<action>A</action>"),
     "text completion": lambda body, number: {"choices": [{"text": TAGGED}]},
     "stream": stream,

@@ -139,6 +139,7 @@ def test_a_label_alone_is_read_whatever_is_around_it(padding, index):
         "My answer: A. No wait, the answer is B", "I would go right here.", "\\boxed{B}", "$\\boxed{\\text{B}}$",
         "B because A is bad", "A dealer with a six is weak. Stick: B", "The answer is B because A is bad",
         "<action>B</action>", "<ACTION> b", "<action>B: right</action>", "<action>right</action>", "<action>B",
+        "<action>B<action>",
         "Give it in tags: <action>your choice</action>. <action>B</action>",
     ],
 )  # fmt: skip
@@ -171,6 +172,20 @@ def test_the_first_letter_is_no_article_where_it_is_the_answer(text):
 )  # fmt: skip
 def test_what_names_none(text):
     assert named_action(text, LABELS, WORDS) is None
+
+
+@pytest.mark.parametrize(
+    ("text", "index"),
+    [
+        ("1", 1), ("1.", 1), ("Answer: 1", 1), ("I choose action 0.", 0), ("Action **1** is best", 1), ("0) stay", 0),
+        ("<action>1</action>", 1), ("<action>1 - right</action>", 1), ("1. It is safe.", 1),
+        ("I go right (action 1)", 1),
+        ("I have 10 points and 1 ace.", None), ("1. I have 12.\n2. The dealer has 6.\nSo I stay.", None),
+        ("Answer: 1.5", None), ("The value is 0.1", None), ("12", None),
+    ],
+)  # fmt: skip
+def test_numbers_are_labels_only_where_they_are_said_to_be(text, index):
+    assert named_action(text, ("0", "1")) == index
 
 
 def test_what_is_cut_off_may_go_on():

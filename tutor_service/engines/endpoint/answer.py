@@ -34,7 +34,13 @@ _KEY = r"\b(?:answer|action|choice|option|move|decision|response)\b"
 _VERB = r"\b(?:choose|pick|select|go\s+with|play)\b"
 _IS = r"[\"'`*_\s]*(?:is\b|=>?|:|->|→|should\s+be\b|would\s+be\b)"
 _OPENING = r"[\"'`*_\s:(\[{$]*"
-_CLOSING = r"(?!\w)"
+_CLOSING = r"(?!\w|[.,]\d)"
+_LIST = re.compile(r"^[ \t]*1[.)]\s.*^[ \t]*2[.)]\s", re.MULTILINE | re.DOTALL)
+_NUMBERED = re.compile(rf"{_KEY}\s*[#\"'`*_(\[]*$", re.IGNORECASE)
+_BEFORE = 40
+"""Characters before a name that are looked at."""
+
+_OPEN_AGAIN = re.compile(r"(<action>[^<]+)<action>\s*$", re.IGNORECASE)
 
 
 def named_action(answer: str, labels: Sequence[str], words: Sequence[str] = (), *, cut: bool = False) -> int | None:
@@ -70,6 +76,7 @@ def named_action(answer: str, labels: Sequence[str], words: Sequence[str] = (), 
 
 def _in_tags(text: str, labels: Sequence[str], words: Sequence[str]) -> int | None:
     """Return what stands in the last tag: a label, a word, or both ("B: hit")."""
+    text = _OPEN_AGAIN.sub(r"\1", text)
     for spelling in (labels, words):
         index = parse_action(text, spelling) if spelling else None
         if index is not None:
@@ -79,7 +86,7 @@ def _in_tags(text: str, labels: Sequence[str], words: Sequence[str]) -> int | No
     whole = names.index(inside)
     if whole is not None or _DENIAL.search(inside):
         return whole
-    return _agreed(names.mentioned(inside))
+    return _agreed(names.mentioned(inside, counts=False))
 
 
 def _agreed(found: Iterable[int]) -> int | None:
@@ -100,7 +107,7 @@ class _Names:
         longest = sorted(known.exact, key=len, reverse=True)
         patterns = [_pattern(name, known) for name in longest]
         name = f"({'|'.join(patterns)})"
-        mention = rf"(?<!\w){name}{_CLOSING}"
+        mention = rf"(?<!\w)(?<!\d[.,]){name}{_CLOSING}"
         self._mention = re.compile(mention)
         another = rf"[\"'`*_)\s]*(?:(?i:or|and)\b|[/|&])[\"'`*_(\s]*(?:{'|'.join(patterns)}){_CLOSING}"
         self._declared = re.compile(rf"(?i:{_KEY}{_IS}|{_VERB}){_OPENING}{mention}(?!{another})")
@@ -137,12 +144,26 @@ class _Names:
         return [index for match in self._set_off.finditer(text) for index in self._of(match)]
 
     def leading(self, text: str) -> list[int]:
-        """Return the actions that begin a sentence and end in a mark: "B. It is safer.", "B) hit"."""
+        """Return the actions that begin a sentence and end in a mark: "B. It is safer.", "B) hit"; not a list's."""
+        if _LIST.search(text):
+            return []
         return [index for match in self._leading.finditer(text) for index in self._of(match)]
 
-    def mentioned(self, text: str) -> list[int]:
-        """Return every action that is mentioned."""
-        return [index for match in self._mention.finditer(text) for index in self._of(match)]
+    def mentioned(self, text: str, *, counts: bool = True) -> list[int]:
+        """Return every action that is mentioned.
+
+        Args:
+            text: The text.
+            counts: Whether the text may count other things, so that a number is an action only behind that word or its
+                like.
+        """
+        return [
+            index
+            for match in self._mention.finditer(text)
+            if not (counts and match[1].isdecimal())
+            or _NUMBERED.search(text[max(0, match.start() - _BEFORE) : match.start()])
+            for index in self._of(match)
+        ]
 
     def _of(self, match: re.Match[str]) -> list[int]:
         group = match.lastindex or 0
@@ -157,7 +178,7 @@ class _Names:
 def _denied(text: str, start: int) -> bool:
     """Tell whether what stands just before says the contrary: "never choose B"."""
     return bool(
-        re.search(r"(?:\b(?:not|never)|n['’]t)\s+(?:\w+\s+)?$", text[max(0, start - 40) : start], re.IGNORECASE)
+        re.search(r"(?:\b(?:not|never)|n['’]t)\s+(?:\w+\s+)?$", text[max(0, start - _BEFORE) : start], re.IGNORECASE)
     )
 
 
