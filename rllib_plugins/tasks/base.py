@@ -229,7 +229,8 @@ class Task:
 
     def _encode(self, observation: Any) -> NDArray[np.float32]:
         try:
-            flat = np.asarray(self.encode(observation), dtype=np.float32)
+            with np.errstate(over="ignore"):  # infinity is refused where it is seen
+                flat = np.asarray(self.encode(observation), dtype=np.float32)
         except Exception as error:
             where = f"task '{self.name}', observation {one_line(observation)}"
             wanted = f" It should be of the observation space {one_line(self.raw_observation_space, 120)}."

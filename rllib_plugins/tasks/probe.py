@@ -42,11 +42,11 @@ def probe(env: gym.Env[Any, Any], where: str) -> Probe:
     observation, info = checked_reset(env, where)
     mask, space = None, env.action_space
     if isinstance(space, spaces.Discrete):
-        num_actions, first = int(space.n), 0
-        mask = find_mask(env, observation, info, num_actions)
+        first = 0
+        mask = find_mask(env, observation, info)
         if mask is not None and (legal := read_mask(mask.shown(env, observation, info), mask, space)) is not None:
             first = int(legal.argmax())
         step = checked_step(env, int(space.start) + first, where)
-        mask = mask or find_mask(env, step.observation, step.info, num_actions)
+        mask = mask or find_mask(env, step.observation, step.info)
     limit = None if env.spec is None else env.spec.max_episode_steps
     return Probe(env.observation_space, space, observation, mask, limit)

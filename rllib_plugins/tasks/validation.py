@@ -22,6 +22,11 @@ NUM_ENVS = 2
 _NUMPY_SCALAR = re.compile(r"np\.\w+\(([^()]*)\)")
 """How numpy shows a number inside a container; the environment may return plain ones."""
 
+_ILLEGAL = re.compile("(illegal|invalid|not legal|not valid|not allowed|forbidden).*(action|move)", re.IGNORECASE)
+_ABOUT_MASKS = (
+    ". If not every action is always legal, write legal(observation), or show the mask in info['action_mask']."
+)
+
 
 def validate(task: Task) -> None:
     """Play a task with random legal actions: as a vector, through a checkpoint, and in words, as a sweep will.
@@ -52,7 +57,8 @@ def validate(task: Task) -> None:
     except UserError as error:
         raise UserError(" ".join(str(error).splitlines())) from error
     except Exception as error:
-        raise UserError(f"task '{task.name}': its environment fails with {failure(error)}") from error
+        hint = _ABOUT_MASKS if _ILLEGAL.search(str(error)) else ""
+        raise UserError(f"task '{task.name}': its environment fails with {failure(error)}{hint}") from error
 
 
 def _check_fields(task: Task) -> None:
@@ -98,6 +104,7 @@ def _check_observation(task: Task, flat: NDArray[np.float32], raw: Any, texts: d
         text_again = task.describe(same)
         text = text_again if raw is None else task.describe(raw)
         method = "legal"
+        told = task.legal(same)
         masks = task.legal_batch(flat[None])
         method = "oracle"
         advice = task.oracle(same)
@@ -117,7 +124,7 @@ def _check_observation(task: Task, flat: NDArray[np.float32], raw: Any, texts: d
             )
     if trouble := problem(AdviceRequest(task.rules, text, task.actions)):
         raise UserError(f"{where}: {trouble}: no tutor takes that.")
-    legal = _check_mask(task, masks, where)
+    legal = _check_mask(task, told, masks, where)
     if advice is not None:
         advice = np.asarray(advice, dtype=np.float64)
         fits = advice.shape == (task.num_actions,) and abs(advice.sum() - 1) < 1e-6 and (advice >= 0).all()
@@ -126,12 +133,16 @@ def _check_observation(task: Task, flat: NDArray[np.float32], raw: Any, texts: d
     return legal
 
 
-def _check_mask(task: Task, masks: Any, where: str) -> NDArray[np.bool_]:
+def _check_mask(task: Task, told: Any, masks: Any, where: str) -> NDArray[np.bool_]:
+    """Check what ``legal`` and ``legal_batch`` said; return the latter."""
+    wanted = f"It must be {task.num_actions} booleans, one per action."
+    if np.shape(told) != (task.num_actions,) or not np.isin(told, (0, 1)).all():
+        raise UserError(f"{where}: legal returned {one_line(told)}. {wanted}")
     if masks is None:
         return np.ones(task.num_actions, dtype=bool)
     legal = np.asarray(masks)[0]
     if legal.shape != (task.num_actions,) or legal.dtype != bool:
-        raise UserError(f"{where}: legal returned {one_line(legal)}. It must be {task.num_actions} booleans.")
+        raise UserError(f"{where}: legal returned {one_line(legal)}. {wanted}")
     if not legal.any():
         raise UserError(f"{where}: legal allows no action. At least one action must be legal in every state.")
     return legal

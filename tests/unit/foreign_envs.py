@@ -119,6 +119,29 @@ class MaskedMethod(Masked):
         return self.mask()
 
 
+class MaskedAttribute(Masked):
+    action_mask = property(Masked.mask)
+
+    def say(self, mask: np.ndarray) -> dict[str, Any]:
+        return {}
+
+
+class MaskedMoves(Masked):
+    """On a wrapper, and as numbers."""
+
+    def __new__(cls) -> Any:
+        class Shown(gym.Wrapper):  # type: ignore[type-arg]
+            def get_legal_moves(self) -> set[int]:
+                return set(np.flatnonzero(self.unwrapped.mask()).tolist())  # type: ignore[attr-defined]
+
+        return Shown(MaskedSilent())
+
+
+class MaskedSilent(Masked):
+    def say(self, mask: np.ndarray) -> dict[str, Any]:
+        return {}
+
+
 class MaskedObservation(Masked):
     observation_space = spaces.Dict({"cell": spaces.Discrete(5), "action_mask": spaces.MultiBinary(2)})
 
@@ -256,8 +279,8 @@ class Spoken(Corridor):
 def task_of(env: type[gym.Env], **fields: Any) -> type[Task]:  # type: ignore[type-arg]
     """A task around an environment, registered under its class' name."""
     env_id = f"foreign/{env.__name__}-v0"
-    if env_id not in gym.registry:
-        gym.register(env_id, entry_point=env)
+    gym.registry.pop(env_id, None)
+    gym.register(env_id, entry_point=env)
     defaults = {
         "name": env.__name__.lower(),
         "env_id": env_id,

@@ -133,7 +133,10 @@ def test_encode_that_hides_what_describe_tells_is_refused() -> None:
 
 @pytest.mark.parametrize(
     "env",
-    [foreign.Masked, foreign.MaskedInts, foreign.MaskedList, foreign.MaskedMethod, foreign.MaskedObservation],
+    [
+        *(foreign.Masked, foreign.MaskedInts, foreign.MaskedList, foreign.MaskedMethod, foreign.MaskedObservation),
+        *(foreign.MaskedAttribute, foreign.MaskedMoves),
+    ],
 )
 def test_masks_are_honoured_wherever_an_environment_shows_them(env: Any) -> None:
     cell = (lambda o: o["cell"]) if env is foreign.MaskedObservation else (lambda o: o)
@@ -172,6 +175,84 @@ def test_a_mask_that_is_none_is_refused_when_it_shows() -> None:
 
     with pytest.raises(UserError, match=r"info\['action_mask'\] is 'all': expected 2 flags"):
         validate(task_of(Odd)())
+
+
+def saying(say: Any) -> Any:
+    """An environment that shows its mask otherwise."""
+    return type("Saying", (foreign.Masked,), {"say": lambda self, mask: say(mask)})
+
+
+def numbers(mask: np.ndarray) -> list[int]:
+    return [int(action) for action in np.flatnonzero(mask)]
+
+
+@pytest.mark.parametrize(
+    "say",
+    [
+        lambda mask: {"mask": mask},
+        lambda mask: {"actionMask": mask.tolist()},
+        lambda mask: {"ACTION-MASK": mask[None].astype(float)},
+        lambda mask: {"available_actions": numbers(mask)},
+        lambda mask: {"avail_actions": mask.astype(int)},
+        lambda mask: {"feasible_actions": tuple(mask)},
+        lambda mask: {"legalMoves": set(numbers(mask))},
+        lambda mask: {"legal_actions": dict.fromkeys(numbers(mask))},
+        lambda mask: {"allowed_actions": {action: bool(flag) for action, flag in enumerate(mask)}},
+    ],
+)
+def test_masks_are_honoured_whatever_they_are_called_and_made_of(say: Any) -> None:
+    task = task_of(saying(say))()
+    validate(task)  # an illegal action raises
+    states, _ = visited_states(task, 100, seed=0)
+    assert {task.describe(task.raw_observation(row)) for row in states} == {"You see 2.", "You see 3."}
+
+
+@pytest.mark.parametrize("key", ["legal_actions", "action_mask"])
+def test_flags_of_integers_are_not_taken_for_numbers_of_actions(key: str) -> None:
+    space = gym.spaces.Dict({"cell": gym.spaces.Discrete(5), key: gym.spaces.MultiBinary(2)})
+    shown = type("Shown", (foreign.MaskedObservation,), {"observation_space": space})
+    shown._dictionary = lambda self: {"cell": self.at, key: self.mask().astype(np.int8)}  # type: ignore[attr-defined]
+    task = task_of(shown, describe=lambda self, observation: f"You are on cell {observation['cell']}.")()
+    validate(task)
+    assert evaluate(task, task.uniform_policy, episodes=50, seed=0).return_mean < 1.0
+
+    class Three(foreign.Masked):
+        action_space = gym.spaces.Discrete(3)
+
+        def mask(self) -> np.ndarray:
+            return np.append(super().mask(), True)
+
+        def say(self, mask: np.ndarray) -> dict[str, Any]:
+            return {key: mask.astype(int).tolist()}
+
+    validate(task_of(Three, actions=("left", "right", "jump"))())
+
+
+@pytest.mark.parametrize(
+    "say",
+    [
+        lambda mask: {"invalid_action_mask": ~mask},
+        lambda mask: {"illegal_moves": numbers(~mask)},
+        lambda mask: {"legal_actions": [("left", "right")[action] for action in numbers(mask)]},
+        lambda mask: {"action_mask": np.append(mask, True)},
+    ],
+)
+def test_a_mask_that_cannot_be_read_is_refused_and_legal_is_asked_for(say: Any) -> None:
+    assert "write legal(observation)" in refusal(task_of(saying(say))())
+    validate(task_of(saying(say), legal=lambda self, cell: [cell >= 2, True])())
+
+
+def test_an_environment_that_refuses_an_action_without_a_mask_is_told_how_to_show_one() -> None:
+    assert "show the mask in info['action_mask']" in refusal(task_of(foreign.MaskedSilent)())
+
+
+@pytest.mark.parametrize("legal", [[0, 1, 2], [1, 2], {0, 1, 2}, None])
+def test_numbers_of_legal_actions_are_no_mask(legal: Any) -> None:
+    class Three(foreign.Corridor):
+        action_space = gym.spaces.Discrete(3)
+
+    task = task_of(Three, actions=("left", "right", "jump"), legal=lambda self, cell: legal)()
+    assert "legal returned" in refusal(task) and "3 booleans" in refusal(task)
 
 
 def test_an_author_s_own_mask_goes_before_the_environment_s() -> None:
