@@ -39,6 +39,9 @@ def check_tutor(tutor: str) -> TutorConfig | None:
         if config.name not in _SCRIPTED:
             raise unknown_name("reference tutor", config.name, _SCRIPTED)
         return None
+    if config.name == NONE or config.name in _SCRIPTED:
+        meant = "no tutor" if config.name == NONE else "a scripted reference"
+        raise UserError(f"tutor file '{tutor}': name = '{config.name}' means {meant}. Give it another name there.")
     return config
 
 

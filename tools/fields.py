@@ -105,8 +105,9 @@ def page() -> str:
         "`advice.stand_in` names it, `advice.stand_in_options` sets these.",
         options(stand_in_names(), lambda name: make_stand_in(name, {})),
         "## A tutor",
-        "The file of a tutor ([tutors.md](tutors.md)). Without `name`, the file's name is the tutor's. Where a "
-        "tutor is named, a scripted\nreference may stand: `none`, `oracle`, `random`, `worst` or `oracle+random:SHARE` "
+        "The file of a tutor ([tutors.md](tutors.md)). Without `name`, the file's name is the tutor's, in small "
+        "letters. Where a tutor is named, a scripted\nreference "
+        "may stand: `none`, `oracle`, `random`, `worst` or `oracle+random:SHARE` "
         "([advice.md](advice.md#references-without-an-llm)).",
         table(TutorConfig),
         "## Metrics",

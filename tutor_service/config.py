@@ -17,7 +17,7 @@ NAME_PATTERN = r"^[a-z0-9][a-z0-9._-]*$"
 class ScalingConfig(BaseModel):
     """Say how many replicas of a tutor run, and what each takes."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
     min_replicas: int = Field(default=1, ge=0, description="Replicas that always run; 0: scale to zero when idle.")
     max_replicas: int = Field(default=1, ge=1, description="Replicas at full load.")
@@ -68,7 +68,7 @@ class ScalingConfig(BaseModel):
 class BudgetConfig(BaseModel):
     """Limit what an endpoint may be asked for in all, from the start of its tutor on; unset fields are no limits."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
     max_requests: int | None = Field(default=None, ge=0, description="Requests, refused ones included.")
     max_tokens: int | None = Field(default=None, ge=0, description="Tokens of prompts and answers, thoughts included.")
@@ -90,7 +90,7 @@ class BudgetConfig(BaseModel):
 class CapabilitiesConfig(BaseModel):
     """Say what an endpoint takes, where trying it out at the start finds the wrong thing; none: found by trying."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
     top_logprobs: int | None = Field(
         default=None, ge=0, description="Likeliest tokens that it shows with log-probabilities; 0: read words."
@@ -113,7 +113,7 @@ DATABASE_SCHEMES = ("postgresql://", "postgres://")
 class StoreConfig(BaseModel):
     """Say where a tutor's answers are kept; a text in its place is the location."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, hide_input_in_errors=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, hide_input_in_errors=True, allow_inf_nan=False)
 
     location: str | None = Field(
         default=None,
@@ -173,7 +173,7 @@ class TutorConfig(BaseModel):
     ``calibration``, ``advice`` and ``temperature`` are not: students read what is stored by them.
     """
 
-    model_config = ConfigDict(extra="forbid", frozen=True, hide_input_in_errors=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, hide_input_in_errors=True, allow_inf_nan=False)
 
     name: str = Field(description="Short name, e.g. llama.", pattern=NAME_PATTERN)
     description: str = Field(default="", description="One line for `tutor tutors`.")

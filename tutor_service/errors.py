@@ -5,6 +5,7 @@ from __future__ import annotations
 import difflib
 import re
 from collections.abc import Iterable, Mapping, Sequence
+from datetime import date
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -88,6 +89,8 @@ def _problem(
     if item["type"] == "missing":
         return f"field '{field}' is missing", ""
     said = item["msg"].removeprefix("Value error, ")
+    if item["type"] == "string_type" and isinstance(item.get("input"), bool | int | float | date):
+        said = f"{said}, and YAML reads this as another kind: put it in quotes"
     if item["type"] == "literal_error":
         names = re.findall(r"'([^']+)'", item["ctx"]["expected"])
         said = f"{said}.{did_you_mean(str(item.get('input')), names)}"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +9,7 @@ from pydantic import ValidationError
 
 from tutor_service.config import TutorConfig
 from tutor_service.errors import UserError, field_problems, unknown_name
-from tutor_service.yaml_files import read_fields
+from tutor_service.yaml_files import name_of, read_fields
 
 CATALOG_DIR = Path(__file__).parent / "catalog"
 CONFIG_SUFFIXES = (".yaml", ".yml")
@@ -31,15 +30,15 @@ def load_tutor(name_or_path: str) -> TutorConfig:
         UserError: No such name or file, broken YAML, or an invalid field (named, with its value).
     """
     path = Path(name_or_path).expanduser()
-    if path.suffix in ANSWER_SUFFIXES:
+    if path.suffix.lower() in ANSWER_SUFFIXES:
         return _recorded(path)
-    if path.suffix not in CONFIG_SUFFIXES:
+    if path.suffix.lower() not in CONFIG_SUFFIXES:
         path = CATALOG_DIR / f"{name_or_path}.yaml"
         if not path.is_file():
             raise unknown_name("tutor", name_or_path, catalog_names())
     fields = read_fields(path, "tutor", "name: mytutor", "Give a catalog name or the path of a YAML file.")
     try:
-        tutor = TutorConfig(**{"name": path.stem, **fields})
+        tutor = TutorConfig(**{"name": _name(path, "tutor"), **fields})
     except ValidationError as error:
         raise UserError(f"tutor file '{path}': {field_problems(error, TutorConfig)}") from error
     update: dict[str, Any] = {"briefing": _notes(tutor, path.parent)}
@@ -70,14 +69,21 @@ def _notes(tutor: TutorConfig, folder: Path) -> str:
 
 def is_tutor_file(entry: str) -> bool:
     """Return whether a tutor is named by a file of the user's, and not by its catalog name."""
-    return entry.endswith(CONFIG_SUFFIXES + ANSWER_SUFFIXES)
+    return entry.lower().endswith(CONFIG_SUFFIXES + ANSWER_SUFFIXES)
+
+
+def _name(path: Path, default: str) -> str:
+    """Return the name of a tutor whose file says none."""
+    return name_of(path).lower() or default
 
 
 def _recorded(path: Path) -> TutorConfig:
     """Make the tutor that a file of answers is."""
     if not path.is_file():
         raise UserError(f"file of answers '{path}' does not exist. `tutor store export` writes one.")
-    name = re.sub(r"[^a-z0-9._-]+", "-", path.stem.lower()).lstrip("._-") or "recorded"
     return TutorConfig(
-        name=name, description=f"answers recorded in {path.name}", backend="recorded", file=path.resolve()
+        name=_name(path, "recorded"),
+        description=f"answers recorded in {path.name}",
+        backend="recorded",
+        file=path.resolve(),
     )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import unicodedata
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -19,7 +20,9 @@ _EXPONENT = re.compile(r"^[-+]?(\.[0-9]+|[0-9]+(\.[0-9]*)?)[eE][-+]?[0-9]+$")
 class _Loader(yaml.SafeLoader):
     """Read safe YAML, numbers such as 1e-4 as such, and no key twice."""
 
-    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+    def compose_mapping_node(self, anchor: Any) -> Any:
+        """Read a mapping as it is written, before what it merges (``<<``) is in it."""
+        node = super().compose_mapping_node(anchor)
         seen = set()
         for key, _ in node.value:
             if isinstance(key, yaml.ScalarNode):
@@ -28,7 +31,16 @@ class _Loader(yaml.SafeLoader):
                         None, None, f"'{key.value}' stands there twice", key.start_mark
                     )
                 seen.add(key.value)
-        return super().construct_mapping(node, deep)
+        return node
+
+    def construct_object(self, node: yaml.Node, deep: bool = False) -> Any:
+        """Make the value of a node, and say where one is that is none, e.g. the date 2026-13-01."""
+        try:
+            return super().construct_object(node, deep)
+        except (ValueError, AttributeError) as error:
+            kind = node.tag.rpartition(":")[2]
+            said = f"{node.value!r} is no value of the kind {kind}: put it in quotes"
+            raise yaml.constructor.ConstructorError(None, None, said, node.start_mark) from error
 
 
 class _Dumper(yaml.SafeDumper):
@@ -51,6 +63,12 @@ def parse_yaml(text: str) -> Any:
 def write_yaml(fields: Mapping[str, Any]) -> str:
     """Write fields, in their order."""
     return yaml.dump(fields, Dumper=_Dumper, sort_keys=False, allow_unicode=True)
+
+
+def name_of(path: Path) -> str:
+    """Return the name that a file gives to what it describes: its own, of plain letters, digits, '.', '_' and '-'."""
+    plain = unicodedata.normalize("NFKD", path.stem).encode("ascii", "ignore").decode()
+    return re.sub(r"[^A-Za-z0-9._-]+", "-", plain).strip("._-")
 
 
 def read_fields(path: Path, kind: str, example: str, remedy: str) -> dict[str, Any]:
@@ -80,4 +98,7 @@ def read_fields(path: Path, kind: str, example: str, remedy: str) -> dict[str, A
         raise UserError(f"{file} is not valid YAML: {error}") from error
     if not isinstance(fields, dict):
         raise UserError(f"{file} must hold a mapping of fields, e.g. '{example}'.")
+    wrong = next((key for key in fields if not isinstance(key, str)), None)
+    if wrong is not None or None in fields:
+        raise UserError(f"{file} has a field named {wrong!r}, which YAML does not read as text. Put it in quotes.")
     return fields

@@ -5,7 +5,7 @@ from __future__ import annotations
 import inspect
 import re
 from collections.abc import Iterable, Iterator, Mapping, Set
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import gymnasium as gym
 import numpy as np
@@ -55,7 +55,8 @@ def find_mask(env: gym.Env[Any, Any], observation: Any, info: Mapping[str, Any] 
         observation: That it showed last.
         info: The same.
     """
-    num_actions = int(env.action_space.n)  # type: ignore[attr-defined]
+    actions = cast("spaces.Discrete[Any]", env.action_space)
+    num_actions = int(actions.n)
     space = env.observation_space
     for place, shown in (("info", info), ("observation", observation)):
         if not isinstance(shown, Mapping):
@@ -69,7 +70,7 @@ def find_mask(env: gym.Env[Any, Any], observation: Any, info: Mapping[str, Any] 
             key for key, name in names.items() if name in ("mask", "masks") and _is_mask(shown[key], num_actions)
         ):
             return MaskSource(place, key)
-    return next(_attributes(env, num_actions), None)
+    return next(_attributes(env, actions), None)
 
 
 def read_mask(value: Any, source: MaskSource, space: spaces.Discrete[Any]) -> NDArray[np.float32] | None:
@@ -100,7 +101,7 @@ def not_a_mask(value: Any, source: MaskSource, num_actions: int) -> str:
     )
 
 
-def _attributes(env: gym.Env[Any, Any], num_actions: int) -> Iterator[MaskSource]:
+def _attributes(env: gym.Env[Any, Any], actions: spaces.Discrete[Any]) -> Iterator[MaskSource]:
     """Yield what the environment and its wrappers hold or return that is a mask."""
     layer: Any = env
     while True:
@@ -114,8 +115,8 @@ def _attributes(env: gym.Env[Any, Any], num_actions: int) -> Iterator[MaskSource
                 value = _told(getattr(layer, name))
             except Exception:  # there is none, or it wants arguments
                 continue
-            source = MaskSource("attribute", name, _lists(value, kind, None, num_actions))
-            if name == _METHOD or (_is_many(value) and read_mask(value, source, env.action_space) is not None):
+            source = MaskSource("attribute", name, _lists(value, kind, None, int(actions.n)))
+            if name == _METHOD or (_is_many(value) and read_mask(value, source, actions) is not None):
                 yield source
         if not isinstance(layer, gym.Wrapper):
             return

@@ -563,6 +563,32 @@ def test_one_task_by_two_names_is_refused() -> None:
         resolve(sweep(tasks=[entry], num_env_steps={entry: 700, "frozen_lake": 800}))
 
 
+@pytest.mark.parametrize("name", ["none", "oracle", "random", "worst", "cloning", "more_updates"])
+def test_a_tutor_of_ones_own_does_not_go_by_a_name_that_means_something_else(name: str, tmp_path: Path) -> None:
+    """It was taken for a baseline, a reference or a control."""
+    file = tmp_path / f"{name}.yaml"
+    file.write_text("model: some/model\n")
+    with pytest.raises(UserError, match=f"'{name}'.*Give it another name"):
+        resolve(sweep(tutors=[str(file)]))
+
+
+def test_files_of_any_name_are_read(tmp_path: Path) -> None:
+    tutor = tmp_path / "GPT 4o (mini).YAML"
+    tutor.write_text("model: some/model\n")
+    file = tmp_path / "My first sweep.YML"
+    file.write_text(f"tutors: ['{tutor}']\ntasks: [blackjack]\n")
+    config = load_sweep(str(file))
+    assert config.name == "My-first-sweep" and list(resolve(config).tutors) == ["gpt-4o-mini"]
+
+
+@pytest.mark.parametrize("value", ["2026-11-30", "007", "no"])
+def test_what_yaml_does_not_read_as_text_is_to_be_put_in_quotes(value: str, tmp_path: Path) -> None:
+    file = tmp_path / "mine.yaml"
+    file.write_text(f"name: {value}\ntutors: [oracle]\ntasks: [blackjack]\n")
+    with pytest.raises(UserError, match=r"name = .*put it in quotes"):
+        load_sweep(str(file))
+
+
 def test_a_number_of_seeds_leaves_out_those_that_settings_are_chosen_on() -> None:
     assert sweep(seeds=103).seeds[-4:] == [99, 120, 121, 122]
     assert sweep(seeds=3, tuning_seeds=[1]).seeds == [0, 2, 3]

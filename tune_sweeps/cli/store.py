@@ -148,7 +148,7 @@ def _tutor(name: str) -> TutorConfig:
             return TutorConfig.model_validate({"name": "any", "store": StoreConfig(location=name)})
         except ValidationError as error:
             raise UserError(f"{field_problems(error, prefix='store')}.") from None
-    if name.endswith(CONFIG_SUFFIXES):
+    if name.lower().endswith(CONFIG_SUFFIXES):
         return load_tutor(name)
     if not TutorConfig.is_name(name):
         raise UserError(f"'{name}' is no tutor's name: small letters, digits, '.', '_' and '-'.")
@@ -163,7 +163,7 @@ def _stores(tutor: str | None) -> Iterator[tuple[str, Store]]:
     from tutor_service.store.opening import open_named
     from tutor_service.tutor_files import CONFIG_SUFFIXES
 
-    if tutor is not None and (_is_address(tutor) or tutor.endswith(CONFIG_SUFFIXES)):
+    if tutor is not None and (_is_address(tutor) or tutor.lower().endswith(CONFIG_SUFFIXES)):
         yield tutor, open_named(_tutor(tutor), readonly=True)
         return
     folder = paths.advice_dir()

@@ -40,7 +40,7 @@ def write_bundle(folder: Path, config: SweepConfig) -> None:
         path = Path(tutor).expanduser()
         sent = Path(TUTORS) / path.name
         (folder / sent).parent.mkdir(exist_ok=True)
-        if path.suffix in CONFIG_SUFFIXES:
+        if path.suffix.lower() in CONFIG_SUFFIXES:
             _write_tutor(path, folder, sent)
         else:
             _copy(path, folder / sent)

@@ -11,7 +11,7 @@ from pydantic import BaseModel, ValidationError
 
 from tune_sweeps.definition.config import SCHEMA_VERSION, Extension, Match, SweepConfig, free_seeds
 from tutor_service.errors import UserError, field_problems, unknown_name
-from tutor_service.yaml_files import parse_yaml, read_fields, write_yaml
+from tutor_service.yaml_files import name_of, parse_yaml, read_fields, write_yaml
 
 PRESETS_DIR = Path(__file__).parent.parent / "presets"
 
@@ -32,12 +32,12 @@ def load_sweep(name_or_path: str, settings: Sequence[str] = ()) -> SweepConfig:
         UserError: No such preset or file, broken YAML, a newer format, or an invalid or unknown field.
     """
     path = Path(name_or_path).expanduser()
-    if path.suffix not in {".yaml", ".yml"}:
+    if path.suffix.lower() not in {".yaml", ".yml"}:
         path = PRESETS_DIR / f"{name_or_path}.yaml"
         if not path.is_file():
             raise unknown_name("preset", name_or_path, preset_names())
     fields = read_fields(path, "sweep", "tutors: [oracle]", f"Valid presets: {', '.join(preset_names())}.")
-    fields.setdefault("name", path.stem)
+    fields.setdefault("name", name_of(path) or "sweep")
     for setting in settings:
         apply_setting(fields, setting)
     version = fields.get("version", SCHEMA_VERSION)

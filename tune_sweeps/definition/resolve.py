@@ -10,7 +10,7 @@ from typing import Any
 from rllib_plugins.algorithms.registry import ALGORITHMS
 from rllib_plugins.tasks import Task, load_task, task_names
 from rllib_plugins.tutors import check_recorded, check_tutor
-from tune_sweeps.definition.config import CLONING, UNTUTORED, Match, SweepConfig
+from tune_sweeps.definition.config import CLONING, CONTROLS, UNTUTORED, Match, SweepConfig
 from tune_sweeps.definition.grid import Entries, Trial, grid
 from tutor_service.client import service_url
 from tutor_service.config import TutorConfig
@@ -72,6 +72,9 @@ def resolve(config: SweepConfig) -> ResolvedSweep:
     """
     configs = {entry: check_tutor(entry) for entry in config.tutored}
     tutor_names = {entry: _tutor_name(entry, found) for entry, found in configs.items()}
+    for entry, name in tutor_names.items():
+        if name in CONTROLS:
+            raise UserError(f"tutors: '{entry}' is named '{name}', as a control is. Give it another name.")
     tasks = {entry: _load(entry, config.task_options) for entry in config.tasks}
     places = {place: task.name for entry, task in tasks.items() for place in (entry, _place(task))}
     canonical = _canonical(config, places, tutor_names)

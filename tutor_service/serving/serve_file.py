@@ -18,6 +18,7 @@ from tutor_service.errors import UserError, field_problems
 from tutor_service.gateway.access import HttpConfig
 from tutor_service.serving.arguments import BUILDER, resolve
 from tutor_service.serving.lifecycle import deploy
+from tutor_service.yaml_files import parse_yaml
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,10 +43,10 @@ class ServeFile:
 def is_serve_file(name: str) -> bool:
     """Return whether a name is a Serve config file rather than a tutor's; False for what cannot be read."""
     path = Path(name)
-    if path.suffix not in {".yaml", ".yml"}:
+    if path.suffix.lower() not in {".yaml", ".yml"}:
         return False
     try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+        content = parse_yaml(path.read_text(encoding="utf-8"))
     except (OSError, UnicodeError, yaml.YAMLError):
         return False
     return isinstance(content, dict) and "applications" in content
