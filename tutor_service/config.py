@@ -12,6 +12,8 @@ from pydantic import BaseModel, ConfigDict, Field, field_validator, model_valida
 from tutor_service.errors import without_password
 
 NAME_PATTERN = r"^[a-z0-9][a-z0-9._-]*$"
+_VARIABLE = re.compile(r"[A-Z_][A-Z0-9_]*|[A-Za-z_][A-Za-z0-9_]{0,19}")
+"""Names of environment variables; keys have other characters, or are longer and in small letters too."""
 
 
 class ScalingConfig(BaseModel):
@@ -302,6 +304,15 @@ class TutorConfig(BaseModel):
                 "api_key_env or api_key_file, as 'Basic ' and then user:password in base64"
             )
         return address
+
+    @model_validator(mode="after")  # of the whole model: an error of the field alone would show the key
+    def _key_is_named(self) -> TutorConfig:
+        if self.api_key_env and not _VARIABLE.fullmatch(self.api_key_env):
+            raise ValueError(
+                "api_key_env is no name of an environment variable. Set a variable to the key on the node that asks, "
+                "and give its name"
+            )
+        return self
 
     @model_validator(mode="after")
     def _thinks_where_it_may(self) -> TutorConfig:

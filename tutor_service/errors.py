@@ -19,6 +19,9 @@ _KIND = re.compile(r"int|float|bool|str|(dict|list)\[.*\]")
 _FOLLOWS = {"default_factory_not_called"}
 """Errors that follow from another field's."""
 
+_SECRET = re.compile(r"(?:^|_)(?:key|token|password|secret|authorization|headers)$", re.IGNORECASE)
+"""Fields that hold secrets where somebody makes them up."""
+
 _PASSWORD = re.compile(r"(://[^/@\s:]*:|[?&]password=)[^/@\s&'\"]+")
 
 
@@ -82,7 +85,8 @@ def _problem(
 ) -> tuple[str, str]:
     """Return what is wrong, as the field with its value and what is said about them."""
     field = prefix + ".".join(map(str, location))
-    given = without_password(repr(item.get("input")))
+    hidden = bool(location) and _SECRET.search(str(location[-1])) is not None
+    given = "***" if hidden else without_password(repr(item.get("input")))
     if item["type"] == "extra_forbidden":
         near = did_you_mean(str(location[-1]), _fields_at(location[:-1], root))
         return f"unknown field '{field}' = {given}", f".{near}" if near else ""

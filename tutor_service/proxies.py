@@ -7,6 +7,7 @@ too, where no proxy can reach what is meant.
 from __future__ import annotations
 
 import ipaddress
+import os
 import ssl
 from collections.abc import Callable, MutableMapping
 from functools import lru_cache
@@ -17,6 +18,9 @@ from urllib.request import getproxies, proxy_bypass
 from tutor_service.errors import UserError
 
 Client = TypeVar("Client")
+
+_CERTIFICATES = ("SSL_CERT_FILE", "SSL_CERT_DIR")
+"""Variables that say which certificates are trusted; the first that is set counts."""
 
 LOOPBACK = ("localhost", "127.0.0.1", "::1")
 
@@ -76,13 +80,21 @@ def open_client(kind: Callable[..., Client], url: str, **options: Any) -> Client
         options: More arguments of it.
 
     Raises:
-        UserError: The environment names a proxy that httpx cannot use.
+        UserError: The environment names a proxy that httpx cannot use, or certificates that cannot be read.
     """
     import httpx  # takes longer than all else here, and most commands call nobody
 
+    try:
+        context = _ssl_context()
+    except OSError as error:
+        name = next((name for name in _CERTIFICATES if os.environ.get(name)), _CERTIFICATES[0])
+        place = os.environ.get(name, "")
+        raise UserError(
+            f"{name} = '{place}': no certificates can be read there ({error}). Correct or unset it."
+        ) from error
     # For these the environment is not even looked at: a proxy of an unknown kind would keep the client from starting.
     try:
-        return kind(verify=_ssl_context(), trust_env=not _is_spared(url), **options)
+        return kind(verify=context, trust_env=not _is_spared(url), **options)
     except (ValueError, ImportError, httpx.InvalidURL) as error:
         raise UserError(
             f"a proxy of the environment cannot be used for {url}: {error}. Check HTTP_PROXY, HTTPS_PROXY and "

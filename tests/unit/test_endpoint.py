@@ -17,6 +17,7 @@ from tutor_service.engines.endpoint.engine import OpenAIEngine
 from tutor_service.errors import UserError
 from tutor_service.prompts.messages import MessagePrompts
 from tutor_service.schema import Advice, AdviceError, AdviceRequest
+from tutor_service.tutor_files import load_tutor
 
 
 @pytest.fixture(autouse=True)
@@ -437,6 +438,25 @@ async def test_keys_as_they_stand_in_files(tmp_path, key, sent):
         with pytest.raises(UserError, match=r"the API key in '.*key' is several lines") as refusal:
             await started(endpoint, api_key_file=str(file))
         assert "same" not in str(refusal.value) and not endpoint.keys
+
+
+@pytest.mark.parametrize(
+    "field",
+    [
+        "api_key: sk-sesame",
+        "OPENAI_API_KEY: sk-sesame",
+        "headers: {Authorization: Bearer sesame}",
+        "api_key_env: sk-sesame",
+        "api_key_env: gsk_sesame0123456789abcdefghij",
+        "base_url: http://me:sesame@127.0.0.1/v1",
+    ],
+)
+def test_a_key_that_stands_in_the_tutors_file_is_refused_and_not_shown(tmp_path, field):
+    file = tmp_path / "remote.yaml"
+    file.write_text(f"backend: openai\nmodel: m\n{field}\n")
+    with pytest.raises(UserError, match=field.split(":")[0]) as refusal:
+        load_tutor(str(file))
+    assert "sesame" not in str(refusal.value) and "api_key_env" in str(refusal.value)
 
 
 async def test_a_certificate_that_nobody_vouches_for(tmp_path, monkeypatch):

@@ -7,6 +7,7 @@ import pytest
 
 from tests.unit.endpoint_standin import good, running
 from tune_sweeps.cluster.dashboard import read_facts
+from tutor_service import proxies
 from tutor_service.client.backend import BackendError
 from tutor_service.client.http import HttpBackend
 from tutor_service.errors import UserError
@@ -85,6 +86,17 @@ def test_a_proxy_in_between_is_named(monkeypatch):
         HttpBackend("http://tutors.example.org").advise([QUESTION], 5)
     with pytest.raises(UserError, match=r"by way of the proxy http://127\.0\.0\.1:9"):
         read_facts("http://ray.example.org", None)
+
+
+def test_certificates_that_cannot_be_read_are_a_users_error(monkeypatch, tmp_path):
+    proxies._ssl_context.cache_clear()
+    for content in (None, "no certificate"):
+        file = tmp_path / "certificates.pem"
+        if content is not None:
+            file.write_text(content)
+        monkeypatch.setenv("SSL_CERT_FILE", str(file))
+        with pytest.raises(UserError, match=r"SSL_CERT_FILE = '.*certificates\.pem': no certificates can be read"):
+            open_client(httpx.Client, "https://llm.example.org")
 
 
 def test_a_proxy_of_an_unknown_kind_is_a_users_error(monkeypatch):
