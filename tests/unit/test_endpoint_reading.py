@@ -209,6 +209,10 @@ def test_words_of_several_tokens_are_scored_by_what_tells_them_apart():
     found = read_scores({" st": 0.6, "h": 0.2, "hit": 0.1, "The": 0.1}, ("hit", "stick"))
     assert isinstance(found, Distribution)
     assert found.probabilities == pytest.approx((1 / 3, 2 / 3)) and found.mass == pytest.approx(0.9)
+    found = read_scores({"St": 0.6, "Hit": 0.3}, ("hit", "stick"))
+    assert isinstance(found, Distribution) and found.probabilities == pytest.approx((1 / 3, 2 / 3))
+    found = read_scores({"So": 0.6, "I": 0.2, " nor": 0.1, "south": 0.1}, ("north", "south"))
+    assert isinstance(found, Distribution) and found.probabilities == pytest.approx((0.5, 0.5))
     assert isinstance(read_scores({"s": 0.9}, ("stay", "stick")), NotRead), "both begin so"
     assert read_scores({"right": 0.3, "B": 0.3, "A": 0.2}, LABELS, WORDS).probabilities == pytest.approx((0.25, 0.75))
 

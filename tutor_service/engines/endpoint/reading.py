@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 import unicodedata
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from functools import lru_cache
 
 from tutor_service.engines.decode import Distribution, one_hot, renormalise
@@ -24,6 +24,9 @@ _LEAST_MASS = 1e-3
 _SHOWN_TOKENS = 5
 _SHOWN_CHARS = 80
 _PUNCTUATION = " \t\r\n\"'`*_.,:;!?()[]{}<>|#=-“”‘’«»"
+_FIRST_WORDS = frozenset(["a", "an", "as", "at", "for", "he", "i", "if", "in", "it", "my", "no", "so", "to", "we"])
+"""Begin sentences when capitalised, and are then no beginning of a label."""
+
 _MARKERS = str.maketrans({"Ġ": " ", "▁": " ", "Ċ": "\n", "ĉ": "\t"})
 """How byte-level and sentence-piece tokenizers write white space."""
 
@@ -107,11 +110,9 @@ class _Spellings:
     def __init__(self, labels: tuple[str, ...], words: tuple[str, ...]) -> None:
         known = ActionNames(labels, words)
         self._exact, self._folded = known.exact, known.folded
-        begun: dict[str, set[int]] = {}
-        for name, index in known.exact.items():
-            for end in range(1, len(name)):
-                begun.setdefault(name[:end], set()).add(index)
-        self._begun = {name: indices.pop() for name, indices in begun.items() if len(indices) == 1}
+        self._begun = _beginnings(known.exact)
+        folded = _beginnings(known.folded)
+        self._begun_folded = {name: index for name, index in folded.items() if name not in _FIRST_WORDS}
 
     @classmethod
     @lru_cache(maxsize=512)
@@ -122,13 +123,23 @@ class _Spellings:
     def index(self, token: Token) -> int | None:
         """Return the index of the action that a token is the name of, or that it alone begins; None: of none."""
         spellings = list(_spellings(token))
-        for table, fold in ((self._exact, False), (self._folded, True), (self._begun, False)):
+        tables = ((self._exact, False), (self._folded, True), (self._begun, False), (self._begun_folded, True))
+        for table, fold in tables:
             for spelling in spellings:
                 for candidate in (spelling.strip(), spelling.strip(_PUNCTUATION)):
                     index = table.get(candidate.casefold() if fold else candidate)
                     if index is not None:
                         return index
         return None
+
+
+def _beginnings(names: Mapping[str, int]) -> dict[str, int]:
+    """Return the index of the action by everything that its names alone begin with."""
+    begun: dict[str, set[int]] = {}
+    for name, index in names.items():
+        for end in range(1, len(name)):
+            begun.setdefault(name[:end], set()).add(index)
+    return {name: indices.pop() for name, indices in begun.items() if len(indices) == 1}
 
 
 def _spellings(token: Token) -> Iterator[str]:
