@@ -260,10 +260,11 @@ async def test_failures_of_single_requests(status, retry):
         assert answer == AdviceError(f"endpoint: as told (HTTP {status})", retry=retry)
 
 
-async def test_a_long_pause_is_kept_and_nothing_is_sent_meanwhile():
+@pytest.mark.parametrize("pause", ["3600", "1764510000", "Wed, 21 Oct 2099 07:28:00 GMT"])
+async def test_a_long_pause_is_kept_for_an_hour_and_nothing_is_sent_meanwhile(pause):
     def behave(body, number):
         if number > 1:
-            raise Refused(429, error("Daily limit reached"), {"Retry-After": "3600"})
+            raise Refused(429, error("Daily limit reached"), {"Retry-After": pause})
         return good(body, number)
 
     with running(behave) as endpoint:
@@ -472,6 +473,18 @@ async def test_a_certificate_that_nobody_vouches_for(tmp_path, monkeypatch):
         _, facts = await started(endpoint)
         assert facts.decoding == "scored"
     proxies._ssl_context.cache_clear()
+
+
+async def test_https_where_a_server_speaks_http():
+    async def answer(reader, writer):
+        await reader.read(1)
+        writer.write(b"HTTP/1.1 400 Bad Request\r\n\r\n")
+        writer.close()
+
+    async with await asyncio.start_server(answer, "127.0.0.1") as server:
+        address = f"https://127.0.0.1:{server.sockets[0].getsockname()[1]}/v1"
+        with pytest.raises(UserError, match="is it http instead of https"):
+            await OpenAIEngine(TutorConfig(name="r", backend="openai", model="m", base_url=address)).start()
 
 
 async def test_a_long_pause_at_the_start_is_no_wrong_address():

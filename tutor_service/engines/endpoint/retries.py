@@ -18,6 +18,9 @@ BACKOFF_S = 0.5
 ATTEMPTS = 4
 """Times that a request is made before its failure counts."""
 
+_MAX_PAUSE_S = 3600.0
+"""Longest pause; a server that asks for more may have sent the time of day, or come back sooner."""
+
 TRANSIENT = frozenset({408, 409, 425, 429})
 """HTTP statuses below 500 that say something about the moment."""
 
@@ -87,7 +90,7 @@ class Session:
                 if received.status < 500 and received.status not in TRANSIENT:
                     return exchange
                 if received.retry_after_s is not None:
-                    self._pace.hold(received.retry_after_s)
+                    self._pace.hold(min(received.retry_after_s, _MAX_PAUSE_S))
                     self._pause_words = received.words
                 if last:
                     return exchange
