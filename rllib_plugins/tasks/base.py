@@ -158,7 +158,13 @@ class Task:
     def flat_space(self) -> spaces.Box:
         """Return the space of ``encode``'s vectors."""
         if type(self).encode is not Task.encode:
-            return spaces.Box(-np.inf, np.inf, self._encode(self.probe.observation).shape, dtype=np.float32)
+            vector = self._encode(self.probe.observation)
+            if vector.ndim != 1:
+                raise UserError(
+                    f"task '{self.name}', observation {one_line(self.probe.observation)}: encode returned an array of "
+                    f"shape {vector.shape}: return a float32 vector of always the same length."
+                )
+            return spaces.Box(-np.inf, np.inf, vector.shape, dtype=np.float32)
         with suppress(Exception):  # whatever Gymnasium raises on a space that it does not know
             flat = spaces.flatten_space(self.raw_observation_space)
             if isinstance(flat, spaces.Box):
@@ -256,7 +262,7 @@ class Task:
             return gym.make(self.env_id, disable_env_checker=True, **arguments)
         except UserError:
             raise
-        except Exception as error:
+        except (Exception, SystemExit) as error:
             message = one_line(error) if isinstance(error, gym.error.Error | TypeError) else failure(error)
             raise UserError(
                 f"task '{self.name}': environment '{self.env_id}' with {self.env_kwargs}: {message}"

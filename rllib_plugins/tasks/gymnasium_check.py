@@ -35,7 +35,7 @@ def one_line(value: object, limit: int = _SHOWN_CHARS) -> str:
     return text if len(text) <= limit else text[: limit - 1] + "…"
 
 
-def failure(error: Exception) -> str:
+def failure(error: BaseException) -> str:
     """Return the kind and the text of an error as one line."""
     return f"{type(error).__name__}: {one_line(error)}" if str(error) else type(error).__name__
 

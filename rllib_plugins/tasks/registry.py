@@ -8,6 +8,7 @@ from typing import Any
 
 from rllib_plugins.importing import import_from_here
 from rllib_plugins.tasks.base import Task
+from rllib_plugins.tasks.gymnasium_check import failure
 from rllib_plugins.tasks.validation import validate
 from tutor_service.errors import UserError, unknown_name
 
@@ -85,6 +86,10 @@ def _build(source: Any, options: dict[str, Any], name: str) -> Task:
         task = source(**options)
     except TypeError as error:
         raise UserError(f"task '{name}' with options {options}: {error}") from error
+    except UserError:
+        raise
+    except (Exception, SystemExit) as error:
+        raise UserError(f"task '{name}' with options {options}: its constructor fails with {failure(error)}") from error
     if not isinstance(task, Task):
         raise UserError(f"task '{name}' made a {type(task).__name__}. It must make a rllib_plugins.tasks.Task.")
     return task
@@ -98,6 +103,8 @@ def _import(path: str) -> Any:
         raise UserError(
             f"task '{path}': no module '{error.name}'. Run from the folder that holds it, or install it."
         ) from error
+    except ImportError as error:
+        raise UserError(f"task '{path}': {error}") from error
     if not hasattr(module, attribute):
         names = [key for key, value in vars(module).items() if isinstance(value, type) and issubclass(value, Task)]
         raise unknown_name("task", attribute, [key for key in names if key != "Task"], f"in module '{module_name}'")

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import re
+import unicodedata
+from collections.abc import Mapping
+from numbers import Integral
 from typing import Any
 
 import numpy as np
@@ -12,7 +15,7 @@ from numpy.typing import NDArray
 from rllib_plugins.tasks.base import Task
 from rllib_plugins.tasks.flat import FlatVectorEnv, TurnsVectorEnv
 from rllib_plugins.tasks.gymnasium_check import failure, one_line
-from tutor_service.errors import UserError
+from tutor_service.errors import UserError, unknown_name
 from tutor_service.schema import AdviceRequest
 from tutor_service.validation import problem
 
@@ -22,6 +25,7 @@ NUM_ENVS = 2
 _NUMPY_SCALAR = re.compile(r"np\.\w+\(([^()]*)\)")
 """How numpy shows a number inside a container; the environment may return plain ones."""
 
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 _ILLEGAL = re.compile("(illegal|invalid|not legal|not valid|not allowed|forbidden).*(action|move)", re.IGNORECASE)
 _ABOUT_MASKS = (
     ". If not every action is always legal, write legal(observation), or show the mask in info['action_mask']."
@@ -56,30 +60,58 @@ def validate(task: Task) -> None:
         _check_exact_return(task)
     except UserError as error:
         raise UserError(" ".join(str(error).splitlines())) from error
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         hint = _ABOUT_MASKS if _ILLEGAL.search(str(error)) else ""
         raise UserError(f"task '{task.name}': its environment fails with {failure(error)}{hint}") from error
 
 
 def _check_fields(task: Task) -> None:
     for field in ("name", "env_id", "rules", "actions"):
-        if not getattr(task, field, None):
+        value = getattr(task, field, None)
+        if value is None or (isinstance(value, str | tuple) and not value):
             raise UserError(f"task {type(task).__name__}: field '{field}' is missing or empty.")
-    if isinstance(task.actions, str) or not all(isinstance(label, str) for label in task.actions):
-        raise UserError(f"task '{task.name}': actions = {one_line(task.actions)} must be a tuple of texts.")
-    task.actions = tuple(task.actions)
+    if not isinstance(task.name, str) or not _NAME.fullmatch(task.name):
+        raise UserError(
+            f"task {type(task).__name__}: name = {task.name!r:.80} names files, too: use at most 64 plain letters, "
+            "digits, '.', '_' and '-', beginning with a letter or a digit."
+        )
+    if not isinstance(task.env_id, str):
+        raise UserError(
+            f"task '{task.name}': env_id = {one_line(task.env_id, 80)} must be a registered id, e.g. 'FrozenLake-v1'. "
+            "Register a class of yours: gymnasium.register('Mine-v0', entry_point=Mine)."
+        )
+    if not isinstance(task.actions, list | tuple) or not all(isinstance(label, str) for label in task.actions):
+        raise UserError(
+            f"task '{task.name}': actions = {one_line(task.actions)} must be a tuple of texts, in the order of the "
+            "action space."
+        )
+    task.actions = tuple(map(str.__str__, task.actions))  # of members of an Enum, too
+    if not isinstance(task.hint, str | None):
+        raise UserError(f"task '{task.name}': hint = {one_line(task.hint, 80)} must be a text or None.")
+    for field, is_optional in (("num_env_steps", False), ("num_states", True), ("episode_steps", True)):
+        number = getattr(task, field)
+        if not (is_optional and number is None) and (not isinstance(number, Integral) or number < 1):
+            raise UserError(f"task '{task.name}': {field} = {number!r} must be a whole number of at least 1.")
+    if not isinstance(task.synonyms, Mapping):
+        raise UserError(f"task '{task.name}': synonyms = {one_line(task.synonyms, 80)} must be a dictionary of labels.")
+    for label in task.synonyms:
+        if label not in task.actions:
+            raise unknown_name("label", str(label), task.actions, f"in the synonyms of task '{task.name}'")
 
 
 def _check_actions(task: Task) -> None:
     seen: dict[str, str] = {}
     for label in task.actions:
-        key = label.strip().casefold()
+        key = _look(label)
         if key in seen:
             raise UserError(
                 f"task '{task.name}': labels {seen[key]!r} and {label!r} collide. Give each action its own word."
             )
         seen[key] = label
-    if trouble := problem(AdviceRequest(task.rules, "a state", task.actions, task.synonyms_of(task.actions))):
+    if label := seen.get("", "").strip():
+        raise UserError(f"task '{task.name}': label {label!r} cannot be seen. Give each action its own word.")
+    rules = task.with_hint(True).rules if isinstance(task.rules, str) else task.rules
+    if trouble := problem(AdviceRequest(rules, "a state", task.actions, task.synonyms_of(task.actions))):
         raise UserError(f"task '{task.name}': {trouble}: no tutor takes that.")
     space = task.raw_action_space
     if not isinstance(space, spaces.Discrete):
@@ -92,6 +124,12 @@ def _check_actions(task: Task) -> None:
         raise UserError(
             f"task '{task.name}': {len(task.actions)} action labels {one_line(task.actions)} for {space.n} actions."
         )
+
+
+def _look(label: str) -> str:
+    """Return what labels have in common that a tutor would take for each other: without case, width and marks."""
+    seen = "".join(c for c in unicodedata.normalize("NFKC", label) if unicodedata.category(c) != "Cf")
+    return " ".join(seen.casefold().split())
 
 
 def _check_observation(task: Task, flat: NDArray[np.float32], raw: Any, texts: dict[bytes, str]) -> NDArray[np.bool_]:
@@ -107,7 +145,8 @@ def _check_observation(task: Task, flat: NDArray[np.float32], raw: Any, texts: d
         told = task.legal(same)
         masks = task.legal_batch(flat[None])
         method = "oracle"
-        advice = task.oracle(same)
+        told_by_oracle = task.oracle(same)
+        advice = None if told_by_oracle is None else np.asarray(told_by_oracle, dtype=np.float64)
     except UserError:
         raise
     except Exception as error:
@@ -126,7 +165,6 @@ def _check_observation(task: Task, flat: NDArray[np.float32], raw: Any, texts: d
         raise UserError(f"{where}: {trouble}: no tutor takes that.")
     legal = _check_mask(task, told, masks, where)
     if advice is not None:
-        advice = np.asarray(advice, dtype=np.float64)
         fits = advice.shape == (task.num_actions,) and abs(advice.sum() - 1) < 1e-6 and (advice >= 0).all()
         if not fits or advice[~legal].any():
             raise UserError(f"{where}: oracle returned {advice}. It must be a distribution over the legal actions.")

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import enum
 import logging
 import threading
+from pathlib import Path
 from typing import Any
 
 import gymnasium as gym
@@ -339,10 +341,80 @@ def test_environments_are_made_once_and_used_again() -> None:
         (("left", "left"), "collide"),
         (tuple(f"go {i}" for i in range(64)), "64 labels; 2 to"),
         (("x" * 100, "y"), "100 characters"),
+        (("é", "e\u0301"), "collide"),
+        (("go\u200b", "Go"), "collide"),
+        (("go left", "go\u00a0left"), "collide"),
+        (("\u200b", "right"), "cannot be seen"),
+        ({"left", "right"}, "must be a tuple"),
+        ({"left": 0, "right": 1}, "must be a tuple"),
+        (np.array(["left", "right"]), "must be a tuple"),
     ],
 )
 def test_labels_that_no_tutor_takes_are_refused_when_the_task_is_loaded(labels: Any, shown: str) -> None:
     assert shown in refusal(task_of(foreign.Corridor, actions=labels)())
+
+
+def test_labels_of_an_enum_are_their_values() -> None:
+    class Move(str, enum.Enum):  # noqa: UP042 - a StrEnum shows its values by itself
+        LEFT = "left"
+        RIGHT = "right"
+
+    task = task_of(foreign.Corridor, actions=tuple(Move))()
+    validate(task)
+    assert [f"{label}" for label in task.actions] == ["left", "right"]  # a member says Move.LEFT of itself
+
+
+@pytest.mark.parametrize(
+    ("fields", "shown"),
+    [
+        ({"name": "a/b"}, "name = 'a/b' names files"),
+        ({"name": "x" * 300}, "at most 64"),
+        ({"name": 3}, "name = 3"),
+        ({"env_id": foreign.Corridor}, "must be a registered id"),
+        ({"hint": ["go right"]}, "hint = "),
+        ({"num_env_steps": 0}, "num_env_steps = 0 must be a whole number of at least 1"),
+        ({"num_env_steps": "40_000"}, "num_env_steps = '40_000'"),
+        ({"num_states": -1}, "num_states = -1"),
+        ({"episode_steps": 0}, "episode_steps = 0"),
+        ({"synonyms": [("a",), ("b",)]}, "must be a dictionary"),
+        ({"synonyms": {"lefft": ("west",)}}, "Did you mean 'left'"),
+        ({"oracle": lambda self, cell: "right"}, "oracle fails with ValueError"),
+        ({"encode": lambda self, cell: cell}, "encode returned an array of shape ()"),
+    ],
+)
+def test_fields_and_methods_that_are_none_are_refused_by_name(fields: dict[str, Any], shown: str) -> None:
+    with pytest.raises(UserError) as caught:
+        validate(task_of(foreign.Corridor, **fields)())
+    assert shown in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("source", "shown"),
+    [
+        ("def x(:", "SyntaxError"),
+        ("undefined", "NameError: name 'undefined' is not defined while it is imported (line 1 of"),
+        ("from os import nothing", "ImportError"),
+        ("import sys; sys.exit(2)", "__main__"),
+        ("class T:\n    def __init__(self): raise KeyError('size')", "its constructor fails with KeyError: 'size'"),
+        ("class T:\n    def __init__(self): raise SystemExit('no licence')", "SystemExit: no licence"),
+    ],
+)
+def test_a_module_that_fails_is_refused_with_what_it_said(
+    source: str, shown: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(tmp_path)
+    name = f"failing_{len(source)}"
+    (tmp_path / f"{name}.py").write_text(source)
+    with pytest.raises(UserError) as caught:
+        load_task(f"{name}:T")
+    assert shown in str(caught.value)
+
+
+@pytest.mark.parametrize("name", ["tasks.py:Lake", "./tasks:Lake", "folder/tasks:Lake", "/tmp/tasks.py:Lake", ":Lake"])
+def test_a_path_is_no_module(name: str) -> None:
+    with pytest.raises(UserError, match="as Python imports it"):
+        load_task(name)
 
 
 def test_words_that_no_tutor_takes_are_refused() -> None:
