@@ -153,6 +153,22 @@ async def test_options_of_the_engine_are_in_every_request():
         assert all(body["reasoning_effort"] == "low" and body["top_logprobs"] == 5 for body in endpoint.bodies)
 
 
+async def test_a_model_that_only_streams_is_read_by_the_engines_option():
+    def behave(body, number):
+        if not body.get("stream"):
+            raise Refused(400, error("This model only supports stream mode"))
+        return standin.stream(body, number)
+
+    with running(behave) as endpoint:
+        with pytest.raises(
+            UserError, match=r"only supports stream mode \(HTTP 400\)\. Check base_url, model and engine"
+        ):
+            await started(endpoint)
+        engine, _ = await started(endpoint, engine={"stream": True})
+        (answer,) = await engine.evaluate(prompts("text"))
+        assert isinstance(answer, Advice) and answer.probabilities == (0, 1)
+
+
 @pytest.mark.parametrize(
     ("status", "fields", "said"),
     [
