@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import pickle
+import re
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple, cast
 
@@ -21,6 +22,11 @@ from tutor_service.errors import UserError
 logger = logging.getLogger(__name__)
 
 Infos = dict[str, Any]
+
+_ILLEGAL = re.compile("(illegal|invalid|not legal|not valid|not allowed|forbidden).*(action|move)", re.IGNORECASE)
+_ABOUT_MASKS = (
+    ". If not every action is always legal, write legal(observation), or show the mask in info['action_mask']."
+)
 
 
 class View(NamedTuple):
@@ -68,12 +74,18 @@ class FlatEnv(gym.Wrapper[NDArray[np.float32], int, Any, Any]):
         """Start an episode."""
         if seed is not None and self._stream is not None:
             seed = derive_seed(self._stream, ENVIRONMENTS, seed)
-        observation, info = self.env.reset(seed=seed, options=options)
+        try:
+            observation, info = self.env.reset(seed=seed, options=options)
+        except (Exception, SystemExit) as error:
+            raise self._failed("reset", error) from error
         return self._show(observation, info, is_over=False), {}
 
     def step(self, action: int) -> tuple[NDArray[np.float32], float, bool, bool, Infos]:
         """Take action ``0 … num_actions − 1``."""
-        observation, reward, terminated, truncated, info = self.env.step(int(action) + self._first_action)
+        try:
+            observation, reward, terminated, truncated, info = self.env.step(int(action) + self._first_action)
+        except (Exception, SystemExit) as error:
+            raise self._failed(f"step({int(action) + self._first_action})", error) from error
         paid = read_reward(reward, self._where)
         flags = read_flag("terminated", terminated, self._where), read_flag("truncated", truncated, self._where)
         return self._show(observation, info, is_over=any(flags)), paid, *flags, {}
@@ -85,6 +97,11 @@ class FlatEnv(gym.Wrapper[NDArray[np.float32], int, Any, Any]):
     def show_again(self) -> None:
         """Encode the current observation again, after the environment was unpickled."""
         self.view.encode(self.raw_observation)
+
+    def _failed(self, call: str, error: BaseException) -> UserError:
+        """Return what to say of an environment that fails, whatever it raises, or that ends the program."""
+        hint = _ABOUT_MASKS if _ILLEGAL.search(str(error)) else ""
+        return UserError(f"{self._where}: its environment fails in {call} with {failure(error)}{hint}")
 
     def _show(self, observation: Any, info: Infos, is_over: bool) -> NDArray[np.float32]:
         self.raw_observation = observation

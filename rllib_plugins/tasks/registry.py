@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import sys
 from collections.abc import Callable
+from contextlib import redirect_stdout
 from typing import Any
 
 from rllib_plugins.importing import import_from_here
@@ -65,6 +67,11 @@ def load_task(name: str, **options: Any) -> Task:
     """
     if name not in _registered and name not in _BUILT_IN and ":" not in name:
         raise unknown_name("task", name, task_names())
+    with redirect_stdout(sys.stderr):  # what a user's module or simulator says is no part of what a command prints
+        return _load(name, options)
+
+
+def _load(name: str, options: dict[str, Any]) -> Task:
     source = _registered.get(name) or _import(_BUILT_IN.get(name, name))
     key = (source, json.dumps(options, sort_keys=True, default=repr))
     if key not in _made:

@@ -26,10 +26,6 @@ _NUMPY_SCALAR = re.compile(r"np\.\w+\(([^()]*)\)")
 """How numpy shows a number inside a container; the environment may return plain ones."""
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
-_ILLEGAL = re.compile("(illegal|invalid|not legal|not valid|not allowed|forbidden).*(action|move)", re.IGNORECASE)
-_ABOUT_MASKS = (
-    ". If not every action is always legal, write legal(observation), or show the mask in info['action_mask']."
-)
 
 
 def validate(task: Task) -> None:
@@ -61,8 +57,7 @@ def validate(task: Task) -> None:
     except UserError as error:
         raise UserError(" ".join(str(error).splitlines())) from error
     except (Exception, SystemExit) as error:
-        hint = _ABOUT_MASKS if _ILLEGAL.search(str(error)) else ""
-        raise UserError(f"task '{task.name}': its environment fails with {failure(error)}{hint}") from error
+        raise UserError(f"task '{task.name}': its environment fails with {failure(error)}") from error
 
 
 def _check_fields(task: Task) -> None:

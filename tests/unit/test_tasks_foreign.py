@@ -64,6 +64,42 @@ def test_an_observation_that_is_none_is_refused_whenever_it_comes(last: Any) -> 
     assert "the observation" in message
 
 
+@pytest.mark.parametrize("error", [ConnectionError("lost the\nsimulator"), SystemExit(0), KeyError("x")])
+def test_an_environment_that_fails_later_is_named_in_one_line(error: BaseException) -> None:
+    class Later(foreign.Corridor):
+        fails = False
+
+        def step(self, action: int) -> Any:
+            if self.fails:
+                raise error
+            return super().step(action)
+
+    task = task_of(Later)()
+    validate(task)
+    Later.fails = True
+    with pytest.raises(UserError) as caught:
+        evaluate(task, task.uniform_policy, episodes=5, seed=0)
+    assert "task 'later': its environment fails in step(" in str(caught.value) and "\n" not in str(caught.value)
+
+
+def test_what_a_simulator_says_is_no_part_of_the_output(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.syspath_prepend(tmp_path)
+    (tmp_path / "talking.py").write_text(
+        "from tests.unit.foreign_envs import Corridor, task_of\n"
+        "print('Hello from the community')\n"
+        "class Loud(Corridor):\n"
+        "    def step(self, action):\n"
+        "        print('step', action)\n"
+        "        return super().step(action)\n"
+        "Talking = task_of(Loud)\n"
+    )
+    load_task("talking:Talking")
+    said = capsys.readouterr()
+    assert said.out == "" and "Hello from the community" in said.err and "step 0" in said.err
+
+
 def test_arrays_of_one_number_are_numbers() -> None:
     task = task_of(foreign.Arrays)()
     validate(task)
