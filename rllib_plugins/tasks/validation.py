@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import re
 import unicodedata
 from collections.abc import Mapping
@@ -19,7 +20,10 @@ from tutor_service.errors import UserError, unknown_name
 from tutor_service.schema import AdviceRequest
 from tutor_service.validation import problem
 
+logger = logging.getLogger(__name__)
+
 NUM_CHECKED_STEPS = 100
+NUM_REPEATED_STEPS = 20
 NUM_ENVS = 2
 
 _NUMPY_SCALAR = re.compile(r"np\.\w+\(([^()]*)\)")
@@ -44,6 +48,7 @@ def validate(task: Task) -> None:
     try:
         with task.borrow_vec(NUM_ENVS, seed=0) as envs:
             observations, _ = envs.reset(seed=0)
+            played: list[tuple[Any, ...]] = []
             for step in range(NUM_CHECKED_STEPS):
                 raws = [env.raw_observation for env in envs.envs] if isinstance(envs, TurnsVectorEnv) else None
                 legal = [
@@ -52,12 +57,34 @@ def validate(task: Task) -> None:
                 ]
                 if step == NUM_CHECKED_STEPS // 2:
                     _check_checkpoint(task, envs)
-                observations = envs.step(np.array([rng.choice(np.flatnonzero(mask)) for mask in legal]))[0]
+                actions = np.array([rng.choice(np.flatnonzero(mask)) for mask in legal])
+                observations, *told = envs.step(actions)
+                if step < NUM_REPEATED_STEPS:
+                    played.append((actions, observations, *told[:3]))
+            if not _is_repeated(envs, played):
+                logger.warning(
+                    "task '%s': after a reset with the same seed its environment goes on differently, so no result can "
+                    "be reproduced. Begin reset with super().reset(seed=seed), and draw from self.np_random alone.",
+                    task.name,
+                )
         _check_exact_return(task)
     except UserError as error:
         raise UserError(" ".join(str(error).splitlines())) from error
     except (Exception, SystemExit) as error:
         raise UserError(f"task '{task.name}': its environment fails with {failure(error)}") from error
+
+
+def _is_repeated(envs: FlatVectorEnv, played: list[tuple[Any, ...]]) -> bool:
+    """Return whether the same actions, each given with its results, lead to these again after a reset with the seed."""
+    envs.reset(seed=0)
+    for actions, *told in played:
+        try:
+            again = envs.step(actions)
+        except UserError:  # an action that was legal before
+            return False
+        if not all(np.array_equal(ours, theirs) for ours, theirs in zip(again, told, strict=False)):
+            return False
+    return True
 
 
 def _check_fields(task: Task) -> None:

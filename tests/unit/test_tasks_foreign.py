@@ -100,6 +100,19 @@ def test_what_a_simulator_says_is_no_part_of_the_output(
     assert said.out == "" and "Hello from the community" in said.err and "step 0" in said.err
 
 
+@pytest.mark.parametrize("is_seeded", [True, False])
+def test_an_environment_whose_results_cannot_be_reproduced_is_said_once(
+    is_seeded: bool, caplog: pytest.LogCaptureFixture
+) -> None:
+    class Windy(foreign.Corridor):
+        def step(self, action: int) -> Any:
+            luck = self.np_random.random() if is_seeded else np.random.rand()
+            return super().step(action if luck < 0.7 else 1 - action)
+
+    validate(task_of(Windy)())
+    assert caplog.text.count("no result can be reproduced") == (0 if is_seeded else 1)
+
+
 def test_arrays_of_one_number_are_numbers() -> None:
     task = task_of(foreign.Arrays)()
     validate(task)
