@@ -36,6 +36,9 @@ _RANGES: dict[str, tuple[float, float]] = {
 }
 """Least and greatest value of the hyperparameters that RLlib takes as they come."""
 
+_ALWAYS_SET = _RANGES.keys() - {"grad_clip"}
+"""Those of them that cannot be left out by giving nothing."""
+
 
 def build_algorithm(config: StudentConfig) -> Any:
     """Build the RLlib algorithm of a trial; Ray must be running.
@@ -105,18 +108,27 @@ def apply_hyperparameters(algorithm: Any, hyperparameters: dict[str, Any]) -> No
             for key in value:
                 if key not in known:
                     raise unknown_name("hyperparameter model_config", key, known)
+                if isinstance(value[key], str) and isinstance(known[key], int | float | list | tuple):
+                    raise UserError(f"hyperparameter model_config.{key} = '{value[key]}': it is e.g. {known[key]}.")
             algorithm.rl_module(model_config=known | value)
         elif name.startswith("_") or not hasattr(algorithm, name) or callable(getattr(algorithm, name)):
             names = [n for n in vars(algorithm) if not n.startswith("_")]
             raise unknown_name("hyperparameter", name, names)
         elif name == "replay_buffer_config":
             algorithm.replay_buffer_config = algorithm.replay_buffer_config | value
-        elif isinstance(value, str) and isinstance(getattr(algorithm, name), int | float):
-            raise UserError(f"hyperparameter {name} = '{value}': it is a number, e.g. {getattr(algorithm, name)}.")
+        elif _is_no_number(value, getattr(algorithm, name), may_be_off=name not in _ALWAYS_SET):
+            raise UserError(f"hyperparameter {name} = {value!r}: it is a number, e.g. {getattr(algorithm, name)}.")
         elif isinstance(value, int | float) and (wanted := _number_wanted(name, value)):
             raise UserError(f"hyperparameter {name} = {value}: give {wanted}, e.g. {getattr(algorithm, name)}.")
         else:
             setattr(algorithm, name, value)
+
+
+def _is_no_number(value: Any, present: Any, may_be_off: bool) -> bool:
+    """Return whether a text, a flag or nothing is given where a number is; a schedule may be in its place."""
+    if isinstance(present, bool) or not isinstance(present, int | float):
+        return False
+    return isinstance(value, str | bool) or (value is None and not may_be_off)
 
 
 def _number_wanted(name: str, value: float) -> str:

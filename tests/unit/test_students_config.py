@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 from pydantic import ValidationError
 
@@ -52,6 +54,21 @@ def test_an_unknown_hyperparameter_is_named_with_its_neighbour():
 def test_a_hyperparameter_out_of_range_is_refused(name: str, value: float, remedy: str):
     with pytest.raises(UserError, match=rf"{name} = {value}: give {remedy}"):
         apply_hyperparameters(PPOConfig(), {name: value})
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "shown"),
+    [
+        ("lr", None, "lr = None: it is a number, e.g. "),
+        ("lr", True, "lr = True: it is a number"),
+        ("lr", "1e-4 ", "lr = '1e-4 ': it is a number"),
+        ("model_config", {"fcnet_hiddens": "64,64"}, r"model_config.fcnet_hiddens = '64,64': it is e.g. \["),
+    ],
+)
+def test_a_hyperparameter_of_another_kind_is_refused(name: str, value: Any, shown: str):
+    with pytest.raises(UserError, match=shown):
+        apply_hyperparameters(PPOConfig(), {name: value})
+    apply_hyperparameters(PPOConfig(), {"grad_clip": None, "lr": [[0, 0.1], [1_000, 0.01]]})
 
 
 def test_hyperparameters_arrive():
