@@ -12,7 +12,7 @@ HOME_VARIABLE = "LLM_TUTORS_HOME"
 
 def home() -> Path:
     """Return the folder for models and advice: ``$LLM_TUTORS_HOME``, else the user's cache folder."""
-    override = os.environ.get(HOME_VARIABLE)
+    override = os.environ.get(HOME_VARIABLE, "").strip()
     return Path(override).expanduser().resolve() if override else user_cache_path("llm-tutors")
 
 

@@ -8,15 +8,17 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import pytest
 
-from tutor_service.client import ClientSettings, TutorClient, connect
+from tutor_service.client import ClientSettings, TutorClient, connect, service_url
 from tutor_service.client.backend import BackendError
 from tutor_service.client.breaker import BreakerState
 from tutor_service.client.serve_handle import ServeHandleBackend
 from tutor_service.config import TutorConfig
 from tutor_service.errors import UserError
+from tutor_service.paths import home
 from tutor_service.schema import Advice, AdviceError, AdviceRequest
 
 Answer = Advice | AdviceError
@@ -364,3 +366,15 @@ def test_a_tutor_may_end_its_students() -> None:
     with pytest.raises(UserError, match=r"ends its students: budget\.max_requests = 5 is used up"):
         client.advise(ask(2))
     assert client.advise(ask(1, 3)) == [Advice((0.25, 0.75), 0.9, "store", 0.0), advice()]
+
+
+def test_white_space_around_what_the_environment_says_means_nothing(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """As a file or a copied line leaves it."""
+    monkeypatch.setenv("LLM_TUTORS_URL", " http://host:1/\n")
+    assert service_url() == "http://host:1/"
+    monkeypatch.setenv("LLM_TUTORS_URL", " ")
+    assert service_url() is None
+    monkeypatch.setenv("LLM_TUTORS_HOME", f"{tmp_path}/ \n")
+    assert home() == tmp_path

@@ -352,7 +352,7 @@ def app_name(tutor_name: str) -> str:
 
 def service_url() -> str | None:
     """Return a remote service's base address, ``$LLM_TUTORS_URL``; None: tutors are on this process's Ray cluster."""
-    return os.environ.get(URL_VARIABLE) or None
+    return os.environ.get(URL_VARIABLE, "").strip() or None
 
 
 def connect(
@@ -386,5 +386,5 @@ def connect(
         raise UserError(f"the tutor service's address '{url}' must begin with http:// or https:// ({URL_VARIABLE}).")
     from tutor_service.client.http import HttpBackend
 
-    token = token or os.environ.get(TOKEN_VARIABLE)
+    token = token or os.environ.get(TOKEN_VARIABLE, "").strip() or None
     return TutorClient(HttpBackend(f"{url.rstrip('/')}/{tutor.name}", token), settings)
