@@ -20,9 +20,10 @@ from typing import Any
 
 from benchmarks.harness import Benchmark, add_arguments, sized
 from benchmarks.shared.grounds import GROUNDS, Ground
+from rllib_plugins.hyperparameters import default_hyperparameters
 
 MEASURES = ("rllib_plugins", "tune_sweeps/report")
-ALGORITHMS = ("dqn", "ppo", "a2c")
+ALGORITHMS: tuple[Any, ...] = ("dqn", "ppo", "a2c")
 PLACES = {
     "snake": Ground("benchmarks.shared.imperfect:ImperfectSnake", {}, 12_000, interval=125, episodes=20),
     "cart_pole": Ground("benchmarks.shared.imperfect:ImperfectCartPole", {}, 12_000, interval=500, episodes=10),
@@ -31,6 +32,14 @@ PLACES = {
         task="benchmarks.shared.imperfect:ImperfectConnectFour", num_env_steps=24_000
     ),
     "frozen_lake": Ground("benchmarks.shared.imperfect:ImperfectLake", {}, 12_000, interval=100, episodes=1),
+    "snake_grid": Ground(
+        "benchmarks.shared.imperfect:ImperfectSnake",
+        {"observation": "grid"},
+        150_000,
+        interval=3_000,
+        episodes=20,
+        hyperparameters={algorithm: default_hyperparameters(algorithm, "snake") for algorithm in ALGORITHMS},
+    ),
 }
 """By task; an episode of CartPole's evaluation takes up to 500 env steps, and all of FrozenLake's are alike."""
 TUTORS = {
@@ -60,7 +69,6 @@ def student(algorithm: str, task: str, kind: str, seed: int, played: Any = None)
     """One trial; the tutor is its task's oracle, or nobody. It knows what the tutor reaches, as in a sweep."""
     from rllib_plugins.advising.config import AdviceConfig
     from rllib_plugins.config import StudentConfig
-    from rllib_plugins.hyperparameters import default_hyperparameters
 
     told = {} if played is None else {"tutor_return": played.tutor_return, "follow": played.follow}
     place = PLACES[task]

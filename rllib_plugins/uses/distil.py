@@ -62,6 +62,7 @@ class Distillation(Use):
             tutor_return=math.inf if advice.tutor_return is None else advice.tutor_return,
             follow=advice.follow,
             stall_steps=math.inf if config.value_based else options.stall_steps,
+            plateau_steps=options.plateau_steps,
             fade_steps=options.fade_steps if config.is_proximal else math.inf,
         )
         self._window = Window(rollout)

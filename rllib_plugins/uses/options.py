@@ -180,11 +180,18 @@ class Distil(UseOptions):
         "benefit of the doubt; doubled each time that the student falls back and imitation begins again. Not DQN, "
         "which plays its first choices, so that its returns reach the tutor's.",
     )
+    plateau_steps: int = Field(
+        default=16_384,
+        gt=0,
+        description="Env steps without a better mean return, and less than a quarter of the way to the tutor's, after "
+        "which imitation ends, whatever the evidence: a network may be too small to play as its tutor does. It begins "
+        "again, twice as patient, if the student loses half of what it had gained.",
+    )
     fade_steps: int = Field(
         default=8_192,
         gt=0,
-        description="PPO only: env steps over which imitation of a tutor that is worth following fades, once the "
-        "student's own draws have not spoken for the advice for stall_steps.",
+        description="PPO only: env steps over which imitation fades, once plateau_steps are over, or stall_steps have "
+        "passed without the student's own draws speaking for a tutor worth following.",
     )
     half_life: float = Field(default=1_024, gt=0, description="Env steps after which evidence counts half.")
     first_gradient_steps: int = Field(default=200, ge=0, description="Most gradient steps when a phase begins.")

@@ -19,7 +19,11 @@ FALL_ERRORS, FOLLOWED_FALL_ERRORS = 2.0, 1.0
 """Standard errors by which the return, plus that many, must lie below the return at release, minus that many, for a
 student to count as fallen back; fewer for a tutor worth following."""
 PATIENCE_GROWTH, MOST_GROWTHS = 2.0, 60
-"""Factor on ``stall_steps`` after each relapse, and the most times that it is applied."""
+"""Factor on ``stall_steps`` and ``plateau_steps`` after each relapse, and the most times that it is applied."""
+FAR_SHARE = 0.25
+"""Share of the way to the tutor's return from which on a plateau is no longer far below it."""
+KEPT_SHARE = 0.5
+"""Share of what a student gained by imitation below which it has fallen back after a plateau."""
 
 
 class Limits(NamedTuple):
@@ -31,8 +35,10 @@ class Limits(NamedTuple):
         tutor_return: Mean return of the tutor's own play; infinite where it is not known.
         follow: Whether the tutor is known to be worth following; None: evidence decides.
         stall_steps: Env steps without a better return after which evidence decides even about a tutor that is followed.
-        fade_steps: Env steps over which imitation of such a tutor fades, once the student's draws have not spoken for
-            it for ``stall_steps``; infinite: it does not fade.
+        plateau_steps: Env steps without a better return after which imitation ends, whatever the evidence, where the
+            student has not come a quarter of the way to the tutor's return.
+        fade_steps: Env steps over which imitation fades, once a plateau is reached or the student's draws have not
+            spoken for a followed tutor for ``stall_steps``; infinite: it does not fade.
     """
 
     options: Distil
@@ -40,7 +46,13 @@ class Limits(NamedTuple):
     tutor_return: float
     follow: bool | None = None
     stall_steps: float = math.inf
+    plateau_steps: float = math.inf
     fade_steps: float = math.inf
+
+    @property
+    def steps_down(self) -> float:
+        """Return for how many env steps imitation goes on after a plateau is reached."""
+        return self.fade_steps if self.fade_steps < math.inf else 0.0
 
     @property
     def fall_errors(self) -> float:
@@ -83,7 +95,9 @@ class Phase:
     A tutor whose own play is known to be worse than the student's is not followed: advice that beats a beginner's
     actions can still lead nowhere, and a student that is held at its tutor's level does not pass it. Whether a student
     still needs a tutor that is worth following is tried out: imitation ends, and begins again, for longer, if the
-    student falls back.
+    student falls back. Nor does it pass a tutor that its network cannot follow all the way: each answer is better than
+    the student's own, and yet imitating them takes it no further. So imitation ends on a plateau far below the tutor,
+    too.
 
     Attributes:
         is_on: Advice is imitated.
@@ -94,6 +108,8 @@ class Phase:
         total: Their sum, kept since it is asked for at every rollout.
         reached: Lower bound of the mean return at the end of the last phase; NaN: not known, or not used.
         is_trusting: The advice has the benefit of the doubt.
+        is_exhausted: The last phase ended on a plateau.
+        first: First mean return in the present phase.
         best: Highest mean return in the present phase.
         best_at: ``num_steps`` when it was seen.
         num_unsupported: Steps of the present phase in which the advice had the benefit of the doubt and evidence did
@@ -108,6 +124,8 @@ class Phase:
     total: Episodes = NO_EPISODES
     reached: float = math.nan
     is_trusting: bool = False
+    is_exhausted: bool = False
+    first: float = math.nan
     best: float = -math.inf
     best_at: int = 0
     num_unsupported: int = 0
@@ -125,12 +143,19 @@ class Phase:
         options = limits.options
         if self.is_on:
             self.num_steps += num_new
+            self._note_gain()
+            overdue = self._overdue(limits)
+            if overdue >= limits.steps_down:
+                gained = self._bound(0.0) - self.first
+                self._end(benefit, self.first + KEPT_SHARE * gained if gained > 0.0 else math.nan)
+                self.is_exhausted = True
+                return False
             if self.is_trusting:
                 if benefit.z < options.evidence_left:
                     self.num_unsupported += num_new
-                if self._has_stalled(self._patience(limits)):
+                if self._steps_since_gain() >= self._patience(limits.stall_steps):
                     self.is_trusting, self.reached = False, self._bound(-limits.fall_errors)
-            elif limits.follow and self._has_fallen(limits):
+            elif limits.follow and overdue < 0.0 and self._has_fallen(limits):
                 return self._begin(limits)
             is_harmful = min(benefit.z, benefit.disputed_z) < -options.evidence_left
             is_refuted = not self.is_trusting and (is_harmful or benefit.z < options.evidence_left)
@@ -138,10 +163,7 @@ class Phase:
             is_over = self.num_steps >= limits.phase_steps or not self.strength(limits)
             if is_refuted or is_passed or is_over:
                 is_useless = is_refuted and (is_harmful or not limits.follow)
-                self.reached = math.nan if is_useless else self._bound(-limits.fall_errors)
-                self.is_on, self.num_idle = False, 0
-                self._forget()
-                benefit.forget_disputes()
+                self._end(benefit, math.nan if is_useless else self._bound(-limits.fall_errors))
             return False
         self.num_idle += num_new
         if limits.follow and not self.num_phases and self.total.num_episodes < LEAST_EPISODES:
@@ -151,7 +173,8 @@ class Phase:
         if self.num_phases == 0:
             begins = bool(limits.follow) or (benefit.num_steps >= LEAST_EVIDENCE_STEPS and benefit.z > options.evidence)
         else:
-            begins = self._has_fallen(limits) or benefit.disputed_z > options.evidence
+            is_wanted = benefit.disputed_z > options.evidence and not self.is_exhausted
+            begins = is_wanted or self._has_fallen(limits)
         return begins and self._begin(limits)
 
     def strength(self, limits: Limits) -> float:
@@ -162,18 +185,33 @@ class Phase:
         """
         if not self.is_on:
             return 0.0
-        return max(0.0, 1.0 - max(0.0, self.num_unsupported - self._patience(limits)) / limits.fade_steps)
+        overdue = max(0.0, self.num_unsupported - self._patience(limits.stall_steps), self._overdue(limits))
+        return max(0.0, 1.0 - overdue / limits.fade_steps)
 
-    def _patience(self, limits: Limits) -> float:
-        """Return for how many env steps a followed tutor keeps the benefit of the doubt without a sign of gain."""
-        return limits.stall_steps * PATIENCE_GROWTH ** min(self.num_phases - 1, MOST_GROWTHS)
+    def _overdue(self, limits: Limits) -> float:
+        """Return for how many env steps a plateau has lasted longer than it may; below 0: it may last on.
 
-    def _has_stalled(self, stall_steps: float) -> bool:
-        """Say whether the student gains no more: one that tries its own actions, too, may not come all the way."""
+        It may, for as long as it likes, where the student has come a quarter of the way to its tutor's return.
+        """
+        if self._bound(0.0) >= self.first + FAR_SHARE * (limits.tutor_return - self.first):  # False on NaN
+            return -math.inf
+        return self._steps_since_gain() - self._patience(limits.plateau_steps)
+
+    def _patience(self, steps: float) -> float:
+        """Return after how many env steps without a sign of gain something ends: more after each relapse."""
+        return steps * PATIENCE_GROWTH ** min(self.num_phases - 1, MOST_GROWTHS)
+
+    def _note_gain(self) -> None:
+        """Take note of the best mean return of the phase: one that tries its own actions may not come all the way."""
         mean = self._bound(0.0)
+        if math.isnan(self.first):
+            self.first = mean
         if mean > self.best:  # False on NaN
             self.best, self.best_at = mean, self.num_steps
-        return self.num_steps - self.best_at >= stall_steps and not math.isnan(mean)
+
+    def _steps_since_gain(self) -> int:
+        """Return for how many env steps the student has gained no more; 0 where too few episodes say how it does."""
+        return 0 if math.isnan(self._bound(0.0)) else self.num_steps - self.best_at
 
     def _has_fallen(self, limits: Limits) -> bool:
         """Say whether the student has fallen back since it was let go."""
@@ -182,10 +220,16 @@ class Phase:
     def _begin(self, limits: Limits) -> bool:
         """Begin a phase."""
         self.is_on, self.num_steps, self.is_trusting = True, 0, bool(limits.follow)
-        self.best, self.best_at, self.num_unsupported = -math.inf, 0, 0
+        self.is_exhausted, self.first, self.best, self.best_at, self.num_unsupported = False, math.nan, -math.inf, 0, 0
         self._forget()
         self.num_phases += 1
         return True
+
+    def _end(self, benefit: Benefit, reached: float) -> None:
+        """End the phase; imitation begins again where the student falls below ``reached``, if that is not NaN."""
+        self.is_on, self.num_idle, self.reached = False, 0, reached
+        self._forget()
+        benefit.forget_disputes()
 
     def _forget(self) -> None:
         """Begin anew with the episodes."""

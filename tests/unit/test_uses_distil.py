@@ -258,6 +258,51 @@ def test_a_student_that_falls_back_is_led_again_in_full():
     assert phase.is_on and phase.strength(FADING) == 1.0
 
 
+PLATEAU = Limits(Distil(), math.inf, 15.0, follow=True, plateau_steps=4_000)
+
+
+def led(phase: Phase, means: list[float], limits: Limits = PLATEAU, z: float = 9.0) -> list[bool]:
+    """Return whether the student is led after each 1,000 steps of advice that is better than its own, by its return."""
+    found = []
+    for mean in means:
+        phase.update(known(z, disputed_z=z), [mean - 0.1, mean + 0.1] * 8, 1_000, limits)
+        found.append(phase.is_on)
+    return found
+
+
+@pytest.mark.parametrize("follow", [True, None])
+def test_imitation_that_takes_the_student_no_further_ends_whatever_the_evidence(follow):
+    phase, limits = Phase(), PLATEAU._replace(follow=follow)
+    assert led(phase, [0.0, 1.0, 3.0, 3.0, 2.9, 3.0], limits) == [True] * 6
+    assert led(phase, [3.0, 3.0], limits) == [False] * 2, "although it disputes what the advice says"
+
+
+def test_a_student_that_gains_or_is_near_its_tutor_goes_on_being_led():
+    assert led(Phase(), [0.1 * number for number in range(30)]) == [True] * 30
+    assert led(Phase(), [0.0, 1.0, *[5.1] * 30]) == [True] * 32, "the way is from 1 to 15"
+
+
+def test_after_a_plateau_a_student_is_led_again_once_it_has_lost_half_of_what_it_gained_and_for_twice_as_long():
+    phase = Phase()
+    assert not led(phase, [0.0, 1.0, 3.0, *[3.0] * 4])[-1]
+    assert led(phase, [2.6, 2.3, 2.1, 1.7]) == [False, False, False, True], "the first return that was seen is 1"
+    assert led(phase, [1.0, 3.0, *[3.0] * 8])[-2:] == [True, False]
+
+
+def test_a_student_that_gained_nothing_by_imitation_is_not_led_again():
+    phase = Phase()
+    assert not led(phase, [2.0, *[1.9] * 7])[-1]
+    assert led(phase, [1.0, 0.0]) == [False] * 2
+
+
+def test_after_a_plateau_imitation_fades_where_it_can():
+    phase, limits, left = Phase(), PLATEAU._replace(fade_steps=4_000), []
+    for _ in range(10):
+        led(phase, [3.0], limits)
+        left.append(phase.strength(limits))
+    assert left[1:] == [1.0] * 5 + [0.75, 0.5, 0.25, 0.0]
+
+
 @pytest.mark.parametrize("is_proximal", [True, False])
 def test_only_students_whose_updates_are_proximal_are_let_go_slowly(is_proximal):
     """One that takes plain gradient steps forgets what it was shown."""
