@@ -192,6 +192,7 @@ def test_an_address_where_nothing_answers_is_refused(server: Server) -> None:
 @pytest.mark.parametrize(
     ("uri", "said"),
     [
+        ("127.0.0.1:5000", "write http://127.0.0.1:5000"),
         ("./mlruns", "maintenance mode.*MLFLOW_TRACKING_URI=sqlite:///mlflow.db"),
         ("databricks://nobody", "Databricks.*Correct MLFLOW_TRACKING_URI"),
         ("azureml://region/x", "unsupported URI.*plugin"),

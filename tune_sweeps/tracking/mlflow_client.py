@@ -69,6 +69,8 @@ def check_uri(uri: str) -> None:
     Raises:
         UserError: MLflow does not know it, refuses it, or finds nothing there; the message has the remedy.
     """
+    if re.fullmatch(r"[\w.-]+:\d+(/.*)?", uri):
+        raise UserError(f"{URI_VARIABLE} = '{uri}' does not say how the server is spoken to: write http://{uri}.")
     check_database(uri)
     file = database_file(uri)
     if file is not None and nearest(file) != file.resolve():
