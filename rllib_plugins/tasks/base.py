@@ -275,7 +275,8 @@ class Task:
             render_mode: Gymnasium's.
             stream: See ``FlatEnv``.
         """
-        return FlatEnv(self.make_raw(render_mode), self.view, stream)
+        raw = self.make_raw() if render_mode is None else self.make_raw(render_mode)  # many a task's own takes nothing
+        return FlatEnv(raw, self.view, stream)
 
     def make_vec(self, num_envs: int, seed: int) -> FlatVectorEnv:
         """Make a vector environment with flat float32 observations ``(num_envs, obs_dim)`` and SAME_STEP autoreset.

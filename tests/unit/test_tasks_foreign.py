@@ -203,6 +203,14 @@ def test_masks_are_honoured_wherever_an_environment_shows_them(env: Any) -> None
     assert {task.describe(task.raw_observation(row))[-2] for row in states} == {"2", "3"}
 
 
+def test_a_tasks_own_make_raw_needs_no_render_mode():
+    class Bare(ConnectFourTask):
+        def make_raw(self):
+            return super().make_raw()
+
+    assert Bare().make().reset(seed=0)[0].shape == Bare().observation_space.shape
+
+
 def test_a_native_vector_shows_its_masks_too() -> None:
     class WithoutLegal(ConnectFourTask):
         legal = Task.legal
