@@ -11,30 +11,19 @@ from __future__ import annotations
 
 import argparse
 import json
-import shlex
 import shutil
-import subprocess
 import sys
 import tempfile
 import time
 from pathlib import Path
 from typing import Any
 
-from benchmarks.harness import FOLDER, Benchmark, add_arguments, sized
+from benchmarks.harness import Benchmark, add_arguments, sized
+from benchmarks.shared.sweeps import run, with_settings
 
 MEASURES = ("rllib_plugins", "tune_sweeps/presets/demo.yaml", "tune_sweeps/report", "tutor_service/catalog")
-CONSOLE = Path(sys.executable).with_name("tutor")
 REFERENCES = ("none", "oracle")
 MOST_S = 240.0
-
-
-def run(folder: Path, *command: str) -> str:
-    """Run a command of ``tutor`` on a results folder, and return what it printed."""
-    whole = [str(CONSOLE), *command, "--results", str(folder)]
-    done = subprocess.run(whole, cwd=FOLDER.parent, stdout=subprocess.PIPE, text=True, check=False)
-    if done.returncode:
-        sys.exit(f"{shlex.join(whole)} ended with {done.returncode}:\n{done.stdout}")
-    return done.stdout
 
 
 def main() -> int:
@@ -48,7 +37,7 @@ def main() -> int:
     with tempfile.TemporaryDirectory(prefix="demo-") as name:
         folder = Path(name)
         started = time.perf_counter()
-        run(folder, "sweep", "demo", *(word for setting in settings for word in ("--set", setting)))
+        run(folder, "sweep", "demo", *with_settings(settings))
         seconds = time.perf_counter() - started
         found: dict[str, Any] = json.loads(run(folder, "report", "demo", "--json"))
         for cell in found["cells"]:
