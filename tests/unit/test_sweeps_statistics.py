@@ -120,6 +120,13 @@ def test_a_speed_up_is_a_ratio_of_geometric_means() -> None:
     assert speed_up(comparison(slow, fast, scale=Scale(5.0, (np.ones(3),))), 0.9, 0.95) is None
 
 
+def test_arms_of_which_no_trial_converges_are_not_compared_by_speed() -> None:
+    never, fast = [ramp(40.0, top=0.5)] * 3, [ramp(40.0)] * 3
+    scale = Scale(0.0, (np.ones(3),), fixed=1.0)
+    assert speed_up(comparison(never, never, scale=scale), 0.9, 0.95) is None
+    assert speed_up(comparison(never, [*never, *fast], scale=scale), 0.9, 0.95) is not None
+
+
 def test_a_trial_that_never_converges_counts_with_all_its_steps() -> None:
     fast, never = [ramp(40.0)] * 2, ramp(40.0, top=0.5)
     both = speed_up(comparison(fast, [*fast, never]), 0.9, 0.95)

@@ -152,7 +152,8 @@ def to_markdown(analysis: Analysis, figures: list[Path]) -> str:
         "## Against the untutored student",
         versus_table(analysis).markdown(),
         "Speed-up: geometric mean of the env steps to convergence, untutored over tutored, with a jackknife-t interval "
-        "in which the level is estimated anew. p: permutation test of it; corrected for all cells (Holm) and looks. "
+        "in which the level is estimated anew; – where no trial of either converged. p: permutation test of it; "
+        "corrected for all cells (Holm) and looks. "
         f"Final return: not worse than the untutored by more than {constants.margin_frac:.0%} of the way. P(improved): "
         "probability that a tutored trial ends above an untutored one. Mean return: over all of training. Stability: "
         "share of the evaluations after the first hit that are at or above the threshold.",

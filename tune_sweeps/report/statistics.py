@@ -68,6 +68,10 @@ class Comparison:
         """Numbers of untutored and tutored trials."""
         return len(self.untutored), len(self.tutored)
 
+    def reaches(self, level: float) -> bool:
+        """Tell whether any trial of either arm came to a level."""
+        return any(np.isfinite(item.times([level])).all() for item in (*self.untutored, *self.tutored))
+
     def log_times(self, levels: ArrayLike) -> FloatArray:
         """Return the logarithms of the env steps to ``(k,)`` levels, at most the horizon: ``(k, trials)``."""
         return np.stack(
@@ -93,10 +97,11 @@ def speed_up(comparison: Comparison, frac: float, confidence: float) -> Interval
         confidence: Level of the interval.
 
     Returns:
-        None where there is no way to go; an estimate without interval where an arm has fewer than two trials.
+        None where there is no way to go, and where no trial of either arm got there: a ratio of two horizons would be 1
+        with an interval of no width. An estimate without interval where an arm has fewer than two trials.
     """
     level = comparison.scale.level(frac)
-    if level is None:
+    if level is None or not comparison.reaches(level):
         return None
     n, m = comparison.sizes
     logs = comparison.log_times([level])[0]
