@@ -17,14 +17,14 @@ from rllib_plugins.trial import ensure_ray
 ROOT = Path(__file__).parents[2]
 NAMES = sorted(path.stem for path in (ROOT / "benchmarks").glob("*.py") if "add_arguments(parser)" in path.read_text())
 NAMES.remove("harness")
-OF_A_CLUSTER = {"fault_drill", "refusals", "tutor_throughput"}
-"""Need minutes for what other tests of a cluster, and of the real LLM, start too: they only have to load."""
+ONLY_LOADED = {"fault_drill", "laptop54", "refusals", "tutor_throughput"}
+"""Need long for what other tests of a cluster, of the real LLM or of ``demo``, start too: they only have to load."""
 
 OF_A_PACKAGE_APART = {"connect_four_solver": "bitbully"}
 """Measure beside a peer whose licence keeps it out of what is installed."""
 
 WITH_A_RAY_OF_ITS_OWN = {"store"}
-SMOKED = sorted(set(NAMES) - OF_A_CLUSTER, key=lambda name: (name in WITH_A_RAY_OF_ITS_OWN, name))
+SMOKED = sorted(set(NAMES) - ONLY_LOADED, key=lambda name: (name in WITH_A_RAY_OF_ITS_OWN, name))
 
 
 @pytest.fixture(scope="module", autouse=True)
