@@ -112,7 +112,7 @@ def to_tutor_level(untutored: Sequence[Any], tutored: Sequence[Any], floor: floa
 
     Returns:
         ``env_steps``, the geometric mean over seeds (those that never do count with all their steps), and ``speed_up``
-        over the untutored ones: value, low and high end.
+        over the untutored ones: value, low and high end; None where no student of either arm comes there.
     """
     import numpy as np
 
@@ -122,7 +122,7 @@ def to_tutor_level(untutored: Sequence[Any], tutored: Sequence[Any], floor: floa
     comparison = replace(comparison, scale=replace(comparison.scale, fixed=own_return))
     found = learning.faster(comparison, TUTOR_SHARE)
     logs = comparison.log_times([comparison.scale.level(TUTOR_SHARE)])[0, len(untutored) :]
-    return {"env_steps": float(np.exp(logs.mean())), "speed_up": [found.value, found.low, found.high]}
+    return {"env_steps": float(np.exp(logs.mean())), "speed_up": found and [found.value, found.low, found.high]}
 
 
 def own_play(task: str, kind: str) -> Any:
@@ -272,8 +272,8 @@ def run(name: str, tutors: Mapping[str, Sequence[str]], args: argparse.Namespace
             benchmark.check(f"{cell}_speed_to_0.9", faster[0.9].value, bar=1.0)
             soon = to_tutor_level(untutored, group, floor, level)
             benchmark.record(f"{cell}_to_tutor_level", soon)
-            reached = max(soon["speed_up"][0] / TUTOR_SPEED_UP, TUTOR_ENV_STEPS / soon["env_steps"])
-            benchmark.check(f"{cell}_to_tutor_level", reached, bar=1.0)
+            sooner = soon["speed_up"][0] / TUTOR_SPEED_UP if soon["speed_up"] else 0.0
+            benchmark.check(f"{cell}_to_tutor_level", max(sooner, TUTOR_ENV_STEPS / soon["env_steps"]), bar=1.0)
         benchmark.check(f"{cell}_final_upper_end", final.high, bar=0.0)
 
     def figures(path: Path) -> None:
