@@ -134,24 +134,23 @@ def compare(groups: Mapping[str, Sequence[Any]], lower: float, others: Sequence[
         "untutored_intervals": math.exp(sum(logs) / len(logs)) / same.resolution if len(logs) else None,
     }
     record |= {name: learning.as_record(group) for name, group in groups.items()}
+
+    def sooner(compared: Any, frac: float = THRESHOLD_FRAC) -> list[float] | None:
+        return learning.ends(learning.faster(compared, frac))
+
     for name in TUTORED:
         finals = learning.difference([c.final for c in groups[name]], [c.final for c in untutored])
         sustained = learning.compared(untutored, groups[name], lower, others)
         first_hit = learning.compared(untutored, groups[name], lower, others, sustained=False)
         over_control = learning.against_control(sustained, control)
         record |= {
-            f"{name}_final_difference": ends(finals),
-            f"{name}_speed_up": ends(learning.faster(sustained, THRESHOLD_FRAC)),
-            f"{name}_first_hit_speed_up": ends(learning.faster(first_hit, THRESHOLD_FRAC)),
-            f"{name}_speed_up_over_more_updates": ends(learning.faster(over_control, THRESHOLD_FRAC)),
-            f"{name}_by_threshold": {f"{frac:g}": ends(learning.faster(sustained, frac)) for frac in THRESHOLD_FRACS},
+            f"{name}_final_difference": learning.ends(finals),
+            f"{name}_speed_up": sooner(sustained),
+            f"{name}_first_hit_speed_up": sooner(first_hit),
+            f"{name}_speed_up_over_more_updates": sooner(over_control),
+            f"{name}_by_threshold": {f"{frac:g}": sooner(sustained, frac) for frac in THRESHOLD_FRACS},
         }
     return record
-
-
-def ends(interval: Any) -> list[float] | None:
-    """Return value, low and high end of an interval, as a result file keeps them."""
-    return None if interval is None else [interval.value, interval.low, interval.high]
 
 
 def judge(benchmark: Benchmark, records: Mapping[str, Mapping[str, Any]]) -> None:

@@ -104,7 +104,9 @@ def own_level(task: str, kind: str) -> float:
 
 def in_numbers(faster: Mapping[float, Any]) -> dict[str, list[float] | None]:
     """Speed-ups by level as a result file keeps them: value, low and high end."""
-    return {str(frac): found and [found.value, found.low, found.high] for frac, found in faster.items()}
+    from benchmarks.shared import learning
+
+    return {str(frac): learning.ends(found) for frac, found in faster.items()}
 
 
 def to_tutor_level(untutored: Sequence[Any], tutored: Sequence[Any], floor: float, own_return: float) -> dict[str, Any]:
@@ -122,7 +124,7 @@ def to_tutor_level(untutored: Sequence[Any], tutored: Sequence[Any], floor: floa
     comparison = replace(comparison, scale=replace(comparison.scale, fixed=own_return))
     found = learning.faster(comparison, TUTOR_SHARE)
     logs = comparison.log_times([comparison.scale.level(TUTOR_SHARE)])[0, len(untutored) :]
-    return {"env_steps": float(np.exp(logs.mean())), "speed_up": found and [found.value, found.low, found.high]}
+    return {"env_steps": float(np.exp(logs.mean())), "speed_up": learning.ends(found)}
 
 
 def own_play(task: str, kind: str) -> Any:
@@ -255,7 +257,7 @@ def run(name: str, tutors: Mapping[str, Sequence[str]], args: argparse.Namespace
                 "own_return": level,
                 "told_return": played[task, kind].tutor_return,
                 "own_play_env_steps": played[task, kind].num_env_steps,
-                "final_difference": [final.value, final.low, final.high],
+                "final_difference": learning.ends(final),
                 "speed_up": in_numbers(faster),
                 "speed_up_sustained": in_numbers(held),
                 "consultations": [curve.last["advice/consultations"] for curve in group],

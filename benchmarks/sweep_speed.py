@@ -11,26 +11,22 @@ algorithms).
 from __future__ import annotations
 
 import argparse
-import subprocess
 import sys
 import tempfile
 import time
 from pathlib import Path
 
-from benchmarks.harness import FOLDER, Benchmark, add_arguments, median, sized
+from benchmarks.harness import Benchmark, add_arguments, median, sized
+from benchmarks.shared.sweeps import run, with_settings
 
 MEASURES = ("tune_sweeps/run", "rllib_plugins")
-CONSOLE = Path(sys.executable).with_name("tutor")
 
 
 def sweep_s(folder: Path, name: str, *settings: str) -> float:
     """Seconds that one sweep takes, from its command to its end."""
-    command = [str(CONSOLE), "sweep", "laptop54", "--name", name, "--results", str(folder)]
-    for setting in ("tutors=[oracle, random]", "advice.trust=fixed", *settings):  # what both rollouts do alike
-        command += ["--set", setting]
+    alike = ("tutors=[oracle, random]", "advice.trust=fixed", *settings)  # what both rollouts do alike
     started = time.perf_counter()
-    with (folder / f"{name}.log").open("wb") as log:
-        subprocess.run(command, cwd=FOLDER.parent, stdout=log, stderr=subprocess.STDOUT, check=True)
+    run(folder, "sweep", "laptop54", "--name", name, *with_settings(alike))
     return time.perf_counter() - started
 
 

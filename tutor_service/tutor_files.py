@@ -9,10 +9,9 @@ from pydantic import ValidationError
 
 from tutor_service.config import TutorConfig
 from tutor_service.errors import UserError, field_problems, unknown_name
-from tutor_service.yaml_files import name_of, read_fields
+from tutor_service.yaml_files import is_yaml, name_of, read_fields
 
 CATALOG_DIR = Path(__file__).parent / "catalog"
-CONFIG_SUFFIXES = (".yaml", ".yml")
 NOTES_SUFFIXES = (".txt", ".md")
 ANSWER_SUFFIXES = (".jsonl", ".parquet")
 """Files of exported answers, each of which is a recorded tutor by itself."""
@@ -32,7 +31,7 @@ def load_tutor(name_or_path: str) -> TutorConfig:
     path = Path(name_or_path).expanduser()
     if path.suffix.lower() in ANSWER_SUFFIXES:
         return _recorded(path)
-    if path.suffix.lower() not in CONFIG_SUFFIXES:
+    if not is_yaml(path):
         path = CATALOG_DIR / f"{name_or_path}.yaml"
         if not path.is_file():
             raise unknown_name("tutor", name_or_path, catalog_names())
@@ -69,7 +68,7 @@ def _notes(tutor: TutorConfig, folder: Path) -> str:
 
 def is_tutor_file(entry: str) -> bool:
     """Return whether a tutor is named by a file of the user's, and not by its catalog name."""
-    return entry.lower().endswith(CONFIG_SUFFIXES + ANSWER_SUFFIXES)
+    return is_yaml(entry) or entry.lower().endswith(ANSWER_SUFFIXES)
 
 
 def _name(path: Path, default: str) -> str:

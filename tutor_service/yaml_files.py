@@ -65,6 +65,11 @@ def write_yaml(fields: Mapping[str, Any]) -> str:
     return yaml.dump(fields, Dumper=_Dumper, sort_keys=False, allow_unicode=True)
 
 
+def is_yaml(path: str | Path) -> bool:
+    """Tell whether a file is YAML by its name."""
+    return Path(path).suffix.lower() in (".yaml", ".yml")
+
+
 def name_of(path: Path) -> str:
     """Return the name that a file gives to what it describes: its own, of plain letters, digits, '.', '_' and '-'."""
     plain = unicodedata.normalize("NFKD", path.stem).encode("ascii", "ignore").decode()

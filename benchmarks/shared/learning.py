@@ -146,6 +146,11 @@ def faster(comparison: Any, frac: float) -> Any:
     return speed_up(comparison, frac, CONFIDENCE)
 
 
+def ends(interval: Any) -> list[float] | None:
+    """Return value, low and high end of an interval, as a result file keeps them; None where there is none."""
+    return None if interval is None else [interval.value, interval.low, interval.high]
+
+
 def against_control(comparison: Any, control: Sequence[Curve]) -> Any:
     """Return a comparison with other untutored students in the place of the first, at the same level.
 

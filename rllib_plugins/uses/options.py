@@ -178,7 +178,7 @@ class Distil(UseOptions):
         gt=0,
         description="Env steps without a better mean return after which a tutor that is worth following loses the "
         "benefit of the doubt; doubled each time that the student falls back and imitation begins again. Not DQN, "
-        "which plays its first choices, so that its returns reach the tutor's.",
+        "which plays its first choices but for its exploration, so that its returns come near the tutor's.",
     )
     plateau_steps: int = Field(
         default=16_384,

@@ -106,7 +106,7 @@ class Phase:
         num_idle: Steps since the last phase ended, or since the beginning.
         latest: The latest rollouts since the last phase began or ended.
         total: Their sum, kept since it is asked for at every rollout.
-        reached: Mean return below which the student has fallen back since the last phase; NaN: it is not led again.
+        reached: Mean return below which the student has fallen back since the last phase; NaN: there is no such.
         is_trusting: The advice has the benefit of the doubt.
         is_exhausted: The last phase ended on a plateau.
         first: First mean return in the present phase.

@@ -15,10 +15,10 @@ import ray
 from rllib_plugins.trial import ensure_ray
 
 ROOT = Path(__file__).parents[2]
-NAMES = sorted(path.stem for path in (ROOT / "benchmarks").glob("*.py") if "add_arguments(parser)" in path.read_text())
-NAMES.remove("harness")
-ONLY_LOADED = {"fault_drill", "laptop54", "refusals", "tutor_throughput"}
-"""Need long for what other tests of a cluster, of the real LLM or of ``demo``, start too: they only have to load."""
+NAMES = sorted(path.stem for path in (ROOT / "benchmarks").glob("*.py") if "\nMEASURES = " in path.read_text())
+ONLY_LOADED = {"fault_drill", "imperfect_games", "imperfect_grid", "laptop54", "refusals", "tutor_throughput"}
+"""Need long for what other tests of a cluster, of the real LLM, of ``imperfect_tutors`` or of ``demo`` start too: they
+only have to load."""
 
 OF_A_PACKAGE_APART = {"connect_four_solver": "bitbully"}
 """Measure beside a peer whose licence keeps it out of what is installed."""

@@ -141,14 +141,15 @@ def _tutor(name: str) -> TutorConfig:
 
     from tutor_service.config import StoreConfig, TutorConfig
     from tutor_service.errors import UserError, field_problems
-    from tutor_service.tutor_files import CONFIG_SUFFIXES, load_tutor
+    from tutor_service.tutor_files import load_tutor
+    from tutor_service.yaml_files import is_yaml
 
     if _is_address(name):
         try:
             return TutorConfig.model_validate({"name": "any", "store": StoreConfig(location=name)})
         except ValidationError as error:
             raise UserError(f"{field_problems(error, prefix='store')}.") from None
-    if name.lower().endswith(CONFIG_SUFFIXES):
+    if is_yaml(name):
         return load_tutor(name)
     if not TutorConfig.is_name(name):
         raise UserError(f"'{name}' is no tutor's name: small letters, digits, '.', '_' and '-'.")
@@ -161,9 +162,9 @@ def _stores(tutor: str | None) -> Iterator[tuple[str, Store]]:
     from tutor_service.errors import UserError, unknown_name
     from tutor_service.store import AdviceStore
     from tutor_service.store.opening import open_named
-    from tutor_service.tutor_files import CONFIG_SUFFIXES
+    from tutor_service.yaml_files import is_yaml
 
-    if tutor is not None and (_is_address(tutor) or tutor.lower().endswith(CONFIG_SUFFIXES)):
+    if tutor is not None and (_is_address(tutor) or is_yaml(tutor)):
         yield tutor, open_named(_tutor(tutor), readonly=True)
         return
     folder = paths.advice_dir()

@@ -11,8 +11,8 @@ from tune_sweeps.definition.config import SweepConfig
 from tune_sweeps.definition.loading import dump_sweep
 from tutor_service.errors import UserError
 from tutor_service.serving import ON_DEMAND_VARIABLE
-from tutor_service.tutor_files import CONFIG_SUFFIXES, is_tutor_file, load_tutor
-from tutor_service.yaml_files import parse_yaml, write_yaml
+from tutor_service.tutor_files import is_tutor_file, load_tutor
+from tutor_service.yaml_files import is_yaml, parse_yaml, write_yaml
 
 SWEEP_FILE = "sweep.yaml"
 TUTORS = "tutors"
@@ -40,7 +40,7 @@ def write_bundle(folder: Path, config: SweepConfig) -> None:
         path = Path(tutor).expanduser()
         sent = Path(TUTORS) / path.name
         (folder / sent).parent.mkdir(exist_ok=True)
-        if path.suffix.lower() in CONFIG_SUFFIXES:
+        if is_yaml(path):
             _write_tutor(path, folder, sent)
         else:
             _copy(path, folder / sent)

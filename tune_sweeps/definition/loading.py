@@ -11,7 +11,7 @@ from pydantic import BaseModel, ValidationError
 
 from tune_sweeps.definition.config import SCHEMA_VERSION, Extension, Match, SweepConfig, free_seeds
 from tutor_service.errors import UserError, field_problems, unknown_name
-from tutor_service.yaml_files import name_of, parse_yaml, read_fields, write_yaml
+from tutor_service.yaml_files import is_yaml, name_of, parse_yaml, read_fields, write_yaml
 
 PRESETS_DIR = Path(__file__).parent.parent / "presets"
 
@@ -32,7 +32,7 @@ def load_sweep(name_or_path: str, settings: Sequence[str] = ()) -> SweepConfig:
         UserError: No such preset or file, broken YAML, a newer format, or an invalid or unknown field.
     """
     path = Path(name_or_path).expanduser()
-    if path.suffix.lower() not in {".yaml", ".yml"}:
+    if not is_yaml(path):
         path = PRESETS_DIR / f"{name_or_path}.yaml"
         if not path.is_file():
             raise unknown_name("preset", name_or_path, preset_names())

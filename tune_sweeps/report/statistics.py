@@ -70,7 +70,7 @@ class Comparison:
 
     def reaches(self, level: float) -> bool:
         """Tell whether any trial of either arm came to a level."""
-        return any(np.isfinite(item.times([level])).all() for item in (*self.untutored, *self.tutored))
+        return any(item.convergence(level).converged for item in (*self.untutored, *self.tutored))
 
     def log_times(self, levels: ArrayLike) -> FloatArray:
         """Return the logarithms of the env steps to ``(k,)`` levels, at most the horizon: ``(k, trials)``."""

@@ -18,7 +18,7 @@ from tutor_service.errors import UserError, field_problems
 from tutor_service.gateway.access import HttpConfig
 from tutor_service.serving.arguments import BUILDER, resolve
 from tutor_service.serving.lifecycle import deploy
-from tutor_service.yaml_files import parse_yaml
+from tutor_service.yaml_files import is_yaml, parse_yaml
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,7 +43,7 @@ class ServeFile:
 def is_serve_file(name: str) -> bool:
     """Return whether a name is a Serve config file rather than a tutor's; False for what cannot be read."""
     path = Path(name)
-    if path.suffix.lower() not in {".yaml", ".yml"}:
+    if not is_yaml(path):
         return False
     try:
         content = parse_yaml(path.read_text(encoding="utf-8"))
