@@ -22,6 +22,8 @@ PATIENCE_GROWTH, MOST_GROWTHS = 2.0, 60
 """Factor on ``stall_steps`` and ``plateau_steps`` after each relapse, and the most times that it is applied."""
 FAR_SHARE = 0.25
 """Share of the way to the tutor's return from which on a plateau is no longer far below it."""
+GAIN_TOLERANCE = 1e-9
+"""Share of the best mean return, and of a return of 1, by which another one has to be higher: less is rounding."""
 KEPT_SHARE = 0.5
 """Share of what a student gained by imitation below which it has fallen back after a plateau."""
 
@@ -206,7 +208,8 @@ class Phase:
         mean = self._bound(0.0)
         if math.isnan(self.first):
             self.first = mean
-        if mean > self.best:  # False on NaN
+        is_rounding = math.isclose(mean, self.best, rel_tol=GAIN_TOLERANCE, abs_tol=GAIN_TOLERANCE)
+        if mean > self.best and not is_rounding:  # False on NaN
             self.best, self.best_at = mean, self.num_steps
 
     def _steps_since_gain(self) -> int:
