@@ -12,7 +12,20 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rllib_plugins.compiled import compiled
-from rllib_plugins.uses.evidence import ALL, DISPUTED, INFORMED, LEFT, OVERLAP, Draws, Floats, Sums, add_steps, z_of
+from rllib_plugins.uses.evidence import (
+    AGREED,
+    ALL,
+    DISPUTED,
+    INFORMED,
+    LEFT,
+    OVERLAP,
+    SEEN,
+    Draws,
+    Floats,
+    Sums,
+    add_steps,
+    z_of,
+)
 
 NUM_FEATURES = 64
 """Random features of a state."""
@@ -141,6 +154,11 @@ class Benefit:
     def disputed_z(self) -> float:
         """Return the same where the advice is not the student's own first choice."""
         return 0.0 if self._sums is None else z_of(self._sums.scores[DISPUTED])
+
+    @property
+    def agreement(self) -> float:
+        """Return the share of recent steps where the advice is the student's own first choice; NaN before the first."""
+        return math.nan if self._sums is None else float(self._sums.choices[AGREED] / self._sums.choices[SEEN])
 
     @property
     def effect(self) -> float:

@@ -29,8 +29,6 @@ from rllib_plugins.uses.window import Window
 
 MEMORY = 4_096
 """Visited states kept with their advice; the oldest give way."""
-EXPLORERS_PATIENCE = 4.0
-"""Factor on ``plateau_steps`` for DQN, whose exploring returns may lie far below what its first choices reach."""
 
 
 class Distillation(Use):
@@ -64,7 +62,8 @@ class Distillation(Use):
             tutor_return=math.inf if advice.tutor_return is None else advice.tutor_return,
             follow=advice.follow,
             stall_steps=math.inf if config.value_based else options.stall_steps,
-            plateau_steps=options.plateau_steps * (EXPLORERS_PATIENCE if config.value_based else 1.0),
+            plateau_steps=options.plateau_steps,
+            explores=config.value_based,
             fade_steps=options.fade_steps if config.is_proximal else math.inf,
         )
         self._window = Window(rollout)

@@ -18,6 +18,8 @@ ALL, DISPUTED, INFORMED = range(3)
 """Rows of ``Sums.scores``."""
 OVERLAP, LEFT = range(2)
 """Entries of ``Sums.spreads``."""
+AGREED, SEEN = range(2)
+"""Entries of ``Sums.choices``."""
 _RELATIVE_CUT = 1e-6
 
 
@@ -53,6 +55,7 @@ class Sums(NamedTuple):
         scores: ``(3, 2)``: Σx and Σx² of the scores of all steps, of those where the advised action is not the most
             likely one (0 elsewhere), and of what no habit explains.
         spreads: ``(2,)``: Σ m(1 − m) of the advised actions, and Σ of the square of what no habit explains of t − m.
+        choices: ``(2,)``: the numbers of steps where the advised action is the most likely one, and of all.
         surprises: ``(A, A)``: Σ of products of surprises.
         with_treatment: ``(A,)``: Σ of surprises times t − m.
         with_advantage: ``(A,)``: Σ of surprises times advantages.
@@ -60,6 +63,7 @@ class Sums(NamedTuple):
 
     scores: Floats
     spreads: Floats
+    choices: Floats
     surprises: Floats
     with_treatment: Floats
     with_advantage: Floats
@@ -69,6 +73,7 @@ class Sums(NamedTuple):
         """Return the sums over no steps."""
         return cls(
             np.zeros((3, 2)),
+            np.zeros(2),
             np.zeros(2),
             np.zeros((num_actions, num_actions)),
             np.zeros(num_actions),
@@ -124,6 +129,8 @@ def add_steps(sums: Sums, policy: Floats, actions: Ints, advised: Ints, advantag
         propensity = policy[step, advised[step]]
         treatment[step] = surprise[step, advised[step]]
         disputed[step] = treatment[step] * advantages[step] if best != advised[step] else 0.0
+        sums.choices[AGREED] = sums.choices[AGREED] * decay + (best == advised[step])
+        sums.choices[SEEN] = sums.choices[SEEN] * decay + 1.0
         overlap = overlap * decay + propensity * (1.0 - propensity)
     sums.spreads[OVERLAP] = overlap
     add_scores(sums.scores[ALL], treatment * advantages, half_life)

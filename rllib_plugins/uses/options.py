@@ -185,8 +185,9 @@ class Distil(UseOptions):
         gt=0,
         description="Env steps without a better mean return, and less than a quarter of the way to the tutor's, after "
         "which imitation ends, whatever the evidence: a network may be too small to play as its tutor does. It begins "
-        "again, twice as patient, if the student loses half of what it had gained. DQN, whose exploring returns say "
-        "less of its first choices, takes four times as many.",
+        "again, twice as patient, if the student loses half of what it had gained. For DQN, whose exploring returns "
+        "say little of its first choices, without more of these being the advised actions, where less than four in "
+        "five are.",
     )
     fade_steps: int = Field(
         default=8_192,

@@ -22,8 +22,12 @@ PATIENCE_GROWTH, MOST_GROWTHS = 2.0, 60
 """Factor on ``stall_steps`` and ``plateau_steps`` after each relapse, and the most times that it is applied."""
 FAR_SHARE = 0.25
 """Share of the way to the tutor's return from which on a plateau is no longer far below it."""
-GAIN_TOLERANCE = 1e-9
+ROUNDING = 1e-9
 """Share of the best mean return, and of a return of 1, by which another one has to be higher: less is rounding."""
+FOLLOWED_SHARE = 0.8
+"""Share of first choices that are the advised actions from which on an exploring student follows its tutor."""
+AGREEMENT_GAIN = 0.02
+"""Least growth of that share which counts as a gain."""
 KEPT_SHARE = 0.5
 """Share of what a student gained by imitation below which it has fallen back after a plateau."""
 
@@ -37,8 +41,10 @@ class Limits(NamedTuple):
         tutor_return: Mean return of the tutor's own play; infinite where it is not known.
         follow: Whether the tutor is known to be worth following; None: evidence decides.
         stall_steps: Env steps without a better return after which evidence decides even about a tutor that is followed.
-        plateau_steps: Env steps without a better return after which imitation ends, whatever the evidence, where the
-            student has not come a quarter of the way to the tutor's return.
+        plateau_steps: Env steps without a gain after which imitation ends, whatever the evidence, where the student has
+            not come a quarter of the way to the tutor's return.
+        explores: The returns are those of an exploring student (DQN) and may lie far below what its first choices
+            reach. How often these are the advised actions says whether it gains, and whether it follows its tutor.
         fade_steps: Env steps over which imitation fades, once a plateau is reached or the student's draws have not
             spoken for a followed tutor for ``stall_steps``; infinite: it does not fade.
     """
@@ -49,6 +55,7 @@ class Limits(NamedTuple):
     follow: bool | None = None
     stall_steps: float = math.inf
     plateau_steps: float = math.inf
+    explores: bool = False
     fade_steps: float = math.inf
 
     @property
@@ -112,8 +119,9 @@ class Phase:
         is_trusting: The advice has the benefit of the doubt.
         is_exhausted: The last phase ended on a plateau.
         first: First mean return in the present phase.
-        best: Highest mean return in the present phase.
+        best: Highest mean return in the present phase; of an exploring student, highest agreement.
         best_at: ``num_steps`` when it was seen.
+        agreement: Share of recent first choices that are the advised actions.
         num_unsupported: Steps of the present phase in which the advice had the benefit of the doubt and evidence did
             not speak for it.
     """
@@ -130,6 +138,7 @@ class Phase:
     first: float = math.nan
     best: float = -math.inf
     best_at: int = 0
+    agreement: float = math.nan
     num_unsupported: int = 0
 
     def update(self, benefit: Benefit, new_returns: list[float], num_new: int, limits: Limits) -> bool:
@@ -145,7 +154,8 @@ class Phase:
         options = limits.options
         if self.is_on:
             self.num_steps += num_new
-            self._note_gain()
+            self.agreement = benefit.agreement
+            self._note_gain(limits)
             overdue = self._overdue(limits)
             if overdue >= limits.steps_down:
                 gained = self._bound(0.0) - self.first
@@ -193,9 +203,11 @@ class Phase:
     def _overdue(self, limits: Limits) -> float:
         """Return for how many env steps a plateau has lasted longer than it may; below 0: it may last on.
 
-        It may, for as long as it likes, where the student has come a quarter of the way to its tutor's return.
+        It may, for as long as it likes, where the student has come a quarter of the way to its tutor's return, or
+        explores and follows its tutor.
         """
-        if self._bound(0.0) >= self.first + FAR_SHARE * (limits.tutor_return - self.first):  # False on NaN
+        is_near = self._bound(0.0) >= self.first + FAR_SHARE * (limits.tutor_return - self.first)  # False on NaN
+        if is_near or (limits.explores and self.agreement >= FOLLOWED_SHARE):
             return -math.inf
         return self._steps_since_gain() - self._patience(limits.plateau_steps)
 
@@ -203,14 +215,15 @@ class Phase:
         """Return after how many env steps without a sign of gain something ends: more after each relapse."""
         return steps * PATIENCE_GROWTH ** min(self.num_phases - 1, MOST_GROWTHS)
 
-    def _note_gain(self) -> None:
-        """Take note of the best mean return of the phase: one that tries its own actions may not come all the way."""
+    def _note_gain(self, limits: Limits) -> None:
+        """Take note of the best of the phase: one that tries its own actions may not come all the way."""
         mean = self._bound(0.0)
         if math.isnan(self.first):
             self.first = mean
-        is_rounding = math.isclose(mean, self.best, rel_tol=GAIN_TOLERANCE, abs_tol=GAIN_TOLERANCE)
-        if mean > self.best and not is_rounding:  # False on NaN
-            self.best, self.best_at = mean, self.num_steps
+        least = AGREEMENT_GAIN if limits.explores else ROUNDING * max(1.0, abs(mean))
+        value = self.agreement if limits.explores else mean
+        if value > self.best + least:  # False on NaN
+            self.best, self.best_at = value, self.num_steps
 
     def _steps_since_gain(self) -> int:
         """Return for how many env steps the student has gained no more; 0 where too few episodes say how it does."""

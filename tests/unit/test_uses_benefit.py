@@ -94,6 +94,15 @@ def test_the_effect_is_the_gain_of_the_advised_action_in_units_of_return():
     assert made.z > 20
 
 
+def test_agreement_counts_how_often_the_advice_was_the_first_choice_of_late():
+    made, states = Benefit(half_life=64, seed=0), np.zeros((64, 1), np.float32)
+    assert np.isnan(made.agreement)
+    for advised, agreement in ((0, 1.0), (1, 1 / 3)):
+        policy, actions = np.tile([0.6, 0.4], (64, 1)), np.arange(64) % 2
+        made.observe(Draws(states, policy, actions, np.full(64, advised), np.zeros(64)))
+        assert made.agreement == pytest.approx(agreement), "half of the weight after as many steps again"
+
+
 def test_advice_helps_where_it_is_right_and_not_where_it_is_wrong():
     rng = np.random.default_rng(1)
     states = rng.uniform(-1, 1, (1_024, 2)).astype(np.float32)

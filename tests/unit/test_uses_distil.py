@@ -221,8 +221,10 @@ def test_a_restored_use_goes_on_as_if_never_stopped():
     assert one.use.counters() == other.use.counters()
 
 
-def known(z: float, disputed_z: float = 0.0) -> SimpleNamespace:
-    return SimpleNamespace(z=z, disputed_z=disputed_z, num_steps=1_000, forget_disputes=lambda: None)
+def known(z: float, disputed_z: float = 0.0, agreement: float = math.nan) -> SimpleNamespace:
+    return SimpleNamespace(
+        z=z, disputed_z=disputed_z, agreement=agreement, num_steps=1_000, forget_disputes=lambda: None
+    )
 
 
 FADING = Limits(Distil(), math.inf, 500.0, follow=True, stall_steps=1_000, fade_steps=4_000)
@@ -275,6 +277,24 @@ def test_imitation_that_takes_the_student_no_further_ends_whatever_the_evidence(
     phase, limits = Phase(), PLATEAU._replace(follow=follow)
     assert led(phase, [0.0, 1.0, 3.0, 3.0, 2.9, 3.0], limits) == [True] * 6
     assert led(phase, [3.0, 3.0], limits) == [False] * 2, "although it disputes what the advice says"
+
+
+def led_explorer(agreements: list[float], mean: float = 1.0) -> list[bool]:
+    """Return the same of an exploring student, by the share of its first choices that are the advised actions."""
+    phase, limits, found = Phase(), PLATEAU._replace(explores=True), []
+    for number, agreement in enumerate(agreements):
+        returns = [(mean if number > 1 else 0.0) + 0.01 * number] * 16  # it creeps up all the time
+        phase.update(known(9.0, 9.0, agreement), returns, 1_000, limits)
+        found.append(phase.is_on)
+    return found
+
+
+def test_an_explorer_is_led_for_as_long_as_it_follows_better_or_well_enough():
+    assert led_explorer([0.5, 0.6, 0.7, *[0.71] * 3]) == [True] * 6
+    assert led_explorer([0.5, 0.6, 0.7, *[0.71] * 4])[-2:] == [True, False], "whatever its returns"
+    assert led_explorer([0.5, *[0.8] * 20]) == [True] * 21
+    assert led_explorer([0.4, *(0.4 + 0.03 * number for number in range(13))]) == [True] * 14
+    assert led_explorer([0.5, *[0.7] * 20], mean=5.0) == [True] * 21, "a quarter of the way to its tutor"
 
 
 def test_a_student_that_gains_or_is_near_its_tutor_goes_on_being_led():
