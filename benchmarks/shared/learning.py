@@ -98,6 +98,11 @@ def window_steps(curve: Curve) -> float:
     return DEFAULT_WINDOW_FRAC * curve.steps[-1]
 
 
+def short_window_steps(curve: Curve) -> float:
+    """Env steps of five evaluations, or the sweeps' default where that is less."""
+    return min(window_steps(curve), 5.0 * (curve.steps[1] - curve.steps[0]))
+
+
 def difference(first: Sequence[float], second: Sequence[float]) -> Any:
     """Mean of ``first`` minus mean of ``second`` with its 95 % interval."""
     from tune_sweeps.report.statistics import mean_difference
@@ -112,6 +117,7 @@ def compared(
     others: Sequence[Sequence[Curve]] = (),
     *,
     sustained: bool = True,
+    window: Callable[[Curve], float] = window_steps,
 ) -> Any:
     """Two arms as the sweeps compare them.
 
@@ -121,12 +127,13 @@ def compared(
         lower: Return at which the way to the threshold begins: that of the best trivial player.
         others: Untutored students of other algorithms on the task; the way ends at the best one's final return.
         sustained: Whether a level must be held to the end; else its first hit counts.
+        window: Env steps that a curve's trailing mean looks back.
     """
     from tune_sweeps.report.convergence import Scale, progress
     from tune_sweeps.report.statistics import Comparison
 
     def reached(curves: Sequence[Curve]) -> list[Any]:
-        return [progress(c.steps, c.returns, window_steps(c), sustained=sustained) for c in curves]
+        return [progress(c.steps, c.returns, window(c), sustained=sustained) for c in curves]
 
     peers = tuple(np.array([curve.final for curve in group]) for group in (untutored, *others))
     return Comparison(
