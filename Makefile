@@ -5,7 +5,7 @@ ENGINE ?= cpu
 TUTOR ?= qwen2.5-coder-1.5b-cart_pole
 SEED ?= 0
 BIN := .venv/bin
-QUICK_TIER := $(BIN)/python -m pytest tests/unit --numprocesses logical --maxprocesses 4
+QUICK_TIER := $(BIN)/python -m pytest tests/unit -p no:schemathesis --numprocesses logical --maxprocesses 4
 OTHER_TIERS := $(BIN)/python -m pytest tests/integration tests/e2e --numprocesses logical --maxprocesses 2 --no-loadscope-reorder
 
 .DEFAULT_GOAL := help

@@ -17,7 +17,7 @@ from pathlib import Path
 
 from tools import bootstrap
 
-QUICK_TIER = ("-m", "pytest", "tests/unit", "--numprocesses", "logical", "--maxprocesses", "4")
+QUICK_TIER = ("-m", "pytest", "tests/unit", "-p", "no:schemathesis", "--numprocesses", "logical", "--maxprocesses", "4")
 
 
 def candidates(name: str) -> Iterator[Path]:

@@ -8,13 +8,30 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
 import yaml
 
-EXAMPLE = Path(__file__).parents[2] / "examples" / "frozen_lake.py"
+from tune_sweeps.run.scaffolds import write_start
+
+ROOT = Path(__file__).parents[2]
+EXAMPLE = ROOT / "examples" / "frozen_lake.py"
 
 
 def test_the_example_is_at_most_thirty_lines() -> None:
     assert len(EXAMPLE.read_text(encoding="utf-8").splitlines()) <= 30
+
+
+def test_the_tests_that_a_start_comes_with_pass(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    write_start("task", "own_maze")
+    write_start("rule", "own_rule")
+    done = subprocess.run(
+        [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "test_own_maze.py", "test_own_rule.py"],
+        env=os.environ | {"PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0 and "3 passed" in done.stdout, done.stdout
 
 
 def test_a_sweep_picks_up_a_task_by_module_and_object(tmp_path: Path) -> None:

@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import importlib
 import json
-import os
 import re
 import shlex
-import subprocess
 import sys
 from pathlib import Path
 
@@ -59,18 +57,6 @@ def test_what_is_written_runs_dry_by_the_command_that_it_names(kind: str, trials
     shown = CliRunner().invoke(cli.app, [*shlex.split(command)[1:], "--json"])
     assert shown.exit_code == 0, shown.exception
     assert json.loads(shown.output)["num_trials"] == trials
-
-
-def test_the_tests_that_are_written_pass(here: Path) -> None:
-    write_start("task", "own_maze")
-    write_start("rule", "own_rule")
-    done = subprocess.run(
-        [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "test_own_maze.py", "test_own_rule.py"],
-        env=os.environ | {"PYTHONPATH": str(ROOT)},
-        capture_output=True,
-        text=True,
-    )
-    assert done.returncode == 0 and "3 passed" in done.stdout, done.stdout
 
 
 def uncommented(text: str) -> list[str]:
