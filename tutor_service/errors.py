@@ -19,7 +19,7 @@ _KIND = re.compile(r"int|float|bool|str|(dict|list)\[.*\]")
 _FOLLOWS = {"default_factory_not_called"}
 """Errors that follow from another field's."""
 
-_SECRET = re.compile(r"(?:^|_)(?:key|token|password|secret|authorization|headers)$", re.IGNORECASE)
+_SECRET = re.compile(r"(?:^|_)(?:key|token|password|secret|authorization|headers)(?:_env)?$", re.IGNORECASE)
 """Fields that hold secrets where somebody makes them up."""
 
 _PASSWORD = re.compile(r"(://[^/@\s:]*:|[?&]password=)[^/@\s&'\"]+")

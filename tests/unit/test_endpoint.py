@@ -420,7 +420,7 @@ async def test_redirects_are_followed_with_the_question_and_the_key_stays_with_i
         assert other.keys == [None]
 
 
-@pytest.mark.parametrize("to", ["/v1/chat/completions", "http://127.0.0.1:9/", "ftp://x/"])
+@pytest.mark.parametrize("to", ["/v1/chat/completions", "http://127.0.0.1:9/", "ftp://x/", "http://127.0.0.1:99999/"])
 async def test_redirects_to_nowhere_are_told(to):
     def redirect(body, number):
         raise Refused(307, "", {"Location": to})
@@ -465,6 +465,7 @@ async def test_keys_as_they_stand_in_files(tmp_path, key, sent):
         "headers: {Authorization: Bearer sesame}",
         "api_key_env: sk-sesame",
         "api_key_env: gsk_sesame0123456789abcdefghij",
+        "api_key_env: [sk-sesame]",
         "base_url: http://me:sesame@127.0.0.1/v1",
     ],
 )

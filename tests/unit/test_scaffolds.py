@@ -23,8 +23,6 @@ from tune_sweeps.run.scaffolds import KINDS, write_start
 from tutor_service.errors import UserError
 from tutor_service.tutor_files import load_tutor
 
-ROOT = Path(__file__).parents[2]
-
 
 @pytest.fixture(autouse=True)
 def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:

@@ -17,6 +17,7 @@ from tutor_service.proxies import open_client, proxy_words
 MAX_BODY_BYTES = 4 * 2**20
 _MAX_CONNECT_S = 20.0
 _MAX_REDIRECTS = 5
+_LAST_PORT = 65_535
 _PATH = "/chat/completions"
 
 
@@ -93,6 +94,8 @@ class Transport:
                 await response.aclose()
             if response.next_request is None:
                 break
+            if (response.next_request.url.port or 0) > _LAST_PORT:
+                raise httpx.ConnectError(f"the last port is {_LAST_PORT}", request=response.next_request)
             request = self._client.build_request("POST", response.next_request.url, json=body)
             if "Authorization" not in response.next_request.headers:  # another host's business
                 request.headers.pop("Authorization", None)
