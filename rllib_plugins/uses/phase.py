@@ -6,6 +6,10 @@ import math
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
+import numpy as np
+from numpy.typing import NDArray
+
+from rllib_plugins.compiled import compiled
 from rllib_plugins.uses.benefit import Benefit
 from rllib_plugins.uses.options import Distil
 
@@ -97,6 +101,16 @@ class Episodes(NamedTuple):
 NO_EPISODES = Episodes(0, 0, 0.0, 0.0)
 
 
+@compiled
+def _totals(values: NDArray[np.float64]) -> tuple[float, float]:
+    """Return the sum of some values, and of their squares."""
+    total = squares = 0.0
+    for value in values:
+        total += value
+        squares += value * value
+    return total, squares
+
+
 @dataclass(slots=True)
 class Phase:
     """Decide when advice is imitated, by evidence about it and by the student's own returns.
@@ -141,12 +155,12 @@ class Phase:
     agreement: float = math.nan
     num_unsupported: int = 0
 
-    def update(self, benefit: Benefit, new_returns: list[float], num_new: int, limits: Limits) -> bool:
+    def update(self, benefit: Benefit, new_returns: NDArray[np.float64], num_new: int, limits: Limits) -> bool:
         """Take note of new steps; return whether a phase begins.
 
         Args:
             benefit: What is known about the advice; forgets its disputes when a phase ends.
-            new_returns: Of the episodes that ended since the last call, in order.
+            new_returns: ``(n,)``, of the episodes that ended since the last call.
             num_new: Steps since the last call.
             limits: When phases begin and end.
         """
@@ -251,9 +265,9 @@ class Phase:
         """Begin anew with the episodes."""
         self.latest, self.total = [], NO_EPISODES
 
-    def _note(self, new_returns: list[float], num_new: int) -> None:
+    def _note(self, new_returns: NDArray[np.float64], num_new: int) -> None:
         """Add a rollout, and drop those that are no longer compared."""
-        new = Episodes(num_new, len(new_returns), sum(new_returns), sum(value * value for value in new_returns))
+        new = Episodes(num_new, len(new_returns), *_totals(new_returns))
         self.latest.append(new)
         self.total = self.total.plus(new)
         while True:

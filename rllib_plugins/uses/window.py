@@ -63,11 +63,10 @@ class Window:
         self._num_held += 1
         return self._num_held == self._num_rollouts
 
-    def finished_returns(self) -> list[float]:
+    def finished_returns(self) -> NDArray[np.float64]:
         """Return the returns of the episodes that ended in a full window, in order; to be called once for each."""
         ended = self.rollout.terminated | self.rollout.truncated
-        found: list[float] = _finished_returns(self.rollout.rewards, ended, self._returns).tolist()
-        return found
+        return _finished_returns(self.rollout.rewards, ended, self._returns)
 
     def begin_episodes(self) -> None:
         """Take note that all environments have begun an episode anew, out of turn: the others count as cut off here."""

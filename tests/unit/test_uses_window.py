@@ -65,13 +65,13 @@ def test_the_return_of_an_episode_that_was_cut_off_between_rollouts_is_in_no_oth
     num_paid = 3
     for _ in range(num_paid):
         if window.add(rollout, advantages):
-            assert window.finished_returns() == []
+            assert window.finished_returns().size == 0
     window.begin_episodes()
     rollout.rewards[:], rollout.terminated[-1] = 0.0, True
     found: list[float] = []
     while not found:
         if window.add(rollout, advantages):
-            found = window.finished_returns()
+            found = window.finished_returns().tolist()
     assert set(found) <= {0.0, float(num_paid * shape[0])} and found.count(0.0) >= shape[1]
 
 
@@ -92,6 +92,6 @@ def test_a_restored_window_goes_on_as_if_never_stopped(shape: tuple[int, int]):
         is_full = window.add(rollout, advantages)
         assert restored.add(again, advantages) == is_full
         if is_full:
-            assert restored.finished_returns() == window.finished_returns()
+            assert restored.finished_returns().tolist() == window.finished_returns().tolist()
             assert (restored.advantages == window.advantages).all()
             assert (restored.rollout.observations == window.rollout.observations).all()
