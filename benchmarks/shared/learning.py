@@ -202,7 +202,7 @@ def draw(path: Path, panels: Mapping[str, Mapping[str, Sequence[Curve]]], column
     matplotlib.use("Agg")
     import matplotlib.pyplot as plt
 
-    from tune_sweeps.report.figure_style import GREY, PALETTE
+    from tune_sweeps.report.figure_style import GREY, PALETTE, steps_axis
     from tune_sweeps.report.statistics import band
 
     rows = -(-len(panels) // columns)
@@ -215,7 +215,8 @@ def draw(path: Path, panels: Mapping[str, Mapping[str, Sequence[Curve]]], column
             mean, low, high = band(np.array([curve.returns[:length] for curve in curves]))
             ax.plot(curves[0].steps[:length], mean, color=colour, label=label)
             ax.fill_between(curves[0].steps[:length], low, high, color=colour, alpha=0.15, linewidth=0)
-        ax.set(title=title, xlabel="env steps", ylabel="greedy return, tutor off")
+        ax.set(title=title, ylabel="greedy return, tutor off")
+        steps_axis(ax)
         ax.spines[["top", "right"]].set_visible(False)
     lines = {line.get_label(): line for ax in figure.axes for line in ax.get_lines()}
     figure.legend(lines.values(), lines.keys(), loc="outside upper center", ncols=len(lines), frameon=False, fontsize=9)
