@@ -31,6 +31,7 @@ MEASURES = ("rllib_plugins", "tune_sweeps/report")
 ALGORITHMS = ("dqn", "ppo", "a2c")
 THRESHOLD_FRAC = 0.9
 FIRST_SEED = 10
+"""First of the seeds that are reported on."""
 FEWEST_INTERVALS = 20
 """Evaluation intervals that an untutored student takes to the threshold, below which a comparison is coarse."""
 ARMS = ("untutored", "more_updates", "defaults", "paper")

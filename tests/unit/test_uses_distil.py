@@ -228,7 +228,7 @@ def known(z: float, disputed_z: float = 0.0, agreement: float = math.nan) -> Sim
     )
 
 
-def goes_on(phase: Phase, benefit: Any, returns: list[float], num_new: int, limits: Limits) -> bool:
+def advance(phase: Phase, benefit: Any, returns: list[float], num_new: int, limits: Limits) -> bool:
     return phase.update(benefit, np.array(returns, np.float64), num_new, limits)
 
 
@@ -238,9 +238,9 @@ FADING = Limits(Distil(), math.inf, 500.0, follow=True, stall_steps=1_000, fade_
 def fading(zs: list[float], limits: Limits = FADING) -> list[float]:
     """Return what is left of imitation after each 1,000 steps of a student that gains all the time, by evidence."""
     phase, left = Phase(), []
-    goes_on(phase, known(0.0), [], 100, limits)
+    advance(phase, known(0.0), [], 100, limits)
     for number, z in enumerate(zs):
-        goes_on(phase, known(z), [10.0 * number] * 16, 1_000, limits)
+        advance(phase, known(z), [10.0 * number] * 16, 1_000, limits)
         left.append(phase.strength(limits))
     return left
 
@@ -254,14 +254,14 @@ def test_imitation_of_a_followed_tutor_fades_where_the_students_draws_do_not_spe
 
 def test_a_student_that_falls_back_is_led_again_in_full():
     phase = Phase()
-    goes_on(phase, known(0.0), [], 100, FADING)
+    advance(phase, known(0.0), [], 100, FADING)
     for number in range(4):
-        goes_on(phase, known(0.5), [10.0 * number] * 16, 1_000, FADING)
+        advance(phase, known(0.5), [10.0 * number] * 16, 1_000, FADING)
     assert phase.strength(FADING) == 0.25
     for _ in range(3):  # it gains no more: let go
-        goes_on(phase, known(0.5), [30.0] * 16, 1_000, FADING)
+        advance(phase, known(0.5), [30.0] * 16, 1_000, FADING)
     assert not phase.is_on and phase.strength(FADING) == 0.0
-    goes_on(phase, known(0.5), [1.0] * 32, 1_000, FADING)
+    advance(phase, known(0.5), [1.0] * 32, 1_000, FADING)
     assert phase.is_on and phase.strength(FADING) == 1.0
 
 
@@ -272,7 +272,7 @@ def led(phase: Phase, means: list[float], limits: Limits = PLATEAU, z: float = 9
     """Return whether the student is led after each 1,000 steps of advice that is better than its own, by its return."""
     found = []
     for mean in means:
-        goes_on(phase, known(z, disputed_z=z), [mean - 0.1, mean + 0.1] * 8, 1_000, limits)
+        advance(phase, known(z, disputed_z=z), [mean - 0.1, mean + 0.1] * 8, 1_000, limits)
         found.append(phase.is_on)
     return found
 
@@ -289,7 +289,7 @@ def led_explorer(agreements: list[float], mean: float = 1.0) -> list[bool]:
     phase, limits, found = Phase(), PLATEAU._replace(explores=True), []
     for number, agreement in enumerate(agreements):
         returns = [(mean if number > 1 else 0.0) + 0.01 * number] * 16  # it creeps up all the time
-        goes_on(phase, known(9.0, 9.0, agreement), returns, 1_000, limits)
+        advance(phase, known(9.0, 9.0, agreement), returns, 1_000, limits)
         found.append(phase.is_on)
     return found
 
@@ -343,89 +343,89 @@ def test_only_students_whose_updates_are_proximal_are_let_go_slowly(is_proximal)
 
 def test_a_phase_begins_by_evidence_and_lasts_while_evidence_does():
     phase, limits = Phase(), Limits(Distil(), math.inf, math.inf)
-    assert not goes_on(phase, known(2.9), [], 50, limits)
-    assert goes_on(phase, known(3.1), [], 50, limits)
-    assert not goes_on(phase, known(2.1), [7.0] * 40, 10_000, limits) and phase.is_on
-    goes_on(phase, known(1.9), [7.0] * 40, 100, limits)
+    assert not advance(phase, known(2.9), [], 50, limits)
+    assert advance(phase, known(3.1), [], 50, limits)
+    assert not advance(phase, known(2.1), [7.0] * 40, 10_000, limits) and phase.is_on
+    advance(phase, known(1.9), [7.0] * 40, 100, limits)
     assert not phase.is_on
 
 
 def test_a_student_that_falls_back_is_helped_again():
     phase, limits = Phase(), Limits(Distil(), 100.0, math.inf)
-    goes_on(phase, known(3.1), [], 50, limits)
-    goes_on(phase, known(3.1), [5.0, 5.2] * 20, 100, limits)
+    advance(phase, known(3.1), [], 50, limits)
+    advance(phase, known(3.1), [5.0, 5.2] * 20, 100, limits)
     assert not phase.is_on
-    assert not goes_on(phase, known(3.1), [5.1, 5.3] * 20, 100, limits)
-    assert goes_on(phase, known(3.1), [1.0, 1.2] * 20, 100, limits)
+    assert not advance(phase, known(3.1), [5.1, 5.3] * 20, 100, limits)
+    assert advance(phase, known(3.1), [1.0, 1.2] * 20, 100, limits)
 
 
 def test_disputes_that_go_against_the_advice_end_a_phase():
     phase, limits = Phase(), Limits(Distil(), math.inf, math.inf)
-    goes_on(phase, known(3.1), [], 50, limits)
-    goes_on(phase, known(3.1, -2.1), [], 50, limits)
+    advance(phase, known(3.1), [], 50, limits)
+    advance(phase, known(3.1, -2.1), [], 50, limits)
     assert not phase.is_on
 
 
 def test_a_tutor_is_followed_while_the_student_is_below_what_the_tutor_reaches_itself():
     phase, limits = Phase(), Limits(Distil(), math.inf, tutor_return=4.0)
-    assert not goes_on(phase, known(9.0), [1.0, 1.2] * 3, 50, limits), "too few episodes to say where the student is"
-    assert goes_on(phase, known(9.0), [1.0, 1.2], 50, limits)
-    goes_on(phase, known(9.0), [3.0, 3.2] * 8, 500, limits)
+    assert not advance(phase, known(9.0), [1.0, 1.2] * 3, 50, limits), "too few episodes to say where the student is"
+    assert advance(phase, known(9.0), [1.0, 1.2], 50, limits)
+    advance(phase, known(9.0), [3.0, 3.2] * 8, 500, limits)
     assert phase.is_on
-    goes_on(phase, known(9.0), [3.9, 4.1] * 8, 600, limits)
+    advance(phase, known(9.0), [3.9, 4.1] * 8, 600, limits)
     assert not phase.is_on
-    assert not goes_on(phase, known(9.0, disputed_z=9.0), [4.2, 4.4] * 8, 600, limits)
+    assert not advance(phase, known(9.0, disputed_z=9.0), [4.2, 4.4] * 8, 600, limits)
 
 
 def test_a_student_is_judged_by_its_latest_steps_and_by_enough_episodes():
     phase, limits = Phase(), Limits(Distil(), math.inf, tutor_return=1.0)
     for _ in range(20):  # short episodes: the latest 512 steps have enough
-        goes_on(phase, known(0.0), [0.0] * 10, 100, limits)
+        advance(phase, known(0.0), [0.0] * 10, 100, limits)
     assert sum(part.num_episodes for part in phase.latest) == 60
     for _ in range(4):  # long ones: the latest 16
-        goes_on(phase, known(0.0), [0.0] * 4, 5_000, limits)
+        advance(phase, known(0.0), [0.0] * 4, 5_000, limits)
     assert sum(part.num_episodes for part in phase.latest) == 16
 
 
 def test_a_tutor_that_plays_no_better_than_the_student_is_not_followed():
     phase, limits = Phase(), Limits(Distil(), math.inf, tutor_return=0.9)
-    assert not goes_on(phase, known(9.0), [1.0, 1.2] * 40, 5_000, limits)
+    assert not advance(phase, known(9.0), [1.0, 1.2] * 40, 5_000, limits)
 
 
 def test_a_tutor_known_to_be_worth_following_is_followed_without_evidence_until_the_student_is_where_it_is():
     phase, limits = Phase(), Limits(Distil(), math.inf, tutor_return=4.0, follow=True)
-    assert goes_on(phase, known(-5.0), [1.0, 1.2] * 4, 50, limits)
-    goes_on(phase, known(-5.0, disputed_z=-5.0), [3.0, 3.2] * 8, 600, limits)
+    assert advance(phase, known(-5.0), [1.0, 1.2] * 4, 50, limits)
+    advance(phase, known(-5.0, disputed_z=-5.0), [3.0, 3.2] * 8, 600, limits)
     assert phase.is_on, "doubts are for the states in which they arise"
-    goes_on(phase, known(-5.0), [3.9, 4.1] * 8, 600, limits)
+    advance(phase, known(-5.0), [3.9, 4.1] * 8, 600, limits)
     assert not phase.is_on
-    assert not goes_on(phase, known(9.0), [4.2, 4.4] * 8, 600, limits)
-    assert goes_on(phase, known(-5.0), [2.0, 2.2] * 8, 600, limits), "it fell back"
+    assert not advance(phase, known(9.0), [4.2, 4.4] * 8, 600, limits)
+    assert advance(phase, known(-5.0), [2.0, 2.2] * 8, 600, limits), "it fell back"
 
 
 def test_a_student_nobody_has_seen_yet_is_taken_to_be_below_a_tutor_worth_following():
     phase, limits = Phase(), Limits(Distil(), math.inf, tutor_return=4.0, follow=True)
-    assert goes_on(phase, known(0.0), [], 50, limits)
-    goes_on(phase, known(0.0), [3.9, 4.1] * 8, 600, limits)
-    assert not goes_on(phase, known(0.0), [], 50, limits), "after a phase it has been seen"
+    assert advance(phase, known(0.0), [], 50, limits)
+    advance(phase, known(0.0), [3.9, 4.1] * 8, 600, limits)
+    assert not advance(phase, known(0.0), [], 50, limits), "after a phase it has been seen"
 
 
 def test_a_tutor_known_not_to_be_worth_following_is_never_followed():
     phase, limits = Phase(), Limits(Distil(), math.inf, tutor_return=4.0, follow=False)
-    assert not goes_on(phase, known(9.0, disputed_z=9.0), [1.0, 1.2] * 40, 5_000, limits)
+    assert not advance(phase, known(9.0, disputed_z=9.0), [1.0, 1.2] * 40, 5_000, limits)
 
 
 def test_only_a_tutor_worth_following_has_the_benefit_of_the_doubt_and_no_longer_than_the_student_gains():
     phase, limits = Phase(), Limits(Distil(), math.inf, tutor_return=4.0, follow=True, stall_steps=1_000)
-    goes_on(phase, known(2.5), [], 100, limits)
+    advance(phase, known(2.5), [], 100, limits)
     for mean in (1.0, 1.5, 2.0):
-        goes_on(phase, known(2.5), [mean, mean + 0.1] * 8, 600, limits)
+        advance(phase, known(2.5), [mean, mean + 0.1] * 8, 600, limits)
         assert phase.is_trusting
-    goes_on(phase, known(2.5), [2.0, 2.1] * 8, 600, limits)
+    advance(phase, known(2.5), [2.0, 2.1] * 8, 600, limits)
     assert phase.is_trusting and phase.is_on
-    goes_on(phase, known(2.5), [2.0, 2.1] * 8, 600, limits)
+    advance(phase, known(2.5), [2.0, 2.1] * 8, 600, limits)
     assert not phase.is_trusting and phase.is_on, "from now on evidence decides"
-    goes_on(phase, known(1.5), [2.0, 2.1] * 8, 600, limits)
+    advance(phase, known(1.5), [2.0, 2.1] * 8, 600, limits)
     assert not phase.is_on
     shown = Phase()
     assert shown.update(known(3.1), [1.0, 1.2] * 8, 600, limits._replace(follow=None)) and not shown.is_trusting
@@ -433,28 +433,28 @@ def test_only_a_tutor_worth_following_has_the_benefit_of_the_doubt_and_no_longer
 
 def test_a_student_that_was_let_go_too_early_is_helped_again_and_let_go_later():
     phase, limits = Phase(), Limits(Distil(), math.inf, tutor_return=4.0, follow=True, stall_steps=1_000)
-    goes_on(phase, known(2.5), [], 100, limits)
+    advance(phase, known(2.5), [], 100, limits)
     for _ in range(3):
-        goes_on(phase, known(2.5), [2.0, 2.2] * 8, 600, limits)
+        advance(phase, known(2.5), [2.0, 2.2] * 8, 600, limits)
     assert not phase.is_trusting and phase.is_on
-    assert goes_on(phase, known(2.5), [1.5, 1.7] * 8, 600, limits) and phase.is_trusting
+    assert advance(phase, known(2.5), [1.5, 1.7] * 8, 600, limits) and phase.is_trusting
     for _ in range(3):
-        goes_on(phase, known(1.5), [2.0, 2.2] * 8, 600, limits)
+        advance(phase, known(1.5), [2.0, 2.2] * 8, 600, limits)
     assert phase.is_trusting, "this time it takes twice as long"
     for _ in range(2):
-        goes_on(phase, known(1.5), [2.0, 2.2] * 8, 600, limits)
+        advance(phase, known(1.5), [2.0, 2.2] * 8, 600, limits)
     assert not phase.is_on, "nothing speaks for the advice any longer, and nothing against it"
-    assert goes_on(phase, known(1.5), [1.5, 1.7] * 8, 600, limits)
+    assert advance(phase, known(1.5), [1.5, 1.7] * 8, 600, limits)
 
 
 def test_a_student_is_not_given_back_to_advice_that_was_seen_to_harm_it():
     phase, limits = Phase(), Limits(Distil(), math.inf, tutor_return=4.0, follow=True, stall_steps=1_000)
-    goes_on(phase, known(2.5), [], 100, limits)
+    advance(phase, known(2.5), [], 100, limits)
     for _ in range(2):
-        goes_on(phase, known(2.5), [2.0, 2.2] * 8, 600, limits)
-    goes_on(phase, known(2.5, disputed_z=-2.5), [2.0, 2.2] * 8, 600, limits)
+        advance(phase, known(2.5), [2.0, 2.2] * 8, 600, limits)
+    advance(phase, known(2.5, disputed_z=-2.5), [2.0, 2.2] * 8, 600, limits)
     assert not phase.is_on
-    assert not goes_on(phase, known(0.0), [1.5, 1.7] * 8, 600, limits)
+    assert not advance(phase, known(0.0), [1.5, 1.7] * 8, 600, limits)
 
 
 def test_a_tutor_worth_following_is_imitated_where_no_reward_says_anything():
