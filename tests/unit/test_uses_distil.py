@@ -428,7 +428,7 @@ def test_only_a_tutor_worth_following_has_the_benefit_of_the_doubt_and_no_longer
     advance(phase, known(1.5), [2.0, 2.1] * 8, 600, limits)
     assert not phase.is_on
     shown = Phase()
-    assert shown.update(known(3.1), [1.0, 1.2] * 8, 600, limits._replace(follow=None)) and not shown.is_trusting
+    assert advance(shown, known(3.1), [1.0, 1.2] * 8, 600, limits._replace(follow=None)) and not shown.is_trusting
 
 
 def test_a_student_that_was_let_go_too_early_is_helped_again_and_let_go_later():
