@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from rllib_plugins.algorithms.registry import ALGORITHMS
 from rllib_plugins.hyperparameters import default_hyperparameters
 from rllib_plugins.tasks.connect_four import ConnectFourTask
 
@@ -73,11 +74,7 @@ GROUNDS = {
         interval=400,
         episodes=50,
         tutor_rule=RULE,
-        hyperparameters={
-            "dqn": default_hyperparameters("dqn", "connect_four"),
-            "ppo": default_hyperparameters("ppo", "connect_four"),
-            "a2c": {"lr": 2e-3, "gamma": 0.9, "lambda_": 0.95, "standardize_advantages": True},
-        },
+        hyperparameters={algorithm: default_hyperparameters(algorithm, "connect_four") for algorithm in ALGORITHMS},
     ),
 }
-"""By name. A2C's hyperparameters on Snake and Connect Four were chosen untutored, on tuning seeds, among four each."""
+"""By name. A2C's hyperparameters on Snake were chosen untutored, on tuning seeds, among four."""

@@ -48,7 +48,7 @@ class ConnectFourEnv(gym.Env[NDArray[np.int8], int]):
     ``action_mask``: int8 ``(7,)``, 1 where a column is not full; all 0 after the end of a full board.
 
     ## Arguments
-    * ``opponent``: ``random``; ``greedy`` (wins in one move, else blocks the student's win in one move, else random);
+    * ``opponent``: ``greedy`` (wins in one move, else blocks the student's win in one move, else random); ``random``;
       ``perfect`` (by the solver).
     * ``error_rate``: share of random moves of the ``perfect`` opponent, 0 to 1.
     * ``first``: who begins: ``random``, ``student`` or ``opponent``.
@@ -59,7 +59,7 @@ class ConnectFourEnv(gym.Env[NDArray[np.int8], int]):
 
     def __init__(
         self,
-        opponent: str = "random",
+        opponent: str = "greedy",
         error_rate: float = 0.0,
         first: str = "random",
         render_mode: str | None = None,

@@ -22,7 +22,7 @@ _TOPS = np.array(bits.TOP)
 class ConnectFourVectorEnv(ArrayVectorEnv):
     """A vector of ``ConnectFourEnv``; observations ``(num_envs, 2, 6, 7)`` int8."""
 
-    def __init__(self, num_envs: int, opponent: str = "random", error_rate: float = 0.0, first: str = "random") -> None:
+    def __init__(self, num_envs: int, opponent: str = "greedy", error_rate: float = 0.0, first: str = "random") -> None:
         """Make ``num_envs`` boards; the other arguments are those of ``ConnectFourEnv``."""
         check_first(first)
         space = spaces.Box(0, 1, (2, bits.HEIGHT, bits.WIDTH), dtype=np.int8)

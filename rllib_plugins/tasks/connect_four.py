@@ -83,7 +83,7 @@ class ConnectFourTask(Task):
     @property
     def known_random_return(self) -> float | None:
         """0 against the random opponent, who is the same player."""
-        options = {"opponent": "random", "first": "random", **self.env_kwargs}
+        options = {"opponent": "greedy", "first": "random", **self.env_kwargs}
         return 0.0 if options["opponent"] == options["first"] == "random" else None
 
     def trivial_players(self) -> Mapping[str, Policy]:

@@ -16,7 +16,7 @@ from tutor_service.errors import UserError
 TASKS = {
     "blackjack": {},
     "cart_pole": {},
-    "connect_four": {"opponent": "greedy"},
+    "connect_four": {},
     "snake": {},
     "snake_grid": {"observation": "grid", "size": 5},
     "examples.frozen_lake:FrozenLakeTask": {},

@@ -62,9 +62,9 @@ def test_connect_fours_situations_are_told_apart() -> None:
 
 
 def test_random_play_against_random_play_is_worth_nothing() -> None:
-    assert random_return(load_task("connect_four")) == 0.0
-    assert random_return(load_task("connect_four", opponent="greedy")) < -0.8
-    assert random_return(load_task("connect_four", first="student")) > 0.05
+    assert random_return(load_task("connect_four", opponent="random")) == 0.0
+    assert random_return(load_task("connect_four")) < -0.8
+    assert random_return(load_task("connect_four", opponent="random", first="student")) > 0.05
 
 
 def test_an_impossible_board_is_refused() -> None:
