@@ -82,6 +82,7 @@ def load(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[.
     """Writes modules into a folder, and imports the last one of them as a new process would."""
 
     def _load(folder: str, **sources: str) -> Any:
+        monkeypatch.setattr(sys, "dont_write_bytecode", True)  # it is told from other bytecode by the second alone
         monkeypatch.syspath_prepend(str(tmp_path / folder))
         (tmp_path / folder).mkdir(exist_ok=True)
         module._digest_of_file.cache_clear()
