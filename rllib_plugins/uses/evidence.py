@@ -83,7 +83,10 @@ class Sums(NamedTuple):
 
 @compiled
 def add_scores(totals: Floats, values: Floats, half_life: float) -> None:
-    """Add values ``(n,)``, the oldest first, to decayed Σx and Σx², ``(2,)``, however they are cut into calls."""
+    """Add values ``(n,)``, the oldest first, to decayed Σx and Σx², ``(2,)``, however they are cut into calls.
+
+    With an infinite half-life nothing decays.
+    """
     decay = 0.5 ** (1.0 / half_life)
     total, squares = totals[0], totals[1]
     for value in values:

@@ -9,8 +9,8 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from rllib_plugins.compiled import compiled
 from rllib_plugins.uses.benefit import Benefit
+from rllib_plugins.uses.evidence import add_scores
 from rllib_plugins.uses.options import Distil
 
 LEAST_EVIDENCE_STEPS = 128
@@ -99,16 +99,6 @@ class Episodes(NamedTuple):
 
 
 NO_EPISODES = Episodes(0, 0, 0.0, 0.0)
-
-
-@compiled
-def _totals(values: NDArray[np.float64]) -> tuple[float, float]:
-    """Return the sum of some values, and of their squares."""
-    total = squares = 0.0
-    for value in values:
-        total += value
-        squares += value * value
-    return total, squares
 
 
 @dataclass(slots=True)
@@ -267,7 +257,9 @@ class Phase:
 
     def _note(self, new_returns: NDArray[np.float64], num_new: int) -> None:
         """Add a rollout, and drop those that are no longer compared."""
-        new = Episodes(num_new, len(new_returns), *_totals(new_returns))
+        totals = np.zeros(2)
+        add_scores(totals, new_returns, math.inf)
+        new = Episodes(num_new, len(new_returns), *totals.tolist())
         self.latest.append(new)
         self.total = self.total.plus(new)
         while True:
