@@ -13,9 +13,9 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import AbstractContextManager, contextmanager, suppress
+from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import NamedTuple, Protocol
+from typing import NamedTuple, TypeAlias
 
 from filelock import FileLock, Timeout
 
@@ -42,25 +42,6 @@ LOCK = ".lock"
 
 _LOCAL = frozenset({LOCK, LEASE, ".holder", ".clock"})
 _THREADS = 16
-
-
-class Mirror(Protocol):
-    """What a sweep's folder is mirrored to, if to anything."""
-
-    def fetch(self) -> None:
-        """Bring what a driver reads of the sweep here, where another machine may have written it last."""
-
-    def is_taken(self) -> bool:
-        """Say whether a driver on another machine writes the sweep now."""
-
-    def keeping(self, say: Callable[[str], None]) -> AbstractContextManager[None]:
-        """Mirror the folder within a ``with`` block; ``say`` tells the user of delays and of what is missing."""
-
-    def save(self, path: Path) -> None:
-        """Send a file now: what was written to it must not be lost."""
-
-    def warning(self) -> str:
-        """Say what is wrong just now; nothing where all is well."""
 
 
 class NoMirror:
@@ -130,7 +111,7 @@ class RemoteMirror:
 
     @contextmanager
     def keeping(self, say: Callable[[str], None]) -> Iterator[None]:
-        """Mirror the folder within a ``with`` block.
+        """Mirror the folder within a ``with`` block; ``say`` tells the user of delays and of what is missing.
 
         Raises:
             UserError: Another driver runs the sweep.
@@ -296,3 +277,7 @@ class RemoteMirror:
         self._remote.download(path, self._name, *name.split("/"))
         stat = path.stat()
         self._seen[name] = _Seen(stat.st_mtime_ns, stat.st_size, 0.0)
+
+
+Mirror: TypeAlias = NoMirror | RemoteMirror
+"""What keeps a sweep's folder and the place where sweeps are kept alike."""
