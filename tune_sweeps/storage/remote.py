@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 import shutil
-import threading
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -14,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
+from tutor_service.client.bounded_calls import BoundedCalls
 from tutor_service.errors import UserError
 
 if TYPE_CHECKING:
@@ -96,24 +96,17 @@ class Remote:
         Raises:
             UserError: It does not exist, does not answer or lets nobody write; nothing is left behind.
         """
-        problems: list[UserError] = []
-        probing = threading.Thread(target=self._probe, args=(problems,), daemon=True)
-        probing.start()
-        probing.join(PATIENCE_S)
-        if probing.is_alive():
-            raise self._refused("written", TimeoutError(f"no answer within {PATIENCE_S:g} s"))
-        if problems:
-            raise problems[0]
-
-    def _probe(self, problems: list[UserError]) -> None:
-        name = f".writable-{uuid.uuid4().hex}"
         try:
-            self.write(b"", name)
-            self.remove(name)
-        except UserError as error:
-            problems.append(error)
+            BoundedCalls(1).run(self._probe, PATIENCE_S)
+        except TimeoutError:
+            raise self._refused("written", TimeoutError(f"no answer within {PATIENCE_S:g} s")) from None
         except StoreAway as error:
-            problems.append(self._refused("written", error))
+            raise self._refused("written", error) from error
+
+    def _probe(self) -> None:
+        name = f".writable-{uuid.uuid4().hex}"
+        self.write(b"", name)
+        self.remove(name)
 
     def files(self, *names: str) -> dict[str, pyarrow.fs.FileInfo]:
         """Return what lies directly in a folder by name, files and folders; nothing where there is no such folder."""
