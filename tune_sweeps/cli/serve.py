@@ -102,16 +102,14 @@ def _serve(
     address: str | None,
     stop: bool,
 ) -> None:
-    import math
     import signal
 
-    from tune_sweeps.cluster.session import ray_cluster
+    from tune_sweeps.cluster.session import local_cpus, ray_cluster
     from tutor_service import serving
-    from tutor_service.machine import available_cores
     from tutor_service.serving.serve_file import deploy_serve_file
 
     needed = sum(config.scaling.num_cpus * config.scaling.max_replicas for config in configs)
-    with ray_cluster(address, max(available_cores(), math.ceil(needed))) as cluster:
+    with ray_cluster(address, local_cpus(needed)) as cluster:
         names = [config.name for config in configs]
         if stop:
             serving.delete(names)

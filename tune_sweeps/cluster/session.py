@@ -51,7 +51,7 @@ class RayCluster:
 
 
 def local_cpus(needed: float) -> int:
-    """Return the Ray CPUs of a local cluster: one per core, and at least what a trial beside its tutors takes."""
+    """Return the Ray CPUs of a local cluster: one per core, and at least what must run at once."""
     return max(available_cores(), math.ceil(needed))
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import os
 import socket
 import sys
@@ -11,12 +10,11 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from tune_sweeps.cluster.session import RayCluster, ray_cluster, wanted_address
+from tune_sweeps.cluster.session import RayCluster, local_cpus, ray_cluster, wanted_address
 from tune_sweeps.console.signals import cleaning_up
 from tutor_service.client import service_url
 from tutor_service.config import TutorConfig
 from tutor_service.errors import UserError
-from tutor_service.machine import available_cores
 
 if TYPE_CHECKING:
     from tutor_service import serving
@@ -29,21 +27,19 @@ def tutors_up(
 ) -> Iterator[None]:
     """Have Ray with tutors deployed for the time of a ``with`` block; tutors that ran before stay as they are.
 
-    Those that are reached at ``$LLM_TUTORS_URL`` are somebody else's to deploy.
-
     Args:
-        tutors: Those that are asked; where none is served, nothing is started.
+        tutors: Those that are asked; where none is ours to deploy, nothing is started.
         progress: Takes lines about what is going on.
         address: Address of a running Ray; None: ``$RAY_ADDRESS``, else a local one is started.
         spare_cpus: Ray CPUs that a local one has beside the tutors'.
     """
-    served = [tutor for tutor in tutors if tutor.is_served]
-    if not served or service_url():
+    served = _to_deploy(tutors)
+    if not served:
         yield
         return
     needed = sum(tutor.scaling.num_cpus * tutor.scaling.num_started for tutor in served) + spare_cpus
     with (
-        ray_cluster(wanted_address(address), max(available_cores(), math.ceil(needed))) as cluster,
+        ray_cluster(wanted_address(address), local_cpus(needed)) as cluster,
         deployed(served, cluster, progress),
     ):
         yield
@@ -55,17 +51,15 @@ def deployed(tutors: Sequence[TutorConfig], cluster: RayCluster, progress: Calla
 
     Commands that run the same tutor at a time share it, held by leases: the last one takes it down.
 
-    Those that are reached at ``$LLM_TUTORS_URL`` are somebody else's to deploy.
-
     Args:
-        tutors: Those that are asked; the ones that are served are deployed.
+        tutors: Those that are asked.
         cluster: The Ray.
         progress: Takes lines about what is going on.
     """
     from tutor_service import serving
 
-    served = [tutor for tutor in tutors if tutor.is_served]
-    if not served or service_url():
+    served = _to_deploy(tutors)
+    if not served:
         yield
         return
 
@@ -81,6 +75,11 @@ def deployed(tutors: Sequence[TutorConfig], cluster: RayCluster, progress: Calla
         cleaning_up()
         if leases is not None:  # a local Ray ends now, and takes its tutors along
             leases.release()
+
+
+def _to_deploy(tutors: Sequence[TutorConfig]) -> list[TutorConfig]:
+    """Return those that are served; none where they are reached at ``$LLM_TUTORS_URL``, as somebody else's."""
+    return [] if service_url() else [tutor for tutor in tutors if tutor.is_served]
 
 
 def _share(tutors: Sequence[TutorConfig], leases: serving.Lease, progress: Callable[[str], None]) -> None:

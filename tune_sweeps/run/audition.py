@@ -7,7 +7,6 @@ with each question, so that one deployment answers them all; another decoding ta
 from __future__ import annotations
 
 import json
-import math
 from collections.abc import Callable, Container, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
@@ -19,14 +18,13 @@ from rich.console import Console
 from rllib_plugins.audition import Answers, Asking, Audition, Candidate, all_ways, audition
 from rllib_plugins.audition.ways import Calibration, Following
 from rllib_plugins.tasks.base import Task
-from tune_sweeps.cluster.session import ray_cluster, wanted_address
+from tune_sweeps.cluster.session import local_cpus, ray_cluster, wanted_address
 from tune_sweeps.cluster.tutors import deployed
 from tune_sweeps.console.signals import cleaned_up
 from tune_sweeps.run.audition_view import AuditionView
 from tutor_service.client import TutorClient, connect, service_url
 from tutor_service.config import TutorConfig
 from tutor_service.errors import UserError, unknown_name
-from tutor_service.machine import available_cores
 from tutor_service.prompts.layout import EMPTY_STATE, with_notes
 from tutor_service.recorded import RecordedSetting, open_recorded
 from tutor_service.schema import Advice, AdviceRequest, Ask
@@ -243,8 +241,8 @@ def _deployments(tutor: TutorConfig, address: str | None, screen: Console) -> It
     if service_url():
         yield lambda decoding, briefing: None
         return
-    needed = math.ceil(tutor.scaling.num_cpus * tutor.scaling.num_started)
-    with ray_cluster(wanted_address(address), max(available_cores(), needed)) as cluster, ExitStack() as running:
+    cpus = local_cpus(tutor.scaling.num_cpus * tutor.scaling.num_started)
+    with ray_cluster(wanted_address(address), cpus) as cluster, ExitStack() as running:
         current = ("", "")
 
         def deploy(decoding: str, briefing: str) -> None:
