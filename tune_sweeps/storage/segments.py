@@ -10,6 +10,7 @@ import os
 import time
 from collections.abc import Iterable, Iterator, Sequence
 from io import FileIO
+from itertools import groupby
 from pathlib import Path
 
 SEGMENT_BYTES = 256 * 1024
@@ -94,19 +95,11 @@ class Segments:
 
     def at(self, places: Iterable[int]) -> Iterator[bytes]:
         """Give the lines at places, which ascend."""
-        number, file = 0, None
-        try:
-            for place in places:
-                if file is None or place >> _OFFSET_BITS != number:
-                    if file is not None:
-                        file.close()
-                    number = place >> _OFFSET_BITS
-                    file = self._path(number).open("rb")
-                file.seek(place & ((1 << _OFFSET_BITS) - 1))
-                yield file.readline()[:-1]
-        finally:
-            if file is not None:
-                file.close()
+        for number, group in groupby(places, key=lambda place: place >> _OFFSET_BITS):
+            with self._path(number).open("rb") as file:
+                for place in group:
+                    file.seek(place & ((1 << _OFFSET_BITS) - 1))
+                    yield file.readline()[:-1]
 
     def close(self) -> None:
         """Close the file; the next line opens it again."""
