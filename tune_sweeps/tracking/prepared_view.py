@@ -70,7 +70,7 @@ def view_state(parent_id: str, tasks: Collection[str]) -> dict[str, Any]:
         "useGroupedValuesInCharts": True,
         "compareRunSections": [{"uuid": _SECTION, "name": "Results", "display": True, "isReordered": True}],
         "isAccordionReordered": True,
-        "compareRunCharts": [_curve(EVAL), *(_bars(name) for name in _RESULTS)],
+        "compareRunCharts": [_curve(EVAL), *(_chart("BAR", name) for name in _RESULTS)],
         "runsHiddenMode": "SHOW_ALL",
         "hideEmptyCharts": True,
     }
@@ -85,10 +85,6 @@ def _curve(metric: str) -> dict[str, Any]:
         "lineSmoothness": 0,
         "useGlobalXaxisKey": True,
     }
-
-
-def _bars(metric: str) -> dict[str, Any]:
-    return _chart("BAR", metric)
 
 
 def _chart(kind: str, metric: str) -> dict[str, Any]:
