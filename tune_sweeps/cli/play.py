@@ -29,19 +29,15 @@ def play(
     from tune_sweeps.console.terminal import log_path, quiet
     from tune_sweeps.storage.results import open_results
     from tune_sweeps.tracking.mlflow_client import check_uri, tracking_uri
-    from tune_sweeps.tracking.policy_artifact import fetch_policy, load_policy
+    from tune_sweeps.tracking.policy_artifact import fetched_policy, load_policy
 
     uri = tracking_uri(open_results(results))
     check_uri(uri)
-    with interruptible(), quiet(log_path("play")) as console:
-        student, folder = fetch_policy(uri, sweep, trial)
-        try:
-            task, policy = load_policy(student, folder.path)
-            console.print(f"{folder.label}: greedy, no tutor")
-            total = sum(_episode(console, task, policy, seed + number) for number in range(episodes))
-            console.print(f"mean return over {episodes:,} episode{'s' * (episodes != 1)}: {total / episodes:.3f}")
-        finally:
-            folder.cleanup()
+    with interruptible(), quiet(log_path("play")) as console, fetched_policy(uri, sweep, trial) as fetched:
+        task, policy = load_policy(fetched.student, fetched.path)
+        console.print(f"{fetched.label}: greedy, no tutor")
+        total = sum(_episode(console, task, policy, seed + number) for number in range(episodes))
+        console.print(f"mean return over {episodes:,} episode{'s' * (episodes != 1)}: {total / episodes:.3f}")
 
 
 def _episode(console: Console, task: Any, policy: Any, seed: int) -> float:

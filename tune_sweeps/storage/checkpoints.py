@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -48,12 +47,9 @@ class Checkpoints:
         elif isinstance(self.filesystem, pyarrow.fs.LocalFileSystem):
             yield Path(path)
         else:
-            copy = Path(tempfile.mkdtemp(prefix="llm-tutors-"))
-            try:
-                pyarrow.fs.copy_files(path, str(copy), source_filesystem=self.filesystem)
-                yield copy
-            finally:
-                shutil.rmtree(copy, ignore_errors=True)
+            with tempfile.TemporaryDirectory(prefix="llm-tutors-", ignore_cleanup_errors=True) as copy:
+                pyarrow.fs.copy_files(path, copy, source_filesystem=self.filesystem)
+                yield Path(copy)
 
     def next_attempt(self) -> str:
         """Name a run of Tune as no earlier one: it must not write over their checkpoints."""

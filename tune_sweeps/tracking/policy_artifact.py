@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import shutil
 import tempfile
-from collections.abc import Callable
-from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import yaml
@@ -24,21 +22,18 @@ MODULE = Path("learner_group", "learner", "rl_module", "default_policy")
 """Where RLlib keeps a policy's network within an algorithm's checkpoint."""
 
 
-@dataclass(frozen=True)
-class Fetched:
+class Fetched(NamedTuple):
     """A policy that was brought here.
 
     Attributes:
-        path: Its folder.
+        student: The trial's student.
+        path: The policy's folder.
         label: The trial, for a person.
     """
 
+    student: StudentConfig
     path: Path
     label: str
-
-    def cleanup(self) -> None:
-        """Remove the copy."""
-        shutil.rmtree(self.path.parent, ignore_errors=True)
 
 
 class BestPolicies:
@@ -64,8 +59,9 @@ class BestPolicies:
             self._checkpoints.remove(saved.path)
 
 
-def fetch_policy(uri: str, sweep: str, key: str | None) -> tuple[StudentConfig, Fetched]:
-    """Bring the policy of a trial here.
+@contextmanager
+def fetched_policy(uri: str, sweep: str, key: str | None) -> Iterator[Fetched]:
+    """Have the policy of a trial here within a ``with`` block.
 
     Args:
         uri: Tracking URI.
@@ -84,17 +80,13 @@ def fetch_policy(uri: str, sweep: str, key: str | None) -> tuple[StudentConfig, 
             raise UserError(f"no trial of sweep '{sweep}' is finished yet: there is no policy to play.")
         key = max(finished, key=lambda name: finished[name].data.metrics.get(EVAL, -np.inf))
     run_id = runs[key].info.run_id
-    folder = Path(tempfile.mkdtemp(prefix="llm-tutors-"))
-    try:
-        student = Path(client.download_artifacts(run_id, STUDENT_ARTIFACT, str(folder)))
-        config = StudentConfig.model_validate(yaml.safe_load(student.read_text(encoding="utf-8")))
+    with tempfile.TemporaryDirectory(prefix="llm-tutors-", ignore_cleanup_errors=True) as folder:
+        fields = Path(client.download_artifacts(run_id, STUDENT_ARTIFACT, folder)).read_text(encoding="utf-8")
+        student = StudentConfig.model_validate(yaml.safe_load(fields))
         if not client.list_artifacts(run_id, POLICY_ARTIFACT):
             raise UserError(f"trial '{key}' of sweep '{sweep}' has no policy: it has not finished.")
-        path = Path(client.download_artifacts(run_id, POLICY_ARTIFACT, str(folder)))
-    except BaseException:
-        shutil.rmtree(folder, ignore_errors=True)
-        raise
-    return config, Fetched(path, runs[key].info.run_name)
+        path = Path(client.download_artifacts(run_id, POLICY_ARTIFACT, folder))
+        yield Fetched(student, path, runs[key].info.run_name)
 
 
 def load_policy(student: StudentConfig, folder: Path) -> tuple[Any, Callable[[np.ndarray], np.ndarray]]:
