@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TextIO
 
-from rich.console import Console
+from rich.console import Console, RenderableType
+from rich.live import Live
 
 
 @contextmanager
@@ -52,6 +53,18 @@ def make_console(file: TextIO | None = None, is_terminal: bool | None = None) ->
     live = sys.stdout.isatty() if is_terminal is None else is_terminal
     return Console(
         file=file, force_terminal=live, width=None if live else 160, highlight=False, markup=False, soft_wrap=not live
+    )
+
+
+def live(console: Console, render: Callable[[], RenderableType]) -> Live:
+    """Return a display that is drawn anew twice a second once it is started, and leaves nothing behind."""
+    return Live(
+        get_renderable=render,
+        console=console,
+        refresh_per_second=2,
+        transient=True,
+        redirect_stdout=False,  # what libraries print belongs in the log
+        redirect_stderr=False,
     )
 
 

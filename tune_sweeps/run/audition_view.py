@@ -5,12 +5,11 @@ from __future__ import annotations
 import time
 
 from rich.console import Console, Group, RenderableType
-from rich.live import Live
 from rich.text import Text
 
 from rllib_plugins.audition import Audition
 from rllib_plugins.audition.view import cost_table, ways_table
-from tune_sweeps.console.terminal import duration
+from tune_sweeps.console.terminal import duration, live
 
 _LINE_EVERY_S = 10.0
 
@@ -27,14 +26,7 @@ class AuditionView:
         self._state: Audition | None = None
         self._started = time.monotonic()
         self._said = self._started
-        self._live = Live(
-            get_renderable=self._render,
-            console=screen,
-            refresh_per_second=2,
-            transient=True,
-            redirect_stdout=False,  # what libraries print belongs in the log
-            redirect_stderr=False,
-        )
+        self._live = live(screen, self._render)
 
     def __enter__(self) -> AuditionView:
         if self._screen.is_terminal:

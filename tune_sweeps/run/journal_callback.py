@@ -63,7 +63,7 @@ class JournalCallback(Callback):
 
     def on_trial_start(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
         """Note that a trial runs, for the first time or after a failure."""
-        key = _key(trial)
+        key = trial_key(trial)
         self._starts[key] += 1
         self._journal[key].start()
         self._progress.begin(key)
@@ -73,7 +73,7 @@ class JournalCallback(Callback):
         self, iteration: int, trials: list[Any], trial: Any, result: dict[str, Any], **info: Any
     ) -> None:
         """Keep an evaluation, unless a restored trial repeats it."""
-        key = _key(trial)
+        key = trial_key(trial)
         values = {name: result[name] for name in metrics.ALL if name in result}
         wall_s = float(result.get("time_this_iter_s", 0.0))
         if self._journal[key].result(int(result[metrics.STEP_AXIS]), wall_s, values):
@@ -84,12 +84,12 @@ class JournalCallback(Callback):
         """Note a checkpoint that is complete and in its place."""
         step = trial.last_result.get(metrics.STEP_AXIS)
         if step is not None:
-            self._journal[_key(trial)].checkpoint(int(step), checkpoint.path)
+            self._journal[trial_key(trial)].checkpoint(int(step), checkpoint.path)
             self._save(self._journal.newest)
 
     def on_trial_complete(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
         """Note that a trial is finished; one that was stopped stays open."""
-        key = _key(trial)
+        key = trial_key(trial)
         self._progress.end(key)
         points = self._journal[key].points
         if not points or points[-1].step < self._progress.trials[key].student.num_env_steps:
@@ -101,7 +101,7 @@ class JournalCallback(Callback):
 
     def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
         """Note that a trial failed more often than it may."""
-        key = _key(trial)
+        key = trial_key(trial)
         error = _last_words(trial)
         self._progress.end(key)
         self._failures[key] = max(self._failures[key] + 1, self._starts[key])  # each start before the last one failed
@@ -115,7 +115,8 @@ class JournalCallback(Callback):
         self._changed()
 
 
-def _key(trial: Any) -> str:
+def trial_key(trial: Any) -> str:
+    """Return the key of the sweep's trial that one of Tune's trials runs."""
     return str(trial.config[TRIAL]["key"])
 
 

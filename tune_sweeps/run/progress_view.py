@@ -7,12 +7,11 @@ import time
 from collections.abc import Callable, Sequence
 
 from rich.console import Console, Group
-from rich.live import Live
 from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
-from tune_sweeps.console.terminal import duration
+from tune_sweeps.console.terminal import duration, live
 from tune_sweeps.run.progress import Progress
 
 _LINE_EVERY_S = 15.0
@@ -44,31 +43,22 @@ class View:
         self._warning = warning
         self._tutors = tutors
         self._started = time.monotonic()
-        self._live: Live | None = None
+        self._live = live(console, self._render)
         self._stop = threading.Event()
-        self._thread: threading.Thread | None = None
+        self._thread = threading.Thread(target=self._print_lines, name="view", daemon=True)
 
     def __enter__(self) -> View:
         if self._console.is_terminal:
-            self._live = Live(
-                get_renderable=self._render,
-                console=self._console,
-                refresh_per_second=2,
-                transient=True,
-                redirect_stdout=False,  # what libraries print belongs in the log
-                redirect_stderr=False,
-            )
             self._live.start()
         else:
-            self._thread = threading.Thread(target=self._print_lines, name="view", daemon=True)
             self._thread.start()
         return self
 
     def __exit__(self, *_: object) -> None:
         self._stop.set()
-        if self._live is not None:
+        if self._console.is_terminal:
             self._live.stop()
-        if self._thread is not None:
+        else:
             self._thread.join()
 
     def say(self, text: str) -> None:

@@ -225,6 +225,7 @@ def _tune(running: _Running, progress: Progress, view: View, concurrent: int, pl
 def _fit(running: _Running, callback: JournalCallback, keys: set[str], concurrent: int, played: Played) -> None:
     from ray import tune
 
+    from tune_sweeps.run.journal_callback import trial_key
     from tune_sweeps.run.trial import TRIAL, Pace, resumable
 
     config, journal, workspace = running.resolved.config, running.journal, running.workspace
@@ -255,8 +256,8 @@ def _fit(running: _Running, callback: JournalCallback, keys: set[str], concurren
         tune_config=tune.TuneConfig(
             max_concurrent_trials=concurrent,
             reuse_actors=True,
-            trial_name_creator=_trial_key,
-            trial_dirname_creator=_trial_key,
+            trial_name_creator=trial_key,
+            trial_dirname_creator=trial_key,
         ),
         run_config=tune.RunConfig(
             name=checkpoints.next_attempt(),
@@ -279,10 +280,6 @@ def _student_trial() -> Any:
     from rllib_plugins.trial import StudentTrial
 
     return StudentTrial
-
-
-def _trial_key(trial: Any) -> str:
-    return str(trial.config["trial"]["key"])
 
 
 def _play_references(resolved: ResolvedSweep, tracker: MlflowTracker) -> None:
