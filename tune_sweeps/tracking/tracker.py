@@ -85,10 +85,9 @@ class MlflowTracker:
         self._client: Any = None
         self.parent_id = ""
         self._children: ChildRuns | None = None
-        self._references: dict[str, dict[str, float]] = {}
         self._jsons: dict[str, dict[str, Any]] = {}
         self._files: list[tuple[Path, str]] = []
-        self._references_sent: set[str] = set()
+        self._references_found: set[str] = set()
         self._jsons_sent: dict[str, dict[str, Any]] = {}
         self._num_files_sent = 0
         self._stop = threading.Event()
@@ -107,14 +106,13 @@ class MlflowTracker:
 
     def set_references(self, task: str, returns: dict[str, float]) -> None:
         """Keep the returns of a task's reference players with the parent run, where the report finds them."""
-        self._references[task] = returns
-        self.wake()
+        self.keep_json(_references_artifact(task), {"task": task, "returns": returns})
 
     def keep_json(self, name: str, content: dict[str, Any]) -> None:
-        """Keep what is known of the sweep's tutors with the parent run, where the report finds it.
+        """Keep what is known of the sweep with the parent run, where the report finds it.
 
         Args:
-            name: The artifact's file name.
+            name: The artifact's path.
             content: What JSON can hold.
         """
         self._jsons[name] = content
@@ -127,7 +125,8 @@ class MlflowTracker:
 
     def knows_references(self, task: str) -> bool:
         """Say whether the references of a task are known here or were found in MLflow."""
-        return task in self._references or _file_name(task) in self._references_sent
+        artifact = _references_artifact(task)
+        return artifact in self._jsons or artifact in self._references_found
 
     def finish(self, status: str, timeout_s: float) -> bool:
         """Send what is left, and end the parent run.
@@ -167,13 +166,8 @@ class MlflowTracker:
     def sync(self) -> None:
         """Bring MLflow up to the journal, in one pass; raise whatever MLflow raises first."""
         children = self._children = self._children or self._connect()
-        for task, returns in list(self._references.items()):
-            if _file_name(task) not in self._references_sent:
-                kept = {"task": task, "returns": returns}
-                self._client.log_dict(self.parent_id, kept, f"{REFERENCES_FOLDER}/{_file_name(task)}")
-                self._references_sent.add(_file_name(task))
         for name, content in list(self._jsons.items()):
-            if self._jsons_sent.get(name) is not content:
+            if self._jsons_sent.get(name) is not content and name not in self._references_found:
                 self._client.log_dict(self.parent_id, content, name)
                 self._jsons_sent[name] = content
         for path, folder in self._files[self._num_files_sent :]:
@@ -215,10 +209,10 @@ class MlflowTracker:
             self.parent_id = parents[0].info.run_id
             client.update_run(self.parent_id, status="RUNNING")
             known = client.list_artifacts(self.parent_id, REFERENCES_FOLDER)
-            self._references_sent |= {item.path.rpartition("/")[2] for item in known}
+            self._references_found = {item.path for item in known}
         else:
             self.parent_id = client.create_run(experiment_id, run_name=sweep.name, tags=tags).info.run_id
-            self._references_sent.clear()
+            self._references_found.clear()
             self._jsons_sent.clear()
             self._num_files_sent = 0
         put_view(client, experiment_id, self.parent_id, {trial.cell.task for trial in sweep.trials.values()})
@@ -251,5 +245,5 @@ class MlflowTracker:
             logger.warning("MLflow at %s failed; what it misses is kept and sent later: %s", self.uri, error)
 
 
-def _file_name(task: str) -> str:
-    return re.sub(r"[^A-Za-z0-9._-]", "_", task) + ".json"
+def _references_artifact(task: str) -> str:
+    return f"{REFERENCES_FOLDER}/{re.sub(r'[^A-Za-z0-9._-]', '_', task)}.json"
