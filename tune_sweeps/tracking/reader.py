@@ -192,8 +192,7 @@ def _client_of_existing(uri: str) -> Any:
 def _references(client: Any, run_id: str) -> dict[str, dict[str, float]]:
     found = {}
     for item in client.list_artifacts(run_id, REFERENCES_FOLDER):
-        with tempfile.TemporaryDirectory() as folder:
-            kept = json.loads(Path(client.download_artifacts(run_id, item.path, folder)).read_text(encoding="utf-8"))
+        kept = json.loads(_text(client, run_id, item.path))
         found[kept["task"]] = kept["returns"]
     return found
 
@@ -202,16 +201,18 @@ def _kept_json(client: Any, run_id: str, name: str) -> dict[str, Any]:
     """Read what the tracker kept under a name; nothing where it kept nothing."""
     if name not in {item.path for item in client.list_artifacts(run_id)}:
         return {}
-    with tempfile.TemporaryDirectory() as folder:
-        found: dict[str, Any] = json.loads(Path(client.download_artifacts(run_id, name, folder)).read_text("utf-8"))
+    found: dict[str, Any] = json.loads(_text(client, run_id, name))
     return found
+
+
+def _text(client: Any, run_id: str, artifact: str) -> str:
+    with tempfile.TemporaryDirectory() as folder:
+        return Path(client.download_artifacts(run_id, artifact, folder)).read_text(encoding="utf-8")
 
 
 def _config(client: Any, run_id: str, name: str) -> SweepConfig:
     try:
-        with tempfile.TemporaryDirectory() as folder:
-            path = client.download_artifacts(run_id, CONFIG_ARTIFACT, folder)
-            return validate_sweep(parse_yaml(Path(path).read_text(encoding="utf-8")), f"sweep '{name}' in MLflow")
+        return validate_sweep(parse_yaml(_text(client, run_id, CONFIG_ARTIFACT)), f"sweep '{name}' in MLflow")
     except OSError as error:
         raise UserError(
             f"the artifact {CONFIG_ARTIFACT} of sweep '{name}' cannot be read ({error}). Is the folder of MLflow's "
