@@ -27,13 +27,12 @@ from tune_sweeps.tracking.reader import Follow, RunRecord, read_sweep
 from tune_sweeps.tracking.summary import put_summary, put_trial_results
 from tutor_service.errors import UserError
 
-ARTIFACT_FOLDER = "report"
 PAGE = "report.html"
 _LEFT = {"task", "student", "tutor", "reuse", "axis", "value"}
 
 
 def make_report(
-    uri: str, name: str, folder: Path, *, log: bool = True, follow: Follow = lambda items, _: items
+    uri: str, name: str, folder: Path, *, follow: Follow = lambda items, _: items
 ) -> tuple[Analysis, list[Path]]:
     """Read a sweep from MLflow, write its report, and put it on the parent run.
 
@@ -41,7 +40,6 @@ def make_report(
         uri: Tracking URI.
         name: Name of the sweep.
         folder: Where the files go; made when missing.
-        log: Whether to put them on the parent run.
         follow: Shows how far the reading of its trials is.
 
     Returns:
@@ -62,11 +60,8 @@ def make_report(
     report.write_text(to_markdown(analysis, figures), encoding="utf-8")
     page = folder / PAGE
     page.write_text(to_page(analysis, to_markdown(analysis, []), figures), encoding="utf-8")
-    if log:
-        put_summary(
-            uri, analysis.sweep.parent_id, (folder, ARTIFACT_FOLDER), to_description(analysis), to_metrics(analysis)
-        )
-        put_trial_results(uri, trial_metrics(analysis))
+    put_summary(uri, analysis.sweep.parent_id, folder, to_description(analysis), to_metrics(analysis))
+    put_trial_results(uri, trial_metrics(analysis))
     return analysis, [report, page, *figures]
 
 

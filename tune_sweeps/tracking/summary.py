@@ -11,6 +11,9 @@ from pathlib import Path
 from tune_sweeps.tracking.mlflow_client import make_client
 from tune_sweeps.tracking.reader import THREADS, RunRecord
 
+REPORT_FOLDER = "report"
+"""Where a report's files are, among the artifacts of the parent run."""
+
 DESCRIPTION_TAG = "mlflow.note.content"
 """MLflow's own tag of a run's description, in Markdown."""
 
@@ -20,20 +23,20 @@ _MAX_DESCRIPTION = 5_000
 _CUT = "\n\n… the whole report is among the artifacts of this run."
 
 
-def put_summary(uri: str, run_id: str, files: tuple[Path, str], description: str, metrics: Mapping[str, float]) -> None:
+def put_summary(uri: str, run_id: str, folder: Path, description: str, metrics: Mapping[str, float]) -> None:
     """Log a report's files, its short form as the run's description, and its figures as metrics.
 
     Args:
         uri: Tracking URI.
         run_id: The parent run.
-        files: Folder of the report, and its name among the run's artifacts.
+        folder: The report's.
         description: Markdown; what is too long is cut at a line's end, and says so.
         metrics: By name; those that are not finite are left out.
     """
     from mlflow.entities import Metric
 
     client, now_ms = make_client(uri), int(time.time() * 1000)
-    client.log_artifacts(run_id, str(files[0]), files[1])
+    client.log_artifacts(run_id, str(folder), REPORT_FOLDER)
     client.set_tag(run_id, DESCRIPTION_TAG, shortened(description))
     found = [Metric(name, value, now_ms, 0) for name, value in metrics.items() if math.isfinite(value)]
     if found:
