@@ -93,9 +93,7 @@ def decode(key: bytes, value: bytes) -> tuple[Advice, EncodedContext | None]:
     Raises:
         DamagedAnswer: The bytes are not what ``encode`` made for this key.
     """
-    body = value[_CHECKSUM_BYTES:]
-    if value[:_CHECKSUM_BYTES] != _checksum(key, body):
-        raise DamagedAnswer("its checksum does not hold")
+    body = _checked(key, value)
     version, count, invalid, tokens, legal_mass, _ = _HEADER.unpack_from(body)
     if version not in (_VERSION, _WITHOUT_THOUGHTS):
         raise DamagedAnswer(f"its format {version} is not known to this version")
@@ -127,10 +125,7 @@ def decode_notes(key: bytes, value: bytes) -> str:
     Raises:
         DamagedAnswer: The bytes are not what ``encode_notes`` made for this key.
     """
-    body = value[_CHECKSUM_BYTES:]
-    if value[:_CHECKSUM_BYTES] != _checksum(key, body):
-        raise DamagedAnswer("its checksum does not hold")
-    return to_text(body)
+    return to_text(_checked(key, value))
 
 
 def to_bytes(text: str) -> bytes:
@@ -145,6 +140,14 @@ def to_text(data: bytes) -> str:
 
 def _checksum(key: bytes, body: bytes) -> bytes:
     return hashlib.blake2b(body, digest_size=_CHECKSUM_BYTES, key=key).digest()
+
+
+def _checked(key: bytes, value: bytes) -> bytes:
+    """Return what follows the checksum, once that holds."""
+    body = value[_CHECKSUM_BYTES:]
+    if value[:_CHECKSUM_BYTES] != _checksum(key, body):
+        raise DamagedAnswer("its checksum does not hold")
+    return body
 
 
 def _join(texts: Sequence[str]) -> bytes:

@@ -27,29 +27,27 @@ class BestEffortStore:
         path: Folder of the store.
         failed: Called once per failure.
         clock: Seconds, monotonic.
+
+    Attributes:
+        place: Where it is, for people.
+        trouble: Always empty: nothing but its disk can be away, and a failure of that is in the log.
+        replaced: Always 0: nobody else's answers take the place of its own.
     """
+
+    trouble = ""
+    replaced = 0
 
     def __init__(
         self, path: Path, failed: Callable[[], None] = lambda: None, clock: Callable[[], float] = time.monotonic
     ) -> None:
-        self.path = path
+        self.place = str(path)
+        self._path = path
         self._failed = failed
         self._clock = clock
         self._opening = threading.RLock()
         self._store: AdviceStore | None = None
         self._closed_until = 0.0
         self._writing_from = 0.0
-
-    trouble = ""
-    """Nothing but its disk can be away; a failure of that is in the log."""
-
-    replaced = 0
-    """Nobody else's answers take the place of its own."""
-
-    @property
-    def place(self) -> str:
-        """Return where it is, for people."""
-        return str(self.path)
 
     def get_many(self, keys: Sequence[bytes]) -> list[Advice | None]:
         """Return stored answers in the keys' order; None where there is none, or no store."""
@@ -142,7 +140,7 @@ class BestEffortStore:
         with self._opening:
             if self._store is None and self._clock() >= self._closed_until:
                 try:
-                    self._store = AdviceStore(self.path)
+                    self._store = AdviceStore(self._path)
                 except (StoreError, OSError) as error:
                     self._give_up(error)
             return self._store
@@ -155,4 +153,4 @@ class BestEffortStore:
 
     def _report(self, text: str) -> None:
         self._failed()
-        logger.error("Advice store '%s': %s", self.path, text)
+        logger.error("Advice store '%s': %s", self.place, text)

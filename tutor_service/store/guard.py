@@ -32,7 +32,8 @@ def find_damage(folder: Path) -> str | None:
         flaws = [str(error)]
     if not flaws:
         return None
-    return "; ".join(flaws[:_SHOWN_FLAWS]) + (f"; and {len(flaws) - _SHOWN_FLAWS} more" if len(flaws) > 3 else "")
+    more = len(flaws) - _SHOWN_FLAWS
+    return "; ".join(flaws[:_SHOWN_FLAWS]) + (f"; and {more} more" if more > 0 else "")
 
 
 def set_aside(folder: Path) -> Path:

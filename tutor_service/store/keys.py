@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import struct
+import sys
 from array import array
 from collections.abc import Sequence
 
@@ -33,15 +34,8 @@ def advice_key(identity: str, prompt_token_ids: Sequence[int], label_token_ids: 
     name = identity.encode("utf-8", "surrogatepass")
     digest = hashlib.blake2b(_COUNT.pack(len(name)) + name, digest_size=KEY_BYTES)
     for ids in (prompt_token_ids, label_token_ids):
-        digest.update(_COUNT.pack(len(ids)) + _little_endian(ids))
+        packed = array("q", tuple(ids))  # of bytes, too, each is a number
+        if sys.byteorder == "big":
+            packed.byteswap()
+        digest.update(_COUNT.pack(len(ids)) + packed.tobytes())
     return digest.digest()
-
-
-def _little_endian(ids: Sequence[int]) -> bytes:
-    packed = array("q", tuple(ids))  # of bytes, too, each is a number
-    if _BIG_ENDIAN:
-        packed.byteswap()
-    return packed.tobytes()
-
-
-_BIG_ENDIAN = struct.pack("=H", 1) == struct.pack(">H", 1)

@@ -16,8 +16,6 @@ from tutor_service.schema import Advice
 from tutor_service.store.answer import Context, Entry
 from tutor_service.store.keys import KEY_BYTES, advice_key
 
-SUFFIXES = (".jsonl", ".parquet")
-
 
 @dataclass(frozen=True, slots=True)
 class ExportedAnswer:
@@ -75,7 +73,7 @@ def read_export(path: Path) -> list[ExportedAnswer]:
     readers = {".jsonl": _json_lines, ".parquet": _parquet}
     reader = readers.get(path.suffix.lower())
     if reader is None:
-        raise UserError(f"file of answers '{path}' must end in one of: {', '.join(SUFFIXES)}.")
+        raise UserError(f"file of answers '{path}' must end in one of: {', '.join(readers)}.")
     try:
         rows = [_answer(columns, f"'{path}', row {number}") for number, columns in reader(path)]
     except OSError as error:

@@ -75,6 +75,11 @@ class SharedStore:
         database: What is shared.
         lease_s: Seconds after which a lease that is not renewed has ended.
         failed: Called once each time that the database goes away.
+
+    Attributes:
+        place: Where it is, for people.
+        trouble: Why the database is away, for people; empty while it is not.
+        replaced: How often answers of the database took the place of this gateway's, given while it was away.
     """
 
     def __init__(
@@ -93,18 +98,12 @@ class SharedStore:
         self._held: set[bytes] = set()
         self._ended: set[bytes] = set()
         self._is_away = False
+        self.place = f"{database.place}, copied to {local.place}"
         self.trouble = ""
-        """Why the database is away, for people; empty while it is not."""
         self.replaced = 0
-        """How often answers of the database took the place of this gateway's, given while it was away."""
         self._closing = threading.Event()
         self._wake = threading.Event()
         threading.Thread(target=self._keep_up, name="shared-store", daemon=True).start()
-
-    @property
-    def place(self) -> str:
-        """Return where it is, for people."""
-        return f"{self._database.place}, copied to {self._local.place}"
 
     def get_many(self, keys: Sequence[bytes]) -> list[Advice | None]:
         """Return the answers that this machine has, in order, without asking the database."""
