@@ -35,16 +35,14 @@ def read_secret(what: str, variable: str | None, file: Path | None) -> str | Non
             secret = file.expanduser().read_text(encoding="utf-8-sig").strip()
         except (OSError, UnicodeError) as error:
             reason = getattr(error, "strerror", None) or "not UTF-8"
-            raise UserError(f"{source} with the {what} cannot be read on node '{_node()}': {reason}.") from None
+            raise UserError(
+                f"{source} with the {what} cannot be read on node '{socket.gethostname()}': {reason}."
+            ) from None
     else:
         return None
     if not secret:
         raise UserError(
-            f"{source} holds no {what} on node '{_node()}'. Set it in that node's own environment, or mount a file: it "
-            "is not sent there from elsewhere."
+            f"{source} holds no {what} on node '{socket.gethostname()}'. Set it in that node's own environment, or "
+            "mount a file: it is not sent there from elsewhere."
         )
     return secret
-
-
-def _node() -> str:
-    return socket.gethostname()
