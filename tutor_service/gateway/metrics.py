@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from collections import Counter as Tally
 from collections.abc import Callable, Iterable
+from typing import Any, TypeVar
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, Metric, generate_latest
 from prometheus_client.registry import Collector
 
 from tutor_service.schema import Advice, AdviceError
+
+Series = TypeVar("Series", Counter, Gauge, Histogram)
 
 _LATENCY_S = (0.001, 0.003, 0.01, 0.03, 0.1, 0.3, 1.0, 3.0, 10.0, 30.0, 100.0)
 LATE = "the student's deadline passed first: raise advice.deadline_s, or set advice.wait"
@@ -26,42 +29,32 @@ class GatewayMetrics:
     """
 
     def __init__(self, tutor: str, gateway: int | None = None) -> None:
-        of = {"tutor": tutor} if gateway is None else {"tutor": tutor, "gateway": str(gateway)}
+        self._of = {"tutor": tutor} if gateway is None else {"tutor": tutor, "gateway": str(gateway)}
         self.registry = CollectorRegistry()
         self.answered: Tally[str] = Tally()
         self.failed: Tally[str] = Tally()
         self.reasons: Tally[str] = Tally()
-        self._advice = Counter("tutor_advice", "Advice given, by source.", [*of, "source"], registry=self.registry)
-        self._errors = Counter(
-            "tutor_errors", "Requests without advice, by kind.", [*of, "kind"], registry=self.registry
+        self._advice = self._family(Counter, "tutor_advice", "Advice given, by source.", "source")
+        self._errors = self._family(Counter, "tutor_errors", "Requests without advice, by kind.", "kind")
+        self._invalid = self._series(Counter, "tutor_invalid_answers", "Answers that named no legal action.")
+        self._tokens = self._series(Counter, "tutor_tokens", "Prompt and generated tokens that the model processed.")
+        self._latency = self._series(
+            Histogram, "tutor_call_latency_seconds", "Time per call, of any number of requests.", buckets=_LATENCY_S
         )
-        self._invalid = Counter(
-            "tutor_invalid_answers", "Answers that named no legal action.", [*of], registry=self.registry
-        ).labels(**of)
-        self._tokens = Counter(
-            "tutor_tokens", "Prompt and generated tokens that the model processed.", [*of], registry=self.registry
-        ).labels(**of)
-        self._latency = Histogram(
-            "tutor_call_latency_seconds", "Time per call, of any number of requests.", [*of],
-            buckets=_LATENCY_S, registry=self.registry,
-        ).labels(**of)  # fmt: skip
-        self._mass = Histogram(
-            "tutor_legal_mass", "Probability mass on legal labels, per model evaluation.", [*of],
-            buckets=_MASS, registry=self.registry,
-        ).labels(**of)  # fmt: skip
-        self._pending = Gauge(
-            "tutor_pending_prompts", "Prompts at or on their way to replicas.", [*of], registry=self.registry
-        ).labels(**of)
-        self._store_failures = Counter(
-            "tutor_store_failures", "Calls of the advice store that failed.", [*of], registry=self.registry
-        ).labels(**of)
-        self._unsent = Gauge(
-            "tutor_unsent_answers",
-            "Answers that a shared store is still to learn of.",
-            [*of],
-            registry=self.registry,
-        ).labels(**of)
-        self._of = of
+        self._mass = self._series(
+            Histogram, "tutor_legal_mass", "Probability mass on legal labels, per model evaluation.", buckets=_MASS
+        )
+        self._pending = self._series(Gauge, "tutor_pending_prompts", "Prompts at or on their way to replicas.")
+        self._store_failures = self._series(Counter, "tutor_store_failures", "Calls of the advice store that failed.")
+        self._unsent = self._series(Gauge, "tutor_unsent_answers", "Answers that a shared store is still to learn of.")
+
+    def _family(self, kind: Callable[..., Series], name: str, about: str, *labels: str, **options: Any) -> Series:
+        """Register series that are told apart by more labels than this gateway's own."""
+        return kind(name, about, [*self._of, *labels], registry=self.registry, **options)
+
+    def _series(self, kind: Callable[..., Series], name: str, about: str, **options: Any) -> Series:
+        """Register one series of this gateway."""
+        return self._family(kind, name, about, **options).labels(**self._of)
 
     def called(self, answers: Iterable[Advice | AdviceError], latency_s: float) -> None:
         """Count one call's answers."""
