@@ -129,10 +129,10 @@ def test_questions_that_are_built_together_are_tokenised_in_one_call_and_refused
     refusal = UserError("no tokens for that many labels")
     known = prompts._map
 
-    def refuse(labels):
-        if labels[0] == ("no", "way"):
+    def refuse(actions, synonyms):
+        if actions == ("no", "way"):
             raise refusal
-        return known(labels)
+        return known(actions, synonyms)
 
     monkeypatch.setattr(prompts, "_map", refuse)
     calls = []

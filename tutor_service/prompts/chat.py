@@ -7,8 +7,8 @@ the user's turn.
 from __future__ import annotations
 
 import re
-from collections import OrderedDict
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
+from functools import lru_cache
 from itertools import chain, islice
 from typing import Any
 
@@ -49,8 +49,8 @@ class ChatPrompts(PromptBuilder):
         self._opening = self._encode(before)
         self._closing = self._encode(closing)
         self._padding = self._encode("\n")[-1]
-        self._heads: OrderedDict[str, tuple[int, ...]] = OrderedDict()
-        self._labels: OrderedDict[tuple[tuple[str, ...], tuple[tuple[str, ...], ...]], LabelMap] = OrderedDict()
+        self._head = lru_cache(maxsize=_CACHED)(self._make_head)
+        self._map = lru_cache(maxsize=_CACHED)(self._make_map)
 
     def build_many(self, requests: Sequence[AdviceRequest]) -> list[Prompt | UserError]:
         """See ``PromptBuilder``. Questions are tokenised together, which takes half the time."""
@@ -69,7 +69,7 @@ class ChatPrompts(PromptBuilder):
             if isinstance(known, UserError):
                 built.append(known)
                 continue
-            ids = (*_cached(self._heads, request.rules, self._head), *next(bodies), *self._closing)
+            ids = (*self._head(request.rules), *next(bodies), *self._closing)
             built.append(Prompt(ids, known.token_ids, known.shown, begun=known.begun))
         return built
 
@@ -83,17 +83,16 @@ class ChatPrompts(PromptBuilder):
 
     def _labels_of(self, request: AdviceRequest) -> LabelMap | UserError:
         try:
-            return _cached(self._labels, (request.actions, request.synonyms), self._map)
+            return self._map(request.actions, request.synonyms)
         except UserError as error:
             return error
 
-    def _map(self, labels: tuple[tuple[str, ...], tuple[tuple[str, ...], ...]]) -> LabelMap:
-        actions, synonyms = labels
+    def _make_map(self, actions: tuple[str, ...], synonyms: tuple[tuple[str, ...], ...]) -> LabelMap:
         if self._decoding == "text":  # whole words are read
             return LabelMap(actions, actions, ())
         return map_labels(actions, self._encode_one, synonyms)
 
-    def _head(self, rules: str) -> tuple[int, ...]:
+    def _make_head(self, rules: str) -> tuple[int, ...]:
         """Return the template's opening and the task's, padded to full blocks with line feeds."""
         ids = (*self._opening, *self._encode_one(opening(rules)))
         return ids + (self._padding,) * (-len(ids) % BLOCK)
@@ -127,12 +126,3 @@ def _kept_whole(tokenizer: Any) -> re.Pattern[str] | None:
     added = (token for token in tokenizer.added_tokens_decoder.values() if not token.special)
     texts = [token.content for token in added if len(token.content.strip()) > 1]
     return re.compile(f"(?={'|'.join(map(re.escape, texts))})") if texts else None
-
-
-def _cached(cache: OrderedDict[Any, Any], key: Any, make: Callable[[Any], Any]) -> Any:
-    value = cache.get(key)
-    if value is None:
-        value = cache[key] = make(key)
-        if len(cache) > _CACHED:
-            cache.popitem(last=False)
-    return value

@@ -61,7 +61,7 @@ def named_action(answer: str, labels: Sequence[str], words: Sequence[str] = (), 
         return None
     if _TAG in text.casefold():
         return _in_tags(text, labels, words)
-    names = _Names.of(tuple(labels), tuple(words))
+    names = _names(tuple(labels), tuple(words))
     whole = names.index(text)
     if whole is not None:
         return whole
@@ -82,7 +82,7 @@ def _in_tags(text: str, labels: Sequence[str], words: Sequence[str]) -> int | No
         if index is not None:
             return index
     inside = text[text.casefold().rindex(_TAG) + len(_TAG) :].split("</")[0]
-    names = _Names.of(tuple(labels), tuple(words))
+    names = _names(tuple(labels), tuple(words))
     whole = names.index(inside)
     if whole is not None or _DENIAL.search(inside):
         return whole
@@ -115,12 +115,6 @@ class _Names:
         self._leading = re.compile(
             rf"(?:^|[\n.;!?])[\s>#*_\"'`(\[-]*{mention}[*_\"'`)\]]*\s*(?:[).,;!—–]|$|\n|(?:because|since)\b)"
         )
-
-    @classmethod
-    @lru_cache(maxsize=512)
-    def of(cls, labels: tuple[str, ...], words: tuple[str, ...]) -> _Names:
-        """Return the names of these actions, compiled once."""
-        return cls(labels, words)
 
     def index(self, text: str) -> int | None:
         """Return the index of the action that a text is the name of, forgiving white space, punctuation and case."""
@@ -173,6 +167,10 @@ class _Names:
     def _known_as(self, match: re.Match[str]) -> list[int]:
         index = self._known.index(match[match.lastindex or 0])
         return [] if index is None else [index]
+
+
+_names = lru_cache(maxsize=512)(_Names)
+"""Return the names of these actions, compiled once."""
 
 
 def _denied(text: str, start: int) -> bool:

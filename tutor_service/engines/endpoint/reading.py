@@ -30,6 +30,11 @@ _FIRST_WORDS = frozenset(["a", "an", "as", "at", "for", "he", "i", "if", "in", "
 _MARKERS = str.maketrans({"Ġ": " ", "▁": " ", "Ċ": "\n", "ĉ": "\t"})
 """How byte-level and sentence-piece tokenizers write white space."""
 
+_PRINTABLE = [*range(33, 127), *range(161, 173), *range(174, 256)]
+_OTHERS = [byte for byte in range(256) if byte not in _PRINTABLE]
+_BYTES = {chr(byte): byte for byte in _PRINTABLE} | {chr(256 + nth): byte for nth, byte in enumerate(_OTHERS)}
+"""The byte that each character of GPT-2's byte-level alphabet stands for."""
+
 
 def read(
     reply: Reply | NotRead, labels: Sequence[str], words: Sequence[str] = (), *, scored: bool
@@ -64,7 +69,7 @@ def read(
 
 def read_logprobs(reply: Reply, labels: Sequence[str], words: Sequence[str] = ()) -> Distribution | NotRead:
     """Read the distribution at the first place of an answer that says something."""
-    names = _Spellings.of(tuple(labels), tuple(words))
+    names = _spellings_of(tuple(labels), tuple(words))
     position = next((item for item in reply.positions if _says_something(item, names)), reply.positions[0])
     total = math.fsum(math.exp(token.logprob) for token in position.top)
     if total > 1 + _MASS_TOLERANCE:
@@ -86,7 +91,7 @@ def read_logprobs(reply: Reply, labels: Sequence[str], words: Sequence[str] = ()
 
 def opens_with_marks(reply: Reply, labels: Sequence[str]) -> bool:
     """Tell whether all places of a reply hold white space and marks alone, so that its answer would come later."""
-    names = _Spellings.of(tuple(labels), ())
+    names = _spellings_of(tuple(labels), ())
     return not any(_says_something(position, names) for position in reply.positions)
 
 
@@ -114,12 +119,6 @@ class _Spellings:
         folded = _beginnings(known.folded)
         self._begun_folded = {name: index for name, index in folded.items() if name not in _FIRST_WORDS}
 
-    @classmethod
-    @lru_cache(maxsize=512)
-    def of(cls, labels: tuple[str, ...], words: tuple[str, ...]) -> _Spellings:
-        """Return the spellings of these actions."""
-        return cls(labels, words)
-
     def index(self, token: Token) -> int | None:
         """Return the index of the action that a token is the name of, or that it alone begins; None: of none."""
         spellings = list(_spellings(token))
@@ -131,6 +130,10 @@ class _Spellings:
                     if index is not None:
                         return index
         return None
+
+
+_spellings_of = lru_cache(maxsize=512)(_Spellings)
+"""Return the spellings of these actions, listed once."""
 
 
 def _beginnings(names: Mapping[str, int]) -> dict[str, int]:
@@ -163,21 +166,12 @@ def _byte_level(text: str) -> str | None:
             return bytes.fromhex(text[3:-1]).decode("utf-8")
         except ValueError:
             return None
-    alphabet = _byte_alphabet()
-    if text.isascii() or not all(character in alphabet for character in text):
+    if text.isascii() or not all(character in _BYTES for character in text):
         return None
     try:
-        return bytes(alphabet[character] for character in text).decode("utf-8")
+        return bytes(_BYTES[character] for character in text).decode("utf-8")
     except UnicodeDecodeError:
         return None
-
-
-@lru_cache(maxsize=1)
-def _byte_alphabet() -> dict[str, int]:
-    """Return the byte that each character of GPT-2's byte-level alphabet stands for."""
-    printable = [*range(33, 127), *range(161, 173), *range(174, 256)]
-    others = [byte for byte in range(256) if byte not in printable]
-    return {chr(byte): byte for byte in printable} | {chr(256 + nth): byte for nth, byte in enumerate(others)}
 
 
 def _shown(text: str) -> str:
