@@ -295,8 +295,8 @@ async def test_an_answer_that_takes_too_long_is_a_miss(monkeypatch):
     hold = asyncio.Event()
     with running(good) as endpoint:
         engine, _ = await started(endpoint)
-        monkeypatch.setattr(engine._transport, "_timeout_s", 0.05)
-        monkeypatch.setattr(engine._transport, "_post", lambda body: hold.wait())
+        monkeypatch.setattr(engine._session._transport, "_timeout_s", 0.05)
+        monkeypatch.setattr(engine._session._transport, "_post", lambda body: hold.wait())
         (answer,) = await engine.evaluate(prompts("scored"))
         assert answer == AdviceError("endpoint: no answer within timeout_s = 0.05", retry=True)
 
@@ -305,7 +305,7 @@ async def test_no_more_requests_at_a_time_than_allowed(monkeypatch):
     with running(good) as endpoint:
         engine, _ = await started(endpoint, concurrency=3)
         under_way, most = 0, 0
-        post = engine._transport.post
+        post = engine._session._transport.post
 
         async def counted(body):
             nonlocal under_way, most
@@ -317,7 +317,7 @@ async def test_no_more_requests_at_a_time_than_allowed(monkeypatch):
             finally:
                 under_way -= 1
 
-        monkeypatch.setattr(engine._transport, "post", counted)
+        monkeypatch.setattr(engine._session._transport, "post", counted)
         await engine.evaluate(prompts("scored", 12))
         assert most == 3
 

@@ -42,7 +42,6 @@ class OpenAIEngine:
 
     def __init__(self, config: TutorConfig) -> None:
         self._config = config
-        self._transport: Transport | None = None
         self._session: Session | None = None
         self._takes = Capabilities()
         self._loaded_by = 0.0
@@ -52,13 +51,13 @@ class OpenAIEngine:
         config = self._config
         if not config.base_url or not config.model:
             raise UserError(f"tutor '{config.name}': backend openai needs base_url and model.")
-        self._transport = Transport(config.base_url, self._key(), config.timeout_s, config.concurrency)
-        self._session = Session(config, self._transport)
+        transport = Transport(config.base_url, self._key(), config.timeout_s, config.concurrency)
+        self._session = Session(config, transport)
         self._loaded_by = time.monotonic() + min(config.timeout_s, _MAX_LOADING_S)
         try:
             found = await probe(config, self._send)
         except Refused as refusal:
-            raise UserError(self._refused(refusal.received)) from None
+            raise UserError(self._refused(refusal.received, transport.url)) from None
         except Unreadable as failure:
             address = "that base_url is that of an OpenAI-compatible API (it often ends in /v1), and "
             raise UserError(
@@ -93,15 +92,9 @@ class OpenAIEngine:
 
     async def write(self, prompt: Prompt, max_tokens: int) -> Written | AdviceError:
         """See ``Engine``."""
-        thought = self._config.thinking_tokens if self._takes.thinks else 0
         seed = None if self._takes.temperature else 0
-        fields = self._takes.body(thought + max_tokens, temperature=0.0, seed=seed, scored=False)
-        try:
-            exchange = await self._exchange(prompt, fields)
-        except BudgetSpent as spent:
-            return AdviceError(f"tutor '{self._config.name}': {spent.limit} is used up")
-        except Unanswered as failure:
-            return AdviceError(f"endpoint: {failure.reason}", retry=True)
+        fields = self._takes.body(self._thought_tokens + max_tokens, temperature=0.0, seed=seed, scored=False)
+        exchange = await self._exchange(prompt, fields)
         if isinstance(exchange, AdviceError):
             return exchange
         if isinstance(exchange.reply, NotRead):
@@ -118,14 +111,14 @@ class OpenAIEngine:
     def shutdown(self) -> None:
         """See ``Engine``; there are no processes."""
 
+    @property
+    def _thought_tokens(self) -> int:
+        """Return the tokens that an answer in words needs for its thought."""
+        return self._config.thinking_tokens if self._takes.thinks else 0
+
     async def _one(self, prompt: Prompt) -> Advice | AdviceError:
         try:
             return await (self._scored(prompt) if self._takes.top_logprobs else self._text(prompt))
-        except BudgetSpent as spent:
-            fatal = self._config.budget.when_spent == "fail"
-            return AdviceError(f"tutor '{self._config.name}': {spent.limit} is used up", fatal=fatal)
-        except Unanswered as failure:
-            return AdviceError(f"endpoint: {failure.reason}", retry=True)
         except Exception as error:  # whatever a reply can set off costs its own prompt
             logger.exception("A reply of tutor '%s' could not be handled", self._config.name)
             return AdviceError(f"endpoint: its reply could not be handled ({type(error).__name__})")
@@ -142,14 +135,12 @@ class OpenAIEngine:
 
     async def _text(self, prompt: Prompt) -> Advice | AdviceError:
         """Ask until an answer names an action, at most ``text_attempts`` times."""
-        thought = self._config.thinking_tokens if self._takes.thinks else 0
+        most = self._thought_tokens + self._config.answer_tokens
         unread = ""
         tokens = 0
         for attempt in range(self._config.text_attempts):
             seed = attempt if attempt or not self._takes.temperature else None
-            fields = self._takes.body(
-                thought + self._config.answer_tokens, temperature=1.0 if attempt else 0.0, seed=seed, scored=False
-            )
+            fields = self._takes.body(most, temperature=1.0 if attempt else 0.0, seed=seed, scored=False)
             exchange = await self._exchange(prompt, fields)
             if isinstance(exchange, AdviceError):
                 return exchange
@@ -162,8 +153,15 @@ class OpenAIEngine:
         return AdviceError(f"endpoint: {unread} (asked {attempts} times)", invalid=attempts, tokens=tokens)
 
     async def _exchange(self, prompt: Prompt, fields: dict[str, Any]) -> Exchange | AdviceError:
+        """Return a reply of status 200, or why there is none."""
         assert self._session is not None, "start() comes first"
-        exchange = await self._session.ask(prompt.text, fields)
+        try:
+            exchange = await self._session.ask(prompt.text, fields)
+        except BudgetSpent as spent:
+            fatal = self._config.budget.when_spent == "fail"
+            return AdviceError(f"tutor '{self._config.name}': {spent.limit} is used up", fatal=fatal)
+        except Unanswered as failure:
+            return AdviceError(f"endpoint: {failure.reason}", retry=True)
         received = exchange.received
         if received.status == 200:
             return exchange
@@ -180,7 +178,7 @@ class OpenAIEngine:
             logger.info("Tutor '%s' waits for its endpoint: %s", self._config.name, received.words)
             await back_off(ATTEMPTS)
 
-    def _refused(self, received: Received) -> str:
+    def _refused(self, received: Received, address: str) -> str:
         """Say what a refusal to be asked at all means: the provider's words, and where to look."""
         config = self._config
         source = config.api_key_env or config.api_key_file
@@ -197,7 +195,7 @@ class OpenAIEngine:
         elif received.status >= 500:
             remedy = "The server is at fault: look at its own log, or try again."
         elif received.status in (404, 405) or received.status < 400:
-            remedy = f"Check model, and base_url, which often ends in /v1: {self._address()} was called."
+            remedy = f"Check model, and base_url, which often ends in /v1: {address} was called."
         else:
             given = ", and template_arguments" if config.template_arguments else ""
             remedy = f"Check base_url, model and engine{given}."
@@ -223,10 +221,6 @@ class OpenAIEngine:
             )
         return key
 
-    def _address(self) -> str:
-        assert self._transport is not None
-        return self._transport.url
-
     def _identity(self, decoding: str) -> str:
         """Return everything beside the prompt that can change an answer."""
         config, takes = self._config, self._takes
@@ -238,8 +232,7 @@ class OpenAIEngine:
             "engine": config.engine,
         }
         if decoding == "text":
-            thought = config.thinking_tokens if takes.thinks else 0
-            fields |= {"attempts": config.text_attempts, "tokens": thought + config.answer_tokens}
+            fields |= {"attempts": config.text_attempts, "tokens": self._thought_tokens + config.answer_tokens}
         elif takes.top_logprobs != TOP_LOGPROBS and "top_logprobs" not in config.engine:
             fields["top_logprobs"] = takes.top_logprobs
         if not takes.temperature:

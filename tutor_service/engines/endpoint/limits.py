@@ -140,22 +140,13 @@ class Budget:
     def words(self) -> str:
         """Say what was spent, of what there is to spend, on one line."""
         limits, spent = self._config, self.spent
+        tokens = spent.prompt_tokens + spent.completion_tokens
         parts = [
-            _of(
-                f"{spent.requests:,}",
-                f"{limits.max_requests:,}" if limits.max_requests is not None else None,
-                "requests",
-            ),
-            _of(
-                f"{spent.prompt_tokens + spent.completion_tokens:,}",
-                f"{limits.max_tokens:,}" if limits.max_tokens is not None else None,
-                "tokens",
-            ),
+            f"{spent.requests:,}{_of(limits.max_requests, ',')} requests",
+            f"{tokens:,}{_of(limits.max_tokens, ',')} tokens",
         ]
         if limits.price_in or limits.price_out:
-            parts.append(
-                _of(f"{self.cost:.4f}", f"{limits.max_cost:g}" if limits.max_cost is not None else None, "cost")
-            )
+            parts.append(f"{self.cost:.4f}{_of(limits.max_cost, 'g')} cost")
         if spent.estimated:
             parts.append(f"tokens of {spent.estimated:,} requests estimated")
         return ", ".join(parts)
@@ -164,5 +155,5 @@ class Budget:
         return (prompt_tokens * self._config.price_in + completion_tokens * self._config.price_out) / _MILLION
 
 
-def _of(spent: str, limit: str | None, unit: str) -> str:
-    return f"{spent} {unit}" if limit is None else f"{spent} of {limit} {unit}"
+def _of(limit: float | None, form: str) -> str:
+    return "" if limit is None else f" of {limit:{form}}"

@@ -8,8 +8,8 @@ the end has been answered as a whole. Knows no transport: requests are sent by a
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Sequence
-from dataclasses import dataclass, field, replace
-from typing import Any
+from dataclasses import replace
+from typing import Any, NamedTuple
 
 from tutor_service.config import TutorConfig
 from tutor_service.engines.decode import Distribution
@@ -65,8 +65,7 @@ class Unreadable(Exception):
         self.speaks = speaks
 
 
-@dataclass(slots=True)
-class Found:
+class Found(NamedTuple):
     """Hold what a probe found.
 
     Attributes:
@@ -75,7 +74,7 @@ class Found:
     """
 
     capabilities: Capabilities
-    dropped: list[str] = field(default_factory=list)
+    dropped: list[str]
 
 
 async def probe(config: TutorConfig, send: Send) -> Found:

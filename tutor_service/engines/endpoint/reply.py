@@ -142,8 +142,7 @@ def _decoded(body: bytes) -> str:
 def _from_object(data: dict[str, Any]) -> Reply | NotRead:
     if data.get("error"):
         return NotRead(_error_in(data))
-    choices = data.get("choices")
-    choice = next((item for item in choices if isinstance(item, dict)), None) if isinstance(choices, list) else None
+    choice = _first_choice(data)
     if choice is None:
         return NotRead(f"the reply has no choices: {_error_in(data)}")
     if choice.get("error"):
@@ -178,6 +177,11 @@ def _from_object(data: dict[str, Any]) -> Reply | NotRead:
         refusal=refusal,
         usage=usage,
     )
+
+
+def _first_choice(data: dict[str, Any]) -> dict[str, Any] | None:
+    choices = data.get("choices")
+    return next((item for item in choices if isinstance(item, dict)), None) if isinstance(choices, list) else None
 
 
 def _collect(content: Any, words: _Words, depth: int) -> None:
@@ -256,8 +260,7 @@ def _streamed(text: str) -> Any:
         if not isinstance(chunk, dict):
             continue
         merged |= {name: value for name, value in chunk.items() if name != "choices" and value is not None}
-        choices = chunk.get("choices")
-        first = next((item for item in choices if isinstance(item, dict)), None) if isinstance(choices, list) else None
+        first = _first_choice(chunk)
         if first is None:
             continue
         choice |= {
