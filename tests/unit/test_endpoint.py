@@ -342,6 +342,15 @@ async def test_a_budget_that_is_used_up_leaves_misses(budget, answered):
         assert all(f"budget.{limit}" in answer.reason and not answer.retry for answer in refused)
 
 
+@pytest.mark.parametrize("when_spent", ["miss", "fail"])
+async def test_a_budget_that_is_used_up_ends_students_where_it_says_so(when_spent):
+    with running(good) as endpoint:
+        engine, _ = await started(endpoint, budget={"max_requests": 1, "when_spent": when_spent})
+        (question,) = prompts("scored")
+        for answer in (*await engine.evaluate([question]), await engine.write(question, 16)):
+            assert isinstance(answer, AdviceError) and answer.fatal is (when_spent == "fail")
+
+
 @pytest.mark.parametrize("variable", ["HTTP_PROXY", "http_proxy", "ALL_PROXY", "all_proxy", "HTTPS_PROXY"])
 @pytest.mark.parametrize("proxy", ["http://127.0.0.1:9", "socks4://127.0.0.1:9", "nonsense://x"])
 @pytest.mark.parametrize("spared", [None, "example.org"])

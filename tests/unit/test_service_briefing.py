@@ -78,18 +78,19 @@ async def test_notes_are_part_of_what_is_asked():
 
 
 @pytest.mark.parametrize(
-    ("answer", "retry", "said"),
+    ("answer", "outcome", "said"),
     [
-        (AdviceError("endpoint: 500", retry=True), True, "briefing: endpoint: 500"),
-        (ConnectionError("gone"), True, "replica failed"),
-        (Written("  ", whole=True), False, "wrote nothing"),
+        (AdviceError("endpoint: 500", retry=True), "retry", "briefing: endpoint: 500"),
+        (AdviceError("budget.max_requests = 5 is used up", fatal=True), "fatal", "briefing: budget.max_requests"),
+        (ConnectionError("gone"), "retry", "replica failed"),
+        (Written("  ", whole=True), "refused", "wrote nothing"),
     ],
 )
-async def test_without_notes_nothing_is_asked_and_nothing_kept(answer, retry, said):
+async def test_without_notes_nothing_is_asked_and_nothing_kept(answer, outcome, said):
     model, store, write = FakeModel(), FakeStore(), Writer(answer)
     gateway = make_gateway(model, store, briefing="self", write=write)
     (error,) = await gateway.advise([request(1)])
-    assert said in error.reason and error.retry is retry
+    assert said in error.reason and (error.retry, error.fatal) == (outcome == "retry", outcome == "fatal")
     assert not model.evaluated and not store.notes and not store.kept
     write.answer = Written("Stick.", whole=True)
     assert isinstance((await gateway.advise([request(1)]))[0], Advice)

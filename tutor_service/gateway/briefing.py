@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import re
 from collections.abc import Awaitable, Callable
+from dataclasses import replace
 from typing import Protocol
 
 from tutor_service.engines.base import Written
@@ -93,7 +94,7 @@ class Briefing:
         except Exception as error:  # a replica that died, as for any other question
             return AdviceError(f"briefing: the tutor's replica failed ({type(error).__name__})", retry=True)
         if isinstance(written, AdviceError):
-            return AdviceError(f"briefing: {written.reason}", written.retry)
+            return replace(written, reason=f"briefing: {written.reason}")
         notes = tidy(written)
         if not notes:
             return AdviceError("briefing: the tutor wrote nothing. Give notes of your own, or briefing = 'none'.")
