@@ -80,6 +80,14 @@ def test_the_builder_refuses_what_it_does_not_know(monkeypatch: pytest.MonkeyPat
         build({"tutor": "llama", "token_env": "LLM_TUTORS_TOKEN"})
 
 
+def test_a_serve_files_gpu_takes_no_cpu_unless_it_says_so() -> None:
+    from tutor_service.serving.arguments import resolve
+
+    on_gpu, _ = resolve({"tutor": "smollm2", "scaling": {"num_gpus": 1}})
+    on_cpu, _ = resolve({"tutor": "smollm2"})
+    assert (on_gpu.scaling.num_cpus, on_cpu.scaling.num_cpus) == (0, 1)
+
+
 def test_the_papers_file_holds_exactly_the_single_files_applications() -> None:
     single = [load(DEPLOY / "serve" / f"{name}.yaml")["applications"][0] for name in ("llama", "vicuna", "deepseek")]
     assert load(DEPLOY / "serve" / "paper.yaml")["applications"] == single

@@ -36,10 +36,11 @@ def resolve(args: dict[str, Any]) -> tuple[TutorConfig, BuildArguments]:
     try:
         given = BuildArguments.model_validate(args)
         tutor = load_tutor(given.tutor)
-        fields = tutor.model_dump()
-        fields["scaling"] |= given.scaling
-        fields["engine"] |= given.engine
-        fields["store"] = given.store or fields["store"]
+        fields = tutor.model_dump(exclude_unset=True)  # a default may depend on what is given here
+        fields["scaling"] = fields.get("scaling", {}) | given.scaling
+        fields["engine"] = fields.get("engine", {}) | given.engine
+        if given.store:
+            fields["store"] = given.store
         return TutorConfig.model_validate(fields), given
     except ValidationError as error:
         problems = field_problems(error, BuildArguments if error.title == BuildArguments.__name__ else TutorConfig)
