@@ -56,6 +56,10 @@ def test_an_empty_token_is_no_token(tmp_path, monkeypatch, content):
         ({"backend": "openai", "model": "m"}, "base_url"),
         ({"model": "/nowhere"}, "does not exist"),
         ({"model": "a/b", "scaling": {"min_replicas": 3, "max_replicas": 2}}, "max_replicas = 2"),
+        (
+            {"backend": "openai", "model": "m", "base_url": "http://x", "scaling": {"min_replicas": 2}},
+            "min_replicas = 2",
+        ),
     ],
 )
 def test_fields_that_cannot_work_are_named(fields, said):

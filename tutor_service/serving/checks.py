@@ -30,16 +30,15 @@ def nodes_on_demand() -> bool:
 
 def check_fields(tutor: TutorConfig) -> None:
     """Refuse what is known to be wrong without the cluster."""
-    if tutor.backend == "openai":
-        if not tutor.base_url or not tutor.model:
-            raise UserError(f"tutor '{tutor.name}': backend openai needs base_url and model.")
-        return
     if tutor.scaling.max_replicas < tutor.scaling.min_replicas:
         raise UserError(
             f"tutor '{tutor.name}': scaling.max_replicas = {tutor.scaling.max_replicas} is below "
             f"scaling.min_replicas = {tutor.scaling.min_replicas}."
         )
-    models.locate(tutor)
+    if tutor.backend != "openai":
+        models.locate(tutor)
+    elif not tutor.base_url or not tutor.model:
+        raise UserError(f"tutor '{tutor.name}': backend openai needs base_url and model.")
 
 
 def check_cluster(tutors: Sequence[TutorConfig]) -> None:
