@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tutor_service.engines.decode import averaged, one_hot, parse_action, renormalise, scored
+from tutor_service.engines.decode import averaged, one_hot, parse_action, renormalise
 from tutor_service.schema import AdviceError
 
 LOGPROBS = st.lists(st.floats(-60, 0) | st.just(-math.inf), min_size=2, max_size=10)
@@ -26,7 +26,7 @@ def test_renormalised_sums_to_one_and_keeps_ratios(logprobs):
 @pytest.mark.parametrize("nothing", [-math.inf, math.nan, -9999.0, -701.0])
 def test_nothing_on_any_label_is_a_miss(nothing):
     assert renormalise([nothing, -math.inf]) is None
-    miss = scored([nothing, nothing], tokens=7)
+    miss = averaged([[nothing, nothing]], tokens=7)
     assert isinstance(miss, AdviceError) and miss.invalid == 1 and miss.tokens == 7 and not miss.retry
     assert renormalise([nothing, math.log(0.5)]) == (pytest.approx((0.0, 1.0)), pytest.approx(0.5))
 

@@ -48,21 +48,13 @@ def renormalise(logprobs: Sequence[float]) -> Distribution | None:
     return Distribution(tuple(weight / total for weight in weights), min(1.0, total * math.exp(top)))
 
 
-def scored(logprobs: Sequence[float], tokens: int) -> Advice | AdviceError:
+def averaged(logprobs: Sequence[Sequence[float]], tokens: int, thought: str = "") -> Advice | AdviceError:
     """Turn the labels' log-probabilities into advice, or into a miss where they say nothing.
 
-    Args:
-        logprobs: See ``renormalise``.
-        tokens: Tokens that the model processed.
-    """
-    return averaged([logprobs], tokens)
-
-
-def averaged(logprobs: Sequence[Sequence[float]], tokens: int, thought: str = "") -> Advice | AdviceError:
-    """Average the labels' probabilities over thoughts: each is one sample of what the model might think.
+    Probabilities are averaged over thoughts: each is one sample of what the model might think.
 
     Args:
-        logprobs: ``(num_thoughts, num_labels)``; see ``renormalise``.
+        logprobs: ``(num_thoughts, num_labels)``, of one row without a thought; see ``renormalise``.
         tokens: Tokens that the model processed for all of them.
         thought: The thoughts in words.
     """

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 from tutor_service.config import TutorConfig
 from tutor_service.engines import models, thinking
 from tutor_service.engines.base import EngineFacts, Written
-from tutor_service.engines.decode import averaged, scored
+from tutor_service.engines.decode import averaged
 from tutor_service.engines.text import answer_in_text
 from tutor_service.engines.thinking import Thinking
 from tutor_service.engines.thread import EngineThread
@@ -150,7 +150,9 @@ class VllmEngine:
             logprobs = await self._score(
                 [((*prompt.token_ids, *prompt.begun), prompt.label_token_ids) for prompt in prompts]
             )
-            return [scored(found, len(prompt.token_ids) + 1) for prompt, found in zip(prompts, logprobs, strict=True)]
+            return [
+                averaged([found], len(prompt.token_ids) + 1) for prompt, found in zip(prompts, logprobs, strict=True)
+            ]
         if self._config.decoding == "reasoned":
             return await self._reasoned(prompts)
         return list(await asyncio.gather(*(self._text(prompt) for prompt in prompts)))

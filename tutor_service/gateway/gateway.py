@@ -152,7 +152,7 @@ class Gateway:
         self._unseen: deque[_Cold] = deque()
         self._commit = GroupCalls(store.keep_many)
         self._queue = make_queue(evaluate, self._keep, settings.limits, self._window(1))
-        metrics.show_pending(lambda: self.num_pending)
+        metrics.show_pending(lambda: len(self._queue))
 
     @property
     def num_pending(self) -> int:
@@ -180,7 +180,7 @@ class Gateway:
             within_s: Seconds after which what has no answer yet is a miss; None: it waits for all.
         """
         started = time.perf_counter()
-        ends = None if within_s is None else started + within_s
+        ends = None if within_s is None else asyncio.get_running_loop().time() + within_s
         if len(requests) > MAX_LIST:
             return [AdviceError(f"list: {len(requests)} requests; at most {MAX_LIST} in one call")] * len(requests)
         answers: list[Advice | AdviceError | None] = [None] * len(requests)
@@ -290,7 +290,7 @@ class Gateway:
         """Answer distinct requests from the store, from what is under way, or from the model."""
         caller = _Caller([None] * len(requests))
         try:
-            async with asyncio.timeout_at(_loop_time(ends)):
+            async with asyncio.timeout_at(ends):
                 self._enter(caller, await self._briefed(requests))
                 while caller.unseen:
                     async with self._looking_up:  # in turn: a flood must not fill one turn of the event loop
@@ -382,10 +382,3 @@ def _shared(result: Advice | AdviceError, fresh: bool) -> Advice | AdviceError:
     if fresh:
         return result
     return known(result) if isinstance(result, Advice) else replace(result, invalid=0, tokens=0)
-
-
-def _loop_time(ends: float | None) -> float | None:
-    """Return a time of the performance counter by the event loop's clock."""
-    if ends is None:
-        return None
-    return asyncio.get_running_loop().time() + ends - time.perf_counter()
