@@ -245,7 +245,7 @@ def test_an_application_has_so_many_gateways_and_one_set_of_replicas(monkeypatch
 
 def stats(**fields: Any) -> GatewayStats:
     given = {
-        **{"answered": {"model": 1}, "failed": {}, "pending": 1, "uptime_s": 2.0, "per_s": 0.5, "stored": 7},
+        **{"answered": {"model": 1}, "failed": {}, "pending": 1, "per_s": 0.5, "stored": 7},
         **{"store_path": "/x", "identity": "i", "notes": ("n",), "spent": "", "spent_at": 0.0, "reasons": {"r": 1}},
     }
     return GatewayStats(**{**given, **fields})  # type: ignore[arg-type]

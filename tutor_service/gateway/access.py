@@ -31,14 +31,12 @@ class HttpConfig:
         port: TCP port.
         token_env: Environment variable that holds the bearer token.
         token_file: File that holds it. At most one of the two; none: everybody who reaches the port may ask.
-        max_body_bytes: Largest request body.
     """
 
     host: str = "127.0.0.1"
     port: int = 8000
     token_env: str | None = None
     token_file: Path | None = None
-    max_body_bytes: int = 8 * 2**20
 
     def access(self) -> AccessSettings:
         """Return what is let in, with the digest of the token that this node holds.
@@ -48,4 +46,4 @@ class HttpConfig:
         """
         token = read_secret("bearer token", self.token_env, self.token_file)
         digest = hashlib.sha256(token.encode("utf-8", "surrogatepass")).digest() if token else None
-        return AccessSettings(token_sha256=digest, max_body_bytes=self.max_body_bytes)
+        return AccessSettings(token_sha256=digest)

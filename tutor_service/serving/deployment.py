@@ -318,13 +318,11 @@ class TutorGateway:
         """Return what this gateway did since it started."""
         assert self._store is not None
         store = self._store.stats()
-        uptime_s = time.monotonic() - self._started
         return GatewayStats(
             answered=dict(self._metrics.answered),
             failed=dict(self._metrics.failed),
             pending=self._gateway.num_pending,
-            uptime_s=uptime_s,
-            per_s=self._metrics.answered.total() / max(uptime_s, 1e-9),
+            per_s=self._metrics.answered.total() / max(time.monotonic() - self._started, 1e-9),
             stored=store.answers if store else None,
             store_path=self._store.place,
             identity=self._settings.identity,

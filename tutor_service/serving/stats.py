@@ -15,8 +15,7 @@ class GatewayStats:
         answered: Advice given, by source.
         failed: Requests without advice, by kind.
         pending: Prompts that wait for the model now.
-        uptime_s: Seconds since it was ready.
-        per_s: Advice given per second since then.
+        per_s: Advice given per second since it was ready.
         stored: Answers on the gateway's disk, of all sweeps so far; None without a store.
         store_path: Where the store is.
         identity: What the store's keys hold of this tutor.
@@ -29,7 +28,6 @@ class GatewayStats:
     answered: dict[str, int]
     failed: dict[str, int]
     pending: int
-    uptime_s: float
     per_s: float
     stored: int | None
     store_path: str
@@ -60,7 +58,6 @@ def together(gateways: Sequence[GatewayStats | None]) -> GatewayStats | None:
         answered=_sum([each.answered for each in found]),
         failed=_sum([each.failed for each in found]),
         pending=sum(each.pending for each in found),
-        uptime_s=max(each.uptime_s for each in found),
         per_s=sum(each.per_s for each in found),
         stored=max(counted, default=None),
         store_path=found[0].store_path,
