@@ -186,29 +186,22 @@ def _is_about(asked: Context, rules: Collection[str], briefed: bool) -> bool:
     return any(shown.startswith(_plain(task)) if briefed else shown == _plain(task) for task in rules)
 
 
-@lru_cache(maxsize=32)
-def load_recorded(path: Path, identity: str | None, modified_ns: int) -> RecordedAnswers:
-    """Return a file's answers, read once per process as long as the file stays the same.
-
-    Args:
-        path: The file.
-        identity: See ``RecordedAnswers``.
-        modified_ns: Time of the file's last change.
-    """
-    return RecordedAnswers(path, identity)
-
-
 def open_recorded(path: Path, identity: str | None = None) -> RecordedAnswers:
-    """Return a file's answers.
+    """Return a file's answers, read once per process as long as the file stays the same.
 
     Raises:
         UserError: See ``RecordedAnswers``.
     """
     try:
-        modified = path.stat().st_mtime_ns
+        modified_ns = path.stat().st_mtime_ns
     except OSError as error:
         raise UserError(f"recorded tutor: file '{path}' cannot be read: {error.strerror}.") from error
-    return load_recorded(path, identity, modified)
+    return _read(path, identity, modified_ns)
+
+
+@lru_cache(maxsize=32)
+def _read(path: Path, identity: str | None, modified_ns: int) -> RecordedAnswers:
+    return RecordedAnswers(path, identity)
 
 
 def _way(row: ExportedAnswer) -> RecordedSetting:
@@ -232,16 +225,20 @@ def _differ(one: Advice, other: Advice) -> bool:
 def _difference(shown: str, rules: str) -> str:
     """Show where two texts part."""
     one, other = _plain(shown), _plain(rules)
-    at = next((i for i, (a, b) in enumerate(zip(one, other, strict=False)) if a != b), min(len(one), len(other)))
-    start = max(0, at - 20)
-    return f"Recorded: '…{one[start : at + _SHOWN]}…', the task: '…{other[start : at + _SHOWN]}…'."
+    parting = _parting(one, other)
+    return f"Recorded: '…{one[parting]}…', the task: '…{other[parting]}…'."
 
 
 def _what(way: RecordedSetting, beside: RecordedSetting) -> str:
     """Name a way by what tells it from another."""
     one, other = (way.identity, beside.identity) if way.identity != beside.identity else (way.rules, beside.rules)
+    return repr(one[_parting(one, other)])
+
+
+def _parting(one: str, other: str) -> slice:
+    """Return the place at which two texts part, with a little before it."""
     at = next((i for i, (a, b) in enumerate(zip(one, other, strict=False)) if a != b), min(len(one), len(other)))
-    return repr(one[max(0, at - 20) : at + _SHOWN])
+    return slice(max(0, at - 20), at + _SHOWN)
 
 
 def _shown(labels: Sequence[str]) -> str:

@@ -107,12 +107,9 @@ def _as_single_tokens(actions: tuple[str, ...], encode: Encode, synonyms: Sequen
 def _told_apart(actions: tuple[str, ...], encode: Encode) -> LabelMap | None:
     """Tell words by their first token, after those that all of them begin with; None where one token does not do."""
     encoded = [tuple(int(token) for token in encode(action)) for action in actions]
-    common = 0
-    while all(len(ids) > common for ids in encoded) and len({ids[common] for ids in encoded}) == 1:
-        common += 1
-    if any(len(ids) <= common for ids in encoded):
-        return None
-    ids = _distinct([ids[common] for ids in encoded])
+    columns = list(zip(*encoded, strict=False))  # as long as the shortest one
+    common = next((place for place, column in enumerate(columns) if len(set(column)) > 1), len(columns))
+    ids = _distinct(columns[common]) if common < len(columns) else None
     return None if ids is None else LabelMap(actions, actions, ids, encoded[0][:common])
 
 
