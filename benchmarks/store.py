@@ -81,7 +81,8 @@ def deploy(home: Path, tokenizer: Path) -> None:
     from tutor_service.config import TutorConfig
     from tutor_service.engines.base import EngineFacts
     from tutor_service.paths import HOME_VARIABLE
-    from tutor_service.serving.deployment import Evaluated, TutorGateway, Wanted
+    from tutor_service.serving.deployment import TutorGateway
+    from tutor_service.serving.replica import Evaluated, Wanted
 
     class Stub:
         def __init__(self) -> None:

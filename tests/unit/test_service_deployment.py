@@ -18,15 +18,10 @@ from tutor_service.engines import models
 from tutor_service.engines.base import EngineFacts, Written
 from tutor_service.prompts.prompt import Prompt
 from tutor_service.schema import Advice, AdviceError, AdviceRequest
-from tutor_service.serving.deployment import (
-    Evaluated,
-    TutorGateway,
-    TutorReplica,
-    Wanted,
-    build,
-)
+from tutor_service.serving.deployment import TutorGateway, build
 from tutor_service.serving.prompting import load_tokenizer
 from tutor_service.serving.remembered import FILE, forget, recall, remember
+from tutor_service.serving.replica import Evaluated, TutorReplica, Wanted
 from tutor_service.serving.scaling import gateway_settings
 from tutor_service.serving.versions import version
 

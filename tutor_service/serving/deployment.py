@@ -1,6 +1,6 @@
-"""Make a tutor a Serve application: one gateway, and replicas that hold the model. The only module with Serve classes.
+"""Make a tutor a Serve application: its gateways, and replicas that hold the model (``replica``).
 
-It binds ``gateway`` and ``engines`` to Serve and owns nothing of what they do.
+It binds ``gateway`` to Serve and owns nothing of what that does.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import logging
 import os
 import time
 from dataclasses import replace
-from typing import Any, NamedTuple
+from typing import Any
 
 from prometheus_client import Metric
 from ray import serve
@@ -20,19 +20,18 @@ from ray.serve.handle import DeploymentHandle
 from tutor_service import paths
 from tutor_service.config import TutorConfig
 from tutor_service.engines import models
-from tutor_service.engines.base import Engine, EngineFacts, Written
-from tutor_service.engines.factory import make_engine
+from tutor_service.engines.base import EngineFacts, Written
 from tutor_service.gateway.briefing import Briefer, Briefing
 from tutor_service.gateway.gateway import Explanation, Gateway
 from tutor_service.gateway.http import AccessSettings, build_app
 from tutor_service.gateway.metrics import GatewayMetrics, exposition
 from tutor_service.prompts.prompt import Prompt
 from tutor_service.schema import Advice, AdviceError, AdviceRequest
-from tutor_service.serving.autoscaling_policy import PROMPTS
 from tutor_service.serving.live_replicas import follow_replicas, num_running
 from tutor_service.serving.peers import FirstGatewaysNotes, Peers, Place
 from tutor_service.serving.prompting import check_briefing, load_tokenizer, make_builder
 from tutor_service.serving.remembered import forget, recall, remember
+from tutor_service.serving.replica import ANOTHER_MODEL, Evaluated, TutorReplica, Wanted, end_process, facts_of
 from tutor_service.serving.scaling import autoscaling, gateway_settings
 from tutor_service.serving.stats import GatewayStats
 from tutor_service.serving.storing import GatewayStore, open_store
@@ -58,116 +57,14 @@ _WATCHED: dict[str, Any] = {
 }
 """How Serve watches and ends gateways and replicas."""
 
-_LOOK_AGAIN_S = 0.2
 _REPLICA_S = 5.0
 """Seconds after which a gateway that begins goes by what an earlier one wrote down of the engine."""
 
 _ALONE_S = 10.0
 """A gateway that only replicas with another model answer for so long ends, and begins anew with what they hold."""
 
-_ANOTHER_MODEL = AdviceError("tutor: a replica that holds another model is being ended", retry=True)
 _A_TRACE = 0.001
 """Amount of the token resource; it is used only for placement."""
-
-
-class Wanted(NamedTuple):
-    """Say which replicas may answer a gateway: it keeps what they say under its own key.
-
-    Attributes:
-        version: Of the configuration. A tutor that is changed has gateways and replicas of both for a while.
-        identity: See ``EngineFacts``.
-    """
-
-    version: str
-    identity: str
-
-
-class Evaluated(NamedTuple):
-    """Hold what a replica answers to one call.
-
-    Attributes:
-        answers: One per prompt.
-        spent: See ``Engine.spent``.
-        spent_at: When that was so, in seconds since the epoch.
-    """
-
-    answers: list[Advice | AdviceError]
-    spent: str
-    spent_at: float = 0.0
-
-
-class TutorReplica:
-    """Hold one copy of a tutor's model."""
-
-    _engine: Engine | None = None
-    _num_prompts = 0
-    _is_another = False
-
-    async def __init__(  # type: ignore[misc]  # Serve awaits it
-        self, config: TutorConfig, environment: dict[str, str]
-    ) -> None:
-        os.environ.update(environment)
-        self._version = version(config)
-        engine = self._engine = make_engine(config)
-        self._facts = await engine.start()
-
-    async def evaluate(self, prompts: list[Prompt], wanted: Wanted) -> Evaluated:
-        """See ``Engine.evaluate``; refuses where another replica is wanted."""
-        if refusal := self._refusal(wanted):
-            return Evaluated([refusal] * len(prompts), "")
-        assert self._engine is not None
-        self._num_prompts += len(prompts)
-        try:
-            return Evaluated(await self._engine.evaluate(prompts), self._engine.spent(), time.time())
-        finally:
-            self._num_prompts -= len(prompts)
-
-    async def write(self, prompt: Prompt, max_tokens: int, wanted: Wanted) -> Written | AdviceError:
-        """See ``Engine.write``; refuses where another replica is wanted."""
-        if refusal := self._refusal(wanted):
-            return refusal
-        assert self._engine is not None
-        return await self._engine.write(prompt, max_tokens)
-
-    async def facts(self, version: str) -> EngineFacts | None:
-        """Return what the gateway has to know; None where this replica is of another configuration."""
-        return self._facts if version == self._version else None
-
-    def _refusal(self, wanted: Wanted) -> AdviceError | None:
-        if wanted.version != self._version:
-            return AdviceError("tutor: it is being changed", retry=True)
-        if wanted.identity == self._facts.identity:
-            return None
-        if not self._is_another:
-            logger.error("this replica holds another model than the gateway writes down:\n%s\n%s", self._facts, wanted)
-        self._is_another = True
-        return _ANOTHER_MODEL
-
-    async def record_autoscaling_stats(self) -> dict[str, float]:
-        """Tell Serve, which calls this, how much is asked of this replica."""
-        return {PROMPTS: self._num_prompts}
-
-    async def check_health(self) -> None:
-        """End the replica's process when its engine is dead or holds another model than its gateway began with.
-
-        Serve, which calls this, replaces it at the next look.
-
-        By raising it would be replaced only after Serve's third look, and callers would meet the dead engine meanwhile.
-        """
-        try:
-            if self._engine is not None:
-                await self._engine.check_health()
-        except Exception:
-            logger.exception("the engine is gone: this replica ends")
-        else:
-            if not self._is_another:
-                return
-        logging.shutdown()
-        os._exit(1)
-
-    def __del__(self) -> None:
-        if self._engine is not None:
-            self._engine.shutdown()
 
 
 class TutorGateway:
@@ -196,7 +93,7 @@ class TutorGateway:
         loading = asyncio.create_task(asyncio.to_thread(load_tokenizer, config))  # seconds; the replica takes longer
         self._number = version(loaded(config))
         self._folder = folder_of(config)
-        asking = asyncio.create_task(_facts_of(replica, self._number))
+        asking = asyncio.create_task(facts_of(replica, self._number))
         facts = await self._known_by_now(asking)
         wanted = Wanted(self._number, facts.identity)
         self._name = config.name
@@ -224,7 +121,7 @@ class TutorGateway:
                 raise
             if result.spent_at >= self._spent_at:
                 self._spent, self._spent_at = result.spent or self._spent, result.spent_at
-            self._note(is_refused=_ANOTHER_MODEL in result.answers)
+            self._note(is_refused=ANOTHER_MODEL in result.answers)
             return result.answers
 
         async def write(prompt: Prompt, max_tokens: int) -> Written | AdviceError:
@@ -309,10 +206,8 @@ class TutorGateway:
             raise error
 
     def _end(self, reason: str) -> None:
-        """End this process; Serve starts a new one."""
         logger.error("%s: this gateway ends", reason)
-        logging.shutdown()
-        os._exit(1)
+        end_process()
 
     async def stats(self) -> GatewayStats:
         """Return what this gateway did since it started."""
@@ -339,14 +234,6 @@ class TutorGateway:
     def __del__(self) -> None:
         if self._store is not None:
             self._store.close()
-
-
-async def _facts_of(replica: DeploymentHandle, version: str) -> EngineFacts:
-    """Return what a replica of this configuration says of its engine, once there is one."""
-    while (facts := await replica.facts.remote(version)) is None:
-        await asyncio.sleep(_LOOK_AGAIN_S)
-    found: EngineFacts = facts
-    return found
 
 
 def build(
