@@ -41,7 +41,7 @@ class Written:
 
 
 class Engine(Protocol):
-    """Evaluate prompts. There is one engine per replica."""
+    """Evaluate prompts. There is one engine per replica; what runs on our own hardware need not say what it spent."""
 
     async def start(self) -> EngineFacts:
         """Load the model and evaluate something once, so that the first caller does not wait for it.
@@ -73,6 +73,7 @@ class Engine(Protocol):
 
     def spent(self) -> str:
         """Say on one line what was spent so far where something is counted; empty elsewhere."""
+        return ""
 
     def shutdown(self) -> None:
         """End every process of the engine."""

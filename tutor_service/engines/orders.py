@@ -14,8 +14,8 @@ from tutor_service.prompts.prompt import Prompt
 from tutor_service.schema import Advice, AdviceError
 
 
-class OrderAveraging:
-    """Evaluate each prompt with its rotated ones, and answer with their mean. See ``engines.base.Engine``.
+class OrderAveraging(Engine):
+    """Evaluate each prompt with its rotated ones, and answer with their mean.
 
     Args:
         engine: Evaluates one order of one prompt.

@@ -55,8 +55,8 @@ class _Reply(NamedTuple):
     error: Exception | None = None
 
 
-class EngineProcess:
-    """See ``engines.base.Engine``; the engine itself is ``VllmEngine``, in the process."""
+class EngineProcess(Engine):
+    """Stand for the engine in the process, a ``VllmEngine``."""
 
     def __init__(self, config: TutorConfig) -> None:
         self._config = config
@@ -97,10 +97,6 @@ class EngineProcess:
             await asyncio.wait_for(self._call("check_health"), patience_s)
         except TimeoutError:
             raise EngineDead(f"the engine's process has said nothing for {patience_s:.0f} s") from None
-
-    def spent(self) -> str:
-        """See ``Engine``; what our own hardware does is not counted."""
-        return ""
 
     def shutdown(self) -> None:
         """See ``Engine``."""

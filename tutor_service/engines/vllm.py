@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from tutor_service.config import TutorConfig
 from tutor_service.engines import models, thinking
-from tutor_service.engines.base import EngineFacts, Written
+from tutor_service.engines.base import Engine, EngineFacts, Written
 from tutor_service.engines.decode import averaged
 from tutor_service.engines.text import answer_in_text
 from tutor_service.engines.thinking import Thinking
@@ -116,8 +116,8 @@ def set_environment(location: str, has_gpu: bool) -> None:
         os.environ.setdefault("VLLM_CPU_OMP_THREADS_BIND", "nobind")
 
 
-class VllmEngine:
-    """See ``engines.base.Engine``. vLLM's engine core lives in this process, and is stepped on a thread of its own."""
+class VllmEngine(Engine):
+    """Run vLLM's engine core in this process, stepped on a thread of its own."""
 
     def __init__(self, config: TutorConfig) -> None:
         self._config = config
@@ -169,10 +169,6 @@ class VllmEngine:
     async def check_health(self) -> None:
         """See ``Engine``."""
         self._thread.check(self._config.scaling.hang_s)
-
-    def spent(self) -> str:
-        """See ``Engine``; what our own hardware does is not counted."""
-        return ""
 
     def shutdown(self) -> None:
         """See ``Engine``."""

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from tutor_service.config import TutorConfig
-from tutor_service.engines.base import EngineFacts, Written
+from tutor_service.engines.base import Engine, EngineFacts, Written
 from tutor_service.engines.decode import Distribution
 from tutor_service.engines.endpoint.capabilities import TOP_LOGPROBS, Capabilities
 from tutor_service.engines.endpoint.probe import Refused, Unreadable, probe
@@ -37,8 +37,8 @@ _MAX_LOADING_S = 30.0
 """Longest wait, at the start, for a server that is there but says that it is not ready."""
 
 
-class OpenAIEngine:
-    """See ``engines.base.Engine``. The tutor's ``engine`` options are added to the body of every request."""
+class OpenAIEngine(Engine):
+    """Ask an endpoint. The tutor's ``engine`` options are added to the body of every request."""
 
     def __init__(self, config: TutorConfig) -> None:
         self._config = config
