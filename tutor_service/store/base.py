@@ -156,7 +156,11 @@ class Store(ABC):
 
     @abstractmethod
     def stats(self) -> StoreStats:
-        """Return what the store holds now."""
+        """Return what the store holds now.
+
+        Raises:
+            StoreError: The store cannot be read.
+        """
 
     def verify(self, on_answer: Callable[[], object] = lambda: None) -> StoreVerification:
         """Read every answer and check its checksum and its numbers.

@@ -22,6 +22,7 @@ from tutor_service.store.filesystem import refuse_network
 from tutor_service.store.lmdb_file import Database, acquire, release
 
 _TABLES = (b"answers", b"texts", b"notes", b"unsent")
+_ANSWERS, _TEXTS, _NOTES, _UNSENT = range(len(_TABLES))
 _SCAN = 1000
 
 
@@ -71,7 +72,7 @@ class AdviceStore(Store):
         def work(transaction: lmdb.Transaction, tables: tuple[Any, ...]) -> None:
             _put_texts(transaction, tables, texts)
             for key, value in rows:
-                transaction.put(key, value, db=tables[0])
+                transaction.put(key, value, db=tables[_ANSWERS])
 
         self._db().write(work)
 
@@ -87,7 +88,7 @@ class AdviceStore(Store):
 
         def work(transaction: lmdb.Transaction, tables: tuple[Any, ...]) -> list[Advice | None]:
             for key, _ in rows:
-                transaction.put(key, b"", db=tables[3])
+                transaction.put(key, b"", db=tables[_UNSENT])
             return _put_all(transaction, tables, rows, texts)
 
         return winners(entries, self._db().write(work))
@@ -101,7 +102,7 @@ class AdviceStore(Store):
 
         def work(transaction: lmdb.Transaction, tables: tuple[Any, ...]) -> None:
             for key in keys:
-                transaction.delete(key, db=tables[3])
+                transaction.delete(key, db=tables[_UNSENT])
 
         self._db().write(work)
 
@@ -113,36 +114,34 @@ class AdviceStore(Store):
         """
 
         def work(view: lmdb.Transaction, tables: tuple[Any, ...]) -> list[bytes]:
-            return [bytes(key) for key, _ in islice(view.cursor(db=tables[3]), limit)] if tables[3] else []
+            return [bytes(key) for key, _ in islice(view.cursor(db=tables[_UNSENT]), limit)] if tables[_UNSENT] else []
 
         return self._db().read(work)
 
     def num_unsent(self) -> int:
         """Return how many answers are marked so."""
-        return self._db().read(lambda view, tables: int(view.stat(db=tables[3])["entries"]) if tables[3] else 0)
+        return self._db().read(
+            lambda view, tables: int(view.stat(db=tables[_UNSENT])["entries"]) if tables[_UNSENT] else 0
+        )
 
     def keep_notes(self, key: bytes, notes: str) -> str:
-        """Keep notes, unless there are some already; return those that are kept.
-
-        Raises:
-            StoreError: The disk is full, or the store is read-only. Nothing was written.
-        """
+        """See ``Store``."""
         value = answer.encode_notes(key, notes)
 
         def work(transaction: lmdb.Transaction, tables: tuple[Any, ...]) -> str:
-            if not transaction.put(key, value, db=tables[2], overwrite=False):
+            if not transaction.put(key, value, db=tables[_NOTES], overwrite=False):
                 try:
-                    return answer.decode_notes(key, _get(transaction, tables[2], key) or b"")
+                    return answer.decode_notes(key, _get(transaction, tables[_NOTES], key) or b"")
                 except DamagedAnswer:
-                    transaction.put(key, value, db=tables[2])
+                    transaction.put(key, value, db=tables[_NOTES])
             return notes
 
         return self._db().write(work)
 
     def stats(self) -> StoreStats:
-        """Return what the store holds now."""
+        """See ``Store``."""
         database = self._db()
-        answers = database.read(lambda view, tables: int(view.stat(db=tables[0])["entries"]))
+        answers = database.read(lambda view, tables: int(view.stat(db=tables[_ANSWERS])["entries"]))
         data = self.path / "data.mdb"
         return StoreStats(
             place=self.place,
@@ -154,7 +153,7 @@ class AdviceStore(Store):
         )
 
     def close(self) -> None:
-        """Give the files back; the store is unusable afterwards. Closing twice is allowed."""
+        """See ``Store``."""
         database, self._database = self._database, None
         if database is not None and database.pid == os.getpid():
             release(database)
@@ -171,33 +170,29 @@ class AdviceStore(Store):
         return self._database
 
     def _values(self, keys: Sequence[bytes]) -> list[bytes | None]:
-        return self._db().read(lambda view, tables: [_get(view, tables[0], key) for key in keys])
+        return self._db().read(lambda view, tables: [_get(view, tables[_ANSWERS], key) for key in keys])
 
     def _keep(self, rows: Sequence[Row], texts: Mapping[bytes, bytes]) -> list[Advice | None]:
         return self._db().write(lambda transaction, tables: _put_all(transaction, tables, rows, texts))
 
     def _notes(self, key: bytes) -> bytes | None:
-        return self._db().read(lambda view, tables: _get(view, tables[2], key) if tables[2] else None)
+        return self._db().read(lambda view, tables: _get(view, tables[_NOTES], key) if tables[_NOTES] else None)
 
     def _shared_text(self, digest: bytes) -> bytes | None:
-        return self._db().read(lambda view, tables: _get(view, tables[1], digest))
+        return self._db().read(lambda view, tables: _get(view, tables[_TEXTS], digest))
 
     def _scan(self) -> Iterator[Row]:  # in short reads, since a long one keeps old pages from reuse
         last = b""
-        while True:
-            start = last
 
-            def work(view: lmdb.Transaction, tables: tuple[Any, ...], start: bytes = start) -> list[Row]:
-                cursor = view.cursor(db=tables[0])
-                if not cursor.set_range(start + b"\0" if start else b"\0"):
-                    return []
-                return [Row(bytes(key), bytes(value)) for key, value in islice(cursor, _SCAN)]
+        def work(view: lmdb.Transaction, tables: tuple[Any, ...]) -> list[Row]:
+            cursor = view.cursor(db=tables[_ANSWERS])
+            if not cursor.set_range(last + b"\0"):
+                return []
+            return [Row(bytes(key), bytes(value)) for key, value in islice(cursor, _SCAN)]
 
-            rows = self._db().read(work)
-            if not rows:
-                return
+        while rows := self._db().read(work):
             yield from rows
-            last = rows[-1][0]
+            last = rows[-1].key
 
 
 def _get(view: lmdb.Transaction, table: Any, key: bytes) -> bytes | None:
@@ -207,15 +202,15 @@ def _get(view: lmdb.Transaction, table: Any, key: bytes) -> bytes | None:
 
 def _put_texts(transaction: lmdb.Transaction, tables: tuple[Any, ...], texts: Mapping[bytes, bytes]) -> None:
     for digest, text in texts.items():
-        if transaction.get(digest, db=tables[1]) != text:
-            transaction.put(digest, text, db=tables[1])
+        if transaction.get(digest, db=tables[_TEXTS]) != text:
+            transaction.put(digest, text, db=tables[_TEXTS])
 
 
 def _put_all(
     transaction: lmdb.Transaction, tables: tuple[Any, ...], rows: Sequence[Row], texts: Mapping[bytes, bytes]
 ) -> list[Advice | None]:
     _put_texts(transaction, tables, texts)
-    return [_put_first(transaction, tables[0], key, value) for key, value in rows]
+    return [_put_first(transaction, tables[_ANSWERS], key, value) for key, value in rows]
 
 
 def _put_first(transaction: lmdb.Transaction, table: Any, key: bytes, value: bytes) -> Advice | None:

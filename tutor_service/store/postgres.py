@@ -57,11 +57,7 @@ class PostgresStore(Store):
         self._is_made = False
 
     def keep_notes(self, key: bytes, notes: str) -> str:
-        """Keep notes, unless there are some already; return those that are kept.
-
-        Raises:
-            StoreError: The server is away, or refuses. Nothing was written.
-        """
+        """See ``Store``."""
         value = answer.encode_notes(key, notes)
         insert = "insert into llm_tutors.notes (key, value) values (%s, %s) on conflict do nothing"
         select = "select value from llm_tutors.notes where key = %s"
@@ -75,11 +71,7 @@ class PostgresStore(Store):
             return answer.decode_notes(key, kept)
 
     def stats(self) -> StoreStats:
-        """Return what the store holds now.
-
-        Raises:
-            StoreError: The server is away, or refuses.
-        """
+        """See ``Store``."""
         (((answers, size),),) = self._connections.run(
             Statement("select count(*), pg_total_relation_size('llm_tutors.answers') from llm_tutors.answers")
         )
@@ -93,7 +85,7 @@ class PostgresStore(Store):
         )
 
     def close(self) -> None:
-        """Give the connections back; the store is unusable afterwards. Closing twice is allowed."""
+        """See ``Store``."""
         self._connections.close()
 
     def take_leases(self, keys: Sequence[bytes], holder: bytes, lease_s: float) -> set[bytes]:
@@ -191,10 +183,7 @@ class PostgresStore(Store):
     def _scan(self) -> Iterator[Row]:
         select = "select key, value from llm_tutors.answers where key > %s order by key limit %s"
         last = b""
-        while True:
-            (rows,) = self._connections.run(Statement(select, (last, _ROWS)))
-            if not rows:
-                return
+        while rows := self._connections.run(Statement(select, (last, _ROWS)))[0]:
             yield from (Row(key, value) for key, value in rows)
             last = rows[-1][0]
 
