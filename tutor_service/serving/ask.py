@@ -69,7 +69,7 @@ def ask(
     """
     if tutor.backend == "reference":
         raise UserError(f"tutor '{tutor.name}' is a scripted reference: it reads no prompt. Ask a tutor with a model.")
-    with _running(tutor, progress):
+    with _running(tutor, progress or (lambda text: None)):
         from ray import serve
 
         handle: Any = serve.get_app_handle(app_name(tutor.name))
@@ -102,24 +102,23 @@ def ask(
 
 
 @contextmanager
-def _running(tutor: TutorConfig, progress: Callable[[str], None] | None) -> Iterator[None]:
+def _running(tutor: TutorConfig, say: Callable[[str], None]) -> Iterator[None]:
     """Hold the tutor deployed on a Ray that this process is connected to."""
     import ray
 
     connected = ray.is_initialized()
-    found = connected or _connect(progress or (lambda text: None))
+    found = connected or _connect(say)
     there = next((item for item in status() if item.name == tutor.name), None) if found else None
     deployed = there is not None and (there.will_answer if connected else there.status == "RUNNING")
     try:
         if deployed and connected:  # whoever deploys it goes on to use it
-            wait_until_ready([tutor.name], progress or (lambda text: None))
+            wait_until_ready([tutor.name], say)
         if not deployed:
             if not connected:
                 leave_ray()  # a cluster of somebody else's is not ours to deploy on
-                if progress:
-                    progress("no service with this tutor runs here: starting one for this question")
+                say("no service with this tutor runs here: starting one for this question")
                 start_local_ray(math.ceil(tutor.scaling.num_cpus * tutor.scaling.num_started) or 1)
-            deploy([tutor], progress=progress)
+            deploy([tutor], progress=say)
         yield
     finally:
         if connected and not deployed:

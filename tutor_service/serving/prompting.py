@@ -30,9 +30,9 @@ def load_tokenizer(config: TutorConfig) -> Any:
             return PreTrainedTokenizerFast.from_pretrained(location)
     from transformers import AutoTokenizer
 
-    options = {name: config.engine[name] for name in ("trust_remote_code",) if name in config.engine}
     revision = config.engine.get("tokenizer_revision", config.revision)
-    return AutoTokenizer.from_pretrained(location, revision=revision, **options)
+    trusted = config.engine.get("trust_remote_code")
+    return AutoTokenizer.from_pretrained(location, revision=revision, trust_remote_code=trusted)
 
 
 def _is_plain(folder: Path) -> bool:
