@@ -342,6 +342,12 @@ class TutorConfig(BaseModel):
             raise ValueError(f"{counted[0]} is counted by one replica: set scaling.max_replicas to 1")
         return self
 
+    @model_validator(mode="after")
+    def _check_file(self) -> TutorConfig:
+        if (self.backend == "recorded") != (self.file is not None):
+            raise ValueError("backend 'recorded' and field 'file' need one another")
+        return self
+
     def doubt(self, legal_mass: float) -> str | None:
         """Return what to say of a tutor whose mean legal mass is this; None where it is enough."""
         if not legal_mass < self.least_legal_mass:
@@ -361,9 +367,3 @@ class TutorConfig(BaseModel):
     def is_name(text: str) -> bool:
         """Return whether a text may be the name of a tutor."""
         return re.fullmatch(NAME_PATTERN, text) is not None
-
-    @model_validator(mode="after")
-    def _check_file(self) -> TutorConfig:
-        if (self.backend == "recorded") != (self.file is not None):
-            raise ValueError("backend 'recorded' and field 'file' need one another")
-        return self

@@ -25,6 +25,9 @@ _LARGEST_AT_A_TIME = 64
 """Bytes of all bodies that are held at a time, in multiples of the largest one: far more than students send."""
 
 
+Label = Annotated[str, Field(min_length=1, max_length=MAX_LABEL_CHARS)]
+
+
 class RequestItem(BaseModel):
     """One question: see ``schema.AdviceRequest``."""
 
@@ -34,10 +37,10 @@ class RequestItem(BaseModel):
         min_length=1, max_length=MAX_RULES_CHARS, description="The task's fixed text, the shared prefix."
     )
     state: str = Field(min_length=1, max_length=MAX_STATE_CHARS, description="What the student observes, in words.")
-    actions: list[Annotated[str, Field(min_length=1, max_length=MAX_LABEL_CHARS)]] = Field(
+    actions: list[Label] = Field(
         min_length=2, max_length=MAX_ACTIONS, description="Labels of the legal actions; distinct."
     )
-    synonyms: list[list[Annotated[str, Field(min_length=1, max_length=MAX_LABEL_CHARS)]]] = Field(
+    synonyms: list[list[Label]] = Field(
         default=[], max_length=MAX_ACTIONS, description="Other words for each action, or nothing at all."
     )
 

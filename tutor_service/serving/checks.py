@@ -43,14 +43,12 @@ def check_fields(tutor: TutorConfig) -> None:
 
 def check_cluster(tutors: Sequence[TutorConfig]) -> None:
     """Refuse tutors whose first replicas the cluster can never hold."""
-    import ray
-
     for tutor in tutors:
         store_resource(tutor)
     if nodes_on_demand():
         return
     names = ", ".join(tutor.name for tutor in tutors)
-    nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
+    nodes = _nodes()
     if problem := misfit(tutors, nodes):
         raise UserError(
             f"{problem} Use a tutor that runs on a CPU (smollm2), point backend 'openai' at a hosted model, deploy "
@@ -73,9 +71,7 @@ def store_resource(tutor: TutorConfig) -> str | None:
     Raises:
         UserError: Several gateways are to share a folder, and nothing says on which node.
     """
-    import ray
-
-    nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
+    nodes = _nodes()
     if any(STORE_RESOURCE in node for node in nodes):
         return STORE_RESOURCE
     if tutor.scaling.gateways > 1 and not tutor.store.is_shared and (len(nodes) > 1 or nodes_on_demand()):
@@ -85,6 +81,13 @@ def store_resource(tutor: TutorConfig) -> str | None:
             "name a database (store: postgresql://…), or set scaling.gateways to 1."
         )
     return None
+
+
+def _nodes() -> list[dict[str, float]]:
+    """Return the resources of each node of the connected cluster."""
+    import ray
+
+    return [node["Resources"] for node in ray.nodes() if node["Alive"]]
 
 
 def _memory_bytes(tutor: TutorConfig) -> int:

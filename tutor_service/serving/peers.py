@@ -9,6 +9,7 @@ from collections.abc import Awaitable, Callable
 from typing import Any, NamedTuple
 
 from prometheus_client import Metric
+from ray import serve
 
 from tutor_service.client.backend import service_share_s
 from tutor_service.gateway.metrics import LATE, GatewayMetrics
@@ -47,7 +48,7 @@ class Peers:
         place: Which one this is.
         answer: Answers what is its own.
         metrics: Counts what another gateway should have answered and did not.
-        handle: Returns a handle of a deployment of an application; None: Serve's own.
+        handle: Returns a handle of a deployment of an application.
     """
 
     def __init__(
@@ -55,12 +56,12 @@ class Peers:
         place: Place,
         answer: Answer,
         metrics: GatewayMetrics,
-        handle: Callable[[str, str], Any] | None = None,
+        handle: Callable[[str, str], Any] = serve.get_deployment_handle,
     ) -> None:
         self._place = place
         self._answer = answer
         self._metrics = metrics
-        self._make_handle = handle or _handle_of
+        self._make_handle = handle
         self._handles: dict[int, Any] = {}
 
     async def advise(self, requests: list[AdviceRequest], within_s: float | None) -> list[Advice | AdviceError]:
@@ -155,9 +156,3 @@ class FirstGatewaysNotes:
         if isinstance(briefed, str):
             self._known[rules] = briefed
         return briefed
-
-
-def _handle_of(deployment: str, application: str) -> Any:
-    from ray import serve
-
-    return serve.get_deployment_handle(deployment, application)
