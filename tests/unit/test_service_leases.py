@@ -10,6 +10,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+import ray
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -133,8 +134,6 @@ def test_a_tutor_that_serve_does_not_take_down_at_once_is_taken_down_later(monke
 
 
 def test_a_keeper_that_does_not_answer_is_not_taken_for_none(monkeypatch: pytest.MonkeyPatch) -> None:
-    import ray
-
     def silent(call: Any, timeout: float) -> None:
         raise ray.exceptions.GetTimeoutError("busy")
 
@@ -157,6 +156,7 @@ def test_who_asks_an_operators_tutors_alone_starts_no_keeper(monkeypatch: pytest
 
     monkeypatch.setattr(leases, "lease_keeper", started)
     leases.Lease("a command").release()
+    assert not ray.is_initialized(), "nor a Ray of its own"
 
 
 HOLDERS, ACTIONS = st.sampled_from("abc"), st.sampled_from(["acquire", "release", "renew"])

@@ -329,6 +329,8 @@ class Lease:
 
         self._ended.set()
         self._renewing.join()  # a renewal that comes after the release would find the lease lost
+        if not self._held:  # Ray would start where this process is connected to none
+            return
         with contextlib.suppress(ray.exceptions.RayError):  # the cluster is gone, and its tutors with it
             ray.get([self._keeper.release.remote(tutor, self._holder) for tutor in list(self._held)], timeout=ANSWER_S)
         self._held.clear()
