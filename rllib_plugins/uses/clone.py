@@ -41,10 +41,9 @@ class Cloning(Use):
 
     def remember(self, start: int = 0, stop: int | None = None) -> None:
         """Ask about states of the vector steps ``start`` to ``stop`` of the rollout; keep the tutor's best guesses."""
-        visited = self._consultations.visited(self._context.runner.rollout, start, stop)
-        told = self._consultations.ask(visited, self._consultations.probabilities(len(visited.actions)))
+        told = self._consultations.ask_about(self._context.runner.rollout, start=start, stop=stop)
         if told.steps.size:
-            self._memory.put(visited.at(told.steps).advised(told.actions))
+            self._memory.put(told.visited.advised(told.actions))
 
     def imitate(self, learner: Imitator, step: int, weights: ImitationWeights) -> None:
         """Take the gradient steps that are due, on any of the kept states."""

@@ -52,11 +52,13 @@ class Told(NamedTuple):
     """Hold what a tutor guessed.
 
     Attributes:
-        steps: ``(k,)``: the steps with a guess.
+        steps: ``(k,)``: which of the steps have a guess.
+        visited: These steps.
         actions: ``(k,)``: the guesses.
     """
 
     steps: NDArray[np.int64]
+    visited: Visited
     actions: NDArray[np.int64]
 
 
@@ -86,46 +88,39 @@ class Consultations:
         """Return P(τ) at an env step, as the rule has it."""
         return self._rule.probability(self._schedule, step)
 
-    def visited(self, rollout: RolloutArrays, start: int = 0, stop: int | None = None) -> Visited:
-        """Return the vector steps ``start`` to ``stop`` of a rollout, the latest ones of the trial."""
-        logits = flat(rollout.logits[start:stop])
-        legal = None if rollout.legal is None else flat(rollout.legal[start:stop])
-        return Visited(
-            observations=flat(rollout.observations[start:stop]),
-            logits=logits,
-            policy=self._policy(logits, legal, rollout.rewards.shape[1]),
-            actions=flat(rollout.actions[start:stop]),
-            legal=legal,
-        )
+    def ask_about(
+        self,
+        rollout: RolloutArrays,
+        probabilities: NDArray[np.float64] | None = None,
+        start: int = 0,
+        stop: int | None = None,
+    ) -> Told:
+        """Ask about some env steps among the vector steps ``start`` to ``stop`` of a rollout, the latest of the trial.
 
-    def _policy(
-        self, logits: NDArray[np.float32], legal: NDArray[np.bool_] | None, num_envs: int
-    ) -> NDArray[np.float64]:
-        """Return what the student's actions were drawn from in the latest env steps, ``(T·num_envs, A)``."""
-        config = self._context.config
-        if not config.value_based:
-            return masked_softmax(logits, legal)
-        first = self._context.runner.num_env_steps_sampled_lifetime - len(logits)
-        epsilons = config.epsilon_at(np.arange(first, first + len(logits), num_envs))
-        return epsilon_greedy(logits, legal, np.repeat(epsilons, num_envs)[:, None])
+        Args:
+            rollout: The vector steps.
+            probabilities: With which each env step is asked about, ``(n,)``; None: P(τ) of the first.
+            start: First vector step.
+            stop: End of the vector steps, exclusive; None: all.
+        """
+        if probabilities is None:
+            num_steps = rollout.rewards[start:stop].size
+            first = self._context.runner.num_env_steps_sampled_lifetime - num_steps
+            probabilities = np.full(num_steps, self.probability(first))
+        self._probability = float(probabilities[-1])
+        steps = np.flatnonzero(self._rng.random(len(probabilities)) < probabilities)
+        told = self.ask(self._visited(rollout, steps, start, stop))
+        return told._replace(steps=steps[told.steps])
 
-    def probabilities(self, num_steps: int) -> NDArray[np.float64]:
-        """Return with which probability each of the latest env steps of the trial is asked about, ``(num_steps,)``."""
-        return np.full(num_steps, self.probability(self._context.runner.num_env_steps_sampled_lifetime - num_steps))
-
-    def ask(self, visited: Visited, probabilities: NDArray[np.float64]) -> Told:
-        """Ask about some steps in one call.
+    def ask(self, visited: Visited) -> Told:
+        """Ask in one call about those of some steps that the rule chooses, within the budget.
 
         A distribution that prefers no legal action to another holds no guess, and neither does one that the rule does
         not follow.
-
-        Args:
-            visited: The steps.
-            probabilities: With which each is asked about, ``(n,)``.
         """
-        chosen = self._choose(visited, probabilities)
+        chosen = self._choose(visited)
         if not chosen.size:
-            return Told(chosen, chosen)
+            return Told(chosen, visited, chosen)
         assert self._context.advisor is not None
         asked = visited.at(chosen)
         batch = (self._stand_in or self._context.advisor).ask(asked.observations)
@@ -133,12 +128,12 @@ class Consultations:
         guessed = holds_guess(batch.probabilities, asked.legal)
         if self._rule.reads_advice:
             guessed &= self._rule.on_advice(batch.distributions)
-        advised = batch.probabilities[guessed].argmax(axis=1)
-        num_agreed = int((asked.actions[guessed] == advised).sum())
+        told, advised = asked.at(np.flatnonzero(guessed)), batch.probabilities[guessed].argmax(axis=1)
+        num_agreed = int((told.actions == advised).sum())
         self._agreement.add(float(num_agreed), len(advised))
         if not self._rule.charges_agreement:
             self._num_free_consultations += num_agreed
-        return Told(chosen[guessed], advised)
+        return Told(chosen[guessed], told, advised)
 
     def known(self, observations: NDArray[np.float32]) -> NDArray[np.float64]:
         """Return what the tutor has said about some states so far, ``(n, A)``.
@@ -157,17 +152,39 @@ class Consultations:
             followed &= self._rule.on_advice(opinions)
         return np.where(followed[:, None], rows, 0.0)
 
-    def _choose(self, visited: Visited, probabilities: NDArray[np.float64]) -> NDArray[np.int64]:
-        self._probability = float(probabilities[-1])
-        asked = self._rng.random(len(probabilities)) < probabilities
-        q_values = None
+    def _visited(self, rollout: RolloutArrays, steps: NDArray[np.int64], start: int, stop: int | None) -> Visited:
+        """Return some env steps, counted environment by environment, of some vector steps; arguments as above."""
+        legal = None if rollout.legal is None else flat(rollout.legal[start:stop])[steps]
+        logits = flat(rollout.logits[start:stop])[steps]
+        policy = self._policy(logits, legal, steps, rollout.rewards[start:stop])
+        observations, actions = flat(rollout.observations[start:stop])[steps], flat(rollout.actions[start:stop])[steps]
+        return Visited(observations, logits, policy, actions, legal)
+
+    def _policy(
+        self,
+        logits: NDArray[np.float32],
+        legal: NDArray[np.bool_] | None,
+        steps: NDArray[np.int64],
+        rewards: NDArray[np.float32],
+    ) -> NDArray[np.float64]:
+        """Return what the actions of some of the latest env steps, of ``rewards`` ``(T, N)``, were drawn from."""
+        config = self._context.config
+        if not config.value_based:
+            return masked_softmax(logits, legal)
+        first, num_envs = self._context.runner.num_env_steps_sampled_lifetime - rewards.size, rewards.shape[1]
+        epsilons = config.epsilon_at(first + steps // num_envs * num_envs)
+        return epsilon_greedy(logits, legal, epsilons[:, None])
+
+    def _choose(self, visited: Visited) -> NDArray[np.int64]:
+        chosen, budget, q_values = np.arange(len(visited.actions)), self._context.config.advice.advice_budget, None
+        if not chosen.size:
+            return chosen
         if self._context.config.value_based:
             q_values = visited.logits.astype(np.float64)
             q_values = q_values if visited.legal is None else np.where(visited.legal, q_values, -np.inf)
         worthwhile = self._rule.on_state(visited.policy, visited.legal, q_values)
         if worthwhile is not None:
-            asked &= worthwhile
-        chosen, budget = np.flatnonzero(asked), self._context.config.advice.advice_budget
+            chosen = np.flatnonzero(worthwhile)
         if budget is not None and self._stand_in is None:
             chosen = chosen[: max(0, budget - (self._counters.consultations - self._num_free_consultations))]
         return chosen
@@ -228,8 +245,7 @@ class FadingUse(Use):
     def remember(self, start: int = 0, stop: int | None = None) -> None:
         """Ask about vector steps ``start`` to ``stop`` of the rollout."""
         if self._share(self._context.runner.num_env_steps_sampled_lifetime):
-            visited = self._consultations.visited(self._context.runner.rollout, start, stop)
-            self._consultations.ask(visited, self._consultations.probabilities(len(visited.actions)))
+            self._consultations.ask_about(self._context.runner.rollout, start=start, stop=stop)
 
     def counters(self) -> dict[str, int]:
         """Return running totals; a consultation is a state that was asked about."""

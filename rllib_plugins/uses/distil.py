@@ -76,10 +76,9 @@ class Distillation(Use):
         window = self._window
         if not window.add(self._context.runner.rollout, advantages):
             return
-        visited = self._consultations.visited(window.rollout)
-        told = self._consultations.ask(visited, self._probabilities(window.rollout))
+        told = self._consultations.ask_about(window.rollout, self._probabilities(window.rollout))
         if told.steps.size:
-            asked, gained = visited.at(told.steps), window.advantages.reshape(-1)[told.steps].astype(np.float64)
+            asked, gained = told.visited, window.advantages.reshape(-1)[told.steps].astype(np.float64)
             self._benefit.observe(Draws(asked.observations, asked.policy, asked.actions, told.actions, gained))
             self._memory.put(asked.advised(told.actions))
         returns = window.finished_returns()

@@ -96,17 +96,24 @@ def add_scores(totals: Floats, values: Floats, half_life: float) -> None:
 
 
 @compiled
-def _without_habit(products: Floats, with_values: Floats, surprise: Floats, values: Floats) -> Floats:
-    """Return what a least-squares fit of ``values`` ``(n,)`` on the surprises leaves of them.
-
-    The surprises of a step sum to 0, so that the inverse is a pseudo-inverse.
-    """
-    sizes, directions = np.linalg.eigh(products)
+def _inverse_sizes(sizes: Floats) -> Floats:
+    """Return the inverse of eigenvalues, and 0 of those that are 0: the surprises of a step sum to 0."""
     cut = _RELATIVE_CUT * np.abs(sizes).max()
     inverse = np.zeros_like(sizes)
     for i in range(len(sizes)):
         if abs(sizes[i]) > cut:
             inverse[i] = 1.0 / sizes[i]
+    return inverse
+
+
+@compiled
+def _without_habit(
+    inverse: Floats, directions: Floats, with_values: Floats, surprise: Floats, values: Floats
+) -> Floats:
+    """Return what a least-squares fit of ``values`` ``(n,)`` on the surprises leaves of them.
+
+    ``inverse`` and ``directions`` are the pseudo-inverse of the products of surprises, by its eigenvectors.
+    """
     weights = np.dot(directions, inverse * np.dot(directions.T, with_values))
     return values - np.dot(surprise, weights)
 
@@ -142,8 +149,10 @@ def add_steps(sums: Sums, policy: Floats, actions: Ints, advised: Ints, advantag
     sums.surprises[:] = sums.surprises * block_decay + np.dot(surprise.T, surprise)
     sums.with_treatment[:] = sums.with_treatment * block_decay + np.dot(surprise.T, treatment)
     sums.with_advantage[:] = sums.with_advantage * block_decay + np.dot(surprise.T, advantages)
-    informed = _without_habit(sums.surprises, sums.with_treatment, surprise, treatment)
-    unexplained = _without_habit(sums.surprises, sums.with_advantage, surprise, advantages)
+    sizes, directions = np.linalg.eigh(sums.surprises)
+    inverse = _inverse_sizes(sizes)
+    informed = _without_habit(inverse, directions, sums.with_treatment, surprise, treatment)
+    unexplained = _without_habit(inverse, directions, sums.with_advantage, surprise, advantages)
     add_scores(sums.scores[INFORMED], informed * unexplained, half_life)
     left = sums.spreads[LEFT]
     for value in informed:
