@@ -72,7 +72,7 @@ GROUNDS = {
         {"opponent": "greedy"},
         40_000,
         interval=400,
-        episodes=50,
+        episodes=200,
         tutor_rule=RULE,
         hyperparameters={algorithm: default_hyperparameters(algorithm, "connect_four") for algorithm in ALGORITHMS},
     ),

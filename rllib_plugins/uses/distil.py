@@ -27,7 +27,7 @@ from rllib_plugins.uses.options import Distil
 from rllib_plugins.uses.phase import Episodes, Limits, Phase
 from rllib_plugins.uses.window import Window
 
-MEMORY = 4_096
+MEMORY = 32_768
 """Visited states kept with their advice; the oldest give way."""
 
 
@@ -101,7 +101,7 @@ class Distillation(Use):
         while self._num_due >= 1.0:
             self._num_due -= 1.0
             sample = self._memory.sample(BATCH)
-            caution = -self._options.benefit_of_doubt if self._phase.is_trusting else self._options.caution
+            caution = -self._options.benefit_of_doubt if self._limits.follow else self._options.caution
             helped = self._benefit.helps(sample.observations, caution)
             if helped.mean() < SETTLED_SHARE or not learner.imitate_again(sample.where(helped), goal):
                 self._num_due = 0.0

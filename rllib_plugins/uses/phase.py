@@ -44,7 +44,7 @@ class Limits(NamedTuple):
         phase_steps: Env steps after which a phase ends; infinite: evidence alone ends it.
         tutor_return: Mean return of the tutor's own play; infinite where it is not known.
         follow: Whether the tutor is known to be worth following; None: evidence decides.
-        stall_steps: Env steps without a better return after which evidence decides even about a tutor that is followed.
+        stall_steps: Env steps without a better return after which evidence may end even the phase of a followed tutor.
         plateau_steps: Env steps without a gain after which imitation ends, whatever the evidence, where the student has
             not come a quarter of the way to the tutor's return.
         explores: The returns are those of an exploring student (DQN) and may lie far below what its first choices
@@ -120,14 +120,12 @@ class Phase:
         latest: The latest rollouts since the last phase began or ended.
         total: Their sum, kept since it is asked for at every rollout.
         reached: Mean return below which the student has fallen back since the last phase; NaN: there is no such.
-        is_trusting: The advice has the benefit of the doubt.
         is_exhausted: The last phase ended on a plateau.
         first: First mean return in the present phase.
         best: Highest mean return in the present phase; of an exploring student, highest agreement.
         best_at: ``num_steps`` when it was seen.
         agreement: Share of recent first choices that are the advised actions.
-        num_unsupported: Steps of the present phase in which the advice had the benefit of the doubt and evidence did
-            not speak for it.
+        num_unsupported: Steps of the present phase in which evidence did not speak for a tutor that is followed.
     """
 
     is_on: bool = False
@@ -137,7 +135,6 @@ class Phase:
     latest: list[Episodes] = field(default_factory=list)
     total: Episodes = NO_EPISODES
     reached: float = math.nan
-    is_trusting: bool = False
     is_exhausted: bool = False
     first: float = math.nan
     best: float = -math.inf
@@ -166,15 +163,11 @@ class Phase:
                 self._end(benefit, self.first + KEPT_SHARE * gained if gained > 0.0 else math.nan)
                 self.is_exhausted = True
                 return False
-            if self.is_trusting:
-                if benefit.z < options.evidence_left:
-                    self.num_unsupported += num_new
-                if self._steps_since_gain() >= self._patience(limits.stall_steps):
-                    self.is_trusting, self.reached = False, self._bound(-limits.fall_errors)
-            elif limits.follow and overdue < 0.0 and self._has_fallen(limits):
-                return self._begin(limits)
             is_harmful = min(benefit.z, benefit.disputed_z) < -options.evidence_left
-            is_refuted = not self.is_trusting and (is_harmful or benefit.z < options.evidence_left)
+            is_unsupported = benefit.z < options.evidence_left
+            self.num_unsupported += num_new if is_unsupported and limits.follow else 0
+            has_stalled = self._steps_since_gain() >= self._patience(limits.stall_steps)
+            is_refuted = (is_unsupported or is_harmful) and (has_stalled or not limits.follow)
             is_passed = self._bound(1.0) >= limits.tutor_return  # False on NaN
             is_over = self.num_steps >= limits.phase_steps or not self.strength(limits)
             if is_refuted or is_passed or is_over:
@@ -239,8 +232,8 @@ class Phase:
 
     def _begin(self, limits: Limits) -> bool:
         """Begin a phase."""
-        self.is_on, self.num_steps, self.is_trusting = True, 0, bool(limits.follow)
-        self.is_exhausted, self.first, self.best, self.best_at, self.num_unsupported = False, math.nan, -math.inf, 0, 0
+        self.is_on, self.num_steps, self.is_exhausted = True, 0, False
+        self.first, self.best, self.best_at, self.num_unsupported = math.nan, -math.inf, 0, 0
         self._forget()
         self.num_phases += 1
         return True

@@ -15,6 +15,7 @@ from rllib_plugins.metrics import Source
 from rllib_plugins.rollout.arrays import RolloutArrays
 from rllib_plugins.tasks import load_task
 from rllib_plugins.uses.base import Use, UseContext
+from rllib_plugins.uses.benefit import Benefit
 from rllib_plugins.uses.distil import Distillation
 from rllib_plugins.uses.options import Distil, UseOptions, make_use, register_use, use_names
 from rllib_plugins.uses.phase import Limits, Phase
@@ -415,46 +416,65 @@ def test_a_tutor_known_not_to_be_worth_following_is_never_followed():
     assert not advance(phase, known(9.0, disputed_z=9.0), [1.0, 1.2] * 40, 5_000, limits)
 
 
-def test_only_a_tutor_worth_following_has_the_benefit_of_the_doubt_and_no_longer_than_the_student_gains():
-    phase, limits = Phase(), Limits(Distil(), math.inf, tutor_return=4.0, follow=True, stall_steps=1_000)
-    advance(phase, known(2.5), [], 100, limits)
+STALLING = Limits(Distil(), math.inf, tutor_return=4.0, follow=True, stall_steps=1_000)
+
+
+def test_a_tutor_worth_following_is_let_go_once_neither_returns_nor_draws_speak_for_it():
+    phase = Phase()
+    advance(phase, known(0.0), [], 100, STALLING)
     for mean in (1.0, 1.5, 2.0):
-        advance(phase, known(2.5), [mean, mean + 0.1] * 8, 600, limits)
-        assert phase.is_trusting
-    advance(phase, known(2.5), [2.0, 2.1] * 8, 600, limits)
-    assert phase.is_trusting and phase.is_on
-    advance(phase, known(2.5), [2.0, 2.1] * 8, 600, limits)
-    assert not phase.is_trusting and phase.is_on, "from now on evidence decides"
-    advance(phase, known(1.5), [2.0, 2.1] * 8, 600, limits)
+        advance(phase, known(-1.0), [mean, mean + 0.1] * 8, 600, STALLING)
+    assert phase.is_on, "the student gains"
+    for _ in range(20):
+        advance(phase, known(2.1), [2.0, 2.1] * 8, 600, STALLING)
+    assert phase.is_on, "its draws speak for the advice"
+    advance(phase, known(1.9), [2.0, 2.1] * 8, 600, STALLING)
     assert not phase.is_on
-    shown = Phase()
-    assert advance(shown, known(3.1), [1.0, 1.2] * 8, 600, limits._replace(follow=None)) and not shown.is_trusting
+    shown, by_evidence = Phase(), STALLING._replace(follow=None)
+    assert advance(shown, known(3.1), [1.0, 1.2] * 8, 600, by_evidence)
+    advance(shown, known(1.9), [2.0, 2.1] * 8, 100, by_evidence)
+    assert not shown.is_on, "of any other, its draws alone decide"
+
+
+def test_advice_that_draws_speak_for_keeps_the_benefit_of_the_doubt_while_returns_stand_still(monkeypatch):
+    cautions = set()
+
+    class Noted(Benefit):
+        def helps(self, observations, caution):
+            cautions.add(caution)
+            return super().helps(observations, caution)
+
+    monkeypatch.setattr("rllib_plugins.uses.distil.Benefit", Noted)
+    advice = AdviceConfig(tutor_return=99.0, follow=True, use_options={"stall_steps": 256})
+    student = Student(by_state, named_is_paid, advice=advice)
+    student.play(12)
+    assert student.use._benefit.z > 3.0 and cautions == {-1.0}
 
 
 def test_a_student_that_was_let_go_too_early_is_helped_again_and_let_go_later():
-    phase, limits = Phase(), Limits(Distil(), math.inf, tutor_return=4.0, follow=True, stall_steps=1_000)
-    advance(phase, known(2.5), [], 100, limits)
+    phase = Phase()
+    advance(phase, known(2.5), [], 100, STALLING)
     for _ in range(3):
-        advance(phase, known(2.5), [2.0, 2.2] * 8, 600, limits)
-    assert not phase.is_trusting and phase.is_on
-    assert advance(phase, known(2.5), [1.5, 1.7] * 8, 600, limits) and phase.is_trusting
+        advance(phase, known(1.5), [2.0, 2.2] * 8, 600, STALLING)
+    assert not phase.is_on
+    assert advance(phase, known(1.5), [1.5, 1.7] * 8, 600, STALLING)
     for _ in range(3):
-        advance(phase, known(1.5), [2.0, 2.2] * 8, 600, limits)
-    assert phase.is_trusting, "this time it takes twice as long"
+        advance(phase, known(1.5), [2.0, 2.2] * 8, 600, STALLING)
+    assert phase.is_on, "this time it takes twice as long"
     for _ in range(2):
-        advance(phase, known(1.5), [2.0, 2.2] * 8, 600, limits)
+        advance(phase, known(1.5), [2.0, 2.2] * 8, 600, STALLING)
     assert not phase.is_on, "nothing speaks for the advice any longer, and nothing against it"
-    assert advance(phase, known(1.5), [1.5, 1.7] * 8, 600, limits)
+    assert advance(phase, known(1.5), [1.5, 1.7] * 8, 600, STALLING)
 
 
 def test_a_student_is_not_given_back_to_advice_that_was_seen_to_harm_it():
-    phase, limits = Phase(), Limits(Distil(), math.inf, tutor_return=4.0, follow=True, stall_steps=1_000)
-    advance(phase, known(2.5), [], 100, limits)
+    phase = Phase()
+    advance(phase, known(2.5), [], 100, STALLING)
     for _ in range(2):
-        advance(phase, known(2.5), [2.0, 2.2] * 8, 600, limits)
-    advance(phase, known(2.5, disputed_z=-2.5), [2.0, 2.2] * 8, 600, limits)
+        advance(phase, known(2.5), [2.0, 2.2] * 8, 600, STALLING)
+    advance(phase, known(2.5, disputed_z=-2.5), [2.0, 2.2] * 8, 600, STALLING)
     assert not phase.is_on
-    assert not advance(phase, known(0.0), [1.5, 1.7] * 8, 600, limits)
+    assert not advance(phase, known(0.0), [1.5, 1.7] * 8, 600, STALLING)
 
 
 def test_a_tutor_worth_following_is_imitated_where_no_reward_says_anything():
