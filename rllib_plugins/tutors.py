@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 from rllib_plugins.advising.advisor import Advisor
 from rllib_plugins.advising.llm import LLMAdvisor, Reader, Reading, question, simple_play
-from rllib_plugins.advising.scripted import MixtureAdvisor, OracleAdvisor, RandomAdvisor, WorstAdvisor
+from rllib_plugins.reference_tutors import MixtureAdvisor, OracleAdvisor, RandomAdvisor, WorstAdvisor
 from rllib_plugins.tasks.base import Task
 from tutor_service.client import connect
 from tutor_service.config import TutorConfig

@@ -71,7 +71,7 @@ def grade(
     """Grade a tutor on states that students visit.
 
     Example:
-        >>> from rllib_plugins.advising.scripted import OracleAdvisor
+        >>> from rllib_plugins.reference_tutors import OracleAdvisor
         >>> from rllib_plugins.tasks import load_task
         >>> task = load_task("blackjack")
         >>> card = grade(task, OracleAdvisor(task), num_states=100, name="oracle")

@@ -17,13 +17,13 @@ from ray.rllib.core import COMPONENT_MODULE_TO_ENV_CONNECTOR  # noqa: E402
 from ray.rllib.env.single_agent_env_runner import SingleAgentEnvRunner  # noqa: E402
 from ray.tune.registry import register_env  # noqa: E402
 
-from rllib_plugins.advising.scripted import OracleAdvisor, WorstAdvisor  # noqa: E402
 from rllib_plugins.algorithms.dqn.dqn import DQNConfig as LeanDQNConfig  # noqa: E402
 from rllib_plugins.config import AdviceConfig  # noqa: E402
 from rllib_plugins.connectors import add_tutor, columns, pieces  # noqa: E402
 from rllib_plugins.connectors import config as connectors_config  # noqa: E402
 from rllib_plugins.connectors.pieces import ConsultTutor  # noqa: E402
 from rllib_plugins.policies import epsilon_greedy  # noqa: E402
+from rllib_plugins.reference_tutors import OracleAdvisor, WorstAdvisor  # noqa: E402
 from rllib_plugins.tasks import load_task  # noqa: E402
 from tutor_service.errors import UserError  # noqa: E402
 

@@ -5,7 +5,7 @@ import pytest
 
 from rllib_plugins.advising.config import AdviceConfig
 from rllib_plugins.advising.explorer import Explorer
-from rllib_plugins.advising.scripted import MixtureAdvisor
+from rllib_plugins.reference_tutors import MixtureAdvisor
 from rllib_plugins.tasks import load_task
 
 NUM_ENVS, NUM_STEPS = 256, 150

@@ -136,7 +136,7 @@ def test_a_task_without_an_oracle_is_said_to_have_none() -> None:
 
 
 def test_scripted_references_are_graded_as_advisors() -> None:
-    from rllib_plugins.advising.scripted import OracleAdvisor, RandomAdvisor
+    from rllib_plugins.reference_tutors import OracleAdvisor, RandomAdvisor
 
     best, random = (grade(TASK, tutor(TASK), num_states=300, seed=0) for tutor in (OracleAdvisor, RandomAdvisor))
     assert best.agreement == 1 and best.order_flips is None and best.legal_mass is None
