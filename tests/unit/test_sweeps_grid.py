@@ -505,11 +505,12 @@ def test_tutors_leave_room_for_one_trial_at_least() -> None:
 
 
 def test_trials_wait_for_nodes_only_where_nodes_come() -> None:
-    resources = load_sweep("paper").resources
-    assert concurrency(resources, 630, cpus=6, tutor_cpus=0) == 6
-    assert concurrency(resources, 630, cpus=6, tutor_cpus=0, nodes_on_demand=True) == 630
-    bounded = resources.model_copy(update={"max_concurrent": 64})
-    assert concurrency(bounded, 630, cpus=6, tutor_cpus=0, nodes_on_demand=True) == 64
+    scripted = ["tutors=[oracle]", "tasks=[blackjack]"]
+    sweep = resolve(load_sweep("paper", scripted))
+    assert concurrency(sweep, 630, cpus=6) == 6
+    assert concurrency(sweep, 630, cpus=6, nodes_on_demand=True) == 630
+    bounded = resolve(load_sweep("paper", [*scripted, "resources.max_concurrent=64"]))
+    assert concurrency(bounded, 630, cpus=6, nodes_on_demand=True) == 64
 
 
 def test_a_cell_is_what_it_says() -> None:

@@ -241,10 +241,8 @@ def _run(console: Console, resolved: ResolvedSweep, workspace: Workspace | None,
     address = wanted_address(options.address)
     if address is not None:
         check_ray_address(address)
-    resources, runners = resolved.config.resources, resolved.num_env_runners
-    cores = available_cores()
-    concurrent = concurrency(resources, len(keys), cores, resolved.tutor_cpus, num_env_runners=runners)
-    memory_mib = resources.memory_mib_per_trial * (1 + runners)
+    concurrent = concurrency(resolved, len(keys), available_cores())
+    memory_mib = resolved.config.resources.memory_mib_per_trial * (1 + resolved.num_env_runners)
     check_machine(results, uri, concurrent, memory_mib, local=address is None)
     workspace = workspace or create_workspace(results, resolved.config)
     with workspace.held(console.print):

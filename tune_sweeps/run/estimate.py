@@ -14,7 +14,7 @@ from rllib_plugins.evaluation import episode_length
 from rllib_plugins.evaluation_plan import EvaluationPlan, evaluation_wish, plan_evaluation
 from rllib_plugins.tasks import Task
 from rllib_plugins.uses.options import make_use
-from tune_sweeps.definition.config import UNTUTORED, ResourcesConfig
+from tune_sweeps.definition.config import UNTUTORED
 from tune_sweeps.definition.grid import Trial
 from tune_sweeps.definition.resolve import ResolvedSweep
 from tune_sweeps.run.own_play import MOST_SECONDS, asks_for_level
@@ -81,9 +81,7 @@ def estimate(resolved: ResolvedSweep, cpus: float, speeds: Mapping[str, float]) 
         speeds: Env steps per second of one trial by algorithm, where known.
     """
     trials = resolved.trials
-    concurrent = concurrency(
-        resolved.config.resources, len(trials), cpus, resolved.tutor_cpus, num_env_runners=resolved.num_env_runners
-    )
+    concurrent = concurrency(resolved, len(trials), cpus)
     work = [trial.student.num_env_steps / speeds.get(trial.cell.algorithm, TYPICAL_STEPS_PER_S) for trial in trials]
     own_play = own_play_questions(resolved)
     own_play_seconds = min(MOST_SECONDS, max(own_play.values(), default=0) / TYPICAL_ANSWERS_PER_S)
@@ -122,32 +120,23 @@ def evaluations(trials: list[Trial], tasks: Mapping[str, Task]) -> dict[str, Eva
     return found
 
 
-def concurrency(
-    resources: ResourcesConfig,
-    num_trials: int,
-    cpus: float,
-    tutor_cpus: float,
-    nodes_on_demand: bool = False,
-    num_env_runners: int = 0,
-) -> int:
+def concurrency(resolved: ResolvedSweep, num_trials: int, cpus: float, nodes_on_demand: bool = False) -> int:
     """Decide how many trials run at once: as many as fit beside the tutors, and no more than there are cores.
 
     A trial computes on one thread: with more trials than cores each only gets slower and holds its memory longer. Where
     an autoscaler adds nodes, trials that wait are what it adds them for.
 
     Args:
-        resources: What a trial takes beside its EnvRunners.
+        resolved: The sweep.
         num_trials: Trials that are to run.
         cpus: Ray CPUs of the machine or cluster.
-        tutor_cpus: Ray CPUs of the tutors' replicas.
         nodes_on_demand: Whether nodes are added for what waits.
-        num_env_runners: EnvRunners of a trial, a CPU each.
     """
+    most = resolved.config.resources.max_concurrent
     if nodes_on_demand:
-        return max(1, min(num_trials, resources.max_concurrent or num_trials))
-    fitting = int((cpus - tutor_cpus) / (resources.num_cpus_per_trial + num_env_runners) + 1e-9)
-    wanted = resources.max_concurrent or int(max(1, cpus))
-    return max(1, min(num_trials, wanted, fitting))
+        return max(1, min(num_trials, most or num_trials))
+    fitting = int((cpus - resolved.tutor_cpus) / resolved.trial_cpus + 1e-9)
+    return max(1, min(num_trials, most or int(max(1, cpus)), fitting))
 
 
 def consultations(student: StudentConfig) -> float:
@@ -218,10 +207,6 @@ def _size(space: object) -> int | None:
         return int(2 ** int(space.n)) if isinstance(space.n, int) else None
     if isinstance(space, spaces.Tuple | spaces.Dict):
         parts = [_size(part) for part in (space.spaces.values() if isinstance(space, spaces.Dict) else space.spaces)]
-        total = 1
-        for part in parts:
-            if part is None:
-                return None
-            total *= part
-        return total
+        sizes = [part for part in parts if part is not None]
+        return math.prod(sizes) if len(sizes) == len(parts) else None
     return None

@@ -166,7 +166,6 @@ def _keep_advice(running: _Running) -> None:
 
 def _run_missing(running: _Running, address: str | None, num_cpus: int | None) -> None:
     resolved, console, journal, tracker = running.resolved, running.console, running.journal, running.tracker
-    resources = resolved.config.resources
     cpus = num_cpus or local_cpus(resolved.tutor_cpus + resolved.trial_cpus)
     console.print("connecting to Ray" if address else "starting a local Ray")
     tutors = list(resolved.tutors.values())
@@ -177,14 +176,7 @@ def _run_missing(running: _Running, address: str | None, num_cpus: int | None) -
         if missing:
             _doubt_tutors(resolved, tracker, console)
         played = _play_tutors(running) if missing else {}
-        concurrent = concurrency(
-            resources,
-            len(missing),
-            cluster.cpus,
-            resolved.tutor_cpus,
-            nodes_on_demand(),
-            num_env_runners=resolved.num_env_runners,
-        )
+        concurrent = concurrency(resolved, len(missing), cluster.cpus, nodes_on_demand())
         console.print(uses_line(resolved.trials), markup=False)
         progress = Progress({trial.key: trial for trial in resolved.trials}, journal)
         console.print(f"running {len(missing)} of {len(resolved.trials)} trials, {concurrent} at once")
