@@ -11,11 +11,11 @@ import numpy as np
 import pytest
 
 from tune_sweeps.definition.grid import Cell
-from tune_sweeps.definition.loading import load_sweep
+from tune_sweeps.definition.loading import difference, load_sweep
 from tune_sweeps.definition.resolve import resolve
 from tune_sweeps.report.analysis import analyse
 from tune_sweeps.report.build import to_markdown, trial_metrics
-from tune_sweeps.report.compare import changed_settings, compare, values, words
+from tune_sweeps.report.compare import compare, values, words
 from tune_sweeps.report.export import score_matrices, write_numbers
 from tune_sweeps.report.figure_style import LineEnd, colours, label_ends, spread
 from tune_sweeps.report.growth import grown
@@ -143,7 +143,7 @@ def test_two_sweeps_are_compared_cell_by_cell_with_intervals() -> None:
     assert untutored.sooner is not None and untutored.sooner.value == pytest.approx(1.0)
     assert oracle.sooner is not None and oracle.sooner.low > 1.4 and oracle.sooner.value < 2.0
     assert oracle.final is not None and oracle.final.value == 0.0 and alone.first is None
-    assert changed_settings(first, second) == ["num_envs: 8 → 4"]
+    assert difference(first.sweep.config, second.sweep.config) == ["num_envs: 8 → 4"]
     row = words(pairs, ("a", "b"))[1]
     assert row["return a"] == "1" and row["b sooner"].endswith("×")
     assert values(pairs)[2]["first"] is None

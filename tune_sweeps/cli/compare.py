@@ -24,9 +24,10 @@ def compare(
     """
     from tune_sweeps.console.rows import print_json, print_rows
     from tune_sweeps.console.terminal import make_console
+    from tune_sweeps.definition.loading import difference
     from tune_sweeps.report.analysis import analyse
-    from tune_sweeps.report.compare import changed_settings, values, words
     from tune_sweeps.report.compare import compare as pair
+    from tune_sweeps.report.compare import values, words
     from tune_sweeps.storage.results import open_results
     from tune_sweeps.tracking.mlflow_client import check_uri, tracking_uri
     from tune_sweeps.tracking.reader import read_sweep
@@ -40,7 +41,7 @@ def compare(
     for name, analysis in zip((first, second), analyses, strict=True):
         if not analysis.cells:
             raise UserError(f"sweep '{name}' has no finished trial yet: there is nothing to compare.")
-    pairs, changed = pair(*analyses), changed_settings(*analyses)
+    pairs, changed = pair(*analyses), difference(*(analysis.sweep.config for analysis in analyses))
     if as_json:
         print_json({"first": first, "second": second, "settings": changed, "cells": values(pairs)})
         return

@@ -7,7 +7,6 @@ from dataclasses import replace
 from typing import Any, NamedTuple
 
 from tune_sweeps.definition.grid import Cell
-from tune_sweeps.definition.loading import difference
 from tune_sweeps.report.analysis import comparison
 from tune_sweeps.report.results import Analysis, CellResult
 from tune_sweeps.report.statistics import Interval, mean_difference, speed_up
@@ -62,11 +61,6 @@ def _pair(cell: Cell, first: CellResult | None, second: CellResult | None, analy
         both = comparison(first.trials, second.trials, fixed)
         sooner = speed_up(both, config.convergence.threshold_frac, config.statistics.confidence)
     return Pair(cell, first, second, final, sooner)
-
-
-def changed_settings(first: Analysis, second: Analysis) -> list[str]:
-    """List the settings in which two sweeps differ, as ``key: first → second``."""
-    return difference(first.sweep.config, second.sweep.config)
 
 
 def words(pairs: Sequence[Pair], names: tuple[str, str]) -> list[dict[str, Any]]:
