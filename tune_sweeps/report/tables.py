@@ -6,13 +6,13 @@ import math
 from collections.abc import Callable, Iterable, Mapping
 from typing import NamedTuple
 
+from tune_sweeps.console.rows import NONE
 from tune_sweeps.console.terminal import duration
 from tune_sweeps.definition.grid import REUSE_WORDS
 from tune_sweeps.report.results import Aggregate, Analysis, CellResult, Versus
 from tune_sweeps.report.statistics import Interval
 from tune_sweeps.tracking.reader import ORACLE
 
-NONE = "–"
 _VERDICTS = {True: ", followed up to there", False: ", not followed", None: ""}
 _WIDE = 120
 _CELL: Mapping[str, Callable[[CellResult], str]] = {
