@@ -115,7 +115,7 @@ def stop(sweep: SweepArgument, address: AddressOption) -> None:
     from tune_sweeps.cluster.submit import stop as end
     from tune_sweeps.console.terminal import make_console
 
-    raise typer.Exit(end(address, sweep, make_console().print))
+    end(address, sweep, make_console().print)
 
 
 def _write(text: str) -> None:

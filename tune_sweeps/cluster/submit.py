@@ -26,7 +26,6 @@ from tutor_service.errors import UserError
 from tutor_service.ray_probe import find_token
 from tutor_service.tutor_files import load_tutor
 
-RESULTS = "/shared/runs"
 DRIVER_CPUS = 1.0
 
 Say = Callable[[str], None]
@@ -47,12 +46,12 @@ class Submission:
     """
 
     preset: str
-    settings: Sequence[str] = ()
-    name: str | None = None
-    results: str = RESULTS
-    tracking_uri: str | None = None
-    code: Path | None = None
-    nodes_on_demand: bool = False
+    settings: Sequence[str]
+    name: str | None
+    results: str
+    tracking_uri: str | None
+    code: Path | None
+    nodes_on_demand: bool
 
 
 def submit(address: str, submission: Submission, follow: bool, say: Say, write: Say) -> int:
@@ -114,7 +113,7 @@ def logs(address: str, sweep: str, say: Say, write: Say) -> int:
     return _attend(jobs, jobs.of(sweep).id, sweep, True, say, write)
 
 
-def stop(address: str, sweep: str, say: Say) -> int:
+def stop(address: str, sweep: str, say: Say) -> None:
     """End the latest job of a sweep; what it finished stays, and submitting it again continues it.
 
     Raises:
@@ -125,9 +124,8 @@ def stop(address: str, sweep: str, say: Say) -> int:
     job = jobs.of(sweep)
     if job.ended or not jobs.stop(job.id):
         say(f"job '{job.id}' of sweep '{sweep}' had ended already ({jobs.status(job.id).status})")
-        return 0
-    say(f"job '{job.id}' of sweep '{sweep}' is being stopped; submit it again to continue")
-    return 0
+    else:
+        say(f"job '{job.id}' of sweep '{sweep}' is being stopped; submit it again to continue")
 
 
 def list_jobs(address: str, say: Say) -> list[JobInfo]:
