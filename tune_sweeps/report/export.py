@@ -136,7 +136,7 @@ def _threshold_rows(cell: CellResult) -> list[Row]:
             **_ends("speed_up", point.sustained),
             **_ends("first_hit_speed_up", point.first_hit),
         }
-        for point in (cell.versus.curve if cell.versus else [])
+        for point in cell.speed_ups
     ]
 
 

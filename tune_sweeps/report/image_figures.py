@@ -143,13 +143,13 @@ def forest(analysis: Analysis) -> Any:
 
 def thresholds(analysis: Analysis) -> Any:
     """Draw the speed-up over the share of the way at which a trial counts as converged, with intervals."""
-    if not any(c.versus and any(point.sustained for point in c.versus.curve) for c in analysis.cells):
+    if not any(point.sustained for cell in analysis.cells for point in cell.speed_ups):
         return None
     figure, axes = figure_style.grid(analysis, "Speed-up by threshold")
     colours = figure_style.colours(analysis)
     for (task, algorithm), ax in axes.items():
         for cell in figure_style.cells(analysis, task, algorithm):
-            points = [(p.frac, p.sustained) for p in (cell.versus.curve if cell.versus else []) if p.sustained]
+            points = [(p.frac, p.sustained) for p in cell.speed_ups if p.sustained]
             if not points or (cell.versus and cell.versus.twin is not None):
                 continue
             colour = colours[cell.cell.tutor]

@@ -87,7 +87,7 @@ def _thresholds(analysis: Analysis) -> list[dict[str, Any]]:
     for title, cells in _panels(analysis):
         lines = []
         for cell in cells:
-            points = [(p.frac, p.sustained) for p in (cell.versus.curve if cell.versus else []) if p.sustained]
+            points = [(p.frac, p.sustained) for p in cell.speed_ups if p.sustained]
             if points:
                 ends = [
                     (found.value, *((found.low, found.high) if found.has_interval else [found.value] * 2))

@@ -142,6 +142,11 @@ class CellResult:
         """The speed-up at the sweep's threshold; None for baselines and where there is no level."""
         return None if self.versus is None else self.versus.at_threshold.sustained
 
+    @property
+    def speed_ups(self) -> list[SpeedUp]:
+        """The speed-up at every share of the way; empty for baselines."""
+        return [] if self.versus is None else self.versus.curve
+
 
 class Aggregate(NamedTuple):
     """All cells that share a value of an axis.

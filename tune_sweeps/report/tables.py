@@ -108,22 +108,20 @@ def versus_table(analysis: Analysis) -> Table:
         "stability": lambda c: NONE if c.stability is None else f"{c.stability:.0%}",
         "store hits": lambda c: count(c.totals["store_hits"]),
     }
-    compared = [cell.versus for cell in analysis.cells if cell.versus is not None]
-    if not any(versus.over_control for versus in compared):
-        del columns["over more updates"]
-    if not any(versus.over_cloning for versus in compared):
-        del columns["over cloning"]
-    return _table(columns, [cell for cell in analysis.cells if cell.versus is not None])
+    compared = [cell for cell in analysis.cells if cell.versus is not None]
+    for name in ("over more updates", "over cloning"):
+        if all(columns[name](cell) == NONE for cell in compared):
+            del columns[name]
+    return _table(columns, compared)
 
 
 def threshold_table(analysis: Analysis) -> Table:
     """Return the speed-up of each tutored cell at every share of the way."""
     cells = [cell for cell in by_task(analysis.cells) if cell.versus is not None]
-    fracs = [point.frac for point in cells[0].versus.curve] if cells and cells[0].versus else []
+    fracs = [point.frac for point in cells[0].speed_ups] if cells else []
     rows = [
-        [*(word(cell) for word in _CELL.values()), *(times(point.sustained) for point in cell.versus.curve)]
+        [*(word(cell) for word in _CELL.values()), *(times(point.sustained) for point in cell.speed_ups)]
         for cell in cells
-        if cell.versus is not None
     ]
     return Table([*_CELL, *(f"{frac:g}" for frac in fracs)], rows)
 
