@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Literal, NamedTuple
 
 from tune_sweeps.cluster.session import ADDRESS_VARIABLE, wanted_address
+from tune_sweeps.definition.config import ResourcesConfig
 from tune_sweeps.run.checks import DRIVER_MIB
 from tune_sweeps.run.workspace import check_writable
 from tune_sweeps.storage.results import Results
@@ -25,7 +26,7 @@ from tutor_service.ray_probe import check_ray_address, noted_address
 from tutor_service.store.filesystem import refuse_network
 
 PACKAGE = "llm-tutors"
-TRIAL_MIB = 700
+TRIAL_MIB = ResourcesConfig().memory_mib_per_trial
 LEAST_FREE_GIB = 2.0
 WISHED_FREE_GIB = 10.0
 _TIMEOUT_S = 5.0
@@ -64,8 +65,8 @@ def examine(results: Results, address: str | None = None) -> list[Finding]:
 
 
 def _machine() -> Finding:
-    system, cores, free = platform.system(), machine.available_cores(), 0.0
-    found = f"{system} on {platform.machine()}, {cores} cores"
+    system = platform.system()
+    found = f"{system} on {platform.machine()}, {machine.available_cores()} cores"
     if system != "Linux":
         return Finding("machine", "limited", found, "vLLM and memory limits need Linux; endpoints work here.")
     free = machine.available_bytes() / 2**20
@@ -104,12 +105,12 @@ def _packages() -> Finding:
 
 def _ray(address: str | None) -> Finding:
     wanted = wanted_address(address)
-    try:
-        if wanted is not None:
+    if wanted is not None:
+        try:
             check_ray_address(wanted)
-            return Finding("Ray", "fit", f"a cluster answers at '{wanted}'")
-    except UserError as error:
-        return Finding("Ray", "unfit", f"no cluster can be joined at '{wanted}'", str(error))
+        except UserError as error:
+            return Finding("Ray", "unfit", f"no cluster can be joined at '{wanted}'", str(error))
+        return Finding("Ray", "fit", f"a cluster answers at '{wanted}'")
     found = f"ray {_version('ray')}; sweeps start a local one"
     if noted_address(os.environ) is None:
         return Finding("Ray", "fit", found)
