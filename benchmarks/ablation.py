@@ -11,13 +11,12 @@ Run ``.venv/bin/python -m benchmarks.ablation`` (``--quick``: PPO on Snake with 
 
 from __future__ import annotations
 
-import argparse
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from benchmarks.harness import FOLDER, Benchmark, add_arguments, median, sized
+from benchmarks.harness import FOLDER, Benchmark, benchmark_parser, median, sized
 
 if TYPE_CHECKING:
     from rllib_plugins.advising.config import AdviceConfig
@@ -173,8 +172,7 @@ def draw(path: Path, cells: Mapping[tuple[str, str, str], Mapping[str, Any]]) ->
 
 def main() -> int:
     """Measures and reports."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    add_arguments(parser)
+    parser = benchmark_parser(__doc__)
     parser.add_argument("--seeds", type=int, default=None, help="seeds per cell (default: 10, with --quick 3)")
     args = parser.parse_args()
     from benchmarks.shared import learning

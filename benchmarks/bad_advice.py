@@ -9,11 +9,10 @@ Run ``.venv/bin/python -m benchmarks.bad_advice`` (``--quick``: PPO, two tutors,
 
 from __future__ import annotations
 
-import argparse
 import sys
 from typing import Any
 
-from benchmarks.harness import Benchmark, add_arguments, sized
+from benchmarks.harness import Benchmark, benchmark_parser, sized
 
 MEASURES = ("rllib_plugins", "tune_sweeps/report")
 TUTORS = ("oracle", "oracle+random:0.25", "oracle+random:0.5", "oracle+random:0.75", "random", "worst")
@@ -38,8 +37,7 @@ def student(algorithm: str, tutor: str, form: str, seed: int, num_env_steps: int
 
 def main() -> int:
     """Measures and reports."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    add_arguments(parser)
+    parser = benchmark_parser(__doc__)
     parser.add_argument("--seeds", type=int, default=None, help="seeds per cell (default: 10, with --quick 3)")
     args = parser.parse_args()
     from benchmarks.shared import learning

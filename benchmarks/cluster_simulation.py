@@ -28,7 +28,6 @@ more never costs answers.
 
 from __future__ import annotations
 
-import argparse
 import asyncio
 import itertools
 import json
@@ -39,7 +38,7 @@ from collections import deque
 from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
-from benchmarks.harness import RESULTS, Benchmark, add_arguments, sized
+from benchmarks.harness import RESULTS, Benchmark, benchmark_parser, sized
 from benchmarks.shared import virtual_time
 from tutor_service.client import ClientSettings
 from tutor_service.client.backend import service_share_s
@@ -345,9 +344,7 @@ def gateway_rate() -> float:
 
 def main() -> int:
     """Simulate each cluster, and hold the policy against the arithmetic."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    add_arguments(parser)
-    args = parser.parse_args()
+    args = benchmark_parser(__doc__).parse_args()
     logging.disable(logging.WARNING)
     size = sized(
         args,

@@ -13,7 +13,6 @@ writes some positions and bitbully's scores, which the quick tests read).
 
 from __future__ import annotations
 
-import argparse
 import statistics
 import subprocess
 import sys
@@ -23,7 +22,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from benchmarks.harness import Benchmark, add_arguments, alternate, sized
+from benchmarks.harness import Benchmark, alternate, benchmark_parser, sized
 
 MEASURES = (
     "rllib_plugins/envs/connect_four_book.py",
@@ -181,8 +180,7 @@ def write_sample(path: Path, bitbully: Bitbully) -> None:
 
 def main() -> int:
     """Measures, checks and reports."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    add_arguments(parser)
+    parser = benchmark_parser(__doc__)
     parser.add_argument("--sample", type=Path, help="write positions and bitbully's scores to this file, and end")
     args = parser.parse_args()
     try:

@@ -9,7 +9,6 @@ Run ``.venv/bin/python -m benchmarks.demo`` (``--quick``: the oracle alone, 2 se
 
 from __future__ import annotations
 
-import argparse
 import json
 import shutil
 import sys
@@ -18,7 +17,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from benchmarks.harness import Benchmark, add_arguments, sized
+from benchmarks.harness import Benchmark, benchmark_parser, sized
 from benchmarks.shared.sweeps import run, with_settings
 
 MEASURES = ("rllib_plugins", "tune_sweeps/presets/demo.yaml", "tune_sweeps/report", "tutor_service/catalog")
@@ -28,9 +27,7 @@ MOST_S = 240.0
 
 def main() -> int:
     """Measure and report."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    add_arguments(parser)
-    args = parser.parse_args()
+    args = benchmark_parser(__doc__).parse_args()
     benchmark = Benchmark("demo")
     alone = ["tutors=[oracle]", "seeds=2"]
     settings = sized(args, full=[], quick=alone, smoke=[*alone, "num_env_steps.cart_pole=1000", "algorithms=[ppo]"])

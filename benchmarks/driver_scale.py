@@ -15,7 +15,6 @@ running trial. The latter two are counted and timed at MLflow's side.
 
 from __future__ import annotations
 
-import argparse
 import logging
 import os
 import re
@@ -32,7 +31,7 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, NamedTuple
 
-from benchmarks.harness import Benchmark, add_arguments, sized
+from benchmarks.harness import Benchmark, benchmark_parser, sized
 from tune_sweeps.console.signals import cleaned_up, cleaning_up, interruptible
 
 NAME = "driver_scale"
@@ -246,8 +245,7 @@ def restart(server: Server, tracker: Any, settle_s: float) -> int:
 
 def main() -> int:
     """Entry point; returns the exit status."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    add_arguments(parser)
+    parser = benchmark_parser(__doc__)
     parser.add_argument("--trials", type=int, default=4_000, help="of the full form (default: %(default)s)")
     args = parser.parse_args()
     if args.trials < 400:

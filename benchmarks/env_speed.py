@@ -10,12 +10,11 @@ Run ``.venv/bin/python -m benchmarks.env_speed`` (``--quick``: fewer repetitions
 
 from __future__ import annotations
 
-import argparse
 import sys
 import time
 from typing import Any
 
-from benchmarks.harness import Benchmark, add_arguments, alternate, median, sized
+from benchmarks.harness import Benchmark, alternate, benchmark_parser, median, sized
 
 MEASURES = ("rllib_plugins/envs", "rllib_plugins/tasks")
 NUM_ENVS = 4_096
@@ -101,9 +100,7 @@ def describe_microseconds(task: Any, num_states: int) -> float:
 
 def main() -> int:
     """Measures, checks and reports."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    add_arguments(parser)
-    args = parser.parse_args()
+    args = benchmark_parser(__doc__).parse_args()
 
     import gymnasium as gym
 

@@ -24,7 +24,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
 
-from benchmarks.harness import Benchmark, add_arguments  # first: it puts the repository's root on sys.path
+from benchmarks.harness import Benchmark, benchmark_parser
 from tests.integration.cluster.drill import APPLICATION, TRIAL_CLASS, Stage, say, stage, strays, wait_for
 from tests.integration.cluster.faults import FAULTS, LIMIT_S, QUICK, strike
 from tests.integration.cluster.memory import Memory
@@ -207,8 +207,7 @@ def soak(drill: Drill, minutes: float, names: list[str]) -> list[Outcome]:
 
 def main() -> int:
     """Entry point; returns the exit status."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    add_arguments(parser)
+    parser = benchmark_parser(__doc__)
     parser.add_argument("--seed", type=int, default=0, help="draws the victims")
     parser.add_argument("--only", nargs="+", choices=list(FAULTS), help="these faults alone")
     parser.add_argument("--soak", type=float, default=0.0, metavar="MINUTES", help="go on with a fault every minute")

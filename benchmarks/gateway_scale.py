@@ -24,7 +24,6 @@ What to expect: a line per check and a JSON summary, after about four minutes.
 
 from __future__ import annotations
 
-import argparse
 import asyncio
 import contextlib
 import itertools
@@ -38,7 +37,7 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from benchmarks.harness import Benchmark, add_arguments, alternate, median, ratio, sized
+from benchmarks.harness import Benchmark, alternate, benchmark_parser, median, ratio, sized
 from tutor_service import machine
 from tutor_service.config import TutorConfig
 from tutor_service.schema import Advice, AdviceError, AdviceRequest
@@ -333,9 +332,7 @@ def same_state(gateways: Gateways, num_gateways: int) -> tuple[int, int]:
 
 def main() -> int:
     """Measure, and hold the figures against their bars."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    add_arguments(parser)
-    args = parser.parse_args()
+    args = benchmark_parser(__doc__).parse_args()
     repetitions = sized(args, full=7, quick=2, smoke=1)
     lists = sized(args, full=8, quick=3, smoke=1)
     deadline_s = sized(args, full=6.0, quick=2.0, smoke=2.0)

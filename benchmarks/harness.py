@@ -2,12 +2,10 @@
 
 Knows nothing of what is measured. A benchmark is run as a module (``python -m benchmarks.NAME [--quick | --smoke]``)::
 
-    from benchmarks.harness import Benchmark, add_arguments, alternate, ratio
+    from benchmarks.harness import Benchmark, alternate, benchmark_parser, ratio
 
     def main() -> int:
-        parser = argparse.ArgumentParser(description=__doc__)
-        add_arguments(parser)
-        args = parser.parse_args()
+        args = benchmark_parser(__doc__).parse_args()
         benchmark = Benchmark("store")
         rates = alternate({"ours": measure_ours, "peer": measure_peer}, repetitions=2 if args.quick else 7)
         benchmark.record("rates", rates)
@@ -87,6 +85,17 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--output", type=Path, help="result file (default: benchmarks/results/NAME.json, not with --quick)"
     )
+
+
+def benchmark_parser(description: str | None) -> argparse.ArgumentParser:
+    """Return a parser of the arguments that all benchmarks take; a benchmark adds its own.
+
+    Args:
+        description: The benchmark's docstring, which ``--help`` prints as it stands.
+    """
+    parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
+    add_arguments(parser)
+    return parser
 
 
 def sized(args: argparse.Namespace, *, full: T, quick: T, smoke: T) -> T:

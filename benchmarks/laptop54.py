@@ -9,7 +9,6 @@ Run ``.venv/bin/python -m benchmarks.laptop54 --folder runs`` (``--quick``: Blac
 
 from __future__ import annotations
 
-import argparse
 import json
 import shutil
 import sys
@@ -17,7 +16,7 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-from benchmarks.harness import Benchmark, add_arguments, sized
+from benchmarks.harness import Benchmark, benchmark_parser, sized
 from benchmarks.shared.sweeps import run, with_settings
 
 MEASURES = ("rllib_plugins", "tune_sweeps/presets/laptop54.yaml", "tune_sweeps/report", "tutor_service/catalog")
@@ -26,8 +25,7 @@ SWEEP = "laptop54"
 
 def main() -> int:
     """Run or finish the sweep, and report."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    add_arguments(parser)
+    parser = benchmark_parser(__doc__)
     parser.add_argument("--folder", type=Path, default=None, help="results folder (default: one that is removed)")
     args = parser.parse_args()
     benchmark = Benchmark(SWEEP)

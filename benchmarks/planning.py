@@ -6,7 +6,6 @@ from there, as `tutor report` does. Students, tutors and Ray have no part in it.
 
 from __future__ import annotations
 
-import argparse
 import logging
 import sys
 import tempfile
@@ -14,7 +13,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from benchmarks.harness import Benchmark, add_arguments, median, sized
+from benchmarks.harness import Benchmark, benchmark_parser, median, sized
 
 MEASURES = ("tune_sweeps",)
 NAME = "planning"
@@ -103,9 +102,7 @@ def report_s(folder: Path, uri: str) -> float:
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__)
-    add_arguments(parser)
-    args = parser.parse_args()
+    args = benchmark_parser(__doc__).parse_args()
     logging.disable(logging.INFO)
     benchmark = Benchmark(NAME)
     num_runs = sized(args, full=1_000, quick=100, smoke=6)

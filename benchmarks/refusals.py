@@ -9,7 +9,6 @@ that the nodes cannot write. The last one is found by the nodes themselves, so a
 
 from __future__ import annotations
 
-import argparse
 import subprocess
 import sys
 import tempfile
@@ -17,7 +16,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from benchmarks.harness import Benchmark, add_arguments, alternate, median
+from benchmarks.harness import Benchmark, alternate, benchmark_parser, median
 from tests.integration.cluster.nodes import Nodes, free_ports, nodes
 
 MEASURES = ("tune_sweeps/cluster",)
@@ -66,9 +65,7 @@ def measure(cluster: Nodes, folder: Path, repetitions: int) -> dict[str, list[fl
 
 def main() -> int:
     """Entry point; returns the exit status."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    add_arguments(parser)
-    args = parser.parse_args()
+    args = benchmark_parser(__doc__).parse_args()
     benchmark = Benchmark("refusals")
     with tempfile.TemporaryDirectory() as folder, nodes(LLM_TUTORS_HOME=folder) as cluster:
         cluster.start_head(0, {"advice_store": 1})

@@ -21,7 +21,7 @@ from pathlib import Path
 from statistics import fmean
 from typing import Any, NamedTuple
 
-from benchmarks.harness import Benchmark, add_arguments, median, sized
+from benchmarks.harness import Benchmark, benchmark_parser, median, sized
 from benchmarks.imperfect_tutors import own_level, own_play
 from benchmarks.imperfect_tutors import student as imperfect_student
 
@@ -220,8 +220,7 @@ def draw(path: Path, points: Mapping[Cell, Mapping[str, Any]]) -> None:
 
 def main() -> int:
     """Measures and reports."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    add_arguments(parser)
+    parser = benchmark_parser(__doc__)
     parser.add_argument("--seeds", type=int, default=None, help="seeds per cell (default: 10; --quick 2)")
     args = parser.parse_args()
     from benchmarks.imperfect_tutors import task_of

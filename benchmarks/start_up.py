@@ -9,7 +9,6 @@ that imports what a tutor's engine, a tutor's replica, a trial or a driver does.
 
 from __future__ import annotations
 
-import argparse
 import os
 import subprocess
 import sys
@@ -17,7 +16,7 @@ import tempfile
 import time
 from functools import partial
 
-from benchmarks.harness import Benchmark, add_arguments, alternate, median, ratio, sized
+from benchmarks.harness import Benchmark, alternate, benchmark_parser, median, ratio, sized
 
 MEASURES = ("constraints.txt", "tools")
 BAR = 1.5
@@ -41,9 +40,7 @@ def load_s(code: str, **environment: str) -> float:
 
 def main() -> int:
     """Entry point; returns the exit status."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    add_arguments(parser)
-    args = parser.parse_args()
+    args = benchmark_parser(__doc__).parse_args()
     benchmark = Benchmark("start_up")
     with tempfile.TemporaryDirectory() as nowhere:
         uncompiled = {"PYTHONPYCACHEPREFIX": nowhere, "PYTHONDONTWRITEBYTECODE": "1"}

@@ -9,13 +9,12 @@ made with a fixed number of seeds, with seeds added again and again without a pl
 
 from __future__ import annotations
 
-import argparse
 import itertools
 import sys
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
-from benchmarks.harness import Benchmark, add_arguments, sized
+from benchmarks.harness import Benchmark, benchmark_parser, sized
 
 MEASURES = ("tune_sweeps/report",)
 SEEDS = (4, 5, 10, 20)
@@ -208,9 +207,7 @@ def plans(reports: int, trials: int) -> dict[str, tuple[Plan, int]]:
 
 def main() -> int:
     """Measures and reports."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    add_arguments(parser)
-    args = parser.parse_args()
+    args = benchmark_parser(__doc__).parse_args()
     import numpy as np
 
     from benchmarks.shared.learning import run_all

@@ -13,7 +13,6 @@ Run: ``.venv/bin/python -m benchmarks.store [--quick]``. It needs what ``make se
 
 from __future__ import annotations
 
-import argparse
 import logging
 import os
 import random
@@ -25,7 +24,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from benchmarks.harness import Benchmark, add_arguments, alternate, median, sized
+from benchmarks.harness import Benchmark, alternate, benchmark_parser, median, sized
 from tutor_service.schema import Advice, AdviceError, AdviceRequest
 
 MEASURES = ("tutor_service/client", "tutor_service/gateway", "tutor_service/store")
@@ -187,9 +186,7 @@ def measure_exactly_once(benchmark: Benchmark, num_states: int) -> None:
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    add_arguments(parser)
-    args = parser.parse_args()
+    args = benchmark_parser(__doc__).parse_args()
     repetitions = sized(args, full=15, quick=3, smoke=1)
     num_states = sized(args, full=20_000, quick=2_000, smoke=200)
     benchmark = Benchmark("store")

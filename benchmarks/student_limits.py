@@ -19,7 +19,6 @@ fewer repetitions).
 
 from __future__ import annotations
 
-import argparse
 import importlib.util
 import itertools
 import os
@@ -31,7 +30,7 @@ from contextlib import contextmanager
 from functools import partial
 from typing import Any, NamedTuple
 
-from benchmarks.harness import FOLDER, Benchmark, add_arguments, alternate, median, ratio, sized
+from benchmarks.harness import FOLDER, Benchmark, alternate, benchmark_parser, median, ratio, sized
 
 MEASURES = ("rllib_plugins",)
 ALGORITHMS = ("ppo", "dqn", "a2c")
@@ -201,8 +200,7 @@ def measure_own_task(benchmark: Benchmark, algorithm: str, num_env_steps: int) -
 
 def main() -> int:
     """Measures and reports."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    add_arguments(parser)
+    parser = benchmark_parser(__doc__)
     parser.add_argument("--parts", nargs="+", choices=PARTS, default=PARTS, help="what is measured (default: all)")
     args = parser.parse_args()
     left_out = sized(args, full=set(), quick={"growth", "wall", "own_task"}, smoke={"growth", "wall"})

@@ -23,11 +23,10 @@ Run ``.venv/bin/python -m benchmarks.student_parity`` (``--quick``: 2 seeds of s
 
 from __future__ import annotations
 
-import argparse
 import sys
 from typing import Any, NamedTuple
 
-from benchmarks.harness import Benchmark, add_arguments, sized
+from benchmarks.harness import Benchmark, benchmark_parser, sized
 
 MEASURES = ("rllib_plugins",)
 EVALUATION_EPISODES = 50
@@ -117,8 +116,7 @@ def train_peer(algorithm: str, task: str, length: Length, seed: int) -> Any:
 
 def main() -> int:
     """Measures and reports."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    add_arguments(parser)
+    parser = benchmark_parser(__doc__)
     parser.add_argument("--seeds", type=int, default=None, help="seeds per cell (default: 10 to 30, with --quick 2)")
     args = parser.parse_args()
     from benchmarks.shared import learning

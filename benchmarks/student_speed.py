@@ -10,12 +10,11 @@ Run ``.venv/bin/python -m benchmarks.student_speed`` (``--quick``: fewer cases a
 
 from __future__ import annotations
 
-import argparse
 import sys
 import time
 from typing import Any
 
-from benchmarks.harness import Benchmark, add_arguments, alternate, ratio, sized
+from benchmarks.harness import Benchmark, alternate, benchmark_parser, ratio, sized
 
 MEASURES = ("rllib_plugins",)
 ALGORITHMS = ("dqn", "ppo", "a2c")
@@ -157,9 +156,7 @@ def profile(benchmark: Benchmark, algorithm: str, steps: int) -> None:
 
 def main() -> int:
     """Measures and reports."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    add_arguments(parser)
-    args = parser.parse_args()
+    args = benchmark_parser(__doc__).parse_args()
     benchmark = Benchmark("student_speed")
     repetitions, steps = sized(args, full=(7, 8_192), quick=(3, 4_096), smoke=(1, 256))
     tasks, sizes = (("blackjack",), (8,)) if args.quick else (("blackjack", "cartpole"), (8, 32))

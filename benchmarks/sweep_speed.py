@@ -10,13 +10,12 @@ algorithms).
 
 from __future__ import annotations
 
-import argparse
 import sys
 import tempfile
 import time
 from pathlib import Path
 
-from benchmarks.harness import Benchmark, add_arguments, median, sized
+from benchmarks.harness import Benchmark, benchmark_parser, median, sized
 from benchmarks.shared.sweeps import run, with_settings
 
 MEASURES = ("tune_sweeps/run", "rllib_plugins")
@@ -60,9 +59,7 @@ def trial_starts(num_seeds: int) -> list[float]:
 
 def main() -> int:
     """Measures and reports."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    add_arguments(parser)
-    args = parser.parse_args()
+    args = benchmark_parser(__doc__).parse_args()
     benchmark = Benchmark("sweep_speed")
     size = ["num_env_steps=4000"]
     if args.smoke:

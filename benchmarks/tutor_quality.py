@@ -10,13 +10,12 @@ model at hand; ``--record``: the same, and write the answers down).
 
 from __future__ import annotations
 
-import argparse
 import io
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from benchmarks.harness import FOLDER, Benchmark, add_arguments, sized
+from benchmarks.harness import FOLDER, Benchmark, benchmark_parser, sized
 
 if TYPE_CHECKING:
     from rllib_plugins.audition import Audition
@@ -34,8 +33,7 @@ SAME = 1e-3
 
 def main() -> int:
     """Measure and report."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    add_arguments(parser)
+    parser = benchmark_parser(__doc__)
     parser.add_argument("--live", action="store_true", help="ask the model again, and compare")
     parser.add_argument("--record", action="store_true", help="ask the model, and write down what it says")
     parser.add_argument(

@@ -11,7 +11,6 @@ What to expect: a line per check and a JSON summary; on two CPU cores about ten 
 
 from __future__ import annotations
 
-import argparse
 import contextlib
 import itertools
 import json
@@ -28,7 +27,7 @@ from multiprocessing.connection import Connection, Listener
 from pathlib import Path
 from typing import Any
 
-from benchmarks.harness import FOLDER, Benchmark, add_arguments, alternate, median, ratio
+from benchmarks.harness import FOLDER, Benchmark, alternate, benchmark_parser, median, ratio
 from tutor_service import paths
 from tutor_service.config import TutorConfig
 from tutor_service.schema import AdviceRequest
@@ -290,9 +289,7 @@ def on_gpu(benchmark: Benchmark, scratch: Path, model: str, quick: bool) -> None
 
 def main() -> int:
     """Entry point; returns the exit status."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    add_arguments(parser)
-    args = parser.parse_args()
+    args = benchmark_parser(__doc__).parse_args()
     from tutor_service import embedded
     from tutor_service.engines.vllm import engine_options, set_environment
 

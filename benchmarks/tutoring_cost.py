@@ -12,19 +12,16 @@ Run ``.venv/bin/python -m benchmarks.tutoring_cost`` (``--quick``: 8 environment
 
 from __future__ import annotations
 
-import argparse
 import sys
 
-from benchmarks.harness import Benchmark, add_arguments, alternate, ratio, sized
+from benchmarks.harness import Benchmark, alternate, benchmark_parser, ratio, sized
 
 MEASURES = ("rllib_plugins",)
 
 
 def main() -> int:
     """Measures and reports."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    add_arguments(parser)
-    args = parser.parse_args()
+    args = benchmark_parser(__doc__).parse_args()
     from benchmarks.shared.students import OurRun
     from rllib_plugins.config import StudentConfig
 

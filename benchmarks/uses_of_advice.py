@@ -20,7 +20,7 @@ from statistics import fmean
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from benchmarks.ablation import THETA_FRAC
-from benchmarks.harness import Benchmark, add_arguments, median, sized
+from benchmarks.harness import Benchmark, benchmark_parser, median, sized
 from benchmarks.imperfect_tutors import own_level, own_play
 from benchmarks.imperfect_tutors import student as imperfect_student
 
@@ -290,8 +290,7 @@ def draw_budgets(path: Path, found: Mapping[str, Mapping[str, Mapping[str, Mappi
 
 def main() -> int:
     """Measures and reports."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    add_arguments(parser)
+    parser = benchmark_parser(__doc__)
     parser.add_argument(
         "--seeds", type=int, default=None, help="seeds per cell, half as many with a budget (default: 5; --quick 2)"
     )
