@@ -151,6 +151,20 @@ def one_answer() -> Advice:
     return Advice((0.25, 0.75), 0.9, tokens=90)
 
 
+async def answer_all(gateway: Any, asked: list[list[list[AdviceRequest]]]) -> int:
+    """Have the model answer each caller's lists, one after the other and all callers at once; count the answers."""
+
+    async def call(lists: list[list[AdviceRequest]]) -> int:
+        answered = 0
+        for requests in lists:
+            answers = await gateway.advise(requests)
+            assert all(answer.source == "model" for answer in answers)
+            answered += len(answers)
+        return answered
+
+    return sum(await asyncio.gather(*map(call, asked)))
+
+
 def states_per_s(gateways: Gateways, num_live: int, lists: int) -> float:
     """Cold states per second through one gateway, ``lists`` lists per caller."""
     asked = [[fresh(LIST) for _ in range(lists)] for _ in range(NUM_CALLERS)]
@@ -158,15 +172,9 @@ def states_per_s(gateways: Gateways, num_live: int, lists: int) -> float:
     async def measure(folder: str) -> float:
         replicas = StandIns(num_live, 0.0, one_answer)
         with gateways.open(folder, replicas, num_live, max_replicas=num_live) as gateway:
-
-            async def call(mine: list[list[AdviceRequest]]) -> None:
-                for requests in mine:
-                    answers = await gateway.advise(requests)
-                    assert all(answer.source == "model" for answer in answers)
-
             started = time.perf_counter()
-            await asyncio.gather(*map(call, asked))
-            return NUM_CALLERS * LIST * lists / (time.perf_counter() - started)
+            answered = await answer_all(gateway, asked)
+            return answered / (time.perf_counter() - started)
 
     with tempfile.TemporaryDirectory() as folder:
         return asyncio.run(measure(folder))
@@ -248,17 +256,8 @@ def serve_shard(pipe: Any, number: int, num_gateways: int, folder: str) -> None:
         with gateways.open(folder, replicas, REPLICAS[-1], REPLICAS[-1], num_gateways) as gateway:
             pipe.send("has its lists")
             assert pipe.recv() == "go"
-
-            async def call(lists: list[list[AdviceRequest]]) -> int:
-                answered = 0
-                for requests in lists:
-                    answers = await gateway.advise(requests)
-                    assert all(answer.source == "model" for answer in answers)
-                    answered += len(answers)
-                return answered
-
             started, process_s = time.monotonic(), time.process_time()
-            answered = sum(await asyncio.gather(*map(call, mine)))
+            answered = await answer_all(gateway, mine)
             return Share(started, time.monotonic(), time.process_time() - process_s, answered)
 
     pipe.send("ready")

@@ -24,6 +24,7 @@ Run ``.venv/bin/python -m benchmarks.student_parity`` (``--quick``: 2 seeds of s
 from __future__ import annotations
 
 import sys
+from dataclasses import asdict
 from typing import Any, NamedTuple
 
 from benchmarks.harness import Benchmark, benchmark_parser, sized
@@ -142,19 +143,12 @@ def main() -> int:
         benchmark.record(f"{algorithm}_{task}", {"ours": learning.as_record(ours), "peer": learning.as_record(peer)})
         for figure in ("final", "area"):
             found = learning.difference([getattr(c, figure) for c in ours], [getattr(c, figure) for c in peer])
-            benchmark.record(f"{algorithm}_{task}_{figure}_difference", vars_of(found))
-            mean_returns = [sum(points) / len(points) for arm in (ours, peer) for points in returns_by_point(arm)]
+            benchmark.record(f"{algorithm}_{task}_{figure}_difference", asdict(found))
+            by_point = [points for arm in (ours, peer) for points in zip(*(c.returns for c in arm), strict=True)]
+            mean_returns = [sum(points) / len(points) for points in by_point]
             reach = max(mean_returns) - min(mean_returns) or 1.0  # 0 where nobody has learnt anything yet
             benchmark.check(f"{algorithm}_{task}_{figure}_lower_end", found.low / reach, bar=-MARGIN)
     return benchmark.finish(args, lambda path: learning.draw(path, panels))
-
-
-def returns_by_point(curves: Any) -> list[tuple[float, ...]]:
-    return list(zip(*(curve.returns for curve in curves), strict=True))
-
-
-def vars_of(interval: Any) -> dict[str, float]:
-    return {"value": interval.value, "low": interval.low, "high": interval.high}
 
 
 if __name__ == "__main__":

@@ -108,24 +108,20 @@ def measure_tutored(benchmark: Benchmark, algorithm: str, repetitions: int, step
     benchmark.check(f"{algorithm}_tutored_over_untutored", ratio(rates["oracle"], rates["none"]), bar=0.9)
 
 
-def on_both() -> Any:
-    """Return advice that both rollouts use alike."""
+def rollout_run(algorithm: str, rollout: str, steps: int) -> Any:
+    """Return a tutored student on our rollout or on RLlib's own, of an eighth of the steps; both use advice alike."""
+    from benchmarks.shared.students import OurRun, our_config
     from rllib_plugins.advising.config import AdviceConfig
 
-    return AdviceConfig(trust="fixed")
+    advice = AdviceConfig(trust="fixed")
+    config = our_config(algorithm, "blackjack", 8, tutor="oracle", rollout=rollout, advice=advice)
+    return OurRun(config, steps if rollout == "lean" else max(500, steps // 8), warm_up=600)
 
 
 def measure_stock(benchmark: Benchmark, algorithm: str, repetitions: int, steps: int) -> None:
     """The wall time of the same trial on RLlib's own EnvRunner."""
-    from benchmarks.shared.students import OurRun, our_config
-
-    runs = {
-        rollout: OurRun(
-            our_config(algorithm, "blackjack", 8, tutor="oracle", rollout=rollout, advice=on_both()), count, warm_up=600
-        )
-        for rollout, count in (("lean", steps), ("stock", max(500, steps // 8)))
-    }
-    rates = alternate(dict(runs), repetitions)
+    runs = {rollout: rollout_run(algorithm, rollout, steps) for rollout in ("lean", "stock")}
+    rates = alternate(runs, repetitions)
     for run in runs.values():
         run.close()
     benchmark.record(f"{algorithm}_rollouts", rates)
@@ -136,13 +132,10 @@ def measure_stock(benchmark: Benchmark, algorithm: str, repetitions: int, steps:
 def profile(benchmark: Benchmark, algorithm: str, steps: int) -> None:
     """Microseconds per env step and stage, tutored, on our rollout and on RLlib's own."""
     from benchmarks.shared.profile import LEAN, STOCK, timed
-    from benchmarks.shared.students import OurRun, our_config
 
     table: dict[str, dict[str, float]] = {}
-    for rollout, stages, count in (("lean", LEAN, steps), ("stock", STOCK, max(500, steps // 8))):
-        run = OurRun(
-            our_config(algorithm, "blackjack", 8, tutor="oracle", rollout=rollout, advice=on_both()), count, warm_up=600
-        )
+    for rollout, stages in (("lean", LEAN), ("stock", STOCK)):
+        run = rollout_run(algorithm, rollout, steps)
         with timed(stages) as spent:
             before, rate = run.algorithm.num_env_steps, run()
         num_steps = run.algorithm.num_env_steps - before

@@ -137,6 +137,14 @@ class Comparison:
         seconds = sum(self._peer(method, self.prompts(batch, decoding)) for _ in range(calls))
         return batch * calls / seconds
 
+    def in_turn(self, batch: int, calls: int, rounds: int) -> dict[str, list[float]]:
+        """Advice per second of both, round by round."""
+        engines = {
+            "serve": lambda: self.ours(batch, calls),
+            "offline": lambda: self.offline("scored", batch, calls),
+        }
+        return alternate(engines, rounds)
+
     def prompts(self, count: int, decoding: str = "scored") -> list[tuple[list[int], list[int], list[str]]]:
         """Fresh states as token ids, with the question that the decoding asks."""
         built = [self._builders[decoding].build(request) for request in fresh(count)]
@@ -156,13 +164,7 @@ def compare_paths(benchmark: Benchmark, both: Comparison, seconds: float, rounds
     rate = 0.0
     for batch in BATCHES:
         calls = max(1, round(seconds * both.ours(batch, 1) / batch))
-        rates = alternate(
-            {
-                "serve": lambda batch=batch, calls=calls: both.ours(batch, calls),
-                "offline": lambda batch=batch, calls=calls: both.offline("scored", batch, calls),
-            },
-            rounds,
-        )
+        rates = both.in_turn(batch, calls, rounds)
         benchmark.record(f"advice_per_s_batch_{batch}", rates)
         share = ratio(rates["serve"], rates["offline"])
         benchmark.check(f"serve_over_offline_batch_{batch}", share, 0.95 if batch >= 8 else 0.85)
@@ -276,14 +278,7 @@ def on_gpu(benchmark: Benchmark, scratch: Path, model: str, quick: bool) -> None
         both = Comparison(handle, peer, tokenizer)
         rates = {}
         for batch in GPU_BATCHES:
-            calls = 5 if quick else 30
-            rates[batch] = alternate(
-                {
-                    "serve": lambda batch=batch, calls=calls: both.ours(batch, calls),
-                    "offline": lambda batch=batch, calls=calls: both.offline("scored", batch, calls),
-                },
-                2 if quick else 5,
-            )
+            rates[batch] = both.in_turn(batch, 5 if quick else 30, 2 if quick else 5)
         benchmark.record("gpu", {"model": "Llama 8B, dummy weights, bfloat16", "advice_per_s": rates})
 
 

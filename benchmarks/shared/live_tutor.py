@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
+from unittest.mock import patch
 
 import numpy as np
 from numpy.typing import NDArray
@@ -177,15 +178,8 @@ def _no_stored_answers() -> Iterator[None]:
     """A folder for advice of its own, with the models that are prepared already."""
     from tutor_service import paths
 
-    before = os.environ.get(paths.HOME_VARIABLE)
     with tempfile.TemporaryDirectory() as home:
         paths.models_dir().mkdir(parents=True, exist_ok=True)
         (Path(home) / "models").symlink_to(paths.models_dir())
-        os.environ[paths.HOME_VARIABLE] = home
-        try:
+        with patch.dict(os.environ, {paths.HOME_VARIABLE: home}):
             yield
-        finally:
-            if before is None:
-                del os.environ[paths.HOME_VARIABLE]
-            else:
-                os.environ[paths.HOME_VARIABLE] = before

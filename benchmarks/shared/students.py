@@ -203,7 +203,6 @@ class OurCell:
 
     def __init__(self, configs: list[Any], num_env_steps: int) -> None:
         self._runs = [OurRun(config, num_env_steps) for config in configs]
-        self._num_env_steps = num_env_steps
 
     def __call__(self) -> float:
         """Env steps per second of this process's own time."""
