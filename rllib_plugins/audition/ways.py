@@ -6,7 +6,6 @@ from collections.abc import Iterable
 from itertools import product
 from typing import Literal, NamedTuple
 
-Decoding = Literal["scored", "reasoned", "text"]
 Calibration = Literal["none", "empty", "batch"]
 Following = Literal["best", "sampled"]
 

@@ -20,7 +20,7 @@ LINE_STEPS = (1, STRIDE, STRIDE - 1, STRIDE + 1)
 BOTTOM = tuple(1 << (STRIDE * column) for column in range(WIDTH))
 TOP = tuple(bottom << (HEIGHT - 1) for bottom in BOTTOM)
 COLUMN = tuple(bottom * (2**HEIGHT - 1) for bottom in BOTTOM)
-ALL_BOTTOM, ALL_TOP, FULL = sum(BOTTOM), sum(TOP), sum(COLUMN)
+ALL_BOTTOM, FULL = sum(BOTTOM), sum(COLUMN)
 
 CELL_BITS = np.array(
     [[1 << (STRIDE * column + row) for column in range(WIDTH)] for row in reversed(range(HEIGHT))], dtype=np.int64

@@ -17,7 +17,6 @@ from tutor_service.errors import UserError, unknown_name
 
 LEFT, STRAIGHT, RIGHT = 0, 1, 2
 OBSERVATIONS = ("features", "grid")
-NUM_FEATURES = 5
 
 FEATURE_TABLE = np.array(
     [
