@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from rllib_plugins.advising import kernels
-from rllib_plugins.advising.advisor import Advisor
+from rllib_plugins.advising.advisor import AdviceBatch, Advisor
 from rllib_plugins.advising.config import AdviceConfig, ImitationWeights
 from rllib_plugins.advising.decision import Decision, Decisions
 from rllib_plugins.advising.kernels import Bools, Options, Plain
@@ -160,7 +160,7 @@ class Explorer:
             self._allocate(len(policy))
         self._student_rng.random(out=self._own_draws)
         if self._advisor is None:
-            _check(kernels.act_alone(policy, self._own_draws, t, out.actions, out.probabilities))
+            check_sound(kernels.act_alone(policy, self._own_draws, t, out.actions, out.probabilities))
             return
         self._tutor_rng.random(out=self._tutor_draws)
         remaining = kernels.NO_LIMIT if self._budget is None else self._remaining(self._budget)
@@ -184,7 +184,7 @@ class Explorer:
             options = self._untrained if step < self._learning_starts else self._trained
             self._act_tutored(student, remaining, options, (t, out.actions, out.probabilities, out.flags, out.advice))
             return
-        _check(kernels.act_alone(policy, self._own_draws, t, out.actions, out.probabilities))
+        check_sound(kernels.act_alone(policy, self._own_draws, t, out.actions, out.probabilities))
         out.flags[:, t] = False
         if out.advice is not None:
             out.advice[t] = 0.0
@@ -337,7 +337,7 @@ class Explorer:
             if stored.runs_here:
                 stored.store(observations, q_values, visits, out[1][out[0]])
         is_sound, num_reused, num_fresh, num_known, num_same, agreement = settled
-        _check(is_sound)
+        check_sound(is_sound)
         if num_reused or num_fresh or num_known:
             stored.num_free -= num_fresh
             self._count(num_known, num_reused)
@@ -352,18 +352,22 @@ class Explorer:
 
     def _ask(self, distributions: Floats, observations: NDArray[np.float32]) -> Floats:
         """Ask where the coin says heads, nothing stored serves and nothing is known; return the step's advice."""
-        assert self._advisor is not None
         visits = self._visits
         advice = distributions[visits["slot"]]
         visits["slot"] = np.arange(len(visits))
         to_ask = np.flatnonzero(visits["heads"] & (visits["ready"] == NOTHING) & ~visits["at_hand"])
         if to_ask.size:
-            batch = self._advisor.ask(observations[to_ask])
+            batch = self._consult(observations[to_ask])
             advice[to_ask] = batch.probabilities
             if self._rule.reads_advice:
                 visits["ignored"][to_ask] = ~self._rule.on_advice(batch.distributions)
             batch.count(self._counters, self._latency)
         return advice
+
+    def _consult(self, observations: NDArray[np.float32]) -> AdviceBatch:
+        """Ask the tutor about ``(n, obs_dim)``."""
+        assert self._advisor is not None
+        return self._advisor.ask(observations)
 
     def _remaining(self, budget: int) -> int:
         """Return the consultations left in the advice budget."""
@@ -376,6 +380,7 @@ class Explorer:
         self._own_draws, self._tutor_draws = self._draws[0], self._draws[1:]
 
 
-def _check(is_sound: bool) -> None:
+def check_sound(is_sound: bool) -> None:
+    """Raise ``ValueError`` where compiled code met a distribution that it could draw no action from."""
     if not is_sound:
         raise ValueError("an action distribution is NaN or sums to 0: the student has diverged, or no action is legal")

@@ -16,7 +16,7 @@ from ray.rllib.utils.checkpoints import Checkpointable
 from ray.rllib.utils.metrics import NUM_ENV_STEPS_SAMPLED_LIFETIME
 
 from rllib_plugins.advising.advisor import Advisor
-from rllib_plugins.advising.explorer import Explorer
+from rllib_plugins.advising.explorer import Explorer, check_sound
 from rllib_plugins.advising.table import as_rows
 from rllib_plugins.policies import best_values, epsilon_greedy, masked_softmax
 from rllib_plugins.rollout.acting import Actor, Episodes, Steps, act, note
@@ -209,7 +209,7 @@ class ArrayEnvRunner(EnvRunner, Checkpointable):
             observations = self._observations
             legal = self.task.legal_batch(observations)
             masks = NO_MASKS if legal is None else np.ascontiguousarray(legal)
-            _check(act(actor, self._steps, t, observations, masks))
+            check_sound(act(actor, self._steps, t, observations, masks))
             self._step_environments(t)
 
     def _play_carts(self, actor: Actor, start: int, stop: int) -> None:
@@ -217,7 +217,7 @@ class ArrayEnvRunner(EnvRunner, Checkpointable):
         while t < stop:
             before, carts = t, self.env.carts
             t, is_cut, is_used_up, is_sound = play(actor, self._steps, t, stop, carts, self._episodes)
-            _check(is_sound)
+            check_sound(is_sound)
             if is_cut:
                 self._note_cuts(t - 1, carts.finals)
             if is_used_up:
@@ -390,8 +390,3 @@ class ArrayEnvRunner(EnvRunner, Checkpointable):
     def get_checkpointable_components(self) -> list[tuple[str, Any]]:
         """Return the module; it is the learner's own."""
         return [(COMPONENT_RL_MODULE, self.module)]
-
-
-def _check(is_sound: bool) -> None:
-    if not is_sound:
-        raise ValueError("an action distribution is NaN or sums to 0: the student has diverged, or no action is legal")

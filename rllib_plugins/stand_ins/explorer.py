@@ -7,11 +7,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from rllib_plugins.advising.advisor import Advisor
+from rllib_plugins.advising.advisor import AdviceBatch, Advisor
 from rllib_plugins.advising.config import AdviceConfig
 from rllib_plugins.advising.explorer import Explorer
 from rllib_plugins.advising.kernels import Bools
-from rllib_plugins.advising.table import NOTHING, Floats
+from rllib_plugins.advising.table import Floats
 from rllib_plugins.metrics import Source
 from rllib_plugins.stand_ins.stand_in import StandIn
 
@@ -64,19 +64,9 @@ class StandInExplorer(Explorer):
             is_free = self._stand_in.answers(observations)
             visits["open"] &= is_free | (np.cumsum(visits["open"] & ~is_free) <= remaining)
 
-    def _ask(self, distributions: Floats, observations: NDArray[np.float32]) -> Floats:
-        """Ask the stand-in where the coin says heads, nothing stored serves and nothing is known."""
-        visits = self._visits
-        advice = distributions[visits["slot"]]
-        visits["slot"] = np.arange(len(visits))
-        to_ask = np.flatnonzero(visits["heads"] & (visits["ready"] == NOTHING) & ~visits["at_hand"])
-        if to_ask.size:
-            batch = self._stand_in.ask(observations[to_ask])
-            advice[to_ask] = batch.probabilities
-            if self._rule.reads_advice:
-                visits["ignored"][to_ask] = ~self._rule.on_advice(batch.distributions)
-            batch.count(self._counters, self._latency)
-        return advice
+    def _consult(self, observations: NDArray[np.float32]) -> AdviceBatch:
+        """Ask the stand-in."""
+        return self._stand_in.ask(observations)
 
     def _count(self, num_known: int, num_reused: int) -> None:
         """Count env steps whose advice was kept."""
