@@ -81,7 +81,7 @@ class Explorer:
         student, tutor = np.random.SeedSequence(seed).spawn(2)
         self._student_rng = np.random.Generator(np.random.PCG64(student))
         self._tutor_rng = np.random.Generator(np.random.PCG64(tutor))
-        self._budget, self._probability_cap = config.advice_budget, config.probability_cap
+        self._allowance, self._probability_cap = config.advice_budget, config.probability_cap
         self._earned = config.trust == "earned"
         self._trust = EarnedTrust(config.trust_half_life, config.trust_floor)
         self._random_share = config.dqn_random_share if value_based else None
@@ -163,7 +163,8 @@ class Explorer:
             check_sound(kernels.act_alone(policy, self._own_draws, t, out.actions, out.probabilities))
             return
         self._tutor_rng.random(out=self._tutor_draws)
-        remaining = kernels.NO_LIMIT if self._budget is None else self._remaining(self._budget)
+        left = self._remaining
+        remaining = kernels.NO_LIMIT if left is None else left
         probability = self._probability_at(step) if remaining else 0.0
         engagement = 1.0
         if self._earned:  # there has to be a control group
@@ -369,9 +370,12 @@ class Explorer:
         assert self._advisor is not None
         return self._advisor.ask(observations)
 
-    def _remaining(self, budget: int) -> int:
-        """Return the consultations left in the advice budget."""
-        return max(0, budget - (self._counters.consultations - self._num_free_consultations))
+    @property
+    def _remaining(self) -> int | None:
+        """Return the consultations left in the advice budget; None: any number."""
+        if self._allowance is None:
+            return None
+        return max(0, self._allowance - (self._counters.consultations - self._num_free_consultations))
 
     def _allocate(self, n: int) -> None:
         """Allocate scratch arrays for n environments."""

@@ -40,7 +40,8 @@ class SharedExplorer(Explorer):
         self.place = place
         self._life = uuid4().hex
         self._num_env_steps = 0
-        self._allowance = None if config.advice_budget is None else 0
+        self._budget = config.advice_budget
+        self._allowance = None if self._budget is None else 0
         self._others = total([])
         self._synced_steps, self._synced_consultations = 0, 0
         self._tallies: dict[int, Tally] = {}
@@ -116,10 +117,6 @@ class SharedExplorer(Explorer):
             "advice/latency_ms": means["latency"].value,
             "advice/probability": self._others.gate,
         }
-
-    def _remaining(self, budget: int) -> int:
-        assert self._allowance is not None
-        return super()._remaining(self._allowance)
 
     def _tally(self) -> Tally:
         return Tally(

@@ -54,7 +54,7 @@ class ExplorerBeside(Explorer):
         Returns:
             ``(n, num_actions)`` distributions, NaN where the tutor was not asked or advice was missed.
         """
-        asked = chosen if self._budget is None else chosen[: self._remaining(self._budget)]
+        asked = chosen[: self._remaining]
         told = np.full((len(observations), self._num_actions), np.nan)
         if asked.size:
             batch = self._tutor.ask(observations[asked])

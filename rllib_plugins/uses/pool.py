@@ -55,7 +55,7 @@ class PoolingExplorer(ExplorerBeside):
     def bonus(self, observations: NDArray[np.float32], legal: Bools | None, step: int) -> NDArray[np.float32] | None:
         """Return κ·(log q − mean log q), ``(n, num_actions)``; None once κ is 0 or the budget is spent."""
         self._part = self._part_at(step)
-        if self._part <= 0.0 or (self._budget is not None and not self._remaining(self._budget)):
+        if self._part <= 0.0 or self._remaining == 0:
             return None
         told = self.told(observations, np.arange(len(observations)))
         mask = legal_mask(self._tutor.task, observations) if legal is None else legal
