@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rllib_plugins.evaluation import Evaluation, affordable_episodes, evaluate
+from rllib_plugins.policies import greedy
 from rllib_plugins.tasks.base import Policy, Task
 
 EPISODES, LEAST_EPISODES = 500, 5
@@ -83,10 +84,6 @@ def _untrained_policy(task: Task, rng: np.random.Generator) -> Policy:
         hidden = observations.astype(np.float64)
         for weights, biases in layers[:-1]:
             hidden = np.tanh(hidden @ weights + biases)
-        scores = hidden @ layers[-1][0] + layers[-1][1]
-        legal = task.legal_batch(observations)
-        if legal is not None:
-            scores = np.where(legal, scores, -np.inf)
-        return np.eye(task.num_actions)[scores.argmax(axis=1)]
+        return greedy(hidden @ layers[-1][0] + layers[-1][1], task.legal_batch(observations))
 
     return policy

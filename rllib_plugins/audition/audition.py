@@ -8,16 +8,18 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import NamedTuple, cast
+from functools import partial
+from typing import NamedTuple
 
 import numpy as np
 
 from rllib_plugins.advising.llm import TooFewAnswers
-from rllib_plugins.audition.players import Answers, Floats
-from rllib_plugins.audition.race import SHARE, Race, Score, Standing, run_race
+from rllib_plugins.audition.players import Answers
+from rllib_plugins.audition.race import Race, Score, Standing, run_race
 from rllib_plugins.audition.ways import Asking, Way
 from rllib_plugins.audition.worth import KnownPlay, Play, worth_following
-from rllib_plugins.evaluation import evaluate
+from rllib_plugins.evaluation import evaluate, oracle_policy
+from rllib_plugins.seeds import derive_seed
 from rllib_plugins.tasks.base import Policy, Task
 from tutor_service.errors import UserError
 
@@ -28,7 +30,6 @@ _FEWEST, _MOST = 100, 500
 _LENGTH_EPISODES = 20
 _NUM_ENVS = 16
 """Environments that play at once where they are no array code: so many states may be asked about in one list."""
-
 
 _VERDICTS = {
     True: "is worth following",
@@ -156,7 +157,7 @@ def audition(
     """
     full = episodes or enough_episodes(task)
     references = play_references(task, full, seed)
-    constants = frozenset(Task.trivial_players(task))
+    constants = frozenset(task.constant_players())
     policies: dict[Way, Policy] = {}
     left_out: dict[Way, str] = {}
     for way in ways:
@@ -169,13 +170,13 @@ def audition(
         return Audition(task.name, tutor.name, race, references, constants, tutor.answers, left_out)
 
     def play(way: Way, number: int, turn: int) -> Score:
-        return play_episodes(task, policies[way], number, round_seed(seed, turn))
+        return play_episodes(task, policies[way], number, derive_seed(seed, turn))
 
     if not policies:
         reasons = "; ".join(set(left_out.values()))
         raise UserError(f"tutor '{tutor.name}' gave no advice on task '{task.name}': {reasons}.")
     try:
-        race = run_race(list(policies), play, full, lambda race: on_change(state(race)), SHARE)
+        race = run_race(list(policies), play, full, lambda race: on_change(state(race)))
     except ValueError as error:
         raise UserError(f"episodes = {full}: {error}. Give more, or fewer ways.") from error
     if all(answered.cost.missed == answered.cost.states for answered in tutor.answers.values()):
@@ -207,7 +208,7 @@ class Played:
 def play_beside(task: Task, policy: Policy, name: str, seed: int = 0) -> Played:
     """Play one player and the references, all the same episodes."""
     episodes = enough_episodes(task)
-    score = play_episodes(task, policy, episodes, round_seed(seed, 0))
+    score = play_episodes(task, policy, episodes, derive_seed(seed, 0))
     return Played(name, score, play_references(task, episodes, seed))
 
 
@@ -215,8 +216,8 @@ def play_references(task: Task, episodes: int, seed: int) -> dict[str, Score]:
     """Return the returns of random play, the task's trivial players and its oracle."""
     players: dict[str, Policy] = {RANDOM: task.uniform_policy, **task.trivial_players()}
     if task.has_oracle:
-        players[ORACLE] = lambda observations: cast("Floats", task.oracle_batch(observations))
-    return {name: play_episodes(task, policy, episodes, round_seed(seed, 0)) for name, policy in players.items()}
+        players[ORACLE] = partial(oracle_policy, task)
+    return {name: play_episodes(task, policy, episodes, derive_seed(seed, 0)) for name, policy in players.items()}
 
 
 def play_episodes(task: Task, policy: Policy, episodes: int, seed: int) -> Score:
@@ -231,11 +232,6 @@ def enough_episodes(task: Task) -> int:
     if found.exact:
         return _MOST
     return int(np.clip(_STEPS_WANTED * found.num_episodes / found.num_env_steps, _FEWEST, _MOST))
-
-
-def round_seed(seed: int, turn: int) -> int:
-    """Return the seed of a round's episodes, the same for all players."""
-    return int(np.random.SeedSequence([seed, turn]).generate_state(1)[0])
 
 
 def _plain(name: str) -> str:

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from rllib_plugins.advising.advisor import Advisor
+from rllib_plugins.advising.advisor import Advisor, legal_mask
 from rllib_plugins.advising.llm import Prior, Reading, best_guess, calibrated
 from rllib_plugins.grading import card as scores
 from rllib_plugins.grading.card import Floats, LabelShare, ReportCard, SituationGrade
@@ -89,8 +89,7 @@ def grade(
         name: The tutor's name, for the card.
     """
     states, visits = visited_states(task, num_states, seed)
-    legal = task.legal_batch(states)
-    sample = _Sample(task, states, visits, np.ones((len(states), task.num_actions), bool) if legal is None else legal)
+    sample = _Sample(task, states, visits, legal_mask(task, states))
     trivial = trivial_players(task, episodes=TRIVIAL_EPISODES, max_steps=TRIVIAL_STEPS, seed=seed)[0]
     card = ReportCard(
         *(task.name, name, int(visits.sum()), len(states), 0.0),

@@ -7,6 +7,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from rllib_plugins.advising.advisor import legal_mask
 from rllib_plugins.evaluation import mask_policy, sample_actions
 from rllib_plugins.tasks.base import Task
 from tutor_service.errors import UserError
@@ -55,7 +56,7 @@ def visited_states(task: Task, num_states: int, seed: int) -> VisitedStates:
     with task.borrow_vec(num_envs, seed) as envs:
         observations, _ = envs.reset(seed=seed)
         for _ in range(MAX_STEPS + 2 * num_states // num_envs):
-            visits.append(observations[num_choices(task, observations) > 1])
+            visits.append(observations[legal_mask(task, observations).sum(axis=1) > 1])
             probabilities = task.uniform_policy(observations)
             expert = np.flatnonzero(rng.random(num_envs) < skill)
             advice = task.oracle_batch(observations[expert]) if len(expert) else None
@@ -71,9 +72,3 @@ def visited_states(task: Task, num_states: int, seed: int) -> VisitedStates:
         raise UserError(f"task '{task.name}': no visited state has more than one legal action: nothing to grade.")
     drawn = pool[rng.integers(len(pool), size=num_states)]
     return VisitedStates(*np.unique(drawn, axis=0, return_counts=True))
-
-
-def num_choices(task: Task, observations: NDArray[np.float32]) -> NDArray[np.int64]:
-    """Return the number of legal actions in each state, ``(n,)``."""
-    legal = task.legal_batch(observations)
-    return np.full(len(observations), task.num_actions) if legal is None else legal.sum(axis=1)
