@@ -67,12 +67,7 @@ class Answers:
 
     def rows(self, observations: Observations) -> Floats:
         """Return raw distributions ``(n, num_actions)``; NaN where the tutor gave none."""
-        keys = [row.tobytes() for row in observations]
-        unknown = {key: row for row, key in enumerate(keys) if key not in self._by_bytes}
-        if unknown:
-            fresh = observations[list(unknown.values())]
-            self._by_bytes |= dict(zip(unknown, self._evaluate(fresh), strict=True))
-        return np.array([self._by_bytes[key] for key in keys])
+        return _remembered(self._by_bytes, observations, self._evaluate)
 
     def prior(self, calibration: str) -> Floats | None:
         """Return what a calibration divides by, ``(num_actions,)``; None where it divides by nothing.
@@ -90,16 +85,10 @@ class Answers:
         prior, reading = self.prior(way.calibration), Reading(way.calibration, way.advice, temperature)
         known: dict[bytes, Floats] = {}
 
-        def play(observations: Observations) -> Floats:
-            keys = [row.tobytes() for row in observations]
-            unknown = {key: row for row, key in enumerate(keys) if key not in known}
-            if unknown:
-                fresh = observations[list(unknown.values())]
-                legal = legal_mask(self.task, fresh)
-                known.update(zip(unknown, drawn_from(self.rows(fresh), legal, reading, prior), strict=True))
-            return np.array([known[key] for key in keys])
+        def read(observations: Observations) -> Floats:
+            return drawn_from(self.rows(observations), legal_mask(self.task, observations), reading, prior)
 
-        return play
+        return lambda observations: _remembered(known, observations, read)
 
     def _evaluate(self, observations: Observations) -> Floats:
         legal = legal_mask(self.task, observations)
@@ -112,14 +101,13 @@ class Answers:
     def _told(self, requests: Sequence[AdviceRequest]) -> list[Advice | None]:
         """Return what the tutor says to questions; under its own rules, whatever theirs are."""
         questions = [(request.state, request.actions) for request in requests]
-        self._put(questions)
+        new = [question for question in dict.fromkeys(questions) if question not in self._by_words]
+        if new:
+            self._put(new)
         return [self._by_words[question] for question in questions]
 
-    def _put(self, questions: Sequence[tuple[str, tuple[str, ...]]]) -> None:
-        """Ask what was not asked yet, all in one list."""
-        new = [question for question in dict.fromkeys(questions) if question not in self._by_words]
-        if not new:
-            return
+    def _put(self, new: Sequence[tuple[str, tuple[str, ...]]]) -> None:
+        """Ask questions that were not asked yet, all in one list."""
         started = time.perf_counter()
         advice = self._ask(
             [AdviceRequest(self._rules, state, labels, self.task.synonyms_of(labels)) for state, labels in new]
@@ -137,6 +125,17 @@ class Answers:
         cost.tokens += sum(answer.tokens for answer in had)
         self._by_words |= dict(zip(new, advice, strict=True))
         self._on_ask()
+
+
+def _remembered(
+    known: dict[bytes, Floats], observations: Observations, find: Callable[[Observations], Floats]
+) -> Floats:
+    """Return a row for each observation, ``(n, num_actions)``; a distinct one is found once and kept in ``known``."""
+    keys = [row.tobytes() for row in observations]
+    unknown = {key: row for row, key in enumerate(keys) if key not in known}
+    if unknown:
+        known |= dict(zip(unknown, find(observations[list(unknown.values())]), strict=True))
+    return np.array([known[key] for key in keys])
 
 
 def drawn_from(rows: Floats, legal: NDArray[np.bool_], reading: Reading, prior: Floats | None) -> Floats:
