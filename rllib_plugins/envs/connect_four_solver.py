@@ -1,10 +1,13 @@
-"""Perfect play in Connect Four, computed once per position and process."""
+"""Perfect play in Connect Four, computed once per position and process.
+
+Its machine code is loaded when perfect play is first asked for.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from functools import cache, lru_cache
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 from rllib_plugins.envs import connect_four_board as bits
 
@@ -22,14 +25,18 @@ def best_columns(mine: int, theirs: int) -> tuple[int, ...]:
         mine: Stones of the player to move, as bits; neither player has won yet.
         theirs: Stones of the other.
     """
-    best = _questions().best_cells(mine, theirs, _search())
+    from rllib_plugins.envs.connect_four_search import best_cells
+
+    best = best_cells(mine, theirs, _search())
     return tuple(column for column in range(bits.WIDTH) if best & bits.COLUMN[column])
 
 
 @lru_cache(maxsize=_NUM_KEPT)
 def results(mine: int, theirs: int) -> tuple[int | None, ...]:
     """Return each column's result under perfect play after it: 1 win, 0 draw, −1 loss, None where it is full."""
-    return _by_column(mine, theirs, 1, _questions().result)
+    from rllib_plugins.envs.connect_four_search import result
+
+    return _by_column(mine, theirs, 1, result)
 
 
 def scores(mine: int, theirs: int) -> tuple[int | None, ...]:
@@ -38,8 +45,9 @@ def scores(mine: int, theirs: int) -> tuple[int | None, ...]:
     Positive: wins with perfect play, the higher the sooner. 0: a draw. Negative: loses, the lower the sooner. This
     takes longer than `best_columns` and `results`, which play and grading ask for.
     """
-    win = _questions().win_score((mine | theirs).bit_count())
-    return _by_column(mine, theirs, win, _questions().score)
+    from rllib_plugins.envs.connect_four_search import score, win_score
+
+    return _by_column(mine, theirs, win_score((mine | theirs).bit_count()), score)
 
 
 def forget() -> None:
@@ -61,21 +69,6 @@ def _by_column(mine: int, theirs: int, win: int, worth: Callable[[int, int, Sear
         else:
             found.append(-worth(theirs, mine | move, _search()))
     return tuple(found)
-
-
-class _Questions(NamedTuple):
-    best_cells: Callable[[int, int, Search], int]
-    result: Callable[[int, int, Search], int]
-    score: Callable[[int, int, Search], int]
-    win_score: Callable[[int], int]
-
-
-@cache
-def _questions() -> _Questions:
-    """Load the machine code when perfect play is first asked for."""
-    from rllib_plugins.envs import connect_four_search as search
-
-    return _Questions(search.best_cells, search.result, search.score, search.win_score)
 
 
 @cache
