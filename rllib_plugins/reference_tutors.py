@@ -22,7 +22,8 @@ class OracleAdvisor(Advisor):
 
     def __init__(self, task: Task) -> None:
         super().__init__(task, Source.SCRIPT)
-        _require_oracle(task)
+        if not task.has_oracle:
+            raise _no_oracle(task)
 
     def evaluate(self, observations: NDArray[np.float32]) -> AdviceBatch:
         """Return the oracle's probabilities, kept to the legal actions."""
@@ -96,11 +97,6 @@ def _normalised(rows: Floats) -> Floats:
 
 def _uniform(mask: NDArray[np.bool_]) -> Floats:
     return _normalised(mask.astype(np.float64))
-
-
-def _require_oracle(task: Task) -> None:
-    if not task.has_oracle:
-        raise _no_oracle(task)
 
 
 def _no_oracle(task: Task) -> UserError:

@@ -15,14 +15,6 @@ from rllib_plugins.envs.blackjack_vector import BlackjackVectorEnv
 from rllib_plugins.tasks.base import Policy, Task
 from tutor_service.errors import UserError
 
-RULES = (
-    "You play Blackjack against a dealer. Cards 2 to 10 count their number, jack, queen and king count 10, an ace "
-    "counts 11 as long as the total stays within 21 (a usable ace), else 1. Cards come from an endless deck. "
-    "You see your total and one of the dealer's two cards. hit: you draw a card; with a total above 21 you lose at "
-    "once. stick: you stop; then the dealer draws until reaching 17 or more, and loses with a total above 21; "
-    "otherwise the higher total wins and equal totals are a draw. A win pays 1, a loss costs 1, a draw pays 0."
-)
-
 
 class BlackjackTask(Task):
     """Blackjack: 280 decision states, an exact oracle and an exact evaluation.
@@ -34,7 +26,13 @@ class BlackjackTask(Task):
     name = "blackjack"
     env_id = "Blackjack-v1"
     env_kwargs = {"natural": False, "sab": False}  # noqa: RUF012
-    rules = RULES
+    rules = (
+        "You play Blackjack against a dealer. Cards 2 to 10 count their number, jack, queen and king count 10, an ace "
+        "counts 11 as long as the total stays within 21 (a usable ace), else 1. Cards come from an endless deck. "
+        "You see your total and one of the dealer's two cards. hit: you draw a card; with a total above 21 you lose at "
+        "once. stick: you stop; then the dealer draws until reaching 17 or more, and loses with a total above 21; "
+        "otherwise the higher total wins and equal totals are a draw. A win pays 1, a loss costs 1, a draw pays 0."
+    )
     hint = "Stick on 17 or more, hit on 11 or less, and in between hit only where the dealer shows 7 or higher."
     actions = ("stick", "hit")
     num_env_steps = 40_000
@@ -66,8 +64,7 @@ class BlackjackTask(Task):
 
     def oracle(self, observation: Any) -> NDArray[np.float64]:
         """Return basic strategy, by exact dynamic programming."""
-        values = self.action_values(observation)
-        return _greedy(values)
+        return _greedy(self.action_values(observation))
 
     def action_values(self, observation: Any) -> NDArray[np.float64]:
         """Return Q* of stick and hit; with a sum above 21 both are the loss that it was."""
@@ -111,7 +108,8 @@ class BlackjackTask(Task):
         """Return basic strategy for flat observations ``(n, 3)``."""
         raw = np.asarray(observations, dtype=np.float64)
         if not np.isfinite(raw).all():
-            raise UserError(f"observations of task 'blackjack': row {_first_bad(raw)} holds NaN or infinity.")
+            row = int(np.flatnonzero(~np.isfinite(raw).all(axis=1))[0])
+            raise UserError(f"observations of task 'blackjack': row {row} holds NaN or infinity.")
         dealer = np.rint(raw[:, 1] * 4.5 + 6.5).astype(int)
         total = np.rint(raw[:, 0] * 8 + 13).astype(int)
         values = self._values[total, np.where(dealer == 11, 1, dealer), np.rint((raw[:, 2] + 1) / 2).astype(int)]
@@ -147,7 +145,3 @@ def _checked(observation: Any) -> tuple[int, int, int]:
             "a dealer's card of 1 to 10 and a usable ace of 0 or 1."
         )
     return int(total), int(card), int(ace)
-
-
-def _first_bad(rows: NDArray[np.float64]) -> int:
-    return int(np.flatnonzero(~np.isfinite(rows).all(axis=1))[0])
