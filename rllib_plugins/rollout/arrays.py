@@ -130,7 +130,7 @@ class RolloutArrays(Parts):
         for name in (f.name for f in fields(self)):
             array = getattr(self, name)
             if array is not None and name != "next_values":
-                found[name] = array[:, steps] if name in _IN_PARTS else array[steps]
+                found[name] = array[_part(name, steps)]
         return found
 
     def paste(self, arrays: dict[str, NDArray[Any]], steps: slice, envs: slice) -> None:
@@ -142,13 +142,12 @@ class RolloutArrays(Parts):
             envs: Environments to write to.
         """
         for name, array in arrays.items():
-            target = getattr(self, name)
-            (target[:, steps] if name in _IN_PARTS else target[steps])[..., envs, *_rest(array, name)] = array
+            getattr(self, name)[_part(name, steps, envs)] = array
 
 
-def _rest(array: NDArray[Any], name: str) -> tuple[slice, ...]:
-    """Return the indices of the axes behind that of the environments."""
-    return (slice(None),) * (array.ndim - (3 if name in _IN_PARTS else 2))
+def _part(name: str, *part: slice) -> tuple[slice, ...]:
+    """Return the index of some vector steps, and environments, in an array of this name."""
+    return (slice(None), *part) if name in _IN_PARTS else part
 
 
 def flat(array: NDArray[Any]) -> NDArray[Any]:
