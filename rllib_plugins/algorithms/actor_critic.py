@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import torch
@@ -19,36 +19,12 @@ from rllib_plugins.rollout.arrays import NO_MASKS, NO_ROWS, RolloutArrays, flat
 from rllib_plugins.rollout.gae import generalised_advantages
 
 
-class RolloutBatch(NamedTuple):
-    """Hold the batch of a rollout.
-
-    Attributes:
-        batch: What the update reads.
-        advantages: ``(T, N)`` as they were estimated: neither standardised nor weighted.
-    """
-
-    batch: UpdateBatch
-    advantages: NDArray[np.float32]
-
-
-class ColumnsBatch(NamedTuple):
-    """Hold the batch of RLlib's columns.
-
-    Attributes:
-        batch: What the loss reads.
-        chosen: The rows that belong to it: RLlib adds a masked step per episode.
-    """
-
-    batch: UpdateBatch
-    chosen: torch.Tensor | slice
-
-
 def make_update_batch(
     rollout: RolloutArrays,
     config: Any,
     imitation_weights: ImitationWeights,
     targets: NDArray[np.float32] = NO_ROWS,
-) -> RolloutBatch:
+) -> tuple[UpdateBatch, NDArray[np.float32]]:
     """Compute the batch of a complete rollout, ``next_values`` included.
 
     Args:
@@ -56,6 +32,9 @@ def make_update_batch(
         config: PPO's or A2C's.
         imitation_weights: λ of the imitation term at this point of training; 0 leaves the term out.
         targets: ``(T·N, A)`` what is imitated in place of the rollout's advised actions, weighted; or ``NO_ROWS``.
+
+    Returns:
+        The batch, and the advantages ``(T, N)`` as they were estimated: neither standardised nor weighted.
     """
     estimated = generalised_advantages(rollout, config.gamma, config.lambda_)
     advantages = estimated
@@ -80,12 +59,12 @@ def make_update_batch(
         imitation=imitation,
         bonus=NO_ROWS if rollout.bonus is None else flat(rollout.bonus),
     )
-    return RolloutBatch(batch, estimated)
+    return batch, estimated
 
 
 def update_batch_from_columns(
     batch: dict[str, Any], config: Any, values: torch.Tensor, imitation_weights: ImitationWeights
-) -> ColumnsBatch:
+) -> tuple[UpdateBatch, torch.Tensor | slice]:
     """Compute the same from a batch in RLlib's form.
 
     RLlib hands over standardised advantages only. What the filter of imitation needs, and a student that does not
@@ -96,6 +75,9 @@ def update_batch_from_columns(
         config: PPO's or A2C's.
         values: ``(n,)`` values of the present critic, without gradients.
         imitation_weights: λ of the imitation term; 0 leaves it out.
+
+    Returns:
+        The batch, and the rows that belong to it: RLlib adds a masked step per episode.
     """
     chosen: torch.Tensor | slice = batch.get(Columns.LOSS_MASK, slice(None))
 
@@ -131,7 +113,7 @@ def update_batch_from_columns(
         legal=column(columns.LEGAL).astype(bool) if columns.LEGAL in batch else NO_MASKS,
         imitation=imitation,
     )
-    return ColumnsBatch(update, chosen)
+    return update, chosen
 
 
 def part(batch: UpdateBatch, steps: slice | NDArray[np.int64]) -> UpdateBatch:
