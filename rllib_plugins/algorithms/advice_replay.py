@@ -7,7 +7,6 @@ only while the student does not follow it, and a bounded number of times.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -56,10 +55,6 @@ class AdviceMemory(ArrayRing):
         advised = rollout.consulted[start:stop]
         sources = {"observations": rollout.observations, "advice": rollout.advice, "legal": rollout.legal}
         return self.put({name: sources[name][start:stop][advised] for name in self._arrays})  # type: ignore[index]
-
-    def put(self, block: Mapping[str, NDArray[Any]]) -> int:
-        """Take advised steps, by the names of the arrays; return their number."""
-        return self._write(block)
 
     def sample(self, batch_size: int) -> AdviceSample:
         """Draw steps uniformly, with replacement."""

@@ -27,8 +27,8 @@ class ArrayRing:
     def __len__(self) -> int:
         return self._size
 
-    def _write(self, block: Mapping[str, NDArray[Any]]) -> int:
-        """Take new entries, ``(num_new, ...)`` by name; return their number."""
+    def put(self, block: Mapping[str, NDArray[Any]]) -> int:
+        """Take new entries, ``(num_new, ...)`` by the names of the arrays; return their number."""
         num_new = len(next(iter(block.values())))
         first = max(0, num_new - self.capacity)  # of these, none would stay
         start = (self._next + first) % self.capacity
