@@ -187,12 +187,12 @@ class ConsultTutor(ConnectorV2):
         acting = np.array([episode.is_reset for episode in episodes])
         decision = self._decide(rl_module, batch, seen, acting)
         if decision is None:
-            self._write(batch, acting, _nobody(int(acting.sum()), self._task.num_actions), None)
+            self._write(batch, acting, Decision.of(0, self._task.num_actions), None)
             return batch
         self._num_env_steps += int(acting.sum())
         rows = np.flatnonzero(acting).tolist()
         self._comparison.add_decisions([seen.episodes[row] for row in rows], decision.consulted, decision.eligible)
-        self._write(batch, acting, decision, self._legal(seen.observations))
+        self._write(batch, acting, decision, self._task.legal_batch(seen.observations))
         self._log(metrics)
         return batch
 
@@ -203,14 +203,11 @@ class ConsultTutor(ConnectorV2):
 
     def _keep_legal(self, batch: dict[str, Any], q_values: Any, seen: Seen | None) -> None:
         """Put the best legal actions in the place of those that a greedy module chose without a mask."""
-        legal = None if seen is None else self._legal(seen.observations)
+        legal = None if seen is None else self._task.legal_batch(seen.observations)
         scores = batch.get(Columns.ACTION_DIST_INPUTS) if q_values is None else q_values
         if legal is not None and scores is not None:
             chosen = np.where(legal | ~legal.any(axis=1, keepdims=True), _rows(scores), -np.inf).argmax(axis=1)
             batch[Columns.ACTIONS] = {key: [chosen[row]] for row, key in enumerate(batch[Columns.ACTIONS])}
-
-    def _legal(self, observations: NDArray[np.float32]) -> NDArray[np.bool_] | None:
-        return self._task.legal_batch(observations)
 
     def _decide(self, rl_module: Any, batch: dict[str, Any], seen: Seen, acting: NDArray[np.bool_]) -> Decision | None:
         q_values = None
@@ -219,7 +216,7 @@ class ConsultTutor(ConnectorV2):
         if not acting.any():
             return None
         observations = seen.observations[acting]
-        legal = self._legal(observations)
+        legal = self._task.legal_batch(observations)
         if q_values is None:
             policy = masked_softmax(_rows(batch[Columns.ACTION_DIST_INPUTS])[acting], legal)
         else:
@@ -346,9 +343,3 @@ class ConsultTutor(ConnectorV2):
 def _rows(column: dict[Any, list[Any]]) -> NDArray[Any]:
     """A column in RLlib's form as an array ``(n, ...)``."""
     return np.stack([item for items in column.values() for item in items])
-
-
-def _nobody(num_rows: int, num_actions: int) -> Decision:
-    nobody = Decision.of(num_rows, num_actions)
-    nobody.probabilities.fill(1.0)
-    return nobody
