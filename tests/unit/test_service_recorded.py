@@ -70,6 +70,7 @@ def snake_states() -> tuple[np.ndarray, list[str]]:
         ("no json", "row 1 is no JSON"),
         (json.dumps([1]), "row 1 is no answer"),
         (json.dumps(row(state="")), "state is empty"),
+        (json.dumps(row(thought=17)), "thought = 17 must be text"),
         (json.dumps(row(actions=["left"])), "at least two labels"),
         (json.dumps(row(actions=["a", "a", "b"])), "not distinct"),
         (json.dumps(row(probabilities=(0.5, 0.5))), "2 probabilities for 3 actions"),
@@ -102,12 +103,14 @@ def test_other_files_are_refused(tmp_path: Path) -> None:
     weights=st.lists(st.floats(0.0, 1.0), min_size=3, max_size=3).filter(lambda given: sum(given) > 0.01),
     mass=st.floats(1e-6, 1.0),
     state=st.text(min_size=1),
+    thought=st.text(),
 )
-def test_what_is_exported_is_read_back(tmp_path_factory, weights, mass, state) -> None:
+def test_what_is_exported_is_read_back(tmp_path_factory, weights, mass, state, thought) -> None:
     folder = tmp_path_factory.mktemp("export")
     probabilities = tuple(weight / sum(weights) for weight in weights)
-    path = write(folder / "one.jsonl", row(state, probabilities, legal_mass=mass))
+    path = write(folder / "one.jsonl", row(state, probabilities, legal_mass=mass, thought=thought))
     (answer,) = read_export(path)
+    assert answer.advice.thought == thought
     for suffix in ("jsonl", "parquet"):
         write_export([answer.entry], folder / f"two.{suffix}")
         (again,) = read_export(folder / f"two.{suffix}")
@@ -145,7 +148,7 @@ def test_what_was_never_asked_is_a_miss_and_counted(tmp_path: Path) -> None:
 
 
 def test_a_client_of_a_recorded_tutor_travels(tmp_path: Path) -> None:
-    path = write(tmp_path / "a.jsonl", row("here"))
+    path = write(tmp_path / "a.jsonl", row("here", thought="Left is a wall."))
     client = pickle.loads(pickle.dumps(connect(load_tutor(str(path)))))
     rules = load_task("snake").rules
     known, unknown, other_order = client.advise(
@@ -155,7 +158,7 @@ def test_a_client_of_a_recorded_tutor_travels(tmp_path: Path) -> None:
             AdviceRequest(rules, "here", ACTIONS[::-1]),
         ]
     )
-    assert known.probabilities == (0.5, 0.3, 0.2) and known.source == "store"
+    assert known.probabilities == (0.5, 0.3, 0.2) and known.source == "store" and not known.thought
     assert unknown is None and other_order is None
     assert "never asked" in client.stats.last_error
 

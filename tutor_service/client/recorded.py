@@ -28,7 +28,9 @@ class RecordedBackend:
         """Look the questions up: see ``Backend``."""
         answers = open_recorded(self.path, self.identity)
         found = (answers.find(request.rules, (request.state, request.actions)) for request in requests)
-        return [AdviceError(NEVER_ASKED) if one is None else replace(one, invalid=0, tokens=0) for one in found]
+        return [
+            AdviceError(NEVER_ASKED) if one is None else replace(one, invalid=0, tokens=0, thought="") for one in found
+        ]
 
     def __repr__(self) -> str:
         return f"RecordedBackend('{self.path}')"

@@ -109,7 +109,7 @@ def _answer(columns: Any, where: str) -> ExportedAnswer | None:
     """Check one row; None where nothing was read from the model's answer, which is a miss."""
     if not isinstance(columns, dict):
         raise UserError(f"{where} is no answer: an object with 'state', 'actions' and 'probabilities' is expected.")
-    texts = {name: columns.get(name) or "" for name in ("identity", "rules", "state")}
+    texts = {name: columns.get(name) or "" for name in ("identity", "rules", "state", "thought")}
     for name, value in texts.items():
         if not isinstance(value, str):
             raise UserError(f"{where}: {name} = {value!r:.80} must be text.")
@@ -134,7 +134,7 @@ def _answer(columns: Any, where: str) -> ExportedAnswer | None:
     if len(probabilities) != len(actions):
         raise UserError(f"{where}: {len(probabilities)} probabilities for {len(actions)} actions.")
     try:
-        advice = Advice(probabilities, mass, "store", invalid=invalid, tokens=tokens)
+        advice = Advice(probabilities, mass, "store", invalid=invalid, tokens=tokens, thought=texts["thought"])
     except ValueError as error:
         raise UserError(f"{where}: {error}.") from error
     return ExportedAnswer(key, advice, Context(texts["identity"], texts["rules"], texts["state"], tuple(actions)))
