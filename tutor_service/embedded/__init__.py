@@ -4,20 +4,17 @@ Owns the table of these models, their download, conversion and the check of what
 Serve or of prompts. ``python -m tutor_service.embedded [NAME]`` prepares one from the command line.
 """
 
-from tutor_service.embedded.conversion import MANIFEST, is_intact
-from tutor_service.embedded.preparation import Progress, prepare
-from tutor_service.embedded.table import DEFAULT, MODELS, PREFIX, EmbeddedModel, Packages, find, is_embedded
+from tutor_service.embedded.conversion import MANIFEST
+from tutor_service.embedded.preparation import prepare
+from tutor_service.embedded.table import MODELS, PREFIX, EmbeddedModel, Packages, find, is_embedded
 
 __all__ = [
-    "DEFAULT",
     "MANIFEST",
     "MODELS",
     "PREFIX",
     "EmbeddedModel",
     "Packages",
-    "Progress",
     "find",
     "is_embedded",
-    "is_intact",
     "prepare",
 ]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import shutil
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -13,13 +13,11 @@ from filelock import FileLock, Timeout
 
 from tutor_service import machine, paths
 from tutor_service.embedded.conversion import convert, is_intact
-from tutor_service.embedded.download import fetch
+from tutor_service.embedded.download import Progress, fetch
 from tutor_service.embedded.table import DEFAULT, EmbeddedModel, find
 from tutor_service.errors import UserError
 
 LOCK_TIMEOUT_S = 1800.0
-
-Progress = Callable[[str], None]
 
 
 def say(text: str) -> None:

@@ -20,6 +20,9 @@ from tutor_service.ray_probe import check_ray_address
 from tutor_service.schema import Advice, AdviceError, AdviceRequest
 from tutor_service.serving.lifecycle import delete, deploy, gateway_stats, status, wait_until_ready
 
+_ANSWER_S = 900.0
+"""Longest wait for the answer, once the tutor is up: notes and thoughts take minutes on a CPU."""
+
 
 @dataclass(frozen=True, slots=True)
 class Asked:
@@ -50,7 +53,6 @@ def ask(
     *,
     others: Sequence[AdviceRequest] = (),
     progress: Callable[[str], None] | None = None,
-    timeout_s: float = 900.0,
 ) -> Asked:
     """Ask a tutor that runs, or one that is brought up for this question and taken down again.
 
@@ -62,7 +64,6 @@ def ask(
         request: What.
         others: Questions that reading the answer takes.
         progress: Takes lines about what is going on.
-        timeout_s: Most seconds to wait for the answer, once the tutor is up: notes and thoughts take minutes on a CPU.
 
     Raises:
         UserError: The tutor is a reference, cannot be deployed, or the request is invalid.
@@ -75,16 +76,16 @@ def ask(
         handle: Any = serve.get_app_handle(app_name(tutor.name))
         started = time.perf_counter()
         try:
-            explained: Explanation | AdviceError = handle.explain.remote(request).result(timeout_s=timeout_s)
+            explained: Explanation | AdviceError = handle.explain.remote(request).result(timeout_s=_ANSWER_S)
         except TimeoutError:
             raise UserError(
-                f"tutor '{tutor.name}' did not answer within {timeout_s:.0f} s. Lower thinking_tokens, thoughts or "
+                f"tutor '{tutor.name}' did not answer within {_ANSWER_S:.0f} s. Lower thinking_tokens, thoughts or "
                 "briefing_tokens, or give it a faster machine."
             ) from None
         round_trip_ms = (time.perf_counter() - started) * 1e3
-        answers = handle.advise.remote(list(others)).result(timeout_s=timeout_s) if others else []
+        answers = handle.advise.remote(list(others)).result(timeout_s=_ANSWER_S) if others else []
         overview = serve.status().applications[app_name(tutor.name)]
-        stats = gateway_stats(tutor.name, overview, timeout_s)
+        stats = gateway_stats(tutor.name, overview, _ANSWER_S)
     if isinstance(explained, AdviceError):
         raise UserError(explained.reason)
     if isinstance(explained.answer, AdviceError):

@@ -23,7 +23,7 @@ _QUIET = {"encoding": "JSON", "log_level": "ERROR", "enable_access_log": False}
 
 _SHOWN_REASONS = 3
 _POLL_S = 0.25
-TIMEOUT_S = 900.0
+_TIMEOUT_S = 900.0
 """For all tutors of a command to be ready, models downloaded."""
 
 _SAY_EVERY_S = 10.0
@@ -78,7 +78,6 @@ def deploy(
     *,
     http: HttpConfig | None = None,
     progress: Callable[[str], None] | None = None,
-    timeout_s: float = TIMEOUT_S,
     launch: Callable[[], None] | None = None,
 ) -> list[str]:
     """Deploy one Serve application per tutor and return when all are ready to answer at full speed.
@@ -89,7 +88,6 @@ def deploy(
         tutors: Which tutors.
         http: Where to listen; None: no port is taken, and tutors are reached by handle only.
         progress: Takes lines about what is going on.
-        timeout_s: Most seconds to wait until all are ready.
         launch: Has Serve start applications that hold these tutors; None: one per tutor, as its configuration says.
 
     Returns:
@@ -110,7 +108,7 @@ def deploy(
             launch()
         else:
             _launch(served, access)
-        wait_until_ready(names, say, timeout_s)
+        wait_until_ready(names, say)
     except BaseException:
         delete(names)
         raise
@@ -202,14 +200,13 @@ def status() -> list[TutorStatus]:
 
 def _status_of(name: str, overview: Any) -> TutorStatus:
     replica = overview.deployments.get("TutorReplica")
-    running = sum(count for state, count in replica.replica_states.items() if state == "RUNNING") if replica else 0
     # Of a gateway that is being replaced the status says so.
     stats = gateway_stats(name, overview) if overview.status in {"RUNNING", "UNHEALTHY"} else None
     return TutorStatus(
         name=name,
         status=str(overview.status.value),
         message=overview.message,
-        replicas=running,
+        replicas=replica.replica_states.get("RUNNING", 0) if replica else 0,
         advice_per_s=stats.per_s if stats else None,
         answered=stats.answered if stats else {},
         stored=stats.stored if stats else None,
@@ -305,17 +302,13 @@ def _start_new_serve(http: HttpConfig | None) -> None:
 
 
 def wait_until_ready(
-    names: Sequence[str],
-    say: Callable[[str], None],
-    timeout_s: float = TIMEOUT_S,
-    absent: Callable[[str], None] | None = None,
+    names: Sequence[str], say: Callable[[str], None], absent: Callable[[str], None] | None = None
 ) -> None:
     """Return when tutors answer.
 
     Args:
         names: Tutors that are deployed or being deployed.
         say: Takes lines about what is going on.
-        timeout_s: Most seconds to wait until all are ready.
         absent: Called now and then with the name of one that somebody is still to deploy; None: all are deployed.
 
     Raises:
@@ -342,9 +335,9 @@ def wait_until_ready(
             elif overview.status == "DEPLOY_FAILED":
                 raise UserError(failure(name, overview))
         now = time.monotonic()
-        if now - started > timeout_s:
+        if now - started > _TIMEOUT_S:
             raise UserError(
-                f"tutors {', '.join(waiting)} were not ready within {timeout_s:.0f} s. Is the model still being "
+                f"tutors {', '.join(waiting)} were not ready within {_TIMEOUT_S:.0f} s. Is the model still being "
                 "downloaded, or are CPUs, GPUs or memory taken by something else on the cluster (`ray status`)?"
             )
         if waiting and now - said >= _SAY_EVERY_S:

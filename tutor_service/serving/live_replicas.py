@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable
+from typing import Any
 
 logger = logging.getLogger("ray.serve")
 
@@ -40,5 +41,5 @@ def num_running(application: str, deployment: str) -> int:
     """Ask Serve's controller how many replicas of a deployment run."""
     from ray import serve
 
-    states = serve.status().applications[application].deployments[deployment].replica_states
-    return sum(count for state, count in states.items() if state == "RUNNING")
+    states: Any = serve.status().applications[application].deployments[deployment].replica_states
+    return int(states.get("RUNNING", 0))

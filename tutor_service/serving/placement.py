@@ -26,11 +26,6 @@ def replica_needs(scaling: ScalingConfig) -> dict[str, float]:
     return {name: amount for name, amount in needs.items() if amount}
 
 
-def replicas_started(tutors: Sequence[TutorConfig]) -> list[Replica]:
-    """List the replicas that tutors start with."""
-    return [Replica(t.name, replica_needs(t.scaling)) for t in tutors for _ in range(t.scaling.num_started)]
-
-
 def fits(needs: Resources, node: Resources) -> bool:
     """Say whether a node has everything that a replica takes, together."""
     return all(node.get(name, 0.0) >= amount - 1e-9 for name, amount in needs.items())
@@ -83,7 +78,8 @@ def misfit(tutors: Sequence[TutorConfig], nodes: Sequence[Resources]) -> str | N
         tutors: Those that are to run at the same time.
         nodes: Resources of each node, by Ray's names.
     """
-    left_over = unplaceable(replicas_started(tutors), nodes)
+    started = [Replica(t.name, replica_needs(t.scaling)) for t in tutors for _ in range(t.scaling.num_started)]
+    left_over = unplaceable(started, nodes)
     if left_over is None:
         return None
     shown = "; ".join(sorted({describe(node) for node in nodes})) or "none"
