@@ -11,8 +11,6 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Literal, TypeAlias
 
-AdviceSource: TypeAlias = Literal["model", "store"]
-
 TOLERANCE = 1e-3
 """Largest distance of a sum of probabilities from 1."""
 
@@ -61,7 +59,7 @@ class Advice:
 
     probabilities: tuple[float, ...]
     legal_mass: float
-    source: AdviceSource = "model"
+    source: Literal["model", "store"] = "model"
     latency_ms: float = 0.0
     invalid: int = 0
     tokens: int = 0

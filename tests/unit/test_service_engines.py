@@ -6,7 +6,7 @@ import pytest
 
 from tutor_service.config import TutorConfig
 from tutor_service.engines import models, vllm
-from tutor_service.engines.text import answer_in_text
+from tutor_service.engines.decode import answer_in_text
 from tutor_service.errors import UserError
 from tutor_service.schema import AdviceError
 from tutor_service.tutor_files import catalog_names, load_tutor

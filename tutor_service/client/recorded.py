@@ -9,8 +9,6 @@ from pathlib import Path
 from tutor_service.recorded import open_recorded
 from tutor_service.schema import Advice, AdviceError, AdviceRequest
 
-NEVER_ASKED = "the recorded tutor was never asked this"
-
 
 class RecordedBackend:
     """A tutor's exported answers. What was never asked is a miss.
@@ -28,9 +26,8 @@ class RecordedBackend:
         """Look the questions up: see ``Backend``."""
         answers = open_recorded(self.path, self.identity)
         found = (answers.find(request.rules, (request.state, request.actions)) for request in requests)
-        return [
-            AdviceError(NEVER_ASKED) if one is None else replace(one, invalid=0, tokens=0, thought="") for one in found
-        ]
+        never = AdviceError("the recorded tutor was never asked this")
+        return [never if one is None else replace(one, invalid=0, tokens=0, thought="") for one in found]
 
     def __repr__(self) -> str:
         return f"RecordedBackend('{self.path}')"

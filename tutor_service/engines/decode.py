@@ -1,16 +1,13 @@
-"""Read a policy over the legal actions from a model's answer. Pure; knows neither engines nor prompts."""
+"""Read a policy over the legal actions from a model's answers. Knows neither engines nor prompts."""
 
 from __future__ import annotations
 
 import math
 import re
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from typing import NamedTuple
 
 from tutor_service.schema import Advice, AdviceError
-
-NOTHING_READ = "answer: the model put no probability on any legal label"
-"""The reason of a miss whose answer held no label."""
 
 _NOTHING = -700.0
 """Log-probabilities at or below this are how endpoints write "not shown": their exponential is no normal number."""
@@ -61,7 +58,7 @@ def averaged(logprobs: Sequence[Sequence[float]], tokens: int, thought: str = ""
     read = [found for found in map(renormalise, logprobs) if found is not None]
     mass = math.fsum(found.mass for found in read) / len(logprobs)
     if mass <= 0.0:
-        return AdviceError(NOTHING_READ, invalid=1, tokens=tokens)
+        return AdviceError("answer: the model put no probability on any legal label", invalid=1, tokens=tokens)
     if len(logprobs) == 1:
         return Advice(read[0].probabilities, mass, tokens=tokens, thought=thought)
     weights = [found.mass / (mass * len(logprobs)) for found in read]
@@ -94,3 +91,25 @@ def parse_action(answer: str, labels: Sequence[str]) -> int | None:
     if folded.count(named.casefold()) == 1:
         return folded.index(named.casefold())
     return None
+
+
+async def answer_in_text(
+    generate: Callable[[int], Awaitable[tuple[str, int]]], labels: Sequence[str], attempts: int, prompt_tokens: int
+) -> Advice | AdviceError:
+    """Return the action that the first parsable answer names, as a distribution with all its probability on it.
+
+    Args:
+        generate: Attempt number to the answer's text and its number of tokens. Attempt 0 is the likeliest answer, later
+            ones are seeded samples, so that the whole stays a function of the prompt.
+        labels: What may be answered.
+        attempts: Most answers asked for; after that it is a miss.
+        prompt_tokens: Tokens of the prompt, for the count.
+    """
+    tokens = prompt_tokens
+    for attempt in range(attempts):
+        text, generated = await generate(attempt)
+        tokens += generated
+        index = parse_action(text, labels)
+        if index is not None:
+            return Advice(one_hot(index, len(labels)), 1.0, invalid=attempt, tokens=tokens)
+    return AdviceError(f"answer: {attempts} answers named no legal action", invalid=attempts, tokens=tokens)

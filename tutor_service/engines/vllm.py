@@ -17,8 +17,7 @@ from typing import TYPE_CHECKING, Any
 from tutor_service.config import TutorConfig
 from tutor_service.engines import models, thinking
 from tutor_service.engines.base import Engine, EngineFacts, Written
-from tutor_service.engines.decode import averaged
-from tutor_service.engines.text import answer_in_text
+from tutor_service.engines.decode import answer_in_text, averaged
 from tutor_service.engines.thinking import Thinking
 from tutor_service.engines.thread import EngineThread
 from tutor_service.errors import UserError
