@@ -7,11 +7,11 @@ imitation, fixed trust) at its best θ. Convergence, its threshold and the speed
 untutored student, and beside it the first hit and the speed-up at every other share of the way. Seeds that never
 converge are censored, not dropped. Tasks and budgets are in ``benchmarks.shared.grounds``.
 
-Two earlier runs did not settle it: seeds 0 to 9 left three of the nine cells open, and seeds 10 to 29 gave 1.85 in the
-median cell, where late falls decided. What has changed since (a phase of imitation lasts for as long as evidence speaks
-for a tutor worth following, and more states are kept to imitate; an evaluation of Connect Four has 200 episodes in
-place of 50, whose noise alone let a level that was held seem lost) was chosen on tuning seeds. These are twenty other
-seeds, fixed before the first of them ran.
+Earlier runs did not settle it: seeds 0 to 9 left three of the nine cells open, seeds 10 to 29 gave 1.85 in the median
+cell, seeds 30 to 49 gave 1.73. Late falls decided. What has changed since the second (a phase of imitation lasts for as
+long as evidence speaks for a tutor worth following, and more states are kept to imitate; an evaluation of Connect Four
+has 200 episodes in place of 50, whose noise alone let a level that was held seem lost) was chosen on tuning seeds, the
+last of it after the third run. These are twenty other seeds, fixed before the first of them ran.
 
 Run ``.venv/bin/python -m benchmarks.acceleration`` (``--quick``: Blackjack with 3 seeds; ``--search``: the paper's form
 at every θ on two tuning seeds, by which its own is chosen).
@@ -33,7 +33,7 @@ from benchmarks.harness import Benchmark, add_arguments, median, sized
 MEASURES = ("rllib_plugins", "tune_sweeps/report")
 ALGORITHMS = ("dqn", "ppo", "a2c")
 THRESHOLD_FRAC = 0.9
-FIRST_SEED = 30
+FIRST_SEED = 50
 """First of the seeds that are reported on."""
 FEWEST_INTERVALS = 20
 """Evaluation intervals that an untutored student takes to the threshold, below which a comparison is coarse."""

@@ -24,6 +24,9 @@ FALL_ERRORS, FOLLOWED_FALL_ERRORS = 2.0, 1.0
 student to count as fallen back; fewer for a tutor worth following."""
 PATIENCE_GROWTH, MOST_GROWTHS = 2.0, 60
 """Factor on ``stall_steps`` and ``plateau_steps`` after each relapse, and the most times that it is applied."""
+FOLLOWED_EVIDENCE_SHARE = 0.5
+"""Share of ``evidence_left`` from which on evidence speaks for a tutor worth following while returns stand still: the
+more a student follows, the less its draws tell."""
 FAR_SHARE = 0.25
 """Share of the way to the tutor's return from which on a plateau is no longer far below it."""
 ROUNDING = 1e-9
@@ -50,7 +53,7 @@ class Limits(NamedTuple):
         explores: The returns are those of an exploring student (DQN) and may lie far below what its first choices
             reach. How often these are the advised actions says whether it gains, and whether it follows its tutor.
         fade_steps: Env steps over which imitation fades, once a plateau is reached or the student's draws have not
-            spoken for a followed tutor for ``stall_steps``; infinite: it does not fade.
+            spoken for a followed tutor for ``stall_steps`` longer than they have; infinite: it does not fade.
     """
 
     options: Distil
@@ -125,7 +128,7 @@ class Phase:
         best: Highest mean return in the present phase; of an exploring student, highest agreement.
         best_at: ``num_steps`` when it was seen.
         agreement: Share of recent first choices that are the advised actions.
-        num_unsupported: Steps of the present phase in which evidence did not speak for a tutor that is followed.
+        num_unsupported: By how many more steps, of late, evidence has not spoken for a tutor that is followed than has.
     """
 
     is_on: bool = False
@@ -164,10 +167,12 @@ class Phase:
                 self.is_exhausted = True
                 return False
             is_harmful = min(benefit.z, benefit.disputed_z) < -options.evidence_left
-            is_unsupported = benefit.z < options.evidence_left
-            self.num_unsupported += num_new if is_unsupported and limits.follow else 0
+            if limits.follow:
+                unsupported = num_new if benefit.z < options.evidence_left else -num_new
+                self.num_unsupported = max(0, self.num_unsupported + unsupported)
             has_stalled = self._steps_since_gain() >= self._patience(limits.stall_steps)
-            is_refuted = (is_unsupported or is_harmful) and (has_stalled or not limits.follow)
+            least = options.evidence_left * (FOLLOWED_EVIDENCE_SHARE if limits.follow else 1.0)
+            is_refuted = (benefit.z < least or is_harmful) and (has_stalled or not limits.follow)
             is_passed = self._bound(1.0) >= limits.tutor_return  # False on NaN
             is_over = self.num_steps >= limits.phase_steps or not self.strength(limits)
             if is_refuted or is_passed or is_over:
