@@ -19,7 +19,6 @@ at every θ on two tuning seeds, by which its own is chosen).
 
 from __future__ import annotations
 
-import argparse
 import math
 import sys
 from collections.abc import Iterable, Mapping, Sequence
@@ -28,7 +27,7 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.harness import Benchmark, add_arguments, median, sized
+from benchmarks.harness import Benchmark, benchmark_parser, median, sized
 
 MEASURES = ("rllib_plugins", "tune_sweeps/report")
 ALGORITHMS = ("dqn", "ppo", "a2c")
@@ -226,8 +225,7 @@ def draw_thresholds(path: Path, records: Mapping[str, Mapping[str, Any]], column
 
 def main() -> int:
     """Measures and reports."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    add_arguments(parser)
+    parser = benchmark_parser(__doc__)
     parser.add_argument("--seeds", type=int, default=None, help="seeds per cell (default: 20, with --quick 3)")
     parser.add_argument("--tasks", nargs="*", default=None, help="grounds (default: all, with --quick blackjack)")
     parser.add_argument("--search", action="store_true", help="try every θ of the paper's form instead")

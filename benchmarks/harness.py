@@ -75,8 +75,13 @@ class _Smoke(argparse.Action):
         namespace.smoke = namespace.quick = True
 
 
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Add the arguments that all benchmarks take: ``--quick``, ``--smoke`` and ``--output``."""
+def benchmark_parser(description: str | None) -> argparse.ArgumentParser:
+    """Return a parser of ``--quick``, ``--smoke`` and ``--output``, as all benchmarks take; a benchmark adds its own.
+
+    Args:
+        description: The benchmark's docstring, which ``--help`` prints as it stands.
+    """
+    parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
     smoke = (
         "smallest form: seconds, to see that it runs; its figures mean nothing and meet no bar; writes no result file"
     )
@@ -85,16 +90,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--output", type=Path, help="result file (default: benchmarks/results/NAME.json, not with --quick)"
     )
-
-
-def benchmark_parser(description: str | None) -> argparse.ArgumentParser:
-    """Return a parser of the arguments that all benchmarks take; a benchmark adds its own.
-
-    Args:
-        description: The benchmark's docstring, which ``--help`` prints as it stands.
-    """
-    parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
-    add_arguments(parser)
     return parser
 
 
@@ -220,6 +215,7 @@ class Benchmark:
         self.name = name
         self.checks: dict[str, dict[str, Any]] = {}
         self.records: dict[str, Any] = {}
+        self._versions = versions()  # of what is measured: the checkout may move on meanwhile
         self._started = time.monotonic()
 
     def check(self, name: str, value: float, bar: float, higher_is_better: bool = True) -> bool:
@@ -257,7 +253,7 @@ class Benchmark:
             full = {
                 **summary,
                 "command": command(),
-                "versions": versions(),
+                "versions": self._versions,
                 "wall_s": round(time.monotonic() - self._started, 1),
                 "records": self.records,
             }

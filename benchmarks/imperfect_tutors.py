@@ -20,7 +20,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from benchmarks.harness import Benchmark, add_arguments, sized
+from benchmarks.harness import Benchmark, benchmark_parser, sized
 from benchmarks.shared.grounds import GROUNDS, Ground
 from rllib_plugins.hyperparameters import default_hyperparameters
 
@@ -211,8 +211,7 @@ def draw_curves(path: Path, groups: Mapping[tuple[str, str, str], Sequence[Any]]
 
 def arguments(description: str) -> argparse.Namespace:
     """Read the command line."""
-    parser = argparse.ArgumentParser(description=description)
-    add_arguments(parser)
+    parser = benchmark_parser(__doc__)
     parser.add_argument("--seeds", type=int, default=None, help="seeds per cell (default: 10, with --quick 3)")
     return parser.parse_args()
 

@@ -22,7 +22,7 @@ MEASURES = ("constraints.txt", "tools")
 BAR = 1.5
 IMPORTS = {
     "engine": "from vllm.v1.engine.llm_engine import LLMEngine",
-    "replica": "import tutor_service.serving.deployment",
+    "replica": "import tutor_service.serving.replica",
     "trial": "import rllib_plugins.trial, ray.rllib.algorithms.ppo",
     "driver": "import tune_sweeps.run.sweep, mlflow, ray.tune",
 }

@@ -128,7 +128,7 @@ class Phase:
         best: Highest mean return in the present phase; of an exploring student, highest agreement.
         best_at: ``num_steps`` when it was seen.
         agreement: Share of recent first choices that are the advised actions.
-        num_unsupported: By how many more steps, of late, evidence has not spoken for a tutor that is followed than has.
+        num_unsupported: For how many steps more, of late, evidence has not spoken for a followed tutor than it has.
     """
 
     is_on: bool = False
