@@ -34,7 +34,20 @@ def test_the_tests_that_a_start_comes_with_pass(tmp_path: Path, monkeypatch: pyt
     assert done.returncode == 0 and "3 passed" in done.stdout, done.stdout
 
 
-def test_a_sweep_picks_up_a_task_by_module_and_object(tmp_path: Path) -> None:
+def test_a_sweep_picks_up_a_task_by_module_and_object_and_its_best_student_can_be_watched(tmp_path: Path) -> None:
+    def tutor(*arguments: str) -> str:
+        done = subprocess.run(
+            [str(Path(sys.executable).parent / "tutor"), *arguments, "--results", str(tmp_path / "runs")],
+            cwd=tmp_path,
+            env={**os.environ, "LLM_TUTORS_HOME": str(tmp_path / "home")},
+            capture_output=True,
+            text=True,
+            timeout=500,
+            check=False,
+        )
+        assert done.returncode == 0, done.stdout + done.stderr
+        return done.stdout + done.stderr
+
     shutil.copy(EXAMPLE, tmp_path / "mylake.py")
     sweep = {
         "version": 1,
@@ -48,18 +61,10 @@ def test_a_sweep_picks_up_a_task_by_module_and_object(tmp_path: Path) -> None:
         "evaluation": {"interval_steps": 300},
     }
     (tmp_path / "own.yaml").write_text(yaml.safe_dump(sweep), encoding="utf-8")
-    done = subprocess.run(
-        [str(Path(sys.executable).parent / "tutor"), "sweep", "own.yaml", "--results", str(tmp_path / "runs")],
-        cwd=tmp_path,
-        env={**os.environ, "LLM_TUTORS_HOME": str(tmp_path / "home")},
-        capture_output=True,
-        text=True,
-        timeout=500,
-        check=False,
-    )
-    assert done.returncode == 0, done.stdout + done.stderr
-    assert "finished: 2 of 2 trials" in done.stdout + done.stderr
-    assert "frozen_lake" in done.stdout + done.stderr
+    said = tutor("sweep", "own.yaml")
+    assert "finished: 2 of 2 trials" in said and "frozen_lake" in said
+    watched = tutor("play", "own", "--episodes", "1")
+    assert "greedy, no tutor" in watched and "→" in watched and "mean return over 1 episode:" in watched
 
 
 def test_the_tutorial_ends_with_a_tutored_student_that_has_learnt() -> None:
