@@ -23,7 +23,7 @@ LEAN = {
     "update": [
         "rllib_plugins.algorithms.ppo.learner:learn",
         "rllib_plugins.algorithms.ppo.learner:learn_in_passes",
-        "rllib_plugins.algorithms.dqn.learner:learn_drawn",
+        "rllib_plugins.algorithms.dqn.learner:learn_transitions",
     ],
     "who acts": ["rllib_plugins.advising.explorer:Explorer.act_into"],
     "batches": [

@@ -98,12 +98,8 @@ def describe_optimiser(optimiser: torch.optim.Optimizer, config: Any, parts: Int
     limit = 0.0 if config.grad_clip is None else float(config.grad_clip)
     is_adam = isinstance(optimiser, torch.optim.Adam)
     if any(group.get(name) for name in ("amsgrad", "maximize", "centered", "momentum", "decoupled_weight_decay")):
-        kind = OTHER
-    else:
-        kind = ADAM if is_adam else RMSPROP
-    if kind == OTHER:
         rates = np.array([0.0, 0.0, 0.0, 0.0, 0.0, limit])
-        return Optimiser(kind, empty, empty, empty, rates, clip, parts)
+        return Optimiser(OTHER, empty, empty, empty, rates, clip, parts)
     state = optimiser.state[whole]
     if not state:
         state["step"] = torch.zeros(())
@@ -111,7 +107,7 @@ def describe_optimiser(optimiser: torch.optim.Optimizer, config: Any, parts: Int
             state[name] = torch.zeros_like(whole.detach())
     decays = group["betas"] if is_adam else (0.0, group["alpha"])
     return Optimiser(
-        kind=kind,
+        kind=ADAM if is_adam else RMSPROP,
         first=state["exp_avg"].numpy() if is_adam else empty,
         second=state["exp_avg_sq" if is_adam else "square_avg"].numpy(),
         num_steps=state["step"].numpy().reshape(1),
@@ -289,12 +285,13 @@ def td_targets(
 def learn_transitions(
     network: Network,
     target: Network,
-    batch: Transitions,
+    drawn: Drawn,
     objective: QObjective,
     workspace: Workspace,
     optimiser: Optimiser,
 ) -> LearntTransitions:
-    """Take one gradient step of DQN on a batch; what is returned is from before it."""
+    """Take one gradient step of DQN on a batch of a replay buffer; what is returned is from before it."""
+    batch = gather(drawn)
     targets = td_targets(network, target, batch, objective.gamma, objective.double_q, workspace)
     q_values = dueling(network, batch.observations, workspace)
     by_q = np.empty_like(q_values)
@@ -310,16 +307,3 @@ def learn_transitions(
     for row in range(len(taken)):
         taken[row] = q_values[row, batch.actions[row]]
     return LearntTransitions(taken, targets)
-
-
-@compiled
-def learn_drawn(
-    network: Network,
-    target: Network,
-    drawn: Drawn,
-    objective: QObjective,
-    workspace: Workspace,
-    optimiser: Optimiser,
-) -> LearntTransitions:
-    """Do as ``learn_transitions`` on a batch that is gathered from a replay buffer here."""
-    return learn_transitions(network, target, gather(drawn), objective, workspace, optimiser)

@@ -26,7 +26,7 @@ from rllib_plugins.algorithms.updates import (
 )
 from rllib_plugins.rollout.arrays import NO_MASKS, NO_ROWS
 from rllib_plugins.rollout.mlp import Network, flatten_parameters, make_network, make_workspace
-from rllib_plugins.rollout.replay import Transitions
+from rllib_plugins.rollout.replay import Drawn, Kept, Transitions
 
 Sections = list[list[nn.Module]]
 
@@ -259,7 +259,8 @@ def test_q_learning_is_that_of_torch(dueling: bool, double_q: bool, masked: bool
     network, described, _ = prepare(ours, {"kind": "adam"}, grad_clip=10.0)
     margin = Margin(*(np.float32(value) for value in (0.5, 2.0, 0.0, 0.0)))
     objective = QObjective(np.float32(0.9), True, double_q, margin)
-    learnt = learn_transitions(network, make_network(target), batch, objective, make_workspace(network, 30), described)
+    drawn = Drawn(Kept(*batch[:6]), np.arange(30), batch.legal, batch.next_legal, batch.imitation)
+    learnt = learn_transitions(network, make_network(target), drawn, objective, make_workspace(network, 30), described)
 
     with torch.no_grad():
         following = q_by_torch(target, batch.next_observations)

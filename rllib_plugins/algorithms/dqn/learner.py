@@ -17,7 +17,7 @@ from rllib_plugins.algorithms.actor_critic import as_torch_loss
 from rllib_plugins.algorithms.advice import imitated_until
 from rllib_plugins.algorithms.array_learner import ArrayLearner
 from rllib_plugins.algorithms.losses import Margin, add_imitation, add_margin
-from rllib_plugins.algorithms.updates import OTHER, LearntTransitions, QObjective, learn_drawn
+from rllib_plugins.algorithms.updates import OTHER, LearntTransitions, QObjective, learn_transitions
 from rllib_plugins.connectors import columns
 from rllib_plugins.policies import best_actions
 from rllib_plugins.rollout.arrays import NO_MASKS
@@ -66,7 +66,7 @@ class DQNLearner(ArrayLearner, DQNTorchLearner):
         self.follow_schedules(num_env_steps)
         optimiser, workspace = self.optimiser(), self._view.online.workspace(len(drawn.places))
         objective = self._objective(imitation_weights)
-        self._last = learn_drawn(self.network, self._target.network, drawn, objective, workspace, optimiser)
+        self._last = learn_transitions(self.network, self._target.network, drawn, objective, workspace, optimiser)
         if optimiser.kind == OTHER:
             self._optimizer.step()
         self.num_steps_trained += len(drawn.places)
