@@ -21,7 +21,7 @@ from rllib_plugins.advising.table import DistributionTable, Floats
 from rllib_plugins.metrics import RecentMean
 from rllib_plugins.seeds import RUNNERS, derive_seed
 from rllib_plugins.sharing.shares import HOLDER, Common, Held, Place, Report, Tally, share_out, total
-from rllib_plugins.sharing.table_updates import Entries, news, together
+from rllib_plugins.sharing.table_updates import Entries, joined, news, together
 from tutor_service.errors import UserError
 
 
@@ -188,7 +188,7 @@ class SharedExplorer(Explorer):
         if reports:
             self._new_stored = together([report.stored for report in reports])
             columns = zip(*(report.tables for report in reports), strict=True)
-            self._new_tables = tuple(_joined(parts) for parts in columns)
+            self._new_tables = tuple(joined(parts) for parts in columns)
             self._take(self._new_stored, self._new_tables, is_whole=False)
         if self._budget is not None:
             self._share_out(self._budget, [report.number for report in reports])
@@ -267,14 +267,6 @@ class SharedExplorer(Explorer):
         self._tallies, self._grants = dict(state["tallies"]), dict(state["grants"])
         self._num_lost = state["num_lost"]
         self._note_what_is_known()
-
-
-def _joined(parts: Sequence[Entries]) -> Entries:
-    """Return the entries of several tables of distributions; a state's is the same in all of them."""
-    filled = [part for part in parts if len(part["observations"])]
-    if not filled:
-        return parts[0]
-    return {name: np.concatenate([part[name] for part in filled]) for name in filled[0]}
 
 
 def _of_nobody(tally: Tally) -> Tally:

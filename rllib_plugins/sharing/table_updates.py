@@ -35,6 +35,12 @@ def news(before: Entries, after: Entries) -> Entries:
     return {name: column[is_new] for name, column in after.items()}
 
 
+def joined(parts: Sequence[Entries]) -> Entries:
+    """Return the entries of several tables, one after the other; at least one table."""
+    filled = [part for part in parts if len(part["observations"])] or parts[:1]
+    return {name: np.concatenate([part[name] for part in filled]) for name in filled[0]}
+
+
 def together(parts: Sequence[Entries]) -> Entries:
     """Return one entry per state of several runners' news of stored actions, in the order of the runners.
 
@@ -44,10 +50,9 @@ def together(parts: Sequence[Entries]) -> Entries:
     Args:
         parts: ``observations``, ``actions`` and ``memories`` of each; at least one.
     """
-    filled = [part for part in parts if len(part["observations"])]
-    if len(filled) < 2:
-        return filled[0] if filled else parts[0]
-    merged = {name: np.concatenate([part[name] for part in filled]) for name in filled[0]}
+    merged = joined(parts)
+    if not len(merged["observations"]):
+        return merged
     states = np.ascontiguousarray(merged["observations"]).view(np.uint32)
     _, state = np.unique(states, axis=0, return_inverse=True)
     used_up = np.nan_to_num(merged["memories"], nan=-np.inf)
