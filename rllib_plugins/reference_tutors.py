@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import numpy as np
-from numpy.typing import NDArray
 
 from rllib_plugins.advising.advisor import AdviceBatch, Advisor, legal_mask
+from rllib_plugins.array_types import Bools, Floats, Floats32
 from rllib_plugins.metrics import Source
 from rllib_plugins.tasks.base import Task
 from tutor_service.errors import UserError
-
-Floats = NDArray[np.float64]
 
 
 class OracleAdvisor(Advisor):
@@ -25,11 +23,11 @@ class OracleAdvisor(Advisor):
         if not task.has_oracle:
             raise _no_oracle(task)
 
-    def evaluate(self, observations: NDArray[np.float32]) -> AdviceBatch:
+    def evaluate(self, observations: Floats32) -> AdviceBatch:
         """Return the oracle's probabilities, kept to the legal actions."""
         return _scripted(self.distributions(observations, legal_mask(self.task, observations)))
 
-    def distributions(self, observations: NDArray[np.float32], legal: NDArray[np.bool_]) -> Floats:
+    def distributions(self, observations: Floats32, legal: Bools) -> Floats:
         """Return ``(n, num_actions)``, 0 on illegal actions; rows that sum to 0 or hold NaN are no advice."""
         rows = self.task.oracle_batch(observations)
         if rows is None:
@@ -46,7 +44,7 @@ class MixtureAdvisor(OracleAdvisor):
         super().__init__(task)
         self.random_share = random_share
 
-    def distributions(self, observations: NDArray[np.float32], legal: NDArray[np.bool_]) -> Floats:
+    def distributions(self, observations: Floats32, legal: Bools) -> Floats:
         """Return (1 − share)·oracle + share·uniform."""
         best = _normalised(super().distributions(observations, legal))
         return (1.0 - self.random_share) * best + self.random_share * _uniform(legal)
@@ -59,7 +57,7 @@ class WorstAdvisor(OracleAdvisor):
     have the same probability.
     """
 
-    def distributions(self, observations: NDArray[np.float32], legal: NDArray[np.bool_]) -> Floats:
+    def distributions(self, observations: Floats32, legal: Bools) -> Floats:
         """Return uniform rows over the worst legal actions."""
         values = [self.task.action_values(self.task.raw_observation(row)) for row in observations]
         if any(row is None for row in values):
@@ -76,7 +74,7 @@ class RandomAdvisor(Advisor):
     def __init__(self, task: Task) -> None:
         super().__init__(task, Source.SCRIPT)
 
-    def evaluate(self, observations: NDArray[np.float32]) -> AdviceBatch:
+    def evaluate(self, observations: Floats32) -> AdviceBatch:
         """Return uniform rows."""
         return _scripted(_uniform(legal_mask(self.task, observations)))
 
@@ -95,7 +93,7 @@ def _normalised(rows: Floats) -> Floats:
         return rows / rows.sum(axis=1, keepdims=True)
 
 
-def _uniform(mask: NDArray[np.bool_]) -> Floats:
+def _uniform(mask: Bools) -> Floats:
     return _normalised(mask.astype(np.float64))
 
 

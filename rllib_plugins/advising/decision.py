@@ -9,14 +9,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rllib_plugins.advising import kernels
-from rllib_plugins.advising.kernels import Bools
-from rllib_plugins.advising.table import Floats
+from rllib_plugins.array_types import Bools, Floats, Floats32, Ints
 
 PROBABILITY_FLOOR = 1e-12
 """Least probability whose logarithm is taken: log 1e-12 = −27.6 stands for "the student would never do this"."""
 
 
-def floored_logp(probabilities: NDArray[np.floating[Any]]) -> NDArray[np.float32]:
+def floored_logp(probabilities: NDArray[np.floating[Any]]) -> Floats32:
     """Return the log of probabilities that may be 0, of any shape, floored at ``PROBABILITY_FLOOR``."""
     return np.log(np.maximum(probabilities, PROBABILITY_FLOOR), dtype=np.float64).astype(np.float32)
 
@@ -39,7 +38,7 @@ class Parts:
     __slots__ = ()
 
     probabilities: NDArray[Any]
-    flags: NDArray[np.bool_]
+    flags: Bools
 
     @property
     def behaviour(self) -> NDArray[Any]:
@@ -52,12 +51,12 @@ class Parts:
         return self.probabilities[kernels.POLICY]
 
     @property
-    def heads(self) -> NDArray[np.bool_]:
+    def heads(self) -> Bools:
         """Return the gate's coin; True also where advice was then missed."""
         return self.flags[kernels.HEADS]
 
     @property
-    def eligible(self) -> NDArray[np.bool_]:
+    def eligible(self) -> Bools:
         """Return what is part of the randomised comparison.
 
         That is: the coin was fair (gate strictly between 0 and 1), advice was not missed, and on tails a value student
@@ -66,7 +65,7 @@ class Parts:
         return self.flags[kernels.ELIGIBLE]
 
     @property
-    def consulted(self) -> NDArray[np.bool_]:
+    def consulted(self) -> Bools:
         """Return where the tutor's advice was used: heads, and advice was had."""
         return self.flags[kernels.CONSULTED]
 
@@ -84,10 +83,10 @@ class Decision(Parts):
             (Filtering by the advantage of the executed action judges that action only.)
     """
 
-    actions: NDArray[np.int64]
+    actions: Ints
     probabilities: Floats
     flags: Bools
-    advice: NDArray[np.float32]
+    advice: Floats32
 
     @classmethod
     def of(cls, n: int, num_actions: int) -> Decision:
@@ -104,11 +103,11 @@ class Decision(Parts):
         return Decision(self.actions[None], self.probabilities[:, None], self.flags[:, None], self.advice[None])
 
     @property
-    def behaviour_logp(self) -> NDArray[np.float32]:
+    def behaviour_logp(self) -> Floats32:
         """Return log μ(a|s), ``(n,)``."""
         return floored_logp(self.behaviour)
 
     @property
-    def policy_logp(self) -> NDArray[np.float32]:
+    def policy_logp(self) -> Floats32:
         """Return log π_old(a|s), ``(n,)``, floored: nothing becomes infinite."""
         return floored_logp(self.policy)

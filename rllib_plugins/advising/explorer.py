@@ -17,11 +17,12 @@ from rllib_plugins.advising import kernels
 from rllib_plugins.advising.advisor import AdviceBatch, Advisor
 from rllib_plugins.advising.config import AdviceConfig, ImitationWeights
 from rllib_plugins.advising.decision import Decision, Decisions
-from rllib_plugins.advising.kernels import Bools, Options, Plain
+from rllib_plugins.advising.kernels import Options, Plain
 from rllib_plugins.advising.reuse import make_reuse
 from rllib_plugins.advising.rules import LinearSchedule, make_rule
-from rllib_plugins.advising.table import NOTHING, Floats, StoredActions, as_rows
+from rllib_plugins.advising.table import NOTHING, StoredActions, as_rows
 from rllib_plugins.advising.trust import EarnedTrust
+from rllib_plugins.array_types import Bools, Floats, Floats32
 from rllib_plugins.metrics import AdviceCounters, RecentMean
 from tutor_service.errors import UserError
 
@@ -114,7 +115,7 @@ class Explorer:
 
     def act(
         self,
-        observations: NDArray[np.float32],
+        observations: Floats32,
         policy: Floats,
         *,
         legal: Bools | None = None,
@@ -142,7 +143,7 @@ class Explorer:
         self,
         out: Decisions,
         t: int,
-        observations: NDArray[np.float32],
+        observations: Floats32,
         policy: Floats,
         *,
         legal: Bools | None = None,
@@ -190,7 +191,7 @@ class Explorer:
         if out.advice is not None:
             out.advice[t] = 0.0
 
-    def bonus(self, observations: NDArray[np.float32], legal: Bools | None, step: int) -> NDArray[np.float32] | None:
+    def bonus(self, observations: Floats32, legal: Bools | None, step: int) -> Floats32 | None:
         """Return what advice adds to the student's logits, or to its Q-values over T, for acting, ``(n, num_actions)``.
 
         It is asked for before ``act_into``, whose ``policy`` is that of both together. None: nothing, as here.
@@ -202,7 +203,7 @@ class Explorer:
         """
         return None
 
-    def show(self, observations: NDArray[np.float32], legal: Bools | None, step: int) -> NDArray[np.float32]:
+    def show(self, observations: Floats32, legal: Bools | None, step: int) -> Floats32:
         """Return what the student sees of advice beside its observations, ``(n, num_actions)``.
 
         It is asked for before the student looks, of explorers whose use says that it ``shows``. Here it is nothing.
@@ -302,9 +303,7 @@ class Explorer:
         if self._advisor is not None:
             self._advisor.set_state(state["advisor"])
 
-    def _judge(
-        self, policy: Floats, legal: Bools | None, q_values: Floats | None, observations: NDArray[np.float32]
-    ) -> None:
+    def _judge(self, policy: Floats, legal: Bools | None, q_values: Floats | None, observations: Floats32) -> None:
         """Write where the rule opens the gate, and where it does not follow what is known.
 
         Raises:
@@ -351,7 +350,7 @@ class Explorer:
         assert self._advisor is not None
         self._counters.add(self._advisor.kept_source, num_known, num_reused)
 
-    def _ask(self, distributions: Floats, observations: NDArray[np.float32]) -> Floats:
+    def _ask(self, distributions: Floats, observations: Floats32) -> Floats:
         """Ask where the coin says heads, nothing stored serves and nothing is known; return the step's advice."""
         visits = self._visits
         advice = distributions[visits["slot"]]
@@ -365,7 +364,7 @@ class Explorer:
             batch.count(self._counters, self._latency)
         return advice
 
-    def _consult(self, observations: NDArray[np.float32]) -> AdviceBatch:
+    def _consult(self, observations: Floats32) -> AdviceBatch:
         """Ask the tutor about ``(n, obs_dim)``."""
         assert self._advisor is not None
         return self._advisor.ask(observations)

@@ -13,10 +13,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rllib_plugins.advising.reuse import Shipped
-from rllib_plugins.advising.table import NOTHING, UNKNOWN, Floats, Ints, Stored, Tutor, claim, slot_of
+from rllib_plugins.advising.table import NOTHING, UNKNOWN, Stored, Tutor, claim, slot_of
+from rllib_plugins.array_types import Bools, Floats, Floats32, Ints
 from rllib_plugins.compiled import compiled
-
-Bools: TypeAlias = NDArray[np.bool_]
 
 NO_LIMIT = -1
 """In place of the consultations that are left."""
@@ -71,7 +70,7 @@ class Student(NamedTuple):
         legal: ``(n, num_actions)``; empty: all actions are.
     """
 
-    observations: NDArray[np.float32]
+    observations: Floats32
     policy: Floats
     tails: Floats
     q_values: Floats
@@ -111,7 +110,7 @@ class Output(NamedTuple):
     actions: Ints
     probabilities: NDArray[Any]
     flags: Bools
-    advice: NDArray[np.float32]
+    advice: Floats32
 
 
 class Settled(NamedTuple):

@@ -12,9 +12,9 @@ from collections.abc import Iterator, Sequence
 from typing import Literal, NamedTuple
 
 import numpy as np
-from numpy.typing import NDArray
 
 from rllib_plugins.advising.advisor import AdviceBatch, Advisor, legal_mask
+from rllib_plugins.array_types import Bools, Floats, Floats32
 from rllib_plugins.evaluation import mask_policy, sample_actions
 from rllib_plugins.metrics import Source
 from rllib_plugins.tasks.base import Task
@@ -24,8 +24,6 @@ from tutor_service.errors import UserError
 from tutor_service.prompts.layout import EMPTY_STATE
 from tutor_service.schema import Advice, AdviceRequest
 
-Floats = NDArray[np.float64]
-
 PROBE_STATES = 64
 """Most states that batch calibration averages over."""
 LEAST_ANSWERS = 2
@@ -34,7 +32,7 @@ LEAST_ANSWERS = 2
 _PROBE_STEPS, _PROBE_POOL = 1_024, 256
 _RANDOM_SHARES = (0.0, 0.1, 0.3)
 _TINY = 1e-12
-_PROBES: dict[tuple[type[Task], str], NDArray[np.float32]] = {}
+_PROBES: dict[tuple[type[Task], str], Floats32] = {}
 
 
 class Reading(NamedTuple):
@@ -75,7 +73,7 @@ class ReadRows(NamedTuple):
     followed: Floats
 
 
-def calibrated(rows: Floats, legal: NDArray[np.bool_], prior: Floats | None, temperature: float = 1.0) -> Floats:
+def calibrated(rows: Floats, legal: Bools, prior: Floats | None, temperature: float = 1.0) -> Floats:
     """Return what a tutor means by its raw distributions: p' ∝ (p / prior)^(1/T) over the legal actions.
 
     Args:
@@ -100,7 +98,7 @@ def best_guess(rows: Floats) -> Floats:
     return np.where(np.isnan(rows), np.nan, top / np.maximum(top.sum(axis=1, keepdims=True), 1))
 
 
-def mean_where_legal(rows: Floats, legal: NDArray[np.bool_]) -> Floats:
+def mean_where_legal(rows: Floats, legal: Bools) -> Floats:
     """Return each action's mean over the answered states in which it is legal, ``(num_actions,)``.
 
     An action that is legal in none of them gets the mean of the others: nothing is known of the tutor's taste for it.
@@ -115,7 +113,7 @@ def mean_where_legal(rows: Floats, legal: NDArray[np.bool_]) -> Floats:
     return np.where(counts, means, means[counts > 0].mean() if counts.any() else np.nan)
 
 
-def probe_states(task: Task) -> NDArray[np.float32]:
+def probe_states(task: Task) -> Floats32:
     """Return the states that batch calibration averages over, ``(at most PROBE_STATES, obs_dim)``.
 
     They are distinct states with a choice that simple players meet, a fixed draw of them: the same in every process,
@@ -130,8 +128,8 @@ def probe_states(task: Task) -> NDArray[np.float32]:
     return _PROBES[key]
 
 
-def _find_probe_states(task: Task) -> NDArray[np.float32]:
-    pool: dict[bytes, NDArray[np.float32]] = {}
+def _find_probe_states(task: Task) -> Floats32:
+    pool: dict[bytes, Floats32] = {}
     for state, legal in simple_play(task):
         if legal.sum() > 1:
             pool.setdefault(state.tobytes(), state)
@@ -147,7 +145,7 @@ def _find_probe_states(task: Task) -> NDArray[np.float32]:
     return states[np.sort(chosen)]
 
 
-def simple_play(task: Task) -> Iterator[tuple[NDArray[np.float32], NDArray[np.bool_]]]:
+def simple_play(task: Task) -> Iterator[tuple[Floats32, Bools]]:
     """Yield the states ``(obs_dim,)`` that simple players meet, with their legal actions ``(num_actions,)``.
 
     The players, seeded, are the task's trivial players and uniform choice, each with several shares of random actions.
@@ -168,13 +166,13 @@ def simple_play(task: Task) -> Iterator[tuple[NDArray[np.float32], NDArray[np.bo
             states, *_ = envs.step(sample_actions(probabilities, rng))
 
 
-def question(task: Task, state: NDArray[np.float32], legal: NDArray[np.bool_]) -> AdviceRequest:
+def question(task: Task, state: Floats32, legal: Bools) -> AdviceRequest:
     """Return the question about one flat observation ``(obs_dim,)`` with its mask ``(num_actions,)``."""
     labels = tuple(label for label, allowed in zip(task.actions, legal, strict=True) if allowed)
     return AdviceRequest(task.rules, task.describe(task.raw_observation(state)), labels, task.synonyms_of(labels))
 
 
-def raw_rows(answers: Sequence[Advice | None], legal: NDArray[np.bool_]) -> Floats:
+def raw_rows(answers: Sequence[Advice | None], legal: Bools) -> Floats:
     """Return answers over the legal actions as rows over all actions, ``(n, num_actions)``; NaN where there is none."""
     rows = np.full(legal.shape, np.nan)
     for row, mask, answer in zip(rows, legal, answers, strict=True):
@@ -185,9 +183,7 @@ def raw_rows(answers: Sequence[Advice | None], legal: NDArray[np.bool_]) -> Floa
     return rows
 
 
-def read(
-    answers: Sequence[Advice | None], legal: NDArray[np.bool_], reading: Reading, prior: Floats | None
-) -> ReadRows:
+def read(answers: Sequence[Advice | None], legal: Bools, reading: Reading, prior: Floats | None) -> ReadRows:
     """Read a tutor's answers: the one way from raw advice to what a student follows.
 
     Args:
@@ -199,7 +195,7 @@ def read(
     return read_rows(raw_rows(answers, legal), legal, reading, prior)
 
 
-def read_rows(rows: Floats, legal: NDArray[np.bool_], reading: Reading, prior: Floats | None) -> ReadRows:
+def read_rows(rows: Floats, legal: Bools, reading: Reading, prior: Floats | None) -> ReadRows:
     """Read a tutor's raw distributions ``(n, num_actions)`` as ``read`` does its answers."""
     opinions = calibrated(rows, legal, prior, reading.temperature)
     return ReadRows(opinions, best_guess(opinions) if reading.advice == "best" else opinions)
@@ -230,7 +226,7 @@ class Prior(NamedTuple):
     """
 
     questions: list[AdviceRequest]
-    legal: NDArray[np.bool_]
+    legal: Bools
     least: int
 
     @classmethod
@@ -304,7 +300,7 @@ class Reader:
         self._prior = self._wanted.mean(answers)
         return True
 
-    def read(self, answers: Sequence[Advice | None], legal: NDArray[np.bool_]) -> ReadRows:
+    def read(self, answers: Sequence[Advice | None], legal: Bools) -> ReadRows:
         """Read answers, once ``is_ready``; see ``read``."""
         return read(answers, legal, self.reading, self._prior)
 
@@ -323,7 +319,7 @@ class LLMAdvisor(Advisor):
         self.client = client
         self.reader = Reader(task, reading, client)
 
-    def evaluate(self, observations: NDArray[np.float32]) -> AdviceBatch:
+    def evaluate(self, observations: Floats32) -> AdviceBatch:
         """Ask the tutor about all of them in one call."""
         legal = legal_mask(self.task, observations)
         source = np.full(len(observations), Source.MISSED, dtype=np.int8)

@@ -10,12 +10,10 @@ from dataclasses import dataclass
 from typing import ClassVar, Literal
 
 import numpy as np
-from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field
 
+from rllib_plugins.array_types import Bools, Floats
 from rllib_plugins.registries import NamedOptions
-
-FloatArray = NDArray[np.float64]
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,9 +88,7 @@ class AdvisingRule(BaseModel):
         """Consultation probability at an env step, before the state is looked at. Default: P(τ)."""
         return schedule(step)
 
-    def on_state(
-        self, policy: FloatArray, legal: NDArray[np.bool_] | None, q_values: FloatArray | None
-    ) -> NDArray[np.bool_] | None:
+    def on_state(self, policy: Floats, legal: Bools | None, q_values: Floats | None) -> Bools | None:
         """Mask of states worth asking about.
 
         Args:
@@ -105,7 +101,7 @@ class AdvisingRule(BaseModel):
         """
         return None
 
-    def on_advice(self, advice: FloatArray) -> NDArray[np.bool_]:
+    def on_advice(self, advice: Floats) -> Bools:
         """Mask of advice worth following, ``(n,)``, given tutor distributions ``(n, num_actions)``."""
         return np.ones(len(advice), dtype=bool)
 
@@ -137,9 +133,7 @@ class Importance(AdvisingRule):
         default="auto", description="auto: q_range where the student has Q-values, else margin."
     )
 
-    def on_state(
-        self, policy: FloatArray, legal: NDArray[np.bool_] | None, q_values: FloatArray | None
-    ) -> NDArray[np.bool_] | None:
+    def on_state(self, policy: Floats, legal: Bools | None, q_values: Floats | None) -> Bools | None:
         """Mask of states with I(s) ≥ threshold.
 
         Raises:
@@ -170,26 +164,26 @@ class Confidence(AdvisingRule):
 
     threshold: float = Field(default=0.5, ge=0, le=1, description="Least value of the largest tutor probability.")
 
-    def on_advice(self, advice: FloatArray) -> NDArray[np.bool_]:
+    def on_advice(self, advice: Floats) -> Bools:
         """Mask of rows whose largest probability reaches the threshold; False on NaN rows."""
         return advice.max(axis=1) >= self.threshold - 1e-9
 
 
-def q_range(q_values: FloatArray, legal: NDArray[np.bool_] | None) -> FloatArray:
+def q_range(q_values: Floats, legal: Bools | None) -> Floats:
     """max_a Q − min_a Q over legal actions, ``(n,)`` from ``(n, num_actions)``; 0 where one action is legal."""
     if legal is None:
         return np.asarray(q_values.max(axis=1) - q_values.min(axis=1))
     return np.where(legal, q_values, -np.inf).max(axis=1) - np.where(legal, q_values, np.inf).min(axis=1)
 
 
-def entropy(policy: FloatArray, legal: NDArray[np.bool_] | None) -> FloatArray:
+def entropy(policy: Floats, legal: Bools | None) -> Floats:
     """Entropy over its largest possible value, ``(n,)`` in [0, 1]; 0 where one action is legal."""
     nats = -np.where(policy > 0, policy * np.log(np.where(policy > 0, policy, 1.0)), 0.0).sum(axis=1)
     num_legal = policy.shape[1] if legal is None else legal.sum(axis=1)
     return nats / np.log(np.maximum(num_legal, 2))
 
 
-def margin(policy: FloatArray, legal: NDArray[np.bool_] | None) -> FloatArray:
+def margin(policy: Floats, legal: Bools | None) -> Floats:
     """1 − (π₁ − π₂), the two largest probabilities, ``(n,)`` in [0, 1]. Illegal actions have probability 0."""
     top = np.partition(policy, -2, axis=1)
     return 1.0 - (top[:, -1] - top[:, -2])

@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rllib_plugins.advising.reuse import ReuseRule, Shipped
+from rllib_plugins.array_types import Floats, Floats32, Ints
 from rllib_plugins.compiled import compiled
 
 CAPACITY = 250_000
@@ -24,13 +25,11 @@ _FIRST_ROWS = 64
 _MULTIPLIER = np.uint64(0x9E3779B97F4A7C15)
 _HALF = np.uint64(32)
 
-Floats: TypeAlias = NDArray[np.float64]
-Ints: TypeAlias = NDArray[np.int64]
 Words: TypeAlias = NDArray[np.uint32]
 Array = TypeVar("Array", bound=NDArray[Any])
 
 
-def as_rows(observations: NDArray[Any]) -> NDArray[np.float32]:
+def as_rows(observations: NDArray[Any]) -> Floats32:
     """Return ``(n, obs_dim)`` as this module and ``kernels`` take them: float32, C-contiguous."""
     return np.ascontiguousarray(observations, dtype=np.float32)
 
@@ -151,7 +150,7 @@ def claim(words: Words, rows: Words, buckets: Ints, counts: Ints) -> int:
 
 
 @compiled
-def claim_each(observations: NDArray[np.float32], rows: Words, buckets: Ints, counts: Ints, slots: Ints) -> None:
+def claim_each(observations: Floats32, rows: Words, buckets: Ints, counts: Ints, slots: Ints) -> None:
     """Claim a slot for each observation ``(n, obs_dim)``, in order, into ``slots`` ``(n,)``."""
     words = observations.view(np.uint32)
     for row in range(len(words)):
@@ -159,7 +158,7 @@ def claim_each(observations: NDArray[np.float32], rows: Words, buckets: Ints, co
 
 
 @compiled
-def find(observations: NDArray[np.float32], rows: Words, buckets: Ints, slots: Ints) -> None:
+def find(observations: Floats32, rows: Words, buckets: Ints, slots: Ints) -> None:
     """Write the slot of each observation ``(n, obs_dim)`` into ``slots`` ``(n,)``."""
     words = observations.view(np.uint32)
     for row in range(len(words)):
@@ -197,13 +196,13 @@ class RowIndex:
         """Count the new observations that fit in before ``reserve`` has to be called."""
         return sys.maxsize if len(self.rows) > self.capacity else len(self.rows) - 1 - len(self)
 
-    def find(self, observations: NDArray[np.float32]) -> Ints:
+    def find(self, observations: Floats32) -> Ints:
         """Return the slot of each row of ``(n, obs_dim)``, C-contiguous; ``UNKNOWN`` where there is none."""
         slots = np.empty(len(observations), dtype=np.int64)
         find(observations, self.rows, self.buckets, slots)
         return slots
 
-    def reserve(self, observations: NDArray[np.float32]) -> bool:
+    def reserve(self, observations: Floats32) -> bool:
         """Make rows free for those of ``(n, obs_dim)``; return whether ``rows`` had to grow.
 
         Raises:
@@ -224,11 +223,11 @@ class RowIndex:
         self.rows, self.buckets = rows, buckets
         return True
 
-    def claim(self, observation: NDArray[np.float32]) -> int:
+    def claim(self, observation: Floats32) -> int:
         """Return the slot of ``(obs_dim,)``, for which a row is free: its own, a new one, or that of the oldest."""
         return claim(observation.view(np.uint32), self.rows, self.buckets, self.counts)
 
-    def claim_each(self, observations: NDArray[np.float32]) -> Ints:
+    def claim_each(self, observations: Floats32) -> Ints:
         """Return the slots of ``(n, obs_dim)``, for which rows are free, as ``claim`` does one after the other."""
         slots = np.empty(len(observations), dtype=np.int64)
         claim_each(observations, self.rows, self.buckets, self.counts, slots)
@@ -238,7 +237,7 @@ class RowIndex:
         """Return the slots in use, oldest first."""
         return np.roll(np.arange(1, len(self) + 1), -int(self.counts[1]))
 
-    def observations(self, slots: Ints) -> NDArray[np.float32]:
+    def observations(self, slots: Ints) -> Floats32:
         """Return the observations in ``slots``, ``(n, obs_dim)``."""
         return self.rows[slots].view(np.float32)
 
@@ -276,11 +275,11 @@ class DistributionTable:
     def __len__(self) -> int:
         return len(self._index)
 
-    def look_up(self, observations: NDArray[np.float32]) -> Floats:
+    def look_up(self, observations: Floats32) -> Floats:
         """Return the distributions of ``(n, obs_dim)`` as a new array ``(n, num_actions)``; NaN where not known."""
         return self._rows[self._index.find(as_rows(observations))]
 
-    def put(self, observations: NDArray[np.float32], distributions: Floats) -> None:
+    def put(self, observations: Floats32, distributions: Floats) -> None:
         """Keep a distribution ``(n, num_actions)`` for each of ``(n, obs_dim)``, in place of what was kept."""
         observations = as_rows(observations)
         if not len(observations):
@@ -333,7 +332,7 @@ class StoredActions:
         arrays = index.rows, index.buckets, index.counts, self._actions, self._memories
         self.stored = tuple(Stored(*arrays, rule, option, fresh))
 
-    def reserve(self, observations: NDArray[np.float32]) -> None:
+    def reserve(self, observations: Floats32) -> None:
         """Make rows free for the actions of a vector step."""
         if self._index.reserve(observations):
             self._actions = self._index.fitted(self._actions, NOTHING)
@@ -341,7 +340,7 @@ class StoredActions:
             self._gather()
         self.num_free = self._index.num_free
 
-    def serve(self, observations: NDArray[np.float32], q_values: Floats, draws: Floats, visits: NDArray[Any]) -> None:
+    def serve(self, observations: Floats32, q_values: Floats, draws: Floats, visits: NDArray[Any]) -> None:
         """Find the stored action that serves each visit under a user's own rule; it is used up on heads only.
 
         Visits are taken in order. What one finds follows from those before it, never from its own coin.
@@ -362,7 +361,7 @@ class StoredActions:
                 if visit["heads"]:
                     self._keep(slot, action, self._rule.reused(memory, q))
 
-    def store(self, observations: NDArray[np.float32], q_values: Floats, visits: NDArray[Any], actions: Ints) -> None:
+    def store(self, observations: Floats32, q_values: Floats, visits: NDArray[Any], actions: Ints) -> None:
         """Keep freshly advised actions under a user's own rule, in place of what was stored.
 
         Args:

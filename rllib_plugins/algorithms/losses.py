@@ -8,13 +8,10 @@ from __future__ import annotations
 from typing import Any, NamedTuple
 
 import numpy as np
-from numpy.typing import NDArray
 
+from rllib_plugins.array_types import Bools, Floats32, Ints
 from rllib_plugins.compiled import compiled
 from rllib_plugins.rollout.arrays import NO_ROWS
-
-Floats = NDArray[np.float32]
-Bools = NDArray[np.bool_]
 
 _ZERO, _ONE, _TWO = np.float32(0), np.float32(1), np.float32(2)
 _LEAST = np.finfo(np.float32).min
@@ -37,15 +34,15 @@ class UpdateBatch(NamedTuple):
         bonus: ``(B, A)``: added to the logits, so that π is the policy of both together; or ``NO_ROWS``.
     """
 
-    observations: Floats
-    actions: NDArray[np.int64]
-    advantages: Floats
-    targets: Floats
-    old_logp: Floats
-    old_logits: Floats
+    observations: Floats32
+    actions: Ints
+    advantages: Floats32
+    targets: Floats32
+    old_logp: Floats32
+    old_logits: Floats32
     legal: Bools
-    imitation: Floats
-    bonus: Floats = NO_ROWS
+    imitation: Floats32
+    bonus: Floats32 = NO_ROWS
 
 
 class Objective(NamedTuple):
@@ -82,8 +79,8 @@ class LossGradients(NamedTuple):
     """Hold a loss and its gradients by logits ``(B, A)`` and values ``(B,)``."""
 
     statistics: Statistics
-    by_logits: Floats
-    by_values: Floats
+    by_logits: Floats32
+    by_values: Floats32
 
 
 class Margin(NamedTuple):
@@ -103,7 +100,7 @@ class Margin(NamedTuple):
 
 
 @compiled
-def log_softmax(logits: Floats, legal: Bools, row: int, temperature: np.float32, out: Floats) -> None:
+def log_softmax(logits: Floats32, legal: Bools, row: int, temperature: np.float32, out: Floats32) -> None:
     """Write log softmax(logits/T) over the legal actions of a row into ``out`` ``(A,)``.
 
     Illegal actions get the least finite float, so that 0·log π stays 0.
@@ -125,7 +122,12 @@ def log_softmax(logits: Floats, legal: Bools, row: int, temperature: np.float32,
 
 @compiled
 def actor_critic_loss(
-    logits: Floats, values: Floats, batch: UpdateBatch, objective: Objective, by_logits: Floats, by_values: Floats
+    logits: Floats32,
+    values: Floats32,
+    batch: UpdateBatch,
+    objective: Objective,
+    by_logits: Floats32,
+    by_values: Floats32,
 ) -> Statistics:
     """Compute the loss of PPO or A2C and its gradient.
 
@@ -194,7 +196,7 @@ def actor_critic_loss(
     return Statistics(loss, policy_loss, vf_loss, entropy_mean, kl)
 
 
-def loss_and_gradients(logits: Floats, values: Floats, batch: UpdateBatch, objective: Objective) -> LossGradients:
+def loss_and_gradients(logits: Floats32, values: Floats32, batch: UpdateBatch, objective: Objective) -> LossGradients:
     """Call ``actor_critic_loss`` with arrays for its outputs."""
     by_logits, by_values = np.empty_like(logits), np.empty_like(values)
     return LossGradients(
@@ -203,7 +205,7 @@ def loss_and_gradients(logits: Floats, values: Floats, batch: UpdateBatch, objec
 
 
 @compiled
-def td_loss(q_values: Floats, actions: NDArray[np.int64], targets: Floats, huber: bool, by_q: Floats) -> None:
+def td_loss(q_values: Floats32, actions: Ints, targets: Floats32, huber: bool, by_q: Floats32) -> None:
     """Write ∂/∂Q of the mean TD error, Huber's or squared, into ``by_q`` ``(B, A)``."""
     by_q[:] = _ZERO
     for row in range(len(actions)):
@@ -217,12 +219,12 @@ def td_loss(q_values: Floats, actions: NDArray[np.int64], targets: Floats, huber
 
 @compiled
 def add_margin(
-    q_values: Floats,
+    q_values: Floats32,
     legal: Bools,
-    advised: NDArray[np.int64],
-    targets: Floats,
+    advised: Ints,
+    targets: Floats32,
     margin: Margin,
-    by_q: Floats,
+    by_q: Floats32,
 ) -> float:
     """Add ∂/∂Q of the mean soft margin on advised actions, T·log Σ_a exp(Q(s, a)/T) − Q(s, a_T).
 
@@ -261,7 +263,7 @@ def add_margin(
 
 @compiled
 def add_imitation(
-    logits: Floats, legal: Bools, advice: Floats, temperature: np.float32, until: np.float32, by_logits: Floats
+    logits: Floats32, legal: Bools, advice: Floats32, temperature: np.float32, until: np.float32, by_logits: Floats32
 ) -> int:
     """Add T·∂/∂logits of the mean cross-entropy of softmax(logits/T) to the advice; all arrays ``(B, A)``.
 

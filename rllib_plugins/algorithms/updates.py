@@ -6,7 +6,6 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 
 from rllib_plugins.algorithms.losses import (
     ALWAYS,
@@ -19,13 +18,10 @@ from rllib_plugins.algorithms.losses import (
     add_margin,
     td_loss,
 )
+from rllib_plugins.array_types import Bools, Floats, Floats32, Ints
 from rllib_plugins.compiled import compiled
 from rllib_plugins.rollout.mlp import Network, Workspace, backward_dueling, backward_heads, both_heads, dueling
 from rllib_plugins.rollout.replay import Drawn, Transitions, gather
-
-Floats = NDArray[np.float32]
-Bools = NDArray[np.bool_]
-Ints = NDArray[np.int64]
 
 ADAM, RMSPROP, OTHER = range(3)
 """Optimisers that are compiled, and any other."""
@@ -52,10 +48,10 @@ class Optimiser(NamedTuple):
     """
 
     kind: int
-    first: Floats
-    second: Floats
-    num_steps: Floats
-    rates: NDArray[np.float64]
+    first: Floats32
+    second: Floats32
+    num_steps: Floats32
+    rates: Floats
     clip: int
     parts: Ints
 
@@ -79,8 +75,8 @@ class QObjective(NamedTuple):
 class LearntTransitions(NamedTuple):
     """Hold Q of the executed actions of a batch, and their targets, ``(B,)`` each."""
 
-    taken: Floats
-    targets: Floats
+    taken: Floats32
+    targets: Floats32
 
 
 def describe_optimiser(optimiser: torch.optim.Optimizer, config: Any, parts: Ints) -> Optimiser:
@@ -135,7 +131,7 @@ class OptimiserView:
 
 
 @compiled
-def _clip_norm(gradient: Floats, limit: float) -> None:
+def _clip_norm(gradient: Floats32, limit: float) -> None:
     total = np.dot(gradient, gradient)
     norm = np.sqrt(np.float64(total))
     if norm > limit:
@@ -258,7 +254,7 @@ def learn_in_passes(
 
 
 @compiled
-def _best_legal(scores: Floats, legal: Bools, row: int) -> int:
+def _best_legal(scores: Floats32, legal: Bools, row: int) -> int:
     best = -1
     for action in range(scores.shape[1]):
         is_legal = len(legal) == 0 or legal[row, action]
@@ -270,7 +266,7 @@ def _best_legal(scores: Floats, legal: Bools, row: int) -> int:
 @compiled
 def td_targets(
     network: Network, target: Network, batch: Transitions, gamma: np.float32, double_q: bool, workspace: Workspace
-) -> Floats:
+) -> Floats32:
     """Return r + γ·Q_target(s', a*), ``(B,)``, a* the best legal action by the online (double) or target network."""
     following = dueling(target, batch.next_observations, workspace)
     chooser = dueling(network, batch.next_observations, workspace) if double_q else following

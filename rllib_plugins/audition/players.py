@@ -10,16 +10,13 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
 
 from rllib_plugins.advising.advisor import legal_mask
 from rllib_plugins.advising.llm import Prior, Reading, question, raw_rows, read_rows
+from rllib_plugins.array_types import Bools, Floats, Floats32
 from rllib_plugins.audition.ways import Way
 from rllib_plugins.tasks.base import Policy, Task
 from tutor_service.schema import Advice, AdviceRequest, Ask
-
-Floats = NDArray[np.float64]
-Observations = NDArray[np.float32]
 
 
 @dataclass(slots=True)
@@ -65,7 +62,7 @@ class Answers:
         self._by_bytes: dict[bytes, Floats] = {}
         self._priors: dict[str, Floats | None] = {}
 
-    def rows(self, observations: Observations) -> Floats:
+    def rows(self, observations: Floats32) -> Floats:
         """Return raw distributions ``(n, num_actions)``; NaN where the tutor gave none."""
         return _remembered(self._by_bytes, observations, self._evaluate)
 
@@ -85,12 +82,12 @@ class Answers:
         prior, reading = self.prior(way.calibration), Reading(way.calibration, way.advice, temperature)
         known: dict[bytes, Floats] = {}
 
-        def read(observations: Observations) -> Floats:
+        def read(observations: Floats32) -> Floats:
             return drawn_from(self.rows(observations), legal_mask(self.task, observations), reading, prior)
 
         return lambda observations: _remembered(known, observations, read)
 
-    def _evaluate(self, observations: Observations) -> Floats:
+    def _evaluate(self, observations: Floats32) -> Floats:
         legal = legal_mask(self.task, observations)
         rows = np.where(legal.sum(axis=1, keepdims=True) == 1, legal, np.nan)
         asked = np.flatnonzero(legal.sum(axis=1) > 1)
@@ -127,9 +124,7 @@ class Answers:
         self._on_ask()
 
 
-def _remembered(
-    known: dict[bytes, Floats], observations: Observations, find: Callable[[Observations], Floats]
-) -> Floats:
+def _remembered(known: dict[bytes, Floats], observations: Floats32, find: Callable[[Floats32], Floats]) -> Floats:
     """Return a row for each observation, ``(n, num_actions)``; a distinct one is found once and kept in ``known``."""
     keys = [row.tobytes() for row in observations]
     unknown = {key: row for row, key in enumerate(keys) if key not in known}
@@ -138,7 +133,7 @@ def _remembered(
     return np.array([known[key] for key in keys])
 
 
-def drawn_from(rows: Floats, legal: NDArray[np.bool_], reading: Reading, prior: Floats | None) -> Floats:
+def drawn_from(rows: Floats, legal: Bools, reading: Reading, prior: Floats | None) -> Floats:
     """Return what a player draws from, ``(n, num_actions)``: what a student follows; without advice, at random.
 
     Args:

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import math
 
-import numpy as np
-from numpy.typing import NDArray
-
+from rllib_plugins.array_types import Bools, Floats, Floats32, Ints
 from rllib_plugins.compiled import compiled
 
 MAX_STEPS = 500
@@ -21,16 +19,13 @@ _POLE_MOMENT = _POLE_MASS * _HALF_LENGTH
 _WIDEST_ANGLE = 12 * 2 * math.pi / 360
 _FARTHEST = 2.4
 
-Floats = NDArray[np.float64]
-Bools = NDArray[np.bool_]
-
 
 @compiled
 def push(
     states: Floats,
-    lengths: NDArray[np.int64],
-    actions: NDArray[np.int64],
-    observations: NDArray[np.float32],
+    lengths: Ints,
+    actions: Ints,
+    observations: Floats32,
     terminated: Bools,
     truncated: Bools,
 ) -> int:

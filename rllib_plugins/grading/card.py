@@ -6,9 +6,8 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
-from numpy.typing import NDArray
 
-Floats = NDArray[np.float64]
+from rllib_plugins.array_types import Bools, Floats, Ints
 
 _CONFIDENCE_Z = 1.96
 _TIE = 1e-9
@@ -141,7 +140,7 @@ class ReportCard:
         return numbers
 
 
-def constant_policies(legal: NDArray[np.bool_]) -> Floats:
+def constant_policies(legal: Bools) -> Floats:
     """Return for each action the policy that takes it, uniform where illegal: ``(num_actions, n, num_actions)``."""
     num_actions = legal.shape[1]
     policies = np.repeat((legal / legal.sum(axis=1, keepdims=True))[None], num_actions, axis=0)
@@ -162,12 +161,12 @@ def regrets(policies: Floats, values: Floats) -> Floats:
     return np.maximum(np.nanmax(values, axis=1) - (policies * known).sum(axis=-1), 0.0)
 
 
-def weighted_mean(figures: Floats, visits: NDArray[np.int64]) -> float:
+def weighted_mean(figures: Floats, visits: Ints) -> float:
     """Return the mean over visits."""
     return float(np.average(figures, weights=visits))
 
 
-def advantage_interval(differences: Floats, visits: NDArray[np.int64]) -> tuple[float, float]:
+def advantage_interval(differences: Floats, visits: Ints) -> tuple[float, float]:
     """Return the 95 % interval of the mean of paired differences over visits (normal approximation)."""
     mean = weighted_mean(differences, visits)
     variance = weighted_mean((differences - mean) ** 2, visits)

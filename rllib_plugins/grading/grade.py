@@ -7,12 +7,12 @@ from dataclasses import replace
 from typing import Any, NamedTuple
 
 import numpy as np
-from numpy.typing import NDArray
 
 from rllib_plugins.advising.advisor import Advisor, legal_mask
 from rllib_plugins.advising.llm import Prior, Reading, best_guess, calibrated
+from rllib_plugins.array_types import Bools, Floats, Floats32, Ints
 from rllib_plugins.grading import card as scores
-from rllib_plugins.grading.card import Floats, LabelShare, ReportCard, SituationGrade
+from rllib_plugins.grading.card import LabelShare, ReportCard, SituationGrade
 from rllib_plugins.grading.states import visited_states
 from rllib_plugins.tasks.base import Task
 from rllib_plugins.yardsticks import trivial_players
@@ -45,9 +45,9 @@ class _Sample(NamedTuple):
     """States ``(n, obs_dim)`` of a card, how often visited ``(n,)``, and legal actions ``(n, num_actions)``."""
 
     task: Task
-    states: NDArray[np.float32]
-    visits: NDArray[np.int64]
-    legal: NDArray[np.bool_]
+    states: Floats32
+    visits: Ints
+    legal: Bools
 
     def at(self, rows: Any) -> _Sample:
         return _Sample(self.task, self.states[rows], self.visits[rows], self.legal[rows])
@@ -111,7 +111,7 @@ def _ask_twice(sample: _Sample, tutor: _Read, seed: int, card: ReportCard) -> tu
     others = [_another_order(order, rng) for order in orders]
     texts = [sample.task.describe(observation) for observation in sample.observations()]
 
-    def answers_in(chosen: list[NDArray[np.int64]]) -> tuple[Sequence[Advice | None], Floats]:
+    def answers_in(chosen: list[Ints]) -> tuple[Sequence[Advice | None], Floats]:
         """Ask with the labels in these orders; rows over all actions ``(n, num_actions)``, NaN where no answer came."""
         actions = [tuple(sample.task.actions[action] for action in order) for order in chosen]
         task, ask = sample.task, tutor.ask
@@ -159,7 +159,7 @@ def _ask_twice(sample: _Sample, tutor: _Read, seed: int, card: ReportCard) -> tu
     return rows, card
 
 
-def _another_order(order: NDArray[np.int64], rng: np.random.Generator) -> NDArray[np.int64]:
+def _another_order(order: Ints, rng: np.random.Generator) -> Ints:
     """Return a random order that names another action first."""
     while True:
         other = rng.permutation(order)

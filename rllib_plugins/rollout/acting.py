@@ -6,15 +6,12 @@ import math
 from typing import Any, NamedTuple
 
 import numpy as np
-from numpy.typing import NDArray
 
 from rllib_plugins.advising.kernels import BEHAVIOUR, POLICY, draw
+from rllib_plugins.array_types import Bools, Floats, Floats32, Ints
 from rllib_plugins.compiled import compiled
 from rllib_plugins.rollout.arrays import RolloutArrays
-from rllib_plugins.rollout.mlp import Array, Network, Workspace, both_heads, dueling
-
-Floats = NDArray[np.float64]
-Bools = NDArray[np.bool_]
+from rllib_plugins.rollout.mlp import Network, Workspace, both_heads, dueling
 
 _NO_STEPS = np.empty((0, 0, 0), np.float32)
 _NO_LEGAL = np.empty((0, 0, 0), dtype=bool)
@@ -44,15 +41,15 @@ class Steps(NamedTuple):
     ``next_observations`` and ``legal`` have no vector steps where a rollout goes without them.
     """
 
-    observations: Array
-    next_observations: Array
-    actions: NDArray[np.int64]
-    rewards: Array
+    observations: Floats32
+    next_observations: Floats32
+    actions: Ints
+    rewards: Floats32
     terminated: Bools
     truncated: Bools
-    values: Array
-    probabilities: Array
-    logits: Array
+    values: Floats32
+    probabilities: Floats32
+    logits: Floats32
     legal: Bools
 
     @classmethod
@@ -85,7 +82,7 @@ class Episodes(NamedTuple):
 
 
 @compiled
-def softmax(logits: Array, legal: Bools, row: int, out: Floats) -> None:
+def softmax(logits: Floats32, legal: Bools, row: int, out: Floats) -> None:
     """Write the probabilities of a row of logits into ``out`` ``(A,)``, 0 on illegal actions; ``legal`` may be empty.
 
     Where no action is legal they are NaN.
@@ -103,7 +100,7 @@ def softmax(logits: Array, legal: Bools, row: int, out: Floats) -> None:
 
 
 @compiled
-def explore(q_values: Array, legal: Bools, row: int, epsilon: float, out: Floats) -> np.float32:
+def explore(q_values: Floats32, legal: Bools, row: int, epsilon: float, out: Floats) -> np.float32:
     """Write the ε-greedy probabilities of a row of Q-values into ``out`` ``(A,)``; ``legal`` may be empty.
 
     Returns:
@@ -127,7 +124,7 @@ def explore(q_values: Array, legal: Bools, row: int, epsilon: float, out: Floats
 
 
 @compiled
-def act(actor: Actor, steps: Steps, t: int, observations: Array, legal: Bools) -> bool:
+def act(actor: Actor, steps: Steps, t: int, observations: Floats32, legal: Bools) -> bool:
     """Act in every environment and write that into vector step ``t``.
 
     Args:
@@ -166,7 +163,7 @@ def act(actor: Actor, steps: Steps, t: int, observations: Array, legal: Bools) -
 
 
 @compiled
-def note(steps: Steps, t: int, following: Array, final: Array, rewards: Any, episodes: Episodes) -> int:
+def note(steps: Steps, t: int, following: Floats32, final: Floats32, rewards: Any, episodes: Episodes) -> int:
     """Write what vector step ``t`` led to, whose ends of episodes are written already.
 
     Args:

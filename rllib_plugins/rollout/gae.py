@@ -3,18 +3,15 @@
 from __future__ import annotations
 
 import numpy as np
-from numpy.typing import NDArray
 
+from rllib_plugins.array_types import Bools, Floats32
 from rllib_plugins.compiled import compiled
 from rllib_plugins.rollout.arrays import RolloutArrays
-
-Floats = NDArray[np.float32]
-Bools = NDArray[np.bool_]
 
 _ZERO = np.float32(0)
 
 
-def generalised_advantages(rollout: RolloutArrays, gamma: float, lambda_: float) -> NDArray[np.float32]:
+def generalised_advantages(rollout: RolloutArrays, gamma: float, lambda_: float) -> Floats32:
     """Estimate A(s, a) by GAE(γ, λ) of Schulman et al. 2016 (arXiv 1506.02438, eq. 16) over a complete rollout.
 
     A_t = δ_t + γλ·A_{t+1} with δ_t = r_t + γ·V(s_{t+1}) − V(s_t). A terminated step has V(s_{t+1}) = 0; a truncated one
@@ -37,14 +34,14 @@ def generalised_advantages(rollout: RolloutArrays, gamma: float, lambda_: float)
 
 @compiled
 def _advantages(
-    rewards: Floats,
-    values: Floats,
-    next_values: Floats,
+    rewards: Floats32,
+    values: Floats32,
+    next_values: Floats32,
     terminated: Bools,
     truncated: Bools,
     discount: np.float32,
     decay: np.float32,
-) -> Floats:
+) -> Floats32:
     advantages = np.empty_like(values)
     for step in range(len(values) - 1, -1, -1):
         for env in range(values.shape[1]):

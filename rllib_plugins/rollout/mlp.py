@@ -13,14 +13,11 @@ from typing import NamedTuple
 import numpy as np
 import scipy.linalg.cython_blas  # noqa: F401  # loaded before threads are limited: compiled code calls it
 import torch
-from numpy.typing import NDArray
 from torch import nn
 
+from rllib_plugins.array_types import Floats32, Ints
 from rllib_plugins.compiled import compiled, inlined
 from tutor_service.errors import UserError
-
-Array = NDArray[np.float32]
-Ints = NDArray[np.int64]
 
 TRUNK, FIRST, SECOND = 0, 1, 2
 """The sections of a network."""
@@ -49,8 +46,8 @@ class Network(NamedTuple):
 
     layers: Ints
     sections: Ints
-    parameters: Array
-    gradients: Array
+    parameters: Floats32
+    gradients: Floats32
 
 
 class Workspace(NamedTuple):
@@ -61,8 +58,8 @@ class Workspace(NamedTuple):
         scratch: ``(4, rows·widest layer)``: gradients on their way back.
     """
 
-    outputs: Array
-    scratch: Array
+    outputs: Floats32
+    scratch: Floats32
 
 
 def flatten_parameters(parameters: Sequence[nn.Parameter]) -> nn.Parameter:
@@ -124,11 +121,11 @@ def make_network(sections: Sequence[Iterable[nn.Module]]) -> Network:
     )
 
 
-def _whole(part: torch.Tensor | None) -> Array:
+def _whole(part: torch.Tensor | None) -> Floats32:
     """Return the memory that a tensor is a part of."""
     if part is None:
         return np.empty(0, np.float32)
-    whole: Array = torch.empty(0).set_(part.untyped_storage()).numpy()  # type: ignore[call-overload]
+    whole: Floats32 = torch.empty(0).set_(part.untyped_storage()).numpy()  # type: ignore[call-overload]
     return whole
 
 
@@ -140,13 +137,13 @@ def make_workspace(network: Network, num_rows: int) -> Workspace:
 
 
 @compiled
-def _output(network: Network, outputs: Array, layer: int, num_rows: int) -> Array:
+def _output(network: Network, outputs: Floats32, layer: int, num_rows: int) -> Floats32:
     start, width = network.layers[layer, TAPE] * num_rows, network.layers[layer, OUTPUTS]
     return outputs[start : start + width * num_rows].reshape(num_rows, width)
 
 
 @compiled
-def _weight(network: Network, memory: Array, layer: int) -> Array:
+def _weight(network: Network, memory: Floats32, layer: int) -> Floats32:
     start, num_in, num_out = (
         network.layers[layer, WEIGHT],
         network.layers[layer, INPUTS],
@@ -174,7 +171,7 @@ def _tanh(x: np.float32) -> np.float32:
 
 
 @compiled
-def _multiply(x: Array, weight: Array, y: Array) -> None:
+def _multiply(x: Floats32, weight: Floats32, y: Floats32) -> None:
     """Write x·weightᵀ, ``(n, out)``, into ``y``."""
     if len(x) < ROWS_FOR_TRANSPOSING:
         np.dot(x, weight.T, y)
@@ -187,7 +184,7 @@ def _multiply(x: Array, weight: Array, y: Array) -> None:
 
 
 @compiled
-def _activate(y: Array, bias: Array, activation: int) -> None:
+def _activate(y: Floats32, bias: Floats32, activation: int) -> None:
     """Add ``bias`` ``(out,)`` to each row of ``y`` and apply the activation, in place."""
     for row in range(len(y)):
         values = y[row]
@@ -204,7 +201,7 @@ def _activate(y: Array, bias: Array, activation: int) -> None:
 
 
 @compiled
-def forward(network: Network, section: int, inputs: Array, workspace: Workspace) -> Array:
+def forward(network: Network, section: int, inputs: Floats32, workspace: Workspace) -> Floats32:
     """Run a section on inputs ``(n, in)``; return its outputs ``(n, out)``, which are in the workspace."""
     x = inputs
     for layer in range(network.sections[section], network.sections[section + 1]):
@@ -219,8 +216,8 @@ def forward(network: Network, section: int, inputs: Array, workspace: Workspace)
 
 @compiled
 def backward(
-    network: Network, section: int, inputs: Array, gradient: Array, workspace: Workspace, to_inputs: bool
-) -> Array:
+    network: Network, section: int, inputs: Floats32, gradient: Floats32, workspace: Workspace, to_inputs: bool
+) -> Floats32:
     """Write the gradients of a section's parameters, in place of what was there, after its ``forward``.
 
     Args:
@@ -262,7 +259,7 @@ def backward(
 
 @compiled
 def backward_heads(
-    network: Network, observations: Array, by_first: Array, by_second: Array, workspace: Workspace
+    network: Network, observations: Floats32, by_first: Floats32, by_second: Floats32, workspace: Workspace
 ) -> None:
     """Write all gradients of a network; a second head that is not there, or whose gradient is empty, gets none.
 
@@ -285,20 +282,20 @@ def backward_heads(
 
 
 @compiled
-def both_heads(network: Network, observations: Array, workspace: Workspace) -> tuple[Array, Array]:
+def both_heads(network: Network, observations: Floats32, workspace: Workspace) -> tuple[Floats32, Floats32]:
     """Return the outputs of both heads, ``(n, out)`` each, which are in the workspace."""
     features = forward(network, TRUNK, observations, workspace)
     return forward(network, FIRST, features, workspace), forward(network, SECOND, features, workspace)
 
 
 @compiled
-def first_head(network: Network, observations: Array, workspace: Workspace) -> Array:
+def first_head(network: Network, observations: Floats32, workspace: Workspace) -> Floats32:
     """Return the outputs of the first head, ``(n, out)``, which are in the workspace."""
     return forward(network, FIRST, forward(network, TRUNK, observations, workspace), workspace)
 
 
 @compiled
-def dueling(network: Network, observations: Array, workspace: Workspace) -> Array:
+def dueling(network: Network, observations: Floats32, workspace: Workspace) -> Floats32:
     """Return Q ``(n, A)`` of a Q-network; with a second head A − mean A + V (Wang et al. 2016, arXiv 1511.06581)."""
     features = forward(network, TRUNK, observations, workspace)
     q_values = forward(network, FIRST, features, workspace).copy()
@@ -316,7 +313,7 @@ def dueling(network: Network, observations: Array, workspace: Workspace) -> Arra
 
 @compiled
 def backward_dueling(
-    network: Network, observations: Array, by_q: Array, moves_values: bool, workspace: Workspace
+    network: Network, observations: Floats32, by_q: Floats32, moves_values: bool, workspace: Workspace
 ) -> None:
     """Write all gradients of a Q-network, given ∂loss/∂Q ``(n, A)``, which is overwritten.
 

@@ -10,12 +10,11 @@ import math
 from typing import Any, NamedTuple
 
 import numpy as np
-from numpy.typing import NDArray
 from torch import nn
 
+from rllib_plugins.array_types import Bools, Floats32
 from rllib_plugins.policies import best_values
 from rllib_plugins.rollout.mlp import (
-    Array,
     Network,
     Workspace,
     backward_dueling,
@@ -34,11 +33,11 @@ _NOTHING = np.empty((0, 0), np.float32)
 class Heads(NamedTuple):
     """Hold logits ``(n, num_actions)`` and values ``(n,)``."""
 
-    logits: Array
-    values: Array
+    logits: Floats32
+    values: Floats32
 
 
-def as_rows(observations: Array) -> Array:
+def as_rows(observations: Floats32) -> Floats32:
     """Return observations as compiled code takes them: float32, contiguous, and its own to write."""
     if observations.dtype == np.float32 and observations.flags.carray:
         return observations  # as nearly always: numpy's own check takes five times as long
@@ -100,22 +99,22 @@ class ActorCriticView(_View):
             sections = [[], [*actor, *_mlp(module.pi)], [*critic, *_mlp(module.vf)]]
         super().__init__(make_network(sections))
 
-    def act(self, observations: Array) -> Heads:
+    def act(self, observations: Floats32) -> Heads:
         """Return logits and values."""
         rows = as_rows(observations)
         logits, values = both_heads(self.network, rows, self.workspace(len(rows)))
         return Heads(logits, values[:, 0])
 
-    def scores(self, observations: Array) -> Array:
+    def scores(self, observations: Floats32) -> Floats32:
         """Return what the greedy action maximises: logits ``(n, num_actions)``."""
         rows = as_rows(observations)
         return first_head(self.network, rows, self.workspace(len(rows)))
 
-    def values(self, observations: Array, legal: NDArray[np.bool_] | None) -> Array:
+    def values(self, observations: Floats32, legal: Bools | None) -> Floats32:
         """Return values ``(n,)``; the mask plays no part."""
         return self.act(observations).values
 
-    def backward_policy(self, observations: Array, by_logits: Array) -> None:
+    def backward_policy(self, observations: Floats32, by_logits: Floats32) -> None:
         """Write the gradients of the policy's parameters for the last pass over ``observations``.
 
         The critic's stay as they are.
@@ -129,12 +128,12 @@ class QNetwork(_View):
     def __init__(self, encoder: Any, advantage: Any, value: Any | None) -> None:
         super().__init__(make_network([_mlp(encoder), _mlp(advantage), [] if value is None else _mlp(value)]))
 
-    def __call__(self, observations: Array) -> Array:
+    def __call__(self, observations: Floats32) -> Floats32:
         """Return Q-values ``(n, num_actions)``."""
         rows = as_rows(observations)
         return dueling(self.network, rows, self.workspace(len(rows)))
 
-    def backward_comparison(self, observations: Array, by_q: Array) -> None:
+    def backward_comparison(self, observations: Floats32, by_q: Floats32) -> None:
         """Write the gradients of a loss that compares actions, for the last pass over ``observations``."""
         backward_dueling(self.network, as_rows(observations), by_q, False, self._workspace)
 
@@ -153,10 +152,10 @@ class QView:
         module = self._module
         return QNetwork(module._target_encoder, module._target_af, module._target_vf if module.uses_dueling else None)
 
-    def scores(self, observations: Array) -> Array:
+    def scores(self, observations: Floats32) -> Floats32:
         """Return what the greedy action maximises: Q-values ``(n, num_actions)``."""
         return self.online(observations)
 
-    def values(self, observations: Array, legal: NDArray[np.bool_] | None) -> Array:
+    def values(self, observations: Floats32, legal: Bools | None) -> Floats32:
         """Return max over legal actions of Q, ``(n,)``."""
         return best_values(self.online(observations), legal)

@@ -11,13 +11,11 @@ from dataclasses import replace
 from typing import Any
 from uuid import uuid4
 
-import numpy as np
-from numpy.typing import NDArray
-
 from rllib_plugins.advising.config import AdviceConfig
 from rllib_plugins.advising.decision import Decisions
 from rllib_plugins.advising.explorer import Explorer
-from rllib_plugins.advising.table import DistributionTable, Floats
+from rllib_plugins.advising.table import DistributionTable
+from rllib_plugins.array_types import Floats, Floats32
 from rllib_plugins.metrics import RecentMean
 from rllib_plugins.seeds import RUNNERS, derive_seed
 from rllib_plugins.sharing.shares import HOLDER, Common, Held, Place, Report, Tally, share_out, total
@@ -63,9 +61,7 @@ class SharedExplorer(Explorer):
 
     # A runner
 
-    def act_into(
-        self, out: Decisions, t: int, observations: NDArray[np.float32], policy: Floats, **options: Any
-    ) -> None:
+    def act_into(self, out: Decisions, t: int, observations: Floats32, policy: Floats, **options: Any) -> None:
         """Do as ``Explorer`` does, and count the steps."""
         super().act_into(out, t, observations, policy, **options)
         self._num_env_steps += len(policy)

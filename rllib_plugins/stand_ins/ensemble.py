@@ -10,11 +10,10 @@ from itertools import pairwise
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
-from rllib_plugins.advising.kernels import Bools
 from rllib_plugins.algorithms.losses import ALWAYS, add_imitation, log_softmax
 from rllib_plugins.algorithms.updates import ADAM, NO_CLIP, Optimiser, descend
+from rllib_plugins.array_types import Bools, Floats, Floats32, Ints
 from rllib_plugins.compiled import compiled
 from rllib_plugins.rollout.arrays import NO_MASKS
 from rllib_plugins.rollout.mlp import (
@@ -29,7 +28,6 @@ from rllib_plugins.rollout.mlp import (
 from rllib_plugins.stand_ins.model import Answers, Prediction
 from rllib_plugins.stand_ins.registry import Ensemble
 
-Rows = NDArray[np.float32]
 BATCH = 64
 """Answers per gradient step."""
 MOST_ROWS = 256
@@ -62,7 +60,7 @@ class EnsembleModel:
             drawn = self._rng.integers(len(told), size=(self._options.gradient_steps, min(BATCH, len(told))))
             _fit(network, optimiser, answers.observations, told, legal, drawn, self._workspace)
 
-    def predict(self, observations: Rows, legal: Bools | None) -> Prediction:
+    def predict(self, observations: Floats32, legal: Bools | None) -> Prediction:
         """Return the mean of the networks' distributions, and the least probability of its best action."""
         shape = len(self._networks), len(observations), self._num_actions
         each = np.empty(shape, np.float32)
@@ -96,7 +94,7 @@ class EnsembleModel:
 def _network(widths: tuple[int, ...], rng: np.random.Generator) -> Network:
     """Make a network with one head and no trunk, started as torch starts linear layers."""
     layers: list[list[int]] = []
-    parts: list[NDArray[np.float64]] = []
+    parts: list[Floats] = []
     start = tape = 0
     for inputs, outputs in pairwise(widths):
         is_last = len(layers) == len(widths) - 2
@@ -119,10 +117,10 @@ def _adam(network: Network, lr: float) -> Optimiser:
 def _fit(
     network: Network,
     optimiser: Optimiser,
-    observations: Rows,
-    told: Rows,
+    observations: Floats32,
+    told: Floats32,
     legal: Bools,
-    drawn: NDArray[np.int64],
+    drawn: Ints,
     workspace: Workspace,
 ) -> None:
     """Take one gradient step of the cross-entropy to ``told`` per row of ``drawn`` ``(num_steps, batch)``."""
@@ -138,7 +136,7 @@ def _fit(
 
 
 @compiled
-def _predict(network: Network, observations: Rows, legal: Bools, workspace: Workspace, out: Rows) -> None:
+def _predict(network: Network, observations: Floats32, legal: Bools, workspace: Workspace, out: Floats32) -> None:
     """Write a network's distributions over the legal actions into ``out`` ``(n, A)``."""
     logits = first_head(network, observations, workspace)
     for row in range(len(logits)):

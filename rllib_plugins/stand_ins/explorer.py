@@ -5,13 +5,11 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from rllib_plugins.advising.advisor import AdviceBatch, Advisor
 from rllib_plugins.advising.config import AdviceConfig
 from rllib_plugins.advising.explorer import Explorer
-from rllib_plugins.advising.kernels import Bools
-from rllib_plugins.advising.table import Floats
+from rllib_plugins.array_types import Bools, Floats, Floats32
 from rllib_plugins.metrics import Source
 from rllib_plugins.stand_ins.stand_in import StandIn
 
@@ -54,9 +52,7 @@ class StandInExplorer(Explorer):
         if state:
             self._stand_in.set_state(state["stand_in"])
 
-    def _judge(
-        self, policy: Floats, legal: Bools | None, q_values: Floats | None, observations: NDArray[np.float32]
-    ) -> None:
+    def _judge(self, policy: Floats, legal: Bools | None, q_values: Floats | None, observations: Floats32) -> None:
         """Close the gate, too, where the tutor would have to be asked beyond its budget."""
         super()._judge(policy, legal, q_values, observations)
         remaining, visits = self._stand_in.remaining, self._visits
@@ -64,7 +60,7 @@ class StandInExplorer(Explorer):
             is_free = self._stand_in.answers(observations)
             visits["open"] &= is_free | (np.cumsum(visits["open"] & ~is_free) <= remaining)
 
-    def _consult(self, observations: NDArray[np.float32]) -> AdviceBatch:
+    def _consult(self, observations: Floats32) -> AdviceBatch:
         """Ask the stand-in."""
         return self._stand_in.ask(observations)
 

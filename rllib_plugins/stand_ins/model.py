@@ -9,8 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rllib_plugins.advising.advisor import holds_guess
-from rllib_plugins.advising.kernels import Bools
-from rllib_plugins.advising.table import Floats
+from rllib_plugins.array_types import Bools, Floats, Floats32
 
 HALF_LIFE = 100.0
 """Compared answers after which one counts half."""
@@ -27,7 +26,7 @@ class Answers(NamedTuple):
         legal: ``(n, A)``; None where every action is always legal.
     """
 
-    observations: NDArray[np.float32]
+    observations: Floats32
     told: Floats
     legal: Bools | None
 
@@ -54,7 +53,7 @@ class Model(Protocol):
     def fit(self, answers: Answers) -> None:
         """Learn from all of the answers so far, those of earlier calls among them."""
 
-    def predict(self, observations: NDArray[np.float32], legal: Bools | None) -> Prediction:
+    def predict(self, observations: Floats32, legal: Bools | None) -> Prediction:
         """Return what the tutor would say of ``(n, obs_dim)``, of which some actions are legal, ``(n, A)``."""
 
     def get_state(self) -> dict[str, Any]:

@@ -13,12 +13,11 @@ import math
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from rllib_plugins.advising.advisor import AdviceBatch, Advisor
 from rllib_plugins.advising.config import AdviceConfig
-from rllib_plugins.advising.kernels import Bools
-from rllib_plugins.advising.table import DistributionTable, Floats
+from rllib_plugins.advising.table import DistributionTable
+from rllib_plugins.array_types import Bools, Floats, Floats32, Ints
 from rllib_plugins.metrics import RecentMean, Source
 from rllib_plugins.seeds import derive_seed
 from rllib_plugins.stand_ins.model import Agreement, Answers, Model, agrees, threshold
@@ -77,7 +76,7 @@ class StandIn:
         """Tell whether the model is sure of anything."""
         return self._threshold < math.inf
 
-    def answers(self, observations: NDArray[np.float32]) -> Bools:
+    def answers(self, observations: Floats32) -> Bools:
         """Return which of ``(n, obs_dim)`` would be answered without the tutor, except for checks."""
         kept: Bools = ~np.isnan(self._advisor.table.look_up(observations)[:, 0])
         unknown = np.flatnonzero(~kept)
@@ -85,7 +84,7 @@ class StandIn:
             kept[unknown] = self._guess(observations[unknown])[1]
         return kept
 
-    def known(self, observations: NDArray[np.float32]) -> tuple[Floats, Floats]:
+    def known(self, observations: Floats32) -> tuple[Floats, Floats]:
         """Return what the tutor, or else the model, has said of ``(n, obs_dim)``, and its opinions.
 
         NaN where neither has said anything.
@@ -95,7 +94,7 @@ class StandIn:
         told[unasked] = opinions[unasked] = self._said.look_up(observations[unasked])
         return told, opinions
 
-    def ask(self, observations: NDArray[np.float32]) -> AdviceBatch:
+    def ask(self, observations: Floats32) -> AdviceBatch:
         """Return advice for flat observations ``(n, obs_dim)``: kept, of the model where it is sure, or of the tutor.
 
         Rows that nobody answers, since the budget is spent, are NaN and UNASKED. A state that is here several times is
@@ -120,9 +119,7 @@ class StandIn:
             self._fit_if_due()
         return batch
 
-    def _answer(
-        self, observations: NDArray[np.float32], rows_of: list[list[int]], batch: AdviceBatch
-    ) -> list[list[int]]:
+    def _answer(self, observations: Floats32, rows_of: list[list[int]], batch: AdviceBatch) -> list[list[int]]:
         """Write advice for distinct states that were never asked into a batch; return those that are left.
 
         These are the ones that the model was to answer, where it was given up by what the tutor said of others.
@@ -169,7 +166,7 @@ class StandIn:
             batch.source[rows[0]] = source[index]
         return given_up
 
-    def _to_ask(self, sure: Bools) -> NDArray[np.int64]:
+    def _to_ask(self, sure: Bools) -> Ints:
         """Return which of some new states the tutor is asked about: while the budget lasts, and as checks some others.
 
         Args:
@@ -185,7 +182,7 @@ class StandIn:
             checks = checks[: max(0, self._budget - self._num_asked - len(unsure))]
         return np.sort(np.concatenate([unsure, checks]))
 
-    def _guess(self, observations: NDArray[np.float32]) -> tuple[Floats, Bools]:
+    def _guess(self, observations: Floats32) -> tuple[Floats, Bools]:
         """Return what the model takes the tutor to say, ``(n, A)``, and where it is sure, ``(n,)``."""
         if self._model is None or not self._is_in_use:
             return np.full((len(observations), self._advisor.task.num_actions), np.nan), np.zeros(
@@ -194,7 +191,7 @@ class StandIn:
         found = self._model.predict(observations, self._advisor.task.legal_batch(observations))
         return found.told, found.confidence >= self._threshold
 
-    def _compare(self, observations: NDArray[np.float32], told: Floats, predicted: Floats, sure: Bools) -> None:
+    def _compare(self, observations: Floats32, told: Floats, predicted: Floats, sure: Bools) -> None:
         """Note how often the model has, or had, the tutor's guess in states that the tutor has answered now."""
         said = self._said.look_up(observations)
         answered = ~np.isnan(said[:, 0])

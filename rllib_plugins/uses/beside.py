@@ -6,13 +6,12 @@ import math
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from rllib_plugins.advising.advisor import Advisor
 from rllib_plugins.advising.config import AdviceConfig
 from rllib_plugins.advising.explorer import Explorer
 from rllib_plugins.advising.rules import LinearSchedule
-from rllib_plugins.advising.table import Floats
+from rllib_plugins.array_types import Floats, Floats32, Ints
 
 
 class ExplorerBeside(Explorer):
@@ -44,7 +43,7 @@ class ExplorerBeside(Explorer):
         """Return 0: the student takes every step."""
         return 0
 
-    def told(self, observations: NDArray[np.float32], chosen: NDArray[np.int64]) -> Floats:
+    def told(self, observations: Floats32, chosen: Ints) -> Floats:
         """Ask about some states, as far as the budget goes.
 
         Args:

@@ -18,8 +18,7 @@ from numpy.typing import NDArray
 
 from rllib_plugins.advising.config import AdviceConfig
 from rllib_plugins.advising.explorer import Explorer
-from rllib_plugins.advising.kernels import Bools
-from rllib_plugins.advising.table import Floats
+from rllib_plugins.array_types import Bools, Floats, Floats32, Ints
 from rllib_plugins.uses.options import Handover
 
 WHOLLY = {
@@ -75,8 +74,8 @@ class HandoverExplorer(Explorer):
         **fields: Likewise.
     """
 
-    _left: NDArray[np.int64]
-    _stages: NDArray[np.int64]
+    _left: Ints
+    _stages: Ints
     _returns: Floats
 
     def __init__(self, options: Handover, config: AdviceConfig, **fields: Any) -> None:
@@ -119,9 +118,7 @@ class HandoverExplorer(Explorer):
             self._allocate(len(running["left"]))
             self._left, self._stages, self._returns = running["left"], running["stages"], running["returns"]
 
-    def _judge(
-        self, policy: Floats, legal: Bools | None, q_values: Floats | None, observations: NDArray[np.float32]
-    ) -> None:
+    def _judge(self, policy: Floats, legal: Bools | None, q_values: Floats | None, observations: Floats32) -> None:
         """Open the gate where an episode is in the tutor's part."""
         self._visits["open"] = self._left > 0
 

@@ -14,11 +14,10 @@ import math
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from rllib_plugins.advising.advisor import above_uniform, legal_mask
 from rllib_plugins.advising.config import AdviceConfig
-from rllib_plugins.advising.kernels import Bools
+from rllib_plugins.array_types import Bools, Floats32
 from rllib_plugins.uses.beside import ExplorerBeside
 from rllib_plugins.uses.options import Observe
 
@@ -35,7 +34,7 @@ class ObservingExplorer(ExplorerBeside):
     def __init__(self, options: Observe, config: AdviceConfig, **fields: Any) -> None:
         super().__init__(config, first_part=1.0 - options.dropout, **fields)
 
-    def show(self, observations: NDArray[np.float32], legal: Bools | None, step: int) -> NDArray[np.float32]:
+    def show(self, observations: Floats32, legal: Bools | None, step: int) -> Floats32:
         """Return q(a|s) − 1/|A(s)| on legal actions, ``(n, num_actions)``; zeros where advice is withheld or missed."""
         self._part = self._part_at(step)
         shown = np.flatnonzero(self._tutor_rng.random(len(observations)) < self._part)

@@ -15,12 +15,10 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from rllib_plugins.advising.advisor import legal_mask
 from rllib_plugins.advising.config import AdviceConfig
-from rllib_plugins.advising.kernels import Bools
-from rllib_plugins.advising.table import Floats
+from rllib_plugins.array_types import Bools, Floats, Floats32
 from rllib_plugins.uses.beside import ExplorerBeside
 from rllib_plugins.uses.options import Pool
 
@@ -52,7 +50,7 @@ class PoolingExplorer(ExplorerBeside):
         super().__init__(config, **fields)
         self._options = options
 
-    def bonus(self, observations: NDArray[np.float32], legal: Bools | None, step: int) -> NDArray[np.float32] | None:
+    def bonus(self, observations: Floats32, legal: Bools | None, step: int) -> Floats32 | None:
         """Return κ·(log q − mean log q), ``(n, num_actions)``; None once κ is 0 or the budget is spent."""
         self._part = self._part_at(step)
         if self._part <= 0.0 or self._remaining == 0:
