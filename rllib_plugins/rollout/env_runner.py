@@ -17,7 +17,7 @@ from ray.rllib.utils.metrics import NUM_ENV_STEPS_SAMPLED_LIFETIME
 
 from rllib_plugins.advising.advisor import Advisor
 from rllib_plugins.advising.explorer import Explorer, check_sound
-from rllib_plugins.advising.table import as_rows
+from rllib_plugins.advising.row_index import as_rows
 from rllib_plugins.policies import best_values, epsilon_greedy, masked_softmax
 from rllib_plugins.rollout.acting import Actor, Episodes, Steps, act, note
 from rllib_plugins.rollout.arrays import NO_MASKS, RolloutArrays
