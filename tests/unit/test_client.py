@@ -276,10 +276,10 @@ def test_what_the_service_had_by_the_deadline_is_used_and_the_rest_is_not_asked_
 
 @pytest.mark.parametrize("deadline_s", [5.0, math.inf], ids=["a call's time is over", "it waits"])
 def test_what_was_late_is_asked_again_while_there_is_time(deadline_s: float, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("tutor_service.client.client.MAX_CALL_S", 0.5)
+    monkeypatch.setattr("tutor_service.client.client.MAX_CALL_S", 1.0)
 
     def late(requests: Sequence[AdviceRequest]) -> list[Answer]:
-        time.sleep(0.46)
+        time.sleep(0.9)
         return [AdviceError("late", retry=True) for _ in requests]
 
     client = client_of(Scripted(late, late, answering), deadline_s=deadline_s)
