@@ -24,7 +24,7 @@ import numpy as np
 
 from benchmarks.shared.students import HIDDEN, SETTINGS
 from rllib_plugins.compiled import compiled
-from rllib_plugins.rollout.mlp import Array
+from rllib_plugins.array_types import Floats32
 
 OPTIMISER_FLOPS = {"ppo": 15, "dqn": 15, "a2c": 11}
 """Per parameter: 2 for the norm that gradients are clipped by, and 13 for Adam's step or 9 for RMSprop's, where a
@@ -56,7 +56,7 @@ class Shape(NamedTuple):
 
 
 @compiled
-def _multiply(left: Array, right: Array, product: Array, times: int) -> None:
+def _multiply(left: Floats32, right: Floats32, product: Floats32, times: int) -> None:
     for _ in range(times):
         np.dot(left, right, product)
 
@@ -70,7 +70,7 @@ def product_s(product: Product) -> float:
     return min(_seconds(*operands, out) for operands in orders)
 
 
-def _seconds(left: Array, right: Array, out: Array) -> float:
+def _seconds(left: Floats32, right: Floats32, out: Floats32) -> float:
     times, taken = 1, 0.0
     while taken < _LEAST_S:
         times *= 2
