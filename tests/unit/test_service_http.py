@@ -146,6 +146,17 @@ async def test_a_tutor_that_cannot_answer_now_says_when_to_come_back():
     assert reply.status_code == 503 and reply.headers["Retry-After"] and "overloaded" in reply.text
 
 
+async def test_among_many_reasons_the_one_that_the_status_stands_for_is_told():
+    async def busy_and_bad(requests, within_s):
+        bad = [AdviceError(f"actions: label {number} is empty") for number in range(len(requests) - 1)]
+        return [*bad, AdviceError("tutor: overloaded", retry=True)]
+
+    async with client(advise=busy_and_bad) as http:
+        reply = await http.post("/advise", json={"requests": [GOOD] * 20})
+    assert reply.status_code == 503
+    assert len(reply.json()["detail"]) == 10 and reply.json()["detail"][0] == "tutor: overloaded"
+
+
 async def test_a_caller_says_how_long_it_waits():
     told = []
 

@@ -129,7 +129,10 @@ def build_app(
         answers = await advise(requests, body.within_s)
         errors = [answer for answer in answers if isinstance(answer, AdviceError)]
         if len(errors) == len(answers):
-            reasons = sorted({error.reason for error in errors})[:10]
+            errors.sort(
+                key=lambda error: (not (error.fatal or error.retry), error.reason)
+            )  # what the status says first
+            reasons = list(dict.fromkeys(error.reason for error in errors))[:10]
             if any(error.fatal for error in errors):
                 return JSONResponse({"detail": reasons}, 402)
             if any(error.retry for error in errors):
