@@ -23,8 +23,8 @@ from typing import NamedTuple
 import numpy as np
 
 from benchmarks.shared.students import HIDDEN, SETTINGS
-from rllib_plugins.compiled import compiled
 from rllib_plugins.array_types import Floats32
+from rllib_plugins.compiled import compiled
 
 OPTIMISER_FLOPS = {"ppo": 15, "dqn": 15, "a2c": 11}
 """Per parameter: 2 for the norm that gradients are clipped by, and 13 for Adam's step or 9 for RMSprop's, where a
