@@ -89,7 +89,10 @@ def cache_folder(digest: str) -> Path | None:
 
 
 def _digest(function: Callable[..., object]) -> str:
-    """Return a digest of what a function is compiled from: its source, and what it names and is compiled into it."""
+    """Return a digest of what a function is compiled from: its source, and what it names and is compiled into it.
+
+    Machine code refers to functions by their modules' names, so these belong to it.
+    """
     digest = hashlib.sha256()
     for ingredient in sorted(_ingredients(function)):
         digest.update(ingredient)
@@ -97,7 +100,7 @@ def _digest(function: Callable[..., object]) -> str:
 
 
 def _ingredients(function: Any) -> set[bytes]:
-    found = {_digest_of_file(function.__code__.co_filename)}
+    found = {function.__module__.encode() + _digest_of_file(function.__code__.co_filename)}
     for name in function.__code__.co_names:
         used = function.__globals__.get(name)
         if isinstance(used, Dispatcher) and used.py_func is not function:

@@ -153,7 +153,7 @@ class Consultations:
         return np.where(followed[:, None], rows, 0.0)
 
     def _visited(self, rollout: RolloutArrays, steps: NDArray[np.int64], start: int, stop: int | None) -> Visited:
-        """Return some env steps, counted environment by environment, of some vector steps; arguments as above."""
+        """Return some env steps, counted environment by environment, of some vector steps; see ``ask_about``."""
         legal = None if rollout.legal is None else flat(rollout.legal[start:stop])[steps]
         logits = flat(rollout.logits[start:stop])[steps]
         policy = self._policy(logits, legal, steps, rollout.rewards[start:stop])

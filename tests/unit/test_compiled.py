@@ -119,3 +119,15 @@ def test_code_is_found_by_another_copy_of_its_source(load: Callable[..., Any]):
         assert scale(1.0) == 3.0
         hits.append(sum(scale.stats.cache_hits.values()))
     assert hits == [0, 1]
+
+
+def test_code_of_a_module_that_was_moved_into_a_package_is_made_anew(load: Callable[..., Any], tmp_path: Path):
+    source = CALLEE.replace("FACTOR", "3.0") + "\n\n@compiled\ndef twice(x):\n    return scale(scale(x))\n"
+    assert load("here", callee=source).twice(1.0) == 9.0
+    sys.modules.pop("callee")
+    (tmp_path / "here" / "rooms").mkdir()
+    (tmp_path / "here" / "callee.py").rename(tmp_path / "here" / "rooms" / "callee.py")
+    importlib.invalidate_caches()
+    moved = importlib.import_module("rooms.callee")
+    assert moved.twice(1.0) == 9.0
+    assert not moved.twice.stats.cache_hits
