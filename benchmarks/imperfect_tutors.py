@@ -72,7 +72,7 @@ def student(algorithm: str, task: str, kind: str, seed: int, played: Any = None)
     from rllib_plugins.advising.config import AdviceConfig
     from rllib_plugins.config import StudentConfig
 
-    told = {} if played is None else {"tutor_return": played.tutor_return, "follow": played.follow}
+    told = {} if played is None else played.as_told()
     place = PLACES[task]
     return StudentConfig(
         algorithm=algorithm,

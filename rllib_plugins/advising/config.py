@@ -42,6 +42,11 @@ class AdviceConfig(BaseModel):
         "except where the student's own draws say that it harms), false (never). Default: those draws alone decide. A "
         "sweep sets it by the tutor's own play.",
     )
+    tutor_is_best: bool = Field(
+        default=False,
+        description="Whether a followed tutor plays about as well as can be: distil then follows it past tutor_return, "
+        "until the student's own draws speak against it. A sweep sets it by the tutor's own play.",
+    )
     probability_initial: float = Field(
         default=1.0, ge=0, le=1, description="P_initial: consultation probability at step 0."
     )
@@ -169,6 +174,11 @@ class AdviceConfig(BaseModel):
             raise UserError(
                 "advice.follow = true needs advice.tutor_return, the mean return of the tutor's own play: a student is "
                 "led up to that (tutor audition measures it)."
+            )
+        if self.tutor_is_best and not self.follow:
+            raise UserError(
+                f"advice.tutor_is_best = true says that the tutor is worth following, and advice.follow = {self.follow}"
+                ": set advice.follow to true, or leave advice.tutor_is_best out."
             )
         read = make_use(self.named_use, self.use_options).reads()
         for name in coins:

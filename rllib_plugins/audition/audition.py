@@ -77,7 +77,8 @@ class Audition:
         """Return whether a sweep's students would follow the best way; None: their own draws would decide."""
         score = self.best.score
         best = max(reference.mean for reference in self.references.values())
-        return worth_following(Play(score.mean, score.standard_error, score.std), KnownPlay(self.trivial[1].mean, best))
+        known = KnownPlay(self.trivial[1].mean, best, has_oracle=ORACLE in self.references)
+        return worth_following(Play(score.mean, score.standard_error, score.std), known)
 
     @property
     def share_of_oracle(self) -> float | None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import time
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -33,6 +34,7 @@ class OwnPlay:
         missed_share: Share of the questions that got no answer: random play took its place.
         return_std: Standard deviation of an episode's return.
         follow: Whether that shows the tutor to be worth following (``worth``); None: it does not tell.
+        is_best: Whether that shows it to play about as well as can be.
     """
 
     return_mean: float
@@ -41,11 +43,16 @@ class OwnPlay:
     missed_share: float
     return_std: float = 0.0
     follow: bool | None = None
+    is_best: bool = False
 
     @property
     def tutor_return(self) -> float | None:
         """Return the mean; None where too many answers were missed for it to be the tutor's."""
         return self.return_mean if self.missed_share <= MOST_MISSED else None
+
+    def as_told(self) -> dict[str, Any]:
+        """Return the fields of ``AdviceConfig`` by which a student is told of it."""
+        return {"tutor_return": self.tutor_return, "follow": self.follow, "tutor_is_best": self.is_best}
 
 
 def own_play(task: Task, advisor: Advisor, *, episodes: int, seed: int, most_seconds: float = math.inf) -> OwnPlay:

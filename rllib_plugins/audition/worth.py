@@ -11,6 +11,8 @@ from rllib_plugins.yardsticks import trivial_players
 
 WORTH_SHARE = 1 / 3
 """Share of the way from the best player that knows nothing to the best at hand from which on a tutor is followed."""
+BEST_SHARE = 0.9
+"""Share of that way, where it ends at an oracle, from which on a tutor plays about as well as can be."""
 TRIVIAL_EPISODES, TRIVIAL_STEPS = 200, 5_000
 """Episodes per player, and the env steps that they may take where environments are stepped one after the other."""
 
@@ -35,10 +37,12 @@ class KnownPlay(NamedTuple):
     Attributes:
         ignorant: Mean return of the best player that knows nothing of the task: random play, or one action always.
         best: Mean return of the best player at hand: those, the task's one-line heuristics and its oracle.
+        has_oracle: Whether an oracle is among them.
     """
 
     ignorant: float
     best: float
+    has_oracle: bool = False
 
 
 def known_play(task: Task, *, episodes: int, seed: int) -> KnownPlay:
@@ -55,7 +59,7 @@ def known_play(task: Task, *, episodes: int, seed: int) -> KnownPlay:
     best = max(returns.values())
     if task.has_oracle:
         best = max(best, evaluate(task, partial(oracle_policy, task), episodes=episodes, seed=seed).return_mean)
-    return KnownPlay(ignorant, best)
+    return KnownPlay(ignorant, best, task.has_oracle)
 
 
 def worth_following(played: Play, known: KnownPlay) -> bool | None:
@@ -63,7 +67,8 @@ def worth_following(played: Play, known: KnownPlay) -> bool | None:
 
     True: it goes ``WORTH_SHARE`` of the way from the best player that knows nothing to the best one at hand, and leads
     the former by more than the spread of an episode's return. With a smaller lead, a student's returns could not tell
-    in time whether it has reached its tutor's level. False: even two standard errors more would not take it so far.
+    in time whether it has reached its tutor's level, which matters nothing behind a tutor that plays about as well as
+    can be. False: even two standard errors more would not take it so far.
 
     Args:
         played: The tutor's play.
@@ -72,4 +77,10 @@ def worth_following(played: Play, known: KnownPlay) -> bool | None:
     whole, lead = max(known.best, played.mean) - known.ignorant, played.mean - known.ignorant
     if lead + 2.0 * played.standard_error < WORTH_SHARE * whole or whole <= 0.0:
         return False
-    return True if lead >= max(WORTH_SHARE * whole, played.std) else None
+    return True if plays_best(played, known) or lead >= max(WORTH_SHARE * whole, played.std) else None
+
+
+def plays_best(played: Play, known: KnownPlay) -> bool:
+    """Say whether a tutor plays about as well as can be, less two standard errors; False where there is no oracle."""
+    whole, lead = known.best - known.ignorant, played.mean - known.ignorant
+    return known.has_oracle and whole > 0.0 and lead - 2.0 * played.standard_error >= BEST_SHARE * whole

@@ -61,6 +61,7 @@ class Distillation(Use):
             phase_steps=options.phase_steps if is_bounded else math.inf,
             tutor_return=math.inf if advice.tutor_return is None else advice.tutor_return,
             follow=advice.follow,
+            is_best=advice.tutor_is_best,
             stall_steps=math.inf if config.value_based else options.stall_steps,
             plateau_steps=options.plateau_steps,
             explores=config.value_based,

@@ -154,10 +154,10 @@ class Distil(UseOptions):
         "deviations. Below 0: unless it is shown to harm. Typical: -1 to 1.",
     )
     benefit_of_doubt: float = Field(
-        default=1.0,
+        default=2.0,
         ge=0,
         description="The same for a tutor that is known to be worth following (advice.follow): its advice is imitated "
-        "unless its expected benefit lies more than so many standard deviations below 0. Typical: 0 to 2.",
+        "unless its expected benefit lies more than so many standard deviations below 0. Typical: 1 to 3.",
     )
     until: float = Field(
         default=0.7,
@@ -177,8 +177,9 @@ class Distil(UseOptions):
         default=2_048,
         gt=0,
         description="Env steps without a better mean return after which imitation of a tutor that is worth following "
-        "ends, if the student's own draws do not speak for it (evidence below half of evidence_left); doubled each "
-        "time that the student falls back and imitation begins again. Not DQN, which plays its first choices but for "
+        "ends, if the student's own draws do not speak for it (evidence below half of evidence_left), or, where it "
+        "plays as well as can be, speak against it; doubled each time that the student falls back and imitation begins "
+        "again. Not DQN, which plays its first choices but for "
         "its exploration, so that its returns come near the tutor's.",
     )
     plateau_steps: int = Field(
@@ -194,7 +195,8 @@ class Distil(UseOptions):
         default=8_192,
         gt=0,
         description="PPO only: env steps over which imitation fades, once plateau_steps are over, or stall_steps have "
-        "passed without the student's own draws speaking for a tutor worth following.",
+        "passed without the student's own draws speaking for a tutor worth following, unless that plays as well as "
+        "can be.",
     )
     half_life: float = Field(default=1_024, gt=0, description="Env steps after which evidence counts half.")
     first_gradient_steps: int = Field(default=200, ge=0, description="Most gradient steps when a phase begins.")

@@ -54,6 +54,8 @@ class Limits(NamedTuple):
             reach. How often these are the advised actions says whether it gains, and whether it follows its tutor.
         fade_steps: Env steps over which imitation fades, once a plateau is reached or the student's draws have not
             spoken for a followed tutor for ``stall_steps`` longer than they have; infinite: it does not fade.
+        is_best: The tutor plays about as well as can be: a student is not let go because it has reached that level, or
+            because its draws do not speak for the tutor any more, but only where they speak against it.
     """
 
     options: Distil
@@ -64,6 +66,12 @@ class Limits(NamedTuple):
     plateau_steps: float = math.inf
     explores: bool = False
     fade_steps: float = math.inf
+    is_best: bool = False
+
+    @property
+    def level(self) -> float:
+        """Return the mean return from which on a student needs its tutor no more."""
+        return math.inf if self.is_best else self.tutor_return
 
     @property
     def steps_down(self) -> float:
@@ -167,13 +175,14 @@ class Phase:
                 self.is_exhausted = True
                 return False
             is_harmful = min(benefit.z, benefit.disputed_z) < -options.evidence_left
-            if limits.follow:
+            if limits.follow and not limits.is_best:
                 unsupported = num_new if benefit.z < options.evidence_left else -num_new
                 self.num_unsupported = max(0, self.num_unsupported + unsupported)
             has_stalled = self._steps_since_gain() >= self._patience(limits.stall_steps)
             least = options.evidence_left * (FOLLOWED_EVIDENCE_SHARE if limits.follow else 1.0)
-            is_refuted = (benefit.z < least or is_harmful) and (has_stalled or not limits.follow)
-            is_passed = self._bound(1.0) >= limits.tutor_return  # False on NaN
+            is_unsupported = benefit.z < least and not limits.is_best
+            is_refuted = (is_unsupported or is_harmful) and (has_stalled or not limits.follow)
+            is_passed = self._bound(1.0) >= limits.level  # False on NaN
             is_over = self.num_steps >= limits.phase_steps or not self.strength(limits)
             if is_refuted or is_passed or is_over:
                 is_useless = is_refuted and (is_harmful or not limits.follow)
@@ -182,7 +191,7 @@ class Phase:
         self.num_idle += num_new
         if limits.follow and not self.num_phases and self.total.num_episodes < LEAST_EPISODES:
             return self._begin(limits)
-        if limits.follow is False or (limits.tutor_return < math.inf and not self._bound(2.0) < limits.tutor_return):
+        if limits.follow is False or (limits.level < math.inf and not self._bound(2.0) < limits.level):
             return False
         if self.num_phases == 0:
             begins = bool(limits.follow) or (benefit.num_steps >= LEAST_EVIDENCE_STEPS and benefit.z > options.evidence)

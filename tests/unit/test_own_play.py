@@ -93,6 +93,11 @@ def test_students_are_told_unless_they_know_or_do_not_ask(advice, told, follow):
     assert (student.advice.tutor_return, student.advice.follow) == (told, follow)
 
 
+def test_students_are_told_of_a_tutor_that_plays_as_well_as_can_be():
+    told = with_level(trial(), {"snake": {"oracle": replace(PLAYED, follow=True, is_best=True)}}).advice
+    assert told == AdviceConfig(tutor_return=3.9, follow=True, tutor_is_best=True)
+
+
 def test_students_of_a_tutor_that_could_not_play_go_by_evidence():
     assert with_level(trial(), {}).advice.tutor_return is None
 

@@ -404,6 +404,18 @@ def test_a_tutor_known_to_be_worth_following_is_followed_without_evidence_until_
     assert advance(phase, known(-5.0), [2.0, 2.2] * 8, 600, limits), "it fell back"
 
 
+def test_a_student_is_not_let_go_at_the_level_of_a_tutor_that_plays_as_well_as_can_be():
+    phase, limits = Phase(), Limits(Distil(), math.inf, tutor_return=4.0, follow=True, stall_steps=1_000, is_best=True)
+    limits = limits._replace(fade_steps=1_000)
+    advance(phase, known(9.0), [1.0, 1.2] * 4, 50, limits)
+    for _ in range(40):
+        advance(phase, known(0.0), [4.2, 4.4] * 8, 600, limits)
+    assert phase.strength(limits) == 1.0, "its returns stand still, and its draws say nothing"
+    advance(phase, known(-2.1), [4.2, 4.4] * 8, 600, limits)
+    assert not phase.is_on, "they speak against the tutor"
+    assert advance(phase, known(0.0, disputed_z=3.1), [4.2, 4.4] * 8, 600, limits), "and for it again"
+
+
 def test_a_student_nobody_has_seen_yet_is_taken_to_be_below_a_tutor_worth_following():
     phase, limits = Phase(), Limits(Distil(), math.inf, tutor_return=4.0, follow=True)
     assert advance(phase, known(0.0), [], 50, limits)
@@ -448,7 +460,7 @@ def test_advice_that_draws_speak_for_keeps_the_benefit_of_the_doubt_while_return
     advice = AdviceConfig(tutor_return=99.0, follow=True, use_options={"stall_steps": 256})
     student = Student(by_state, named_is_paid, advice=advice)
     student.play(12)
-    assert student.use._benefit.z > 3.0 and cautions == {-1.0}
+    assert student.use._benefit.z > 3.0 and cautions == {-2.0}
 
 
 def test_a_student_that_was_let_go_too_early_is_helped_again_and_let_go_later():
@@ -525,6 +537,7 @@ def test_a_config_that_was_written_out_is_read_back():
         ({"use": "distil", "imitation": "all"}, r"advice\.imitation = 'all'.*'coin'"),
         ({"use": "distil", "reuse_options": {"budget": 1}}, r"advice\.reuse_options.*'coin'"),
         ({"follow": True}, r"advice\.follow = true needs advice\.tutor_return"),
+        ({"tutor_is_best": True}, r"advice\.tutor_is_best = true.*advice\.follow"),
         ({"use_options": {"untill": 0.5}}, r"advice\.use_options\.untill.*until"),
         ({"use_options": {"until": 1.5}}, r"advice\.use_options\.until"),
         ({"use_options": {"evidence": 1.0}}, r"evidence_left = 2\.0 must be below evidence = 1\.0"),

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, NamedTuple, TypeAlias
 
 from rllib_plugins.audition.own_play import OwnPlay, own_play
-from rllib_plugins.audition.worth import KnownPlay, Play, known_play, worth_following
+from rllib_plugins.audition.worth import KnownPlay, Play, known_play, plays_best, worth_following
 from rllib_plugins.config import StudentConfig
 from rllib_plugins.uses.options import make_use
 from tune_sweeps.definition.grid import Trial
@@ -100,8 +100,7 @@ def with_level(trial: Trial, played: Played) -> StudentConfig:
     found = played.get(trial.cell.task, {}).get(trial.cell.tutor)
     if found is None or not asks_for_level(trial.student):
         return trial.student
-    told = {"tutor_return": found.tutor_return, "follow": found.follow}
-    advice = trial.student.advice.model_copy(update=told)
+    advice = trial.student.advice.model_copy(update=found.as_told())
     return trial.student.model_copy(update={"advice": advice})
 
 
@@ -130,7 +129,11 @@ def _keep(kept: Path, played: Played) -> None:
 
 def _line(task: str, tutor: str, found: OwnPlay) -> str:
     reached = f"{found.return_mean:.3g}" + (f" ± {found.return_se:.2g}" if found.return_se else "")
-    verdict = {True: "followed up to there", False: "not followed", None: "followed where it is shown to help"}
+    verdict = {
+        True: "followed" if found.is_best else "followed up to there",
+        False: "not followed",
+        None: "followed where it is shown to help",
+    }
     if found.tutor_return is None:
         return f"{tutor} on {task}: {found.missed_share:.0%} of its answers were missed, so its own level is not known"
     return f"{tutor} on {task}: return {reached} when it plays itself; {verdict[found.follow]}"
@@ -164,6 +167,6 @@ def play_tutor(student: StudentConfig, episodes: int, known: KnownPlay) -> OwnPl
         if played.tutor_return is None:
             return played
         play = Play(played.return_mean, played.return_se, played.return_std)
-        return replace(played, follow=worth_following(play, known))
+        return replace(played, follow=worth_following(play, known), is_best=plays_best(play, known))
     finally:
         task.close()
