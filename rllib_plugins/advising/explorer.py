@@ -19,12 +19,12 @@ from rllib_plugins.advising.config import AdviceConfig, ImitationWeights
 from rllib_plugins.advising.decision import Decision, Decisions
 from rllib_plugins.advising.kernels import Options, Plain
 from rllib_plugins.advising.reuse import make_reuse
-from rllib_plugins.advising.row_index import as_rows
 from rllib_plugins.advising.rules import LinearSchedule, make_rule
 from rllib_plugins.advising.table import NOTHING, StoredActions
 from rllib_plugins.advising.trust import EarnedTrust
 from rllib_plugins.array_types import Bools, Floats, Floats32
 from rllib_plugins.metrics import AdviceCounters, RecentMean
+from rllib_plugins.row_index import as_rows
 from tutor_service.errors import UserError
 
 _NO_ROWS = np.empty((0, 0))

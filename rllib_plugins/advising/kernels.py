@@ -13,10 +13,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rllib_plugins.advising.reuse import Shipped
-from rllib_plugins.advising.row_index import UNKNOWN, claim, slot_of
 from rllib_plugins.advising.table import NOTHING, Stored, Tutor
 from rllib_plugins.array_types import Bools, Floats, Floats32, Ints
 from rllib_plugins.compiled import compiled
+from rllib_plugins.row_index import UNKNOWN, claim, slot_of
 
 NO_LIMIT = -1
 """In place of the consultations that are left."""

@@ -10,8 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rllib_plugins.advising.reuse import ReuseRule, Shipped
-from rllib_plugins.advising.row_index import RowIndex, Words, as_rows
 from rllib_plugins.array_types import Floats, Floats32, Ints
+from rllib_plugins.row_index import RowIndex, Words, as_rows
 
 CAPACITY = 250_000
 NOTHING = -1

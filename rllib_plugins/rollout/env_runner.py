@@ -17,13 +17,13 @@ from ray.rllib.utils.metrics import NUM_ENV_STEPS_SAMPLED_LIFETIME
 
 from rllib_plugins.advising.advisor import Advisor
 from rllib_plugins.advising.explorer import Explorer, check_sound
-from rllib_plugins.advising.row_index import as_rows
 from rllib_plugins.policies import best_values, epsilon_greedy, masked_softmax
 from rllib_plugins.rollout.acting import Actor, Episodes, Steps, act, note
 from rllib_plugins.rollout.arrays import NO_MASKS, RolloutArrays
 from rllib_plugins.rollout.carts import play
 from rllib_plugins.rollout.features import legal_actions, own_part, widen, widened
 from rllib_plugins.rollout.network import ActorCriticView, QView
+from rllib_plugins.row_index import as_rows
 from rllib_plugins.seeds import derive_seed
 from rllib_plugins.tasks import Task, load_task
 from rllib_plugins.tasks.cart_pole_vector import CartPoleVectorEnv

@@ -113,6 +113,7 @@ def test_every_command_explains_itself(name: str) -> None:
         (["train", "ppo", "blackjack", "--set", "task=snake"], "task is given by TASK"),
         (["train", "ppo", "blackjack", "--set", "num_env_steps=9"], "num_env_steps is given by --steps"),
         (["train", "ppo", "blackjack", "--set", "num_env=3"], "Did you mean 'num_envs'"),
+        (["train", "ppo", "blackjack", "--set", "seed=-1"], "seed"),
         (["train", "ppo", "blackjack", "--set", "advice.thet=3"], "advice.thet"),
         (["serve", "oracle"], "nothing to serve"),
         (["serve", "smollm2", "--replicas", "smollm2=0"], "at least 1"),

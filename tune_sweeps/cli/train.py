@@ -14,7 +14,6 @@ _ARGUMENTS = {
     "task": "TASK",
     "tutor": "--tutor",
     "num_env_steps": "--steps",
-    "seed": "--seed",
 }
 """Fields of a student that have an argument or an option of their own."""
 
@@ -24,7 +23,6 @@ def train(
     task: TaskArgument,
     tutor: Annotated[str, typer.Option(help="A tutor's name, the path of a YAML file, or none.")] = "none",
     steps: Annotated[int | None, typer.Option(min=1, help="Env steps. Default: the task's own.")] = None,
-    seed: Annotated[int, typer.Option(min=0, help="Seed of everything random.")] = 0,
     set_: SetOption = None,
     address: AddressOption = None,
     as_json: JsonOption = False,
@@ -35,7 +33,7 @@ def train(
 
     - `tutor train ppo blackjack --tutor oracle --steps 20000`
 
-    - `tutor train dqn snake --set num_envs=16 --set hyperparameters.lr=0.0005`
+    - `tutor train dqn snake --set seed=3 --set num_envs=16 --set hyperparameters.lr=0.0005`
     """
     from rllib_plugins.tasks import load_task
     from rllib_plugins.tutors import check_recorded, check_tutor
@@ -45,7 +43,7 @@ def train(
     from tune_sweeps.console.terminal import log_path, quiet
     from tune_sweeps.run.checks import check_hyperparameters
 
-    student = _student(algorithm, task, tutor, steps, seed, set_ or [])
+    student = _student(algorithm, task, tutor, steps, set_ or [])
     check_hyperparameters([student])
     config = check_tutor(tutor)
     tutors = [config] if config else []
@@ -87,7 +85,7 @@ def _row(result: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-def _student(algorithm: str, task: str, tutor: str, steps: int | None, seed: int, settings: list[str]) -> Any:
+def _student(algorithm: str, task: str, tutor: str, steps: int | None, settings: list[str]) -> Any:
     from pydantic import ValidationError
 
     from rllib_plugins.algorithms.registry import ALGORITHMS
@@ -98,7 +96,7 @@ def _student(algorithm: str, task: str, tutor: str, steps: int | None, seed: int
 
     if algorithm not in ALGORITHMS:
         raise unknown_name("algorithm", algorithm, ALGORITHMS)
-    fields: dict[str, Any] = {"algorithm": algorithm, "task": task, "tutor": tutor, "seed": seed}
+    fields: dict[str, Any] = {"algorithm": algorithm, "task": task, "tutor": tutor, "seed": 0}
     for setting in settings:
         name = setting.partition("=")[0].strip()
         if name in _ARGUMENTS:
