@@ -12,12 +12,14 @@ from rllib_plugins.rollout.arrays import RolloutArrays
 
 LEAST_STEPS = 256
 """Env steps of a window at least: for a rollout of 40, looking costs as much as learning."""
+LEAST_VECTOR_STEPS = 16
+"""Vector steps of a window at least, those of a rollout of DQN's: many environments fill 256 env steps in no time."""
 
 _READ = ("observations", "logits", "actions", "rewards", "terminated", "truncated", "legal")
 
 
 class Window:
-    """Collect whole rollouts until they hold ``LEAST_STEPS``.
+    """Collect whole rollouts until they hold ``LEAST_STEPS`` and ``LEAST_VECTOR_STEPS``.
 
     Args:
         rollout: The arrays that are filled again and again.
@@ -29,7 +31,8 @@ class Window:
 
     def __init__(self, rollout: RolloutArrays) -> None:
         num_steps, num_envs = rollout.rewards.shape
-        self._num_rollouts = -(-LEAST_STEPS // (num_steps * num_envs))
+        num_needed = max(LEAST_STEPS, LEAST_VECTOR_STEPS * num_envs)
+        self._num_rollouts = -(-num_needed // (num_steps * num_envs))
         self._num_held = 0
         self._returns = np.zeros(num_envs)
         self.advantages = np.zeros((num_steps * self._num_rollouts, num_envs), np.float32)

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from rllib_plugins.rollout.arrays import RolloutArrays
-from rllib_plugins.uses.window import LEAST_STEPS, Window
+from rllib_plugins.uses.window import Window
 
 
 def rollout_of(num_steps: int, num_envs: int) -> RolloutArrays:
@@ -24,8 +24,10 @@ def fill(rollout: RolloutArrays, rng: np.random.Generator) -> np.ndarray:
     return rng.normal(size=rollout.rewards.shape).astype(np.float32)
 
 
-@pytest.mark.parametrize("shape", [(5, 8), (2, 32), (32, 8), (300, 1)])
-def test_a_window_holds_whole_rollouts_in_order(shape: tuple[int, int]):
+@pytest.mark.parametrize(
+    ("shape", "least"), [((5, 8), 256), ((2, 32), 512), ((32, 8), 256), ((300, 1), 256), ((7, 128), 2_048)]
+)
+def test_a_window_holds_whole_rollouts_in_order(shape: tuple[int, int], least: int):
     rng, rollout = np.random.default_rng(0), rollout_of(*shape)
     window = Window(rollout)
     for _ in range(2):
@@ -37,7 +39,7 @@ def test_a_window_holds_whole_rollouts_in_order(shape: tuple[int, int]):
             for name in ("observations", "logits", "actions", "rewards", "terminated", "legal"):
                 seen.setdefault(name, []).append(getattr(rollout, name).copy())
             seen.setdefault("advantages", []).append(advantages)
-        assert LEAST_STEPS <= window.advantages.size < LEAST_STEPS + rollout.rewards.size
+        assert least <= window.advantages.size < least + rollout.rewards.size
         assert (window.advantages == np.concatenate(seen.pop("advantages"))).all()
         for name, parts in seen.items():
             assert (getattr(window.rollout, name) == np.concatenate(parts)).all(), name
@@ -46,7 +48,7 @@ def test_a_window_holds_whole_rollouts_in_order(shape: tuple[int, int]):
 def test_returns_are_those_of_whole_episodes_whatever_windows_they_lie_in():
     rng, rollout = np.random.default_rng(1), rollout_of(2, 32)
     window, running, expected, found = Window(rollout), np.zeros(32), [], []
-    for _ in range(20):
+    for _ in range(24):
         is_full = window.add(rollout, fill(rollout, rng))
         for rewards, ended in zip(rollout.rewards, rollout.terminated, strict=True):
             running += rewards
