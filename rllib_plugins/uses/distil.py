@@ -102,10 +102,16 @@ class Distillation(Use):
         while self._num_due >= 1.0:
             self._num_due -= 1.0
             sample = self._memory.sample(BATCH)
-            caution = -self._options.benefit_of_doubt if self._limits.follow else self._options.caution
-            helped = self._benefit.helps(sample.observations, caution)
+            helped = self._helps(sample.observations)
             if helped.mean() < SETTLED_SHARE or not learner.imitate_again(sample.where(helped), goal):
                 self._num_due = 0.0
+
+    def _helps(self, observations: NDArray[np.float32]) -> NDArray[np.bool_]:
+        """Return in which states advice is imitated, ``(n,)``: behind a tutor that plays as well as can be, in all."""
+        if self._limits.is_best:
+            return np.ones(len(observations), np.bool_)
+        caution = -self._options.benefit_of_doubt if self._limits.follow else self._options.caution
+        return self._benefit.helps(observations, caution)
 
     def counters(self) -> dict[str, int]:
         """Return running totals; a consultation is a state that was asked about."""

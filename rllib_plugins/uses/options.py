@@ -157,7 +157,8 @@ class Distil(UseOptions):
         default=2.0,
         ge=0,
         description="The same for a tutor that is known to be worth following (advice.follow): its advice is imitated "
-        "unless its expected benefit lies more than so many standard deviations below 0. Typical: 1 to 3.",
+        "unless its expected benefit lies more than so many standard deviations below 0; everywhere where it plays as "
+        "well as can be. Typical: 1 to 3.",
     )
     until: float = Field(
         default=0.7,

@@ -55,7 +55,8 @@ class Limits(NamedTuple):
         fade_steps: Env steps over which imitation fades, once a plateau is reached or the student's draws have not
             spoken for a followed tutor for ``stall_steps`` longer than they have; infinite: it does not fade.
         is_best: The tutor plays about as well as can be: a student is not let go because it has reached that level, or
-            because its draws do not speak for the tutor any more, but only where they speak against it.
+            because its draws do not speak for the tutor any more, but only where they speak against it, and only until
+            it falls back.
     """
 
     options: Distil
@@ -185,7 +186,7 @@ class Phase:
             is_passed = self._bound(1.0) >= limits.level  # False on NaN
             is_over = self.num_steps >= limits.phase_steps or not self.strength(limits)
             if is_refuted or is_passed or is_over:
-                is_useless = is_refuted and (is_harmful or not limits.follow)
+                is_useless = is_refuted and not limits.is_best and (is_harmful or not limits.follow)
                 self._end(benefit, math.nan if is_useless else self._bound(-limits.fall_errors))
             return False
         self.num_idle += num_new
