@@ -50,6 +50,7 @@ class Audition:
         constants: Names of those that always answer the same.
         answers: By asking, what it took and how much of it was answered.
         left_out: Ways that could not be tried, with the reason.
+        is_limit: Whether no player is known to do clearly better than the oracle.
     """
 
     task: str
@@ -59,6 +60,7 @@ class Audition:
     constants: frozenset[str]
     answers: Mapping[Asking, Answers]
     left_out: Mapping[Way, str] = field(default_factory=dict)
+    is_limit: bool = False
 
     @property
     def best(self) -> Standing[Way]:
@@ -77,7 +79,7 @@ class Audition:
         """Return whether a sweep's students would follow the best way; None: their own draws would decide."""
         score = self.best.score
         best = max(reference.mean for reference in self.references.values())
-        known = KnownPlay(self.trivial[1].mean, best, has_oracle=ORACLE in self.references)
+        known = KnownPlay(self.trivial[1].mean, best, is_limit=self.is_limit)
         return worth_following(Play(score.mean, score.standard_error, score.std), known)
 
     @property
@@ -168,7 +170,8 @@ def audition(
             left_out[way] = error.reason
 
     def state(race: Race[Way]) -> Audition:
-        return Audition(task.name, tutor.name, race, references, constants, tutor.answers, left_out)
+        is_limit = ORACLE in references and task.oracle_is_best
+        return Audition(task.name, tutor.name, race, references, constants, tutor.answers, left_out, is_limit)
 
     def play(way: Way, number: int, turn: int) -> Score:
         return play_episodes(task, policies[way], number, derive_seed(seed, turn))

@@ -12,7 +12,7 @@ from rllib_plugins.yardsticks import trivial_players
 WORTH_SHARE = 1 / 3
 """Share of the way from the best player that knows nothing to the best at hand from which on a tutor is followed."""
 BEST_SHARE = 0.9
-"""Share of that way, where it ends at an oracle, from which on a tutor plays about as well as can be."""
+"""Share of that way, where nothing is known to lie beyond, from which on a tutor plays about as well as can be."""
 TRIVIAL_EPISODES, TRIVIAL_STEPS = 200, 5_000
 """Episodes per player, and the env steps that they may take where environments are stepped one after the other."""
 
@@ -37,12 +37,12 @@ class KnownPlay(NamedTuple):
     Attributes:
         ignorant: Mean return of the best player that knows nothing of the task: random play, or one action always.
         best: Mean return of the best player at hand: those, the task's one-line heuristics and its oracle.
-        has_oracle: Whether an oracle is among them.
+        is_limit: Whether that is an oracle that no player is known to do clearly better than.
     """
 
     ignorant: float
     best: float
-    has_oracle: bool = False
+    is_limit: bool = False
 
 
 def known_play(task: Task, *, episodes: int, seed: int) -> KnownPlay:
@@ -59,7 +59,7 @@ def known_play(task: Task, *, episodes: int, seed: int) -> KnownPlay:
     best = max(returns.values())
     if task.has_oracle:
         best = max(best, evaluate(task, partial(oracle_policy, task), episodes=episodes, seed=seed).return_mean)
-    return KnownPlay(ignorant, best, task.has_oracle)
+    return KnownPlay(ignorant, best, task.has_oracle and task.oracle_is_best)
 
 
 def worth_following(played: Play, known: KnownPlay) -> bool | None:
@@ -81,6 +81,6 @@ def worth_following(played: Play, known: KnownPlay) -> bool | None:
 
 
 def plays_best(played: Play, known: KnownPlay) -> bool:
-    """Say whether a tutor plays about as well as can be, less two standard errors; False where there is no oracle."""
+    """Say whether a tutor plays about as well as can be, less two standard errors; False where nobody is known to."""
     whole, lead = known.best - known.ignorant, played.mean - known.ignorant
-    return known.has_oracle and whole > 0.0 and lead - 2.0 * played.standard_error >= BEST_SHARE * whole
+    return known.is_limit and whole > 0.0 and lead - 2.0 * played.standard_error >= BEST_SHARE * whole

@@ -61,6 +61,8 @@ class Task:
         num_states: Distinct states in which advice can be asked for, and so the most LLM evaluations that a tutor can
             cost; None: not known.
         episode_steps: Env steps of a good player's episode, by which evaluations are planned; None: measured.
+        oracle_is_best: Whether no player is known to do clearly better than the oracle: then students follow a tutor
+            that comes near it to the end. False: up to that tutor's level.
     """
 
     name: str
@@ -73,6 +75,7 @@ class Task:
     num_env_steps: int = 40_000
     num_states: int | None = None
     episode_steps: int | None = None
+    oracle_is_best: bool = False
 
     def __init__(self, **options: Any) -> None:
         """Take the options of the task: by default they go to the environment, over ``env_kwargs``."""

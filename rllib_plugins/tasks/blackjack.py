@@ -25,6 +25,7 @@ class BlackjackTask(Task):
 
     name = "blackjack"
     env_id = "Blackjack-v1"
+    oracle_is_best = True
     env_kwargs = {"natural": False, "sab": False}  # noqa: RUF012
     rules = (
         "You play Blackjack against a dealer. Cards 2 to 10 count their number, jack, queen and king count 10, an ace "

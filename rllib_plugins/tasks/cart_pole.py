@@ -29,6 +29,7 @@ class CartPoleTask(Task):
 
     name = "cart_pole"
     env_id = "CartPole-v1"
+    oracle_is_best = True
     actions = ("left", "right")
     num_env_steps = 40_000
     episode_steps = 500

@@ -28,6 +28,7 @@ class ConnectFourTask(Task):
 
     name = "connect_four"
     env_id = "LLMTutors/ConnectFour-v0"
+    oracle_is_best = True
     rules = (
         "You play Connect Four as X against O on a board of 7 columns and 6 rows. Players take turns; a stone dropped "
         "into a column falls to its lowest free cell. Who first has four stones in a row, horizontally, vertically or "

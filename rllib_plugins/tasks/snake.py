@@ -46,6 +46,7 @@ class SnakeTask(Task):
 
     name = "snake"
     env_id = "LLMTutors/Snake-v0"
+    oracle_is_best = True
     actions = ("left", "straight", "right")
     num_env_steps = 100_000
     hint = (

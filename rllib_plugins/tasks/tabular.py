@@ -25,6 +25,7 @@ class TabularTask(Task):
     """
 
     discount: float = 0.999
+    oracle_is_best = True
 
     def oracle(self, observation: Any) -> NDArray[np.float64]:
         """Return uniform probabilities over the best actions."""

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import pytest
 
+from examples.frozen_lake import FrozenLakeTask
 from rllib_plugins.audition.worth import KnownPlay, Play, known_play, plays_best, worth_following
 from rllib_plugins.tasks import load_task
 from rllib_plugins.tasks.base import Task
 from rllib_plugins.tasks.snake import SnakeTask
 
 KNOWN = KnownPlay(ignorant=10.0, best=40.0)
-ORACLES = KNOWN._replace(has_oracle=True)
+LIMITED = KNOWN._replace(is_limit=True)
 
 
 def played(mean: float, se: float = 0.5, std: float = 3.0) -> Play:
@@ -27,8 +28,8 @@ def played(mean: float, se: float = 0.5, std: float = 3.0) -> Play:
         (played(-5.0), KNOWN, False),
         (played(21.0, std=12.0), KNOWN, None),
         (played(38.5, std=60.0), KNOWN, None),
-        (played(38.5, std=60.0), ORACLES, True),
-        (played(37.5, std=60.0), ORACLES, None),
+        (played(38.5, std=60.0), LIMITED, True),
+        (played(37.5, std=60.0), LIMITED, None),
         (played(12.0, se=5.0), KNOWN, None),
         (played(14.0), KnownPlay(10.0, 10.0), True),
         (played(11.0, se=0.1), KnownPlay(10.0, 10.0), None),
@@ -42,8 +43,8 @@ def played(mean: float, se: float = 0.5, std: float = 3.0) -> Play:
         "no better than who knows nothing",
         "worse",
         "an episode does not tell",
-        "nor does it beside heuristics alone",
-        "and need not, near the oracle",
+        "nor does it where better players may be",
+        "and need not, near the best there can be",
         "not near enough, by two standard errors",
         "too few episodes",
         "nobody better is known",
@@ -59,24 +60,29 @@ def test_a_tutor_is_followed_by_how_far_its_own_play_goes(tutor, known, verdict)
 @pytest.mark.parametrize(
     ("tutor", "known", "verdict"),
     [
-        (played(40.0), ORACLES, True),
-        (played(38.0), ORACLES, True),
-        (played(37.9), ORACLES, False),
+        (played(40.0), LIMITED, True),
+        (played(38.0), LIMITED, True),
+        (played(37.9), LIMITED, False),
         (played(40.0), KNOWN, False),
-        (played(10.0), KnownPlay(10.0, 10.0, has_oracle=True), False),
+        (played(10.0), KnownPlay(10.0, 10.0, is_limit=True), False),
     ],
-    ids=["the oracle", "nine tenths of its way", "less, by its error", "no oracle", "no way"],
+    ids=["the best", "nine tenths of the way", "less, by its error", "better players may be", "no way"],
 )
-def test_only_beside_an_oracle_is_a_tutor_said_to_play_as_well_as_can_be(tutor, known, verdict):
+def test_a_tutor_plays_as_well_as_can_be_only_where_that_is_known(tutor, known, verdict):
     assert plays_best(tutor, known) is verdict
 
 
 def test_heuristics_and_the_oracle_count_as_known_and_constants_as_ignorant():
     blackjack = known_play(load_task("blackjack"), episodes=4, seed=0)
     assert blackjack.ignorant == pytest.approx(-0.186, abs=2e-3)  # always to stick; "stick at 17" is at -0.079
-    assert blackjack.best == pytest.approx(-0.0466, abs=1e-3) and blackjack.has_oracle
+    assert blackjack.best == pytest.approx(-0.0466, abs=1e-3) and blackjack.is_limit
     cart_pole = known_play(load_task("cart_pole"), episodes=4, seed=0)
     assert 15.0 < cart_pole.ignorant < 30.0 and cart_pole.best == 500.0  # random play
+
+
+def test_an_oracle_is_no_limit_unless_its_author_says_so():
+    assert not known_play(FrozenLakeTask(), episodes=4, seed=0).is_limit
+    assert known_play(SnakeTask(), episodes=4, seed=0).is_limit
 
 
 class SnakeWithoutOracle(SnakeTask):
@@ -86,4 +92,4 @@ class SnakeWithoutOracle(SnakeTask):
 
 def test_the_best_heuristic_is_the_best_known_where_there_is_no_oracle():
     known = known_play(SnakeWithoutOracle(), episodes=4, seed=0)
-    assert -0.3 < known.ignorant < 0.0 and 10.0 < known.best < 13.0 and not known.has_oracle  # "to the food"
+    assert -0.3 < known.ignorant < 0.0 and 10.0 < known.best < 13.0 and not known.is_limit  # "to the food"
