@@ -11,8 +11,9 @@ from rllib_plugins.yardsticks import trivial_players
 
 WORTH_SHARE = 1 / 3
 """Share of the way from the best player that knows nothing to the best at hand from which on a tutor is followed."""
-BEST_SHARE = 0.9
-"""Share of that way, where nothing is known to lie beyond, from which on a tutor plays about as well as can be."""
+BEST_SHARE, SURE_SHARE = 0.97, 0.9
+"""Shares of that way, where nothing is known to lie beyond, from which on a tutor plays about as well as can be: by its
+mean return, and by two standard errors less. A student that follows it to the end gives up no more than the rest."""
 TRIVIAL_EPISODES, TRIVIAL_STEPS = 200, 5_000
 """Episodes per player, and the env steps that they may take where environments are stepped one after the other."""
 
@@ -81,6 +82,9 @@ def worth_following(played: Play, known: KnownPlay) -> bool | None:
 
 
 def plays_best(played: Play, known: KnownPlay) -> bool:
-    """Say whether a tutor plays about as well as can be, less two standard errors; False where nobody is known to."""
-    whole, lead = known.best - known.ignorant, played.mean - known.ignorant
-    return known.is_limit and whole > 0.0 and lead - 2.0 * played.standard_error >= BEST_SHARE * whole
+    """Say whether a tutor plays about as well as can be; False where nobody is known to."""
+    if not known.is_limit or known.best <= known.ignorant:
+        return False
+    whole = known.best - known.ignorant
+    share = (played.mean - known.ignorant) / whole
+    return share >= BEST_SHARE and share - 2.0 * played.standard_error / whole >= SURE_SHARE

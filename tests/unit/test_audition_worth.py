@@ -27,9 +27,9 @@ def played(mean: float, se: float = 0.5, std: float = 3.0) -> Play:
         (played(10.0), KNOWN, False),
         (played(-5.0), KNOWN, False),
         (played(21.0, std=12.0), KNOWN, None),
-        (played(38.5, std=60.0), KNOWN, None),
-        (played(38.5, std=60.0), LIMITED, True),
-        (played(37.5, std=60.0), LIMITED, None),
+        (played(39.5, std=60.0), KNOWN, None),
+        (played(39.5, std=60.0), LIMITED, True),
+        (played(39.5, se=1.5, std=60.0), LIMITED, None),
         (played(12.0, se=5.0), KNOWN, None),
         (played(14.0), KnownPlay(10.0, 10.0), True),
         (played(11.0, se=0.1), KnownPlay(10.0, 10.0), None),
@@ -61,12 +61,13 @@ def test_a_tutor_is_followed_by_how_far_its_own_play_goes(tutor, known, verdict)
     ("tutor", "known", "verdict"),
     [
         (played(40.0), LIMITED, True),
-        (played(38.0), LIMITED, True),
-        (played(37.9), LIMITED, False),
+        (played(39.2), LIMITED, True),
+        (played(39.0), LIMITED, False),
+        (played(40.0, se=1.6), LIMITED, False),
         (played(40.0), KNOWN, False),
         (played(10.0), KnownPlay(10.0, 10.0, is_limit=True), False),
     ],
-    ids=["the best", "nine tenths of the way", "less, by its error", "better players may be", "no way"],
+    ids=["the best", "nearly", "not quite", "too few episodes", "better players may be", "no way"],
 )
 def test_a_tutor_plays_as_well_as_can_be_only_where_that_is_known(tutor, known, verdict):
     assert plays_best(tutor, known) is verdict
