@@ -180,8 +180,8 @@ class Distil(UseOptions):
         description="Env steps without a better mean return after which imitation of a tutor that is worth following "
         "ends, if the student's own draws do not speak for it (evidence below half of evidence_left), or, where it "
         "plays as well as can be, speak against it; doubled each time that the student falls back and imitation begins "
-        "again. Not DQN, which plays its first choices but for "
-        "its exploration, so that its returns come near the tutor's.",
+        "again. Not DQN, which plays its first choices but for its exploration, so that its returns come near the "
+        "tutor's.",
     )
     plateau_steps: int = Field(
         default=16_384,

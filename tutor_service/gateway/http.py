@@ -129,9 +129,8 @@ def build_app(
         answers = await advise(requests, body.within_s)
         errors = [answer for answer in answers if isinstance(answer, AdviceError)]
         if len(errors) == len(answers):
-            errors.sort(
-                key=lambda error: (not (error.fatal or error.retry), error.reason)
-            )  # what the status says first
+            # What the status stands for comes first.
+            errors.sort(key=lambda error: (not (error.fatal or error.retry), error.reason))
             reasons = list(dict.fromkeys(error.reason for error in errors))[:10]
             if any(error.fatal for error in errors):
                 return JSONResponse({"detail": reasons}, 402)
