@@ -65,6 +65,8 @@ class Distillation(Use):
             stall_steps=math.inf if config.value_based else options.stall_steps,
             plateau_steps=options.plateau_steps,
             explores=config.value_based,
+            lead_steps=options.lead_steps,
+            last_step=config.theta_steps,
             fade_steps=options.fade_steps if config.is_proximal else math.inf,
         )
         self._window = Window(rollout)

@@ -192,6 +192,14 @@ class Distil(UseOptions):
         "say little of its first choices, without more of these being the advised actions, where less than four in "
         "five are.",
     )
+    lead_steps: int = Field(
+        default=8_192,
+        gt=0,
+        description="Env steps after which imitation of a tutor worth following ends, unless that plays as well as can "
+        "be, where the student has not come half of the way to the tutor's return: it may come further by itself. For "
+        "twice as many it then tries to; imitation begins again, twice as patient, if by then it has lost half of what "
+        "it had gained. Only before θ, while enough of the training is left to profit from it.",
+    )
     fade_steps: int = Field(
         default=8_192,
         gt=0,

@@ -36,7 +36,11 @@ FOLLOWED_SHARE = 0.8
 AGREEMENT_GAIN = 0.02
 """Least growth of that share which counts as a gain."""
 KEPT_SHARE = 0.5
-"""Share of what a student gained by imitation below which it has fallen back after a plateau."""
+"""Share of what a student gained by imitation below which it has fallen back after it was let go below its tutor."""
+NEAR_SHARE = 0.5
+"""Share of the way to the return of a tutor that can be passed from which on a student is held to it."""
+ALONE_PHASES = 2.0
+"""For how many times ``lead_steps`` a student that was let go below its tutor tries to do without."""
 
 
 class Limits(NamedTuple):
@@ -52,6 +56,9 @@ class Limits(NamedTuple):
             not come a quarter of the way to the tutor's return.
         explores: The returns are those of an exploring student (DQN) and may lie far below what its first choices
             reach. How often these are the advised actions says whether it gains, and whether it follows its tutor.
+        lead_steps: Env steps after which a followed tutor that can be passed lets a student go that has not come half
+            of the way to it; infinite: it does not.
+        last_step: Env step of the trial from which on it does not, since too few are left to profit from it.
         fade_steps: Env steps over which imitation fades, once a plateau is reached or the student's draws have not
             spoken for a followed tutor for ``stall_steps`` longer than they have; infinite: it does not fade.
         is_best: The tutor plays about as well as can be: a student is not let go because it has reached that level, or
@@ -66,6 +73,8 @@ class Limits(NamedTuple):
     stall_steps: float = math.inf
     plateau_steps: float = math.inf
     explores: bool = False
+    lead_steps: float = math.inf
+    last_step: float = math.inf
     fade_steps: float = math.inf
     is_best: bool = False
 
@@ -122,9 +131,11 @@ class Phase:
     still needs a tutor that is worth following is tried out: imitation ends, and begins again, for longer, if the
     student falls back. Nor does it pass a tutor that its network cannot follow all the way: each answer is better than
     the student's own, and yet imitating them takes it no further. So imitation ends on a plateau far below the tutor,
-    too.
+    too; behind a tutor that can be passed, once it has been led for long and is not half way there, and early enough
+    in its training: it then tries for long to do without, since its values are at first those of a led student.
 
     Attributes:
+        num_total: Steps so far.
         is_on: Advice is imitated.
         num_steps: Steps of the present phase so far.
         num_phases: Phases begun so far.
@@ -132,7 +143,8 @@ class Phase:
         latest: The latest rollouts since the last phase began or ended.
         total: Their sum, kept since it is asked for at every rollout.
         reached: Mean return below which the student has fallen back since the last phase; NaN: there is no such.
-        is_exhausted: The last phase ended on a plateau.
+        is_exhausted: The last phase ended below the tutor's return, whatever the evidence.
+        num_alone: For how many steps no phase may begin.
         first: First mean return in the present phase.
         best: Highest mean return in the present phase; of an exploring student, highest agreement.
         best_at: ``num_steps`` when it was seen.
@@ -140,6 +152,7 @@ class Phase:
         num_unsupported: For how many steps more, of late, evidence has not spoken for a followed tutor than it has.
     """
 
+    num_total: int = 0
     is_on: bool = False
     num_steps: int = 0
     num_phases: int = 0
@@ -148,6 +161,7 @@ class Phase:
     total: Episodes = NO_EPISODES
     reached: float = math.nan
     is_exhausted: bool = False
+    num_alone: float = 0.0
     first: float = math.nan
     best: float = -math.inf
     best_at: int = 0
@@ -164,16 +178,17 @@ class Phase:
             limits: When phases begin and end.
         """
         self._note(new_returns, num_new)
+        self.num_total += num_new
         options = limits.options
         if self.is_on:
             self.num_steps += num_new
             self.agreement = benefit.agreement
             self._note_gain(limits)
-            overdue = self._overdue(limits)
-            if overdue >= limits.steps_down:
+            is_held_below = self._is_held_below(limits)
+            if is_held_below or self._overdue(limits) >= limits.steps_down:
                 gained = self._bound(0.0) - self.first
                 self._end(benefit, self.first + KEPT_SHARE * gained if gained > 0.0 else math.nan)
-                self.is_exhausted = True
+                self.is_exhausted, self.num_alone = True, ALONE_PHASES * limits.lead_steps if is_held_below else 0.0
                 return False
             is_harmful = min(benefit.z, benefit.disputed_z) < -options.evidence_left
             if limits.follow and not limits.is_best:
@@ -190,6 +205,8 @@ class Phase:
                 self._end(benefit, math.nan if is_useless else self._bound(-limits.fall_errors))
             return False
         self.num_idle += num_new
+        if self.num_idle < self.num_alone:
+            return False
         if limits.follow and not self.num_phases and self.total.num_episodes < LEAST_EPISODES:
             return self._begin(limits)
         if limits.follow is False or (limits.level < math.inf and not self._bound(2.0) < limits.level):
@@ -211,6 +228,13 @@ class Phase:
             return 0.0
         overdue = max(0.0, self.num_unsupported - self._patience(limits.stall_steps), self._overdue(limits))
         return max(0.0, 1.0 - overdue / limits.fade_steps)
+
+    def _is_held_below(self, limits: Limits) -> bool:
+        """Say whether a student has been led for long, and is far below a tutor that it might pass by itself."""
+        if not limits.follow or limits.level == math.inf or self.num_total > limits.last_step:
+            return False
+        half_way = self.first + NEAR_SHARE * (limits.level - self.first)
+        return self.num_steps >= self._patience(limits.lead_steps) and self._bound(0.0) < half_way  # False on NaN
 
     def _overdue(self, limits: Limits) -> float:
         """Return for how many env steps a plateau has lasted longer than it may; below 0: it may last on.
@@ -255,7 +279,7 @@ class Phase:
 
     def _end(self, benefit: Benefit, reached: float) -> None:
         """End the phase; imitation begins again where the student falls below ``reached``, if that is not NaN."""
-        self.is_on, self.num_idle, self.reached = False, 0, reached
+        self.is_on, self.num_idle, self.num_alone, self.reached = False, 0, 0.0, reached
         self._forget()
         benefit.forget_disputes()
 

@@ -315,6 +315,39 @@ def test_after_a_plateau_a_student_is_led_again_once_it_has_lost_half_of_what_it
     assert led(phase, [1.0, 3.0, *[3.0] * 8])[-2:] == [True, False]
 
 
+LEAD = Limits(Distil(), math.inf, 15.0, follow=True, lead_steps=4_000, last_step=50_000)
+"""Half of the way from the first return to the tutor's is at 8 where that is 1."""
+
+
+def test_a_student_that_a_tutor_holds_far_below_itself_is_let_go_and_tries_for_long_to_do_without():
+    phase = Phase()
+    assert led(phase, [0.0, 1.0, 5.0, 6.0, 7.0], LEAD) == [True] * 4 + [False], "although it still gains"
+    assert led(phase, [-9.0] * 8, LEAD) == [False] * 7 + [True], "it has lost half of what it gained, for long"
+    assert led(phase, [1.0, *[5.0] * 7], LEAD) == [True] * 7 + [False], "led for twice as long"
+    assert led(phase, [6.0] * 20, LEAD) == [False] * 20
+
+
+def test_a_student_that_does_as_well_alone_is_not_led_again_whatever_the_evidence():
+    phase = Phase()
+    assert not led(phase, [0.0, 1.0, 5.0, 6.0, 7.0], LEAD)[-1]
+    assert led(phase, [4.0] * 20, LEAD) == [False] * 20
+
+
+@pytest.mark.parametrize(
+    ("means", "limits"),
+    [
+        ([0.0, 1.0, *[8.5] * 20], LEAD),
+        ([0.0, 1.0, *[5.0] * 20], LEAD._replace(is_best=True)),
+        ([0.0, 1.0, *[5.0] * 20], LEAD._replace(last_step=3_000)),
+        ([0.0, 1.0, *[5.0] * 20], LEAD._replace(tutor_return=math.inf)),
+        ([0.0, 1.0, *[5.0] * 20], LEAD._replace(follow=None)),
+    ],
+    ids=["half way there", "a tutor that plays as well as can be", "too few steps are left", "unknown", "by evidence"],
+)
+def test_a_student_is_not_let_go_below_its_tutor_where(means, limits):
+    assert led(Phase(), means, limits) == [True] * len(means)
+
+
 def test_a_student_that_gained_nothing_by_imitation_is_not_led_again():
     phase = Phase()
     assert not led(phase, [2.0, *[1.9] * 7])[-1]
