@@ -7,11 +7,10 @@ imitation, fixed trust) at its best θ. Convergence, its threshold and the speed
 untutored student, and beside it the first hit and the speed-up at every other share of the way. Seeds that never
 converge are censored, not dropped. Tasks and budgets are in ``benchmarks.shared.grounds``.
 
-Earlier runs did not settle it: seeds 0 to 9 left three of the nine cells open, seeds 10 to 29 gave 1.85 in the median
-cell, seeds 30 to 49 gave 1.73, seeds 50 to 69 gave 2.84. What has changed since the last of them (advice is left out
-where it is shown to harm by two standard deviations, not one; a tutor that plays as well as can be is followed to the
-end, in Blackjack too, where an episode's return says little) was chosen on the tuning seeds 100 to 125. These are
-twenty other seeds, fixed before the first of them ran.
+Earlier runs, by seeds: 0 to 9 left three of the nine cells open, 10 to 29 gave 1.85 in the median cell, 30 to 49 gave
+1.73, 50 to 69 gave 2.84, and 70 to 89 gave 6.14, of the same method in Blackjack and Snake as now. What has changed
+since the last of them (a tutor that can be passed, as the rule in Connect Four can, lets its students go) was chosen on
+the tuning seeds 100 to 103. These are twenty other seeds, fixed before the first of them ran.
 
 Run ``.venv/bin/python -m benchmarks.acceleration`` (``--quick``: Blackjack with 3 seeds; ``--search``: the paper's form
 at every θ on two tuning seeds, by which its own is chosen).
@@ -32,7 +31,7 @@ from benchmarks.harness import Benchmark, benchmark_parser, median, sized
 MEASURES = ("rllib_plugins", "tune_sweeps/report")
 ALGORITHMS = ("dqn", "ppo", "a2c")
 THRESHOLD_FRAC = 0.9
-FIRST_SEED = 70
+FIRST_SEED = 160
 """First of the seeds that are reported on."""
 FEWEST_INTERVALS = 20
 """Evaluation intervals that an untutored student takes to the threshold, below which a comparison is coarse."""
