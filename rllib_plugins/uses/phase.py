@@ -233,8 +233,8 @@ class Phase:
         """Say whether a student has been led for long, and is far below a tutor that it might pass by itself."""
         if not limits.follow or limits.level == math.inf or self.num_total > limits.last_step:
             return False
-        half_way = self.first + NEAR_SHARE * (limits.level - self.first)
-        return self.num_steps >= self._patience(limits.lead_steps) and self._bound(0.0) < half_way  # False on NaN
+        is_far = self._bound(0.0) < self._on_the_way(NEAR_SHARE, limits)  # False on NaN
+        return is_far and self.num_steps >= self._patience(limits.lead_steps)
 
     def _overdue(self, limits: Limits) -> float:
         """Return for how many env steps a plateau has lasted longer than it may; below 0: it may last on.
@@ -242,10 +242,14 @@ class Phase:
         It may, for as long as it likes, where the student has come a quarter of the way to its tutor's return, or
         explores and follows its tutor.
         """
-        is_near = self._bound(0.0) >= self.first + FAR_SHARE * (limits.tutor_return - self.first)  # False on NaN
+        is_near = self._bound(0.0) >= self._on_the_way(FAR_SHARE, limits)  # False on NaN
         if is_near or (limits.explores and self.agreement >= FOLLOWED_SHARE):
             return -math.inf
         return self._steps_since_gain() - self._patience(limits.plateau_steps)
+
+    def _on_the_way(self, share: float, limits: Limits) -> float:
+        """Return the mean return at a share of the way from the first of the phase to the tutor's; NaN before it."""
+        return self.first + share * (limits.tutor_return - self.first)
 
     def _patience(self, steps: float) -> float:
         """Return after how many env steps without a sign of gain something ends: more after each relapse."""
